@@ -1,0 +1,50 @@
+# `make check` is the one definition of done. Everything runs in .venv, which is made when missing.
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+STYLE  ?= watercolor
+DEMO   := build/demo
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv check test slow demo bench format clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+venv: $(READY)  ## make the environment in .venv
+
+# The stamp is newer than what it was made from, or the environment is brought up to date.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+check: $(READY)  ## format, lint, types and tests: done means that this passes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test: $(READY)  ## all tests but the slow ones
+	$(BIN)/python -m pytest
+
+slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+demo: $(READY)  ## learn the style of examples/watercolor.png and draw a sheet of pictures in it
+	$(BIN)/styledrop train examples/$(STYLE).png --style "$(STYLE)" \
+		-o $(DEMO)/$(STYLE).safetensors --overwrite
+	$(BIN)/styledrop generate $(DEMO)/$(STYLE).safetensors \
+		"a cat" "a teapot" "a house" "a rocket" -n 3 --seed 1 -o $(DEMO)
+
+bench: $(READY)  ## time and memory of the everyday commands
+	$(BIN)/python benchmarks/bench.py
+
+format: $(READY)  ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove everything that was made here
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,200 @@
+"""A base model in memory: its parts, and the way from prompts to conditions and from ids to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_config
+from styledrop_cli.devices import generator
+from styledrop_cli.errors import ModelError
+from styledrop_cli.images import square, to_image, to_tensor
+from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
+from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer, TransformerConfig
+from styledrop_cli.sampling.decoding import decode
+from styledrop_cli.sampling.guidance import Scales, guided
+from styledrop_cli.settings import SampleSettings
+from styledrop_cli.text import TextTokenizer, read_merges, words
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+POCKET = Path(__file__).parent / "pocket"
+# Part -> its class and the class of its sizes.
+PARTS: dict[str, tuple[type[nn.Module], type[Any]]] = {
+    "tokenizer": (ImageTokenizer, TokenizerConfig),
+    "decoder": (EnlargedDecoder, TokenizerConfig),
+    "clip": (Clip, ClipConfig),
+    "transformer": (MaskedTransformer, TransformerConfig),
+}
+# Words that carry no content of their own and so need not have been taught.
+FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
+
+
+def load_module(folder: Path, part: str) -> Any:
+    """One part of a model folder, frozen and in evaluation mode.
+
+    Raises ModelError if the folder has no such part, or its file does not fit its sizes.
+    """
+    sizes = read_config(folder)["parts"].get(part)
+    if sizes is None:
+        raise ModelError(f"{folder} has no {part} yet", f"Make it with 'styledrop pretrain {part}'.")
+    make, config = PARTS[part]
+    module = make(build_config(config, sizes, f"the {part} of {folder}"))
+    load_part(folder, part, module)
+    return module.requires_grad_(False).eval()
+
+
+def read_text_tokenizer(folder: Path, config: ClipConfig) -> TextTokenizer:
+    """The text vocabulary of a model folder; raises ModelError if it is not the one its CLIP was trained with."""
+    tokenizer = TextTokenizer(read_merges(folder / "merges.txt"), config.context_length)
+    if tokenizer.size != config.vocab_size:
+        raise ModelError(
+            f"{folder / 'merges.txt'} makes {tokenizer.size} tokens, but the CLIP beside it has {config.vocab_size}"
+        )
+    return tokenizer
+
+
+def micro_conditions(config: TransformerConfig, rows: int, device: torch.device) -> Tensor:
+    """The values ``[B,5]`` that stand for a whole, uncropped picture (upstream's default aesthetic score is 6)."""
+    side = float(config.sample_size * 16)
+    return torch.tensor([[side, side, 0.0, 0.0, 6.0]], device=device).expand(rows, 5)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A picture as the tokenizer sees it: the square cut from it, its ids ``[H,W]``, and what they show."""
+
+    original: Image
+    ids: Tensor
+    shown: Image
+    psnr: float  # dB
+
+
+@dataclass
+class Base:
+    """All parts of a base model, on one device. ``words`` and ``contents`` are what it was taught, empty if unknown."""
+
+    name: str
+    folder: Path
+    transformer: MaskedTransformer
+    tokenizer: ImageTokenizer
+    decoder: EnlargedDecoder | None
+    clip: Clip
+    text_tokenizer: TextTokenizer
+    words: frozenset[str]
+    contents: list[str]
+    device: torch.device
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the transformer's weights: what an adapter was trained on."""
+        return file_hash(self.folder / "transformer.safetensors")
+
+    @cached_property
+    @torch.no_grad()
+    def content_embeds(self) -> Tensor:
+        """CLIP's summaries ``[len(contents),E]`` of the things the base was taught."""
+        return self.clip.text_states(self.text_tokenizer(self.contents).to(self.device))[1]
+
+    @property
+    def grid(self) -> int:
+        """Ids along a side."""
+        return self.transformer.config.sample_size
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The picture sides, in pixels, that this base can decode its ids to."""
+        small = self.grid * self.tokenizer.config.factor
+        return (small,) if self.decoder is None else (small, self.grid * self.decoder.config.factor)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a text that the base was never taught, each once, in order."""
+        if not self.words:
+            return []
+        return [w for w in dict.fromkeys(words(text)) if w not in self.words | FILLERS and not w.isdigit()]
+
+    @torch.no_grad()
+    def condition(self, prompts: list[str]) -> Condition:
+        """What ``B`` prompts contribute to every step."""
+        tokens = self.text_tokenizer(prompts).to(self.device)
+        text, pooled = self.clip.text_states(tokens)
+        micro = micro_conditions(self.transformer.config, len(prompts), self.device)
+        return self.transformer.condition(text, pooled, micro)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        settings: SampleSettings,
+        adapter: AdapterFn | None = None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone."""
+        distinct = list(dict.fromkeys(prompts))
+        rows = torch.tensor([distinct.index(p) for p in prompts], device=self.device)
+        prompt = self.condition(distinct).select(rows)
+        negative = self.condition([settings.negative]).select(torch.zeros_like(rows))
+        scales = Scales(settings.lambda_a, settings.lambda_b, settings.ramp)
+        mask_id = self.transformer.config.mask_id
+        return decode(
+            torch.full((len(prompts), self.grid, self.grid), mask_id, device=self.device),
+            guided(self.transformer, prompt, negative, adapter, scales),
+            mask_id=mask_id,
+            steps=settings.steps,
+            temperature=settings.temperature,
+            generator=[generator(seed) for seed in seeds],
+            on_step=on_step,
+        )
+
+    @torch.no_grad()
+    def reconstruct(self, image: Image) -> Reconstruction:
+        """Turn the middle square of a picture into ids and back, at the tokenizer's own resolution."""
+        original = square(image, self.sizes[0])
+        picture = to_tensor(original)[None].to(self.device)
+        ids = self.tokenizer.encode(picture)
+        shown = self.tokenizer.decode(ids)
+        error = (shown - picture).pow(2).mean().clamp(min=1e-10)
+        return Reconstruction(original, ids[0].cpu(), to_image(shown[0].cpu()), float(-10 * error.log10()))
+
+    @torch.no_grad()
+    def pictures(self, ids: Tensor, size: int) -> Tensor:
+        """Ids ``[B,H,W]`` to pictures ``[B,3,size,size]`` in [0,1]; ``size`` is one of ``sizes``."""
+        if self.decoder is not None and size == self.sizes[-1]:
+            return self.decoder.decode(ids, self.tokenizer.quantize.embedding.weight)
+        return self.tokenizer.decode(ids)
+
+
+def load_base(model: str, device: torch.device) -> Base:
+    """Load ``pocket``, the bundled base, or a model folder made by ``styledrop pretrain``.
+
+    Raises ModelError if there is no such model or a part of it is missing or broken.
+    """
+    folder = POCKET if model == "pocket" else Path(model)
+    config = read_config(folder)
+    clip = load_module(folder, "clip").to(device)
+
+    def listed(name: str) -> list[str]:
+        path = folder / name
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    return Base(
+        name=str(config.get("name", folder.name)),
+        folder=folder,
+        transformer=load_module(folder, "transformer").to(device),
+        tokenizer=load_module(folder, "tokenizer").to(device),
+        decoder=load_module(folder, "decoder").to(device) if "decoder" in config["parts"] else None,
+        clip=clip,
+        text_tokenizer=read_text_tokenizer(folder, clip.config),
+        words=frozenset(listed("words.txt")),
+        contents=listed("contents.txt"),
+        device=device,
+    )

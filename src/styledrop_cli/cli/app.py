@@ -1,0 +1,67 @@
+"""`styledrop`: the table of commands, and the way in and out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from styledrop_cli import __version__
+from styledrop_cli.cli import console
+from styledrop_cli.cli.generate import generate
+from styledrop_cli.cli.inspect import inspect
+from styledrop_cli.cli.pretrain import pretrain
+from styledrop_cli.cli.tokenize import tokenize
+from styledrop_cli.cli.train import train
+
+HELP = """
+[bold]One picture in, a style out.[/] Learn a style from one picture and draw new things in it.
+
+  styledrop train [cyan]ref.png[/] --style [cyan]"watercolor"[/]
+  styledrop generate [cyan]adapter.safetensors "a cat" "a teapot"[/]
+"""
+
+# The function, its name, its other name, and where it stands in the help.
+COMMANDS = (
+    (train, "train", "fine-tune", "Everyday"),
+    (generate, "generate", "sample", "Everyday"),
+    (tokenize, "tokenize", None, "Looking inside"),
+    (inspect, "inspect", None, "Looking inside"),
+    (pretrain, "pretrain", None, "For makers of base models"),
+)
+
+app = typer.Typer(
+    name="styledrop",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for function, name, other_name, panel in COMMANDS:
+    app.command(name, cls=console.Command, rich_help_panel=panel)(function)
+    if other_name:
+        app.command(other_name, cls=console.Command, hidden=True)(function)
+
+
+@app.callback(invoke_without_command=True, help=HELP)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, console.flag("--version", help="Print the version.")] = False,
+) -> None:
+    """Show the help when nothing was asked for."""
+    if version:
+        typer.echo(f"styledrop {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `styledrop` program: never returns, exits with `console.run`'s code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # A terminal without UTF-8 is no reason to fail.
+    sys.exit(console.run(app, arguments))

@@ -1,0 +1,238 @@
+"""What a person sees: remarks, progress, results and errors, and the exit code.
+
+The result of a command (paths, a table, or JSON) goes to standard output, everything else to
+standard error, so that every command can stand in a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+from typer.core import TyperCommand
+
+from styledrop_cli.errors import StyledropError, UsageError
+
+TRACEBACK = "STYLEDROP_TRACEBACK"
+WARNING = "Warning: "
+INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
+
+
+# ---- options that most commands share -----------------------------------------------------------
+
+
+class DeviceName(StrEnum):
+    """What `--device` accepts."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+common = partial(typer.Option, rich_help_panel="Options of every command")
+flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> beside it in the help
+
+Device = Annotated[DeviceName, common(help="Where to compute; auto takes the best there is.")]
+Quiet = Annotated[bool, common("--quiet", "-q", metavar="", help="Say only what was written, and warnings.")]
+Json = Annotated[bool, common("--json", metavar="", help="Print the result as JSON, for scripts.")]
+Model = Annotated[str, common(metavar="NAME|FOLDER", help="The base model: pocket, which is bundled, or a folder.")]
+
+
+class Command(TyperCommand):
+    """A command whose usage line reads as it is typed: what it takes, then its options."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The pieces behind the command's name."""
+        arguments = (one for one in self.params if one.param_type_name == "argument")
+        return [*(one.metavar or one.name.upper() for one in arguments), "[OPTIONS]"]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that settings keep their own defaults for the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def refuse_existing(output: Path, overwrite: bool = False) -> None:
+    """Refuse to write over what is there.
+
+    Raises:
+        UsageError: `output` is a folder, or exists and `overwrite` was not asked for.
+    """
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", "name a file with -o")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} is already there", "choose another name with -o, or say --overwrite")
+
+
+# ---- what a command says ------------------------------------------------------------------------
+
+
+class Screen:
+    """One command's way to speak: `say`, `warn`, `progress`, and at the end `result`."""
+
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self.err = Console(stderr=True, highlight=False)
+        self.out = Console(highlight=False)
+
+    def say(self, message: str, style: str = "") -> None:
+        """A remark in passing, silent with --quiet; one that begins with `Warning: ` is a warning."""
+        warning = message.removeprefix(WARNING)
+        if warning != message:
+            self.warn(warning)
+        elif not self.quiet:
+            _print(self.err, Text(message, style))
+
+    def warn(self, message: str) -> None:
+        """Something that may spoil the result; shown in any case."""
+        _print(self.err, Text.assemble((WARNING, "bold yellow"), message))
+
+    def result(self, data: Mapping[str, Any], shown: RenderableType | Sequence[Path | str] = ()) -> None:
+        """The outcome: `data` with --json, otherwise `shown` (a table, or paths one per line)."""
+        if self.as_json:
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+        elif isinstance(shown, Sequence) and not isinstance(shown, str):
+            for line in shown:
+                typer.echo(str(line))
+        else:
+            self.out.print(shown)
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """A spinner beside `what` while something without steps goes on."""
+        if self.quiet or not self.err.is_terminal:
+            yield
+            return
+        with self.err.status(Text(what, "dim")):
+            yield
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[float, str], None]]:
+        """A bar with the time left, moved by calling what it yields: `(share done in [0, 1], note)`.
+
+        Where nobody watches (a log file), a line at each tenth of the way instead.
+        """
+        if self.quiet:
+            yield lambda share, note: None
+        elif self.err.is_terminal:
+            bar = Progress(
+                SpinnerColumn(finished_text="[green]✓[/]"),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=32, complete_style="magenta", finished_style="green"),
+                TextColumn("{task.fields[note]}", style="cyan"),
+                TextColumn("{task.fields[left]}", style="dim"),
+                console=self.err,
+            )
+            with bar:
+                task = bar.add_task(what, total=1.0, visible=False, note="", left="")
+
+                def move(share: float, note: str) -> None:
+                    bar.update(task, completed=share, note=note, visible=True)
+                    bar.update(task, left=_time_left(bar.tasks[0].time_remaining, share < 1))
+
+                yield move
+        else:
+            shown = -1
+
+            def line(share: float, note: str) -> None:
+                nonlocal shown
+                if (tenth := int(share * 10 + 1e-6)) > shown:
+                    shown = tenth
+                    self.say(f"{what}: {note}")
+
+            yield line
+
+
+def _time_left(seconds: float | None, unfinished: bool) -> str:
+    return f"{duration(seconds)} left" if unfinished and seconds is not None else ""
+
+
+def duration(seconds: float) -> str:
+    """`seconds` in words: '8 s', '2 min 05 s', '1 h 10 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def file_size(size: int) -> str:
+    """`size` bytes in words: '820 bytes', '98 kB', '3.4 MB'."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1000:.0f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
+
+
+def _print(console: Console, text: Text) -> None:
+    """Wrap at words for a person's terminal; leave lines whole in a pipe or a log."""
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+# ---- errors and the exit code -------------------------------------------------------------------
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
+    """Run `app` and return the exit code: 0, 1 failure, 2 usage, 130 stopped with Ctrl-C.
+
+    The one place that prints errors. STYLEDROP_TRACEBACK=1 shows where any of them came from.
+    """
+    with warnings.catch_warnings():
+        if not os.environ.get(TRACEBACK):
+            warnings.simplefilter("ignore")  # Libraries' remarks to programmers.
+        try:
+            code = app(arguments, prog_name="styledrop", standalone_mode=False)
+            code = code if isinstance(code, int) else 0
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except BrokenPipeError:  # `styledrop ... | head`: nobody listens any more, which is fine.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+            message, hint, code = _explain(error)
+            _show_error(message, hint)
+    if code == INTERRUPTED:
+        _show_error("stopped", None, label="")
+    return code
+
+
+def _explain(error: Exception) -> tuple[str, str | None, int]:
+    """What to say about `error`, and the exit code it stands for."""
+    if isinstance(error, StyledropError):
+        return error.message, error.hint, error.exit_code
+    if hasattr(error, "format_message"):  # Typer's own: an unknown option, a missing argument.
+        context = getattr(error, "ctx", None)
+        hint = f"{context.command_path} --help shows how it is used" if context else None
+        return _lower_first(error.format_message()), hint, getattr(error, "exit_code", 2)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "there is not enough memory for this", "close other programs, or say --device cpu", 1
+    words = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return f"something unexpected happened: {words}", f"{TRACEBACK}=1 in front shows where", 1
+
+
+def _lower_first(message: str) -> str:
+    return (message[:1].lower() + message[1:]).rstrip(".")
+
+
+def _show_error(message: str, hint: str | None, label: str = "Error: ") -> None:
+    console = Console(stderr=True, highlight=False)
+    _print(console, Text.assemble((label, "bold red"), message))
+    if hint:
+        _print(console, Text.assemble(("Hint:  ", "bold cyan"), hint))

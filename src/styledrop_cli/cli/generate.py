@@ -1,0 +1,183 @@
+"""`styledrop generate`: draw what the prompts say, in an adapter's style."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from styledrop_cli import __version__
+from styledrop_cli.cli import console
+from styledrop_cli.errors import UsageError
+from styledrop_cli.settings import SampleSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+OUTPUT = Path("styledrop-out")
+DEFAULT = SampleSettings()
+drawing = partial(typer.Option, rich_help_panel="How it draws")
+
+
+def generate(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[ADAPTER] PROMPT...", help="The adapter file, then what to draw; each prompt in quotes."
+        ),
+    ],
+    number: Annotated[int, typer.Option("--number", "-n", help="How many pictures of each prompt.")] = 4,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.")] = OUTPUT,
+    base_only: Annotated[bool, console.flag("--base-only", help="Draw with the base model alone, no adapter.")] = False,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            help='Say the style in other words than the adapter\'s own; an empty "" drops it.',
+            show_default="the adapter's own",
+        ),
+    ] = None,
+    negative: Annotated[str, drawing(help="What to keep away from.")] = DEFAULT.negative,
+    lambda_a: Annotated[
+        float | None,
+        drawing(
+            help="Style strength. Too high brings back the reference's content.",
+            show_default=f"what the adapter recommends, or {DEFAULT.lambda_a:g}",
+        ),
+    ] = None,
+    lambda_b: Annotated[
+        float | None,
+        drawing(
+            help="Prompt strength. Too high brings back the base model's own look.",
+            show_default=f"what the adapter recommends, or {DEFAULT.lambda_b:g}",
+        ),
+    ] = None,
+    steps: Annotated[int, drawing(help="Drawing steps: more is slower and finer.")] = DEFAULT.steps,
+    temperature: Annotated[
+        float, drawing(help="Variety: low is alike and safe, high is varied and wild.")
+    ] = DEFAULT.temperature,
+    size: Annotated[
+        int | None,
+        drawing(metavar="256|128", help="Width and height of the pictures.", show_default="the largest there is"),
+    ] = None,
+    model: console.Model = "pocket",
+    seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = DEFAULT.seed,
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    """Draw new things in a learnt style. Also called sample.
+
+    Prints the paths of the pictures and of a sheet with all of them. Each
+    picture holds its settings; styledrop inspect reads them back.
+
+      styledrop generate adapter.safetensors "a cat" "a teapot" -n 8
+      styledrop generate --base-only "a cat"
+    """
+    screen = console.Screen(quiet, as_json)
+    path, prompts = _adapter_and_prompts(words, base_only)
+    chosen = console.given(lambda_a=lambda_a, lambda_b=lambda_b, size=size)
+    plain = SampleSettings(steps=steps, temperature=temperature, negative=negative, seed=seed, **chosen)
+    if number < 1:
+        raise UsageError(f"-n {number} draws nothing", "say how many pictures of each prompt: -n 4")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file", "name a folder with -o")
+    started = time.monotonic()
+    with screen.working("waking up the base model"):
+        from styledrop_cli import pipeline
+        from styledrop_cli.base import load_base
+        from styledrop_cli.checkpoints import load_adapter
+        from styledrop_cli.devices import pick_device
+        from styledrop_cli.images import contact_sheet
+
+        adapter = load_adapter(path) if path else None
+        base = load_base(model, pick_device(device))
+    header = adapter.header if adapter else {}
+    settings = replace(plain, **({"size": base.sizes[-1]} | header.get("recommended", {}) | chosen))
+    style = header.get("style", "") if style is None else style
+    if unknown := base.unknown_words(" ".join([*prompts, style])):
+        named = ", ".join(f"'{word}'" for word in unknown)
+        screen.warn(f"{base.name} does not know {named}; it may draw something else")
+    common = {
+        "style": style,
+        "adapter": path.name if path else None,
+        "model": base.name,
+        **{key: value for key, value in asdict(settings).items() if key != "seed"},
+        "styledrop": __version__,
+    }
+    drawn: list[dict[str, Any]] = []
+    images: list[Image] = []
+    total = len(prompts) * number
+    with screen.progress("drawing") as move:
+        for prompt, its_seed, image in pipeline.generate(
+            base, adapter, prompts=prompts, count=number, settings=settings, style=style
+        ):
+            about = {"prompt": prompt, "seed": its_seed, **common}
+            drawn.append(
+                {
+                    "path": _save(image, output, f"{_slug(prompt)}-{its_seed}", about),
+                    "prompt": prompt,
+                    "seed": its_seed,
+                }
+            )
+            images.append(image)
+            move(len(images) / total, f"{len(images)}/{total}")
+    sheet = None
+    if total > 1:
+        columns = number if len(prompts) > 1 else math.ceil(math.sqrt(total))
+        labels = [f"{one['prompt']} · {one['seed']}" for one in drawn]
+        title = style or ("" if adapter else f"{base.name}, no adapter")
+        picture = contact_sheet(images, min(columns, 8), labels, title, 256 if total <= 24 else 128)
+        sheet = _save(picture, output, "sheet", {"prompt": " | ".join(prompts), **common})
+    seconds = time.monotonic() - started
+    screen.say(f"drawn in {console.duration(seconds)}:")
+    screen.result(
+        {"pictures": drawn, "sheet": sheet, "settings": common, "seconds": round(seconds, 1)},
+        [*(one["path"] for one in drawn), *([sheet] if sheet else [])],
+    )
+
+
+def _adapter_and_prompts(words: list[str], base_only: bool) -> tuple[Path | None, list[str]]:
+    """Tell the adapter file from the prompts."""
+    first, rest = words[0], words[1:]
+    is_file = first.endswith(".safetensors")
+    if base_only and is_file:
+        raise UsageError(f"--base-only draws without {first}", "leave out one of the two")
+    if not base_only and not is_file:
+        raise UsageError(
+            f"'{first}' is no adapter file (*.safetensors)",
+            "put the adapter before the prompts, or say --base-only to draw without one",
+        )
+    prompts = words if base_only else rest
+    if not prompts:
+        raise UsageError("there is nothing to draw", f'add a prompt: styledrop generate {first} "a cat"')
+    if not all(prompt.strip() for prompt in prompts):
+        raise UsageError("a prompt is empty", 'say what to draw: "a cat"')
+    if any(prompt in ("a", "an", "the") for prompt in prompts):
+        raise UsageError(f"{len(prompts)} prompts: {', '.join(prompts)}", 'put each prompt in quotes: "a cat"')
+    return None if base_only else Path(first), prompts
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:48] or "picture"
+
+
+def _save(image: Image, folder: Path, stem: str, settings: dict[str, Any]) -> Path:
+    """Write `image` as `stem`.png, or `stem`-2.png, ... where another picture has that name."""
+    from styledrop_cli.images import atomic_write, png_bytes
+
+    data = png_bytes(image, settings)
+    for number in count(1):
+        path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
+        if not path.exists():
+            atomic_write(path, data)
+            return path
+        if path.read_bytes() == data:
+            return path  # The same command, run again: the same picture.
+    raise AssertionError("unreachable")

@@ -1,0 +1,137 @@
+"""`styledrop inspect`: what a file says of itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.color import Color
+from rich.console import RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import ModelError, StyledropError
+
+SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+LONGEST = 160  # characters of a value that the table shows
+
+
+def inspect(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="An adapter, a picture that generate made, or a model's folder."),
+    ],
+    as_json: console.Json = False,
+) -> None:
+    """Show what an adapter, a generated picture or a base model says of itself.
+
+    styledrop inspect adapter.safetensors
+    styledrop inspect styledrop-out/a-cat-1.png
+    """
+    if not file.exists():
+        raise StyledropError(f"there is nothing at {file}", "check the spelling of the path")
+    screen = console.Screen(as_json=as_json)
+    about = _model(file) if file.is_dir() else _picture(file) or _adapter(file)
+    shown: RenderableType = _table(file, about)
+    pictures = [value for value in about.values() if isinstance(value, str) and value.startswith("data:image/")]
+    if pictures and not as_json and screen.out.color_system == "truecolor":
+        beside = Table.grid(padding=(0, 3))
+        beside.add_row(Text("\n").join(map(_in_blocks, pictures)), shown)
+        shown = beside
+    screen.result(about, shown)
+
+
+def _adapter(file: Path) -> dict[str, Any]:
+    from styledrop_cli import checkpoints
+
+    return {**checkpoints.read_header(file), "file_size": console.file_size(file.stat().st_size)}
+
+
+def _picture(file: Path) -> dict[str, Any] | None:
+    """The settings inside a picture; None if the file is no picture."""
+    from styledrop_cli.images import read_png_settings
+
+    with file.open("rb") as start:
+        if not start.read(8).startswith(SIGNATURES):
+            return None
+    settings = read_png_settings(file)
+    if settings is None:
+        raise StyledropError(
+            f"{file} holds no settings of styledrop",
+            "only PNGs that styledrop generate wrote do, and only until another program saves them",
+        )
+    return settings
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    """The configuration of a base model and the sizes of its files."""
+    config = folder / "config.json"
+    try:
+        about = json.loads(config.read_text(encoding="utf-8"))
+        sizes = {part.name: part.stat().st_size for part in sorted(folder.glob("*.safetensors"))}
+    except (OSError, ValueError):
+        about, sizes = None, {}
+    if not isinstance(about, dict) or not sizes:
+        raise ModelError(
+            f"{folder} is no base model",
+            "a base model's folder holds config.json and *.safetensors files",
+        )
+    return {**about, "files": {name: console.file_size(size) for name, size in sizes.items()}}
+
+
+def _table(file: Path, about: Mapping[str, Any]) -> Table:
+    table = Table(title=str(file), title_style="bold", title_justify="left", box=None, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in about.items():
+        if isinstance(value, Mapping) and value:
+            for index, (inner, its_value) in enumerate(value.items()):
+                label = name.replace("_", " ") if index == 0 else ""
+                table.add_row(label, Text.assemble((f"{inner}  ", "dim"), _in_words(its_value)))
+        else:
+            table.add_row(name.replace("_", " "), Text(_in_words(value)))
+    return table
+
+
+def _in_words(value: Any) -> str:
+    """`value` for a person's eyes; what is long is cut, what is no text is measured."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return _cut(", ".join(f"{name} {_in_words(inner)}" for name, inner in value.items()))
+    if isinstance(value, list | tuple):
+        if len(value) > 8 or (value and isinstance(value[0], list)):
+            return f"a list of {len(value)}"
+        return _cut(", ".join(map(_in_words, value)))
+    if isinstance(value, str) and value.startswith("data:"):
+        return f"a small picture ({console.file_size(len(value))})"
+    text = str(value)
+    return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} ..."
+
+
+def _in_blocks(address: str, columns: int = 24) -> Text:
+    """A small picture made of half blocks, two pixels in each character."""
+    from styledrop_cli.images import from_base64
+
+    raw = from_base64(address).resize((columns, columns)).tobytes()
+    colours = [Color.from_rgb(*raw[at : at + 3]) for at in range(0, len(raw), 3)]
+    text = Text()
+    for top in range(0, len(colours), 2 * columns):
+        for upper in range(top, top + columns):
+            text.append("▀", Style(color=colours[upper], bgcolor=colours[upper + columns]))
+        text.append("\n")
+    return text

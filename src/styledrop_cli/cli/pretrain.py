@@ -1,0 +1,108 @@
+"""`styledrop pretrain`: make a base model from a folder of captioned pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import UsageError
+
+
+class Part(StrEnum):
+    """The parts of a base model, in the order in which they are made."""
+
+    tokenizer = "tokenizer"
+    decoder = "decoder"
+    clip = "clip"
+    base = "base"
+
+
+def pretrain(
+    part: Annotated[
+        Part,
+        typer.Argument(
+            metavar="PART", help="tokenizer, decoder, clip or base: which part to train; each needs those before it."
+        ),
+    ],
+    corpus: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CORPUS",
+            help="A folder of pictures with captions: metadata.jsonl, or a .txt beside each.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The base model's folder.")],
+    minutes: Annotated[float, typer.Option(help="How long to train. What is there by then is usable.")] = 30.0,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Start from this base model's weights."),
+    ] = None,
+    resume: Annotated[bool, console.flag("--resume", help="Go on exactly where an interrupted run stopped.")] = False,
+    compiled: Annotated[
+        bool, console.flag("--compile", help="Compile the step first: pays from a quarter of an hour on.")
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.", show_default="the part's own")] = None,
+    seed: Annotated[int, console.common(help="The same seed trains the same.")] = 0,
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    """Train a base model of your own, part by part.
+
+    The result is a folder for --model. It can be stopped at any time with Ctrl-C and
+    gone on with by --resume; a held-out figure is shown as it trains.
+
+      styledrop pretrain tokenizer my-pictures/ -o my-model --minutes 45
+      styledrop pretrain decoder my-pictures/ -o my-model --minutes 20
+      styledrop pretrain clip my-pictures/ -o my-model --minutes 20
+      styledrop pretrain base my-pictures/ -o my-model --minutes 240
+    """
+    screen = console.Screen(quiet, as_json)
+    if not corpus.is_dir():
+        raise UsageError(f"there is no folder {corpus}", "name a folder of captioned pictures")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file", "name a folder with -o")
+    if resume and init_from:
+        raise UsageError(
+            "--resume and --init-from exclude each other",
+            "--resume goes on with what is in the output, --init-from starts anew from a model",
+        )
+    if minutes <= 0 or (batch_size is not None and batch_size < 1):
+        raise UsageError("--minutes and --batch-size must be more than 0")
+    from styledrop_cli import pretraining
+    from styledrop_cli.devices import pick_device
+    from styledrop_cli.training import Budget, Progress
+
+    last, figures = Progress(), [""]
+
+    def message(text: str) -> None:
+        figures.append(text)
+        screen.say(text)
+
+    with screen.progress(f"training the {part.value}") as move:
+
+        def step(progress: Progress) -> None:
+            nonlocal last
+            last = progress
+            move(progress.share, f"step {progress.step}  loss {progress.loss:.3f}")
+
+        pretraining.run(
+            part.value,
+            corpus,
+            output,
+            budget=Budget(minutes=minutes),
+            device=pick_device(device),
+            batch_size=batch_size,
+            init_from=init_from,
+            resume=resume,
+            compiled=compiled,
+            seed=seed,
+            on_step=step,
+            on_message=message,
+        )
+    screen.result({"part": part.value, "model": output, **asdict(last), "figure": figures[-1]}, [output])

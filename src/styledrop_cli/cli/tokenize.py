@@ -1,0 +1,84 @@
+"""`styledrop tokenize`: how well the image tokenizer can show a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import UsageError
+
+# How many dB of PSNR above the level where `train` warns each verdict begins.
+VERDICTS = (
+    (8.0, "good", "the picture comes back nearly as it was; its style can be learnt"),
+    (4.0, "fair", "shapes and colours come back, fine texture is softened"),
+    (0.0, "rough", "texture and small things are lost; an adapter can learn its colours and shapes"),
+)
+POOR = (
+    "poor",
+    "little of this picture comes back: try a larger detail of it, a plainer picture, or another base (--model)",
+)
+
+
+def tokenize(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture to look at.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go.")] = Path(
+        "styledrop-out"
+    ),
+    model: console.Model = "pocket",
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    """See a picture as the base model sees it, and how much of it is lost.
+
+    Cuts the middle square, turns it into ids and back, and writes three files: the ids (.json),
+    the cut picture and its reconstruction. What the tokenizer cannot show, no adapter can learn.
+
+      styledrop tokenize ref.png
+    """
+    from styledrop_cli.images import atomic_write, load_picture, save_png, square, to_image, to_tensor
+
+    screen = console.Screen(quiet, as_json)
+    image = load_picture(picture)
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file", "name a folder with -o")
+    with screen.working("looking at the picture"):
+        from styledrop_cli.base import load_base
+        from styledrop_cli.devices import pick_device
+        from styledrop_cli.tuning import POOR_PSNR, reconstruction_psnr
+
+        base = load_base(model, pick_device(device))
+        grid = base.tokenizer.encode(to_tensor(square(image, base.sizes[0]))[None].to(base.device))
+        seen_again = to_image(base.pictures(grid, base.sizes[-1])[0])
+        psnr = reconstruction_psnr(base, image)
+    ids = grid[0].tolist()
+    name, meaning = verdict(psnr - POOR_PSNR)
+    size = base.tokenizer.config.num_vq_embeddings
+    header = {"model": base.name, "codebook_size": size, "psnr": round(psnr, 2), "verdict": name}
+    files = {
+        "ids": output / f"{picture.stem}-ids.json",
+        "original": output / f"{picture.stem}-original.png",
+        "reconstruction": output / f"{picture.stem}-reconstruction.png",
+    }
+    atomic_write(files["ids"], _as_json(header, ids).encode())
+    save_png(square(image, base.sizes[-1]), files["original"])
+    save_png(seen_again, files["reconstruction"])
+    different = len({value for row in ids for value in row})
+    screen.say(f"{len(ids)} x {len(ids[0])} ids, {different} different ones of {size}")
+    screen.say(f"{psnr:.1f} dB, {name}: {meaning}", "bold")
+    screen.result({**files, **header}, list(files.values()))
+
+
+def verdict(margin: float) -> tuple[str, str]:
+    """One word and one sentence about a reconstruction `margin` dB better than poor."""
+    return next(((name, meaning) for least, name, meaning in VERDICTS if margin >= least), POOR)
+
+
+def _as_json(header: dict[str, object], ids: list[list[int]]) -> str:
+    """JSON with one row of the grid a line, so that a person can read it."""
+    rows = ",\n    ".join(json.dumps(row) for row in ids)
+    return json.dumps(header, indent=2)[:-2] + f',\n  "ids": [\n    {rows}\n  ]\n}}\n'

@@ -1,0 +1,119 @@
+"""`styledrop train`: learn a style from one picture, or a few."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import UsageError
+from styledrop_cli.settings import TrainSettings
+
+OUTPUT = Path("adapter.safetensors")
+DEFAULT = TrainSettings()
+learning = partial(typer.Option, rich_help_panel="How it learns")
+
+
+def train(
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE...", help="The reference picture, or several in one style.")
+    ],
+    style: Annotated[str, typer.Option(help='The style in a few words: "watercolor", "melting golden 3d rendering".')],
+    content: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='What the picture shows: "a cat". Repeat it for several pictures, one each, in their order. '
+            "Left out, it is guessed and said aloud."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")] = OUTPUT,
+    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    steps: Annotated[int, learning(help="More steps: closer to the picture, less free in content.")] = DEFAULT.steps,
+    lr: Annotated[
+        float, learning(help="Learning rate. Too high copies the picture's content, too low learns slowly.")
+    ] = DEFAULT.lr,
+    lambda_a: Annotated[
+        float, learning(help="Style strength that the file recommends to generate.")
+    ] = DEFAULT.lambda_a,
+    lambda_b: Annotated[
+        float, learning(help="Prompt strength that the file recommends to generate.")
+    ] = DEFAULT.lambda_b,
+    preview_every: Annotated[
+        int,
+        learning(metavar="STEPS", help="Draw test pictures every so many steps, into FILE.run/; 0 is never."),
+    ] = DEFAULT.preview_every,
+    model: console.Model = "pocket",
+    seed: Annotated[int, console.common(help="The same seed learns the same.")] = DEFAULT.seed,
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    r"""Learn the style of a picture. Also called fine-tune.
+
+    Writes one small adapter file. styledrop generate draws new things with it,
+    styledrop inspect shows what it says of itself.
+
+      styledrop train ref.png --style "watercolor"
+      styledrop train a.jpg b.jpg --style "flat illustration" \
+          --content "a tree" --content "a dog" -o flat.safetensors
+    """
+    screen = console.Screen(quiet, as_json)
+    settings = TrainSettings(
+        steps=steps, lr=lr, lambda_a=lambda_a, lambda_b=lambda_b, preview_every=preview_every, seed=seed
+    )
+    _check(pictures, style, content, output, overwrite)
+    with screen.working("waking up the base model"):
+        from styledrop_cli.base import load_base
+        from styledrop_cli.devices import pick_device
+        from styledrop_cli.tuning import train_adapter
+
+        base = load_base(model, pick_device(device))
+    with screen.progress("learning") as move:
+        learnt = train_adapter(
+            base,
+            pictures=pictures,
+            style=style,
+            contents=content,
+            settings=settings,
+            output=output,
+            on_step=lambda step, total, loss: move(step / total, f"{step}/{total}  loss {loss:.2f}"),
+            on_message=screen.say,
+        )
+    size = console.file_size(learnt.path.stat().st_size)
+    screen.say(f"learnt in {console.duration(learnt.seconds)}; the adapter ({size}):")
+    screen.result(
+        {
+            "adapter": learnt.path,
+            "style": style,
+            "contents": learnt.content_texts,
+            "reconstruction_psnr": learnt.reconstruction_psnr,
+            "seconds": round(learnt.seconds, 1),
+        },
+        [learnt.path],
+    )
+    base_option = "" if model == "pocket" else f" --model {shlex.quote(model)}"
+    screen.say(f'draw with it:  styledrop generate {shlex.quote(str(learnt.path))} "a cat"{base_option}', "dim")
+
+
+def _check(pictures: list[Path], style: str, content: list[str] | None, output: Path, overwrite: bool) -> None:
+    """Everything that can be wrong without the base model, before it is loaded."""
+    from styledrop_cli.images import load_picture
+
+    if not style.strip():
+        raise UsageError("--style is empty", 'describe the style in a few words: "watercolor"')
+    if content and len(content) != len(pictures):
+        raise UsageError(
+            f"pictures: {len(pictures)}, --content texts: {len(content)}",
+            "give one --content for each picture, in their order, or none",
+        )
+    if content and not all(text.strip() for text in content):
+        raise UsageError("a --content is empty", 'say what the picture shows: "a cat"')
+    console.refuse_existing(output, overwrite)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")
+    for picture in pictures:
+        load_picture(picture)

@@ -1,0 +1,118 @@
+"""A folder of captioned pictures, as training data.
+
+Either ``metadata.jsonl`` (one object a line: ``file_name`` and ``text``, a caption or a list of equal ones; records
+with ``"split": "held-out"`` are only measured on), or a text file of the same name beside each picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.images import load_picture, square
+from styledrop_cli.text import words
+
+METADATA = "metadata.jsonl"
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+HELD_OUT_EVERY = 64  # of a folder that names no held-out records, every so-manieth is one
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture and the captions that say the same of it."""
+
+    path: Path
+    captions: tuple[str, ...]
+    held_out: bool = False
+
+
+def read_corpus(folder: Path, *, captions: bool = True) -> list[Record]:
+    """All records of a folder.
+
+    Raises UsageError if there are none, a line is malformed, a picture is missing or named twice, or, where
+    ``captions`` are needed, one has none.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    records = _from_metadata(folder) if (folder / METADATA).exists() else _from_text_files(folder)
+    if not records:
+        raise UsageError(f"{folder} holds no pictures", f"Put pictures in it, with {METADATA} or text files beside them.")
+    without = [r.path for r in records if not any(c.strip() for c in r.captions)]
+    if captions and without:
+        raise UsageError(
+            f"{len(without)} of {len(records)} pictures have no caption, the first is {without[0]}",
+            f"Name it in {METADATA}, or put a .txt of the same name beside it.",
+        )
+    if not any(r.held_out for r in records):
+        records = [Record(r.path, r.captions, i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) for i, r in enumerate(records)]
+    return records
+
+
+def _from_metadata(folder: Path) -> list[Record]:
+    records, seen = [], set()
+    for number, line in enumerate((folder / METADATA).read_text(encoding="utf-8").splitlines(), 1):
+        where = f"{folder / METADATA}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            name, text = entry["file_name"], entry.get("text", [])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{where}: needs a JSON object with 'file_name' ({error})") from error
+        path = folder / name
+        if folder.resolve() not in path.resolve().parents:
+            raise UsageError(f"{where}: {name} lies outside the folder")
+        if name in seen:
+            raise UsageError(f"{where}: {name} is named a second time")
+        if not path.is_file():
+            raise UsageError(f"{where}: there is no picture {path}")
+        seen.add(name)
+        captions = (text,) if isinstance(text, str) else tuple(str(t) for t in text)
+        records.append(Record(path, captions, entry.get("split") == "held-out"))
+    return records
+
+
+def _from_text_files(folder: Path) -> list[Record]:
+    records = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+        text = path.with_suffix(".txt")
+        records.append(Record(path, (text.read_text(encoding="utf-8").strip(),) if text.exists() else ()))
+    return records
+
+
+def read_pictures(records: Sequence[Record], size: int) -> Tensor:
+    """The pictures, cropped square, as uint8 ``[R,3,size,size]``. Unreadable ones are all named in one UsageError."""
+    pictures = torch.empty(len(records), 3, size, size, dtype=torch.uint8)
+    broken: list[str] = []
+
+    def read(index: int) -> None:
+        try:
+            image = square(load_picture(records[index].path), size)
+        except StyledropError as error:
+            broken.append(error.message)
+            return
+        pictures[index] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(read, range(len(records))))
+    if broken:
+        raise UsageError(f"{len(broken)} of {len(records)} pictures cannot be read, the first: {broken[0]}")
+    return pictures
+
+
+def vocabulary(records: Sequence[Record]) -> list[str]:
+    """Every word of the captions, sorted."""
+    return sorted({word for r in records for caption in r.captions for word in words(caption)})
+
+
+def plain_contents(records: Sequence[Record]) -> list[str]:
+    """What the pictures show, in the shortest of each one's captions, sorted: the names a picture can be given."""
+    return sorted({min(r.captions, key=len) for r in records if len(r.captions) > 1})

@@ -1,0 +1,62 @@
+"""Where the arithmetic happens, and where randomness comes from."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from styledrop_cli.errors import DeviceError
+
+NAMES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; `auto` is the first of cuda, mps, cpu that works here.
+
+    Raises:
+        DeviceError: the name is none of `NAMES`, or this machine has no such device.
+    """
+    works = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, here in works.items() if here)
+    if name not in works:
+        raise DeviceError(f"there is no device called '{name}'", f"choose one of {', '.join(NAMES)}")
+    if not works[name]:
+        raise DeviceError(f"this machine has no usable '{name}' device", _missing(name))
+    return torch.device(name)
+
+
+def _missing(name: str) -> str:
+    if name == "cuda" and torch.version.cuda is None:
+        return (
+            "the installed PyTorch was built without CUDA: leave out --device, "
+            "or install a CUDA build from https://pytorch.org"
+        )
+    return "leave out --device to use the best one there is, or say --device cpu"
+
+
+def generator(seed: int) -> torch.Generator:
+    """A seeded generator on the CPU.
+
+    Noise is always drawn on the CPU and then moved, so one seed gives one picture everywhere.
+    """
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic pays on `device`: CUDA cards, and processors with AVX512-BF16 or AMX."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cuda"
+
+
+def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManager[object]:
+    """bfloat16 arithmetic where it pays; nothing at all elsewhere or when not `enabled`."""
+    if not enabled or not fast_bfloat16(device):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

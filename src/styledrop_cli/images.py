@@ -1,0 +1,339 @@
+"""Picture files to tensors and back: the one home of Pillow.
+
+Torch is imported by the two functions that need it, so that checking a picture or reading a PNG's
+settings stays instant.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import (
+    Image,
+    ImageCms,
+    ImageDraw,
+    ImageFont,
+    ImageOps,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
+
+from styledrop_cli.errors import PictureError, StyledropError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SETTINGS_KEY = "styledrop"
+
+_READABLE = "PNG, JPEG, WebP, GIF, BMP and TIFF are read; open and save it as PNG in a picture editor"
+_AGAIN = "the file is damaged or was not copied completely: copy or export it again"
+
+
+# ---- reading ----------------------------------------------------------------------------------
+
+
+def load_picture(path: Path) -> Image.Image:
+    """The picture at `path` as plain 8-bit sRGB, upright, on white where it was transparent.
+
+    EXIF rotation is applied, embedded colour profiles are converted to sRGB, and CMYK, palette,
+    grey, 16-bit and float pictures are turned into RGB. Of an animation the first frame is taken.
+
+    Raises:
+        PictureError: it is missing, not a picture, cut short, or too large to be meant.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise PictureError(f"there is no picture at {path}", "check the spelling of the path")
+    if path.is_dir():
+        raise PictureError(f"{path} is a folder, not a picture", "name the picture file inside it")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns about large pictures, odd EXIF and the like; only its errors matter here.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        if path.stat().st_size == 0:
+            raise PictureError(f"{path} is empty", _AGAIN) from None
+        raise PictureError(f"{path} is not a picture this program can read", _READABLE) from None
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path} is too large: {error}", "scale it down first") from None
+    except PermissionError:
+        raise PictureError(f"{path} may not be read", "check the file's permissions") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise PictureError(f"{path} cannot be read to its end ({error})", _AGAIN) from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _from_deep_grey(image)
+    transparent = image.has_transparency_data
+    image = _to_srgb(image)
+    if not transparent:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Grey with more than 8 bits: Pillow's own conversion clips it to white instead of scaling."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    peak = float(values.max(initial=0.0))
+    full = 1.0 if peak <= 1.0 and image.mode == "F" else 255.0 if peak <= 255.0 else 65535.0
+    if image.mode.startswith("I;16"):
+        full = 65535.0
+    grey = (values / max(full, peak if peak > 65535.0 else full)).clip(0.0, 1.0) * 255.0
+    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Apply an embedded colour profile (wide-gamut photos, CMYK for print) where there is one."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    try:
+        plain = ImageCms.profileToProfile(
+            image.convert("RGB") if alpha else image,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            outputMode="RGB",
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image  # A broken or mismatched profile is common and harmless: use the numbers as is.
+    if plain is None:
+        return image
+    if alpha:
+        plain.putalpha(alpha)
+    return plain
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The largest centred square of `image`, scaled to `size` x `size`; never squashed."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+# ---- tensors ----------------------------------------------------------------------------------
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """`image` as float32 [3, H, W] in [0, 1]."""
+    import torch
+
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255.0)
+
+
+def to_image(tensor: Tensor) -> Image.Image:
+    """A [3, H, W] tensor in [0, 1] (values outside are clipped) as a picture."""
+    import torch
+
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise ValueError(f"a picture is [3, H, W], not {list(tensor.shape)}")
+    pixels = tensor.detach().float().clamp(0.0, 1.0).mul(255.0).round().to("cpu", torch.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+
+
+# ---- writing ----------------------------------------------------------------------------------
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path` as a whole or not at all, making its folder if need be.
+
+    Raises:
+        StyledropError: the folder or the file cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StyledropError(
+            f"cannot write {path}: {reason}", "choose another place with -o, or make room there"
+        ) from None
+
+
+def save_png(image: Image.Image, path: Path, settings: dict[str, Any] | None = None) -> None:
+    """Write `image` as PNG, atomically, with `settings` inside.
+
+    They are stored twice: as JSON in the text chunk `styledrop` (read back by
+    `read_png_settings`), and in words in `parameters`, which other image generators' tools show.
+
+    Raises:
+        StyledropError: the file cannot be written.
+    """
+    atomic_write(path, png_bytes(image, settings))
+
+
+def png_bytes(image: Image.Image, settings: dict[str, Any] | None = None) -> bytes:
+    """What `save_png` writes."""
+    chunks = PngImagePlugin.PngInfo()
+    if settings is not None:
+        chunks.add_itxt(SETTINGS_KEY, json.dumps(settings, ensure_ascii=False))
+        chunks.add_itxt("parameters", _in_words(settings))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=chunks, optimize=True)
+    return buffer.getvalue()
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    """The `parameters` convention: the prompt, the negative prompt, then `Key: value, ...`."""
+    rest = {key: value for key, value in settings.items() if key not in ("prompt", "negative")}
+    lines = [str(settings.get("prompt", ""))]
+    if settings.get("negative"):
+        lines.append(f"Negative prompt: {settings['negative']}")
+    named = (f"{key.replace('_', ' ').capitalize()}: {value}" for key, value in rest.items())
+    return "\n".join([*lines, ", ".join(named)])
+
+
+def read_png_settings(path: Path) -> dict[str, Any] | None:
+    """The settings that `save_png` put into the picture at `path`, or None if it has none.
+
+    Raises:
+        PictureError: it is missing or not a picture, or its settings are garbled.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PictureError(f"there is no picture at {path}", "check the spelling of the path")
+    try:
+        with Image.open(path) as image:
+            if isinstance(image, PngImagePlugin.PngImageFile):
+                image.load()  # text may also stand behind the pixels
+            text = image.info.get(SETTINGS_KEY)
+    except UnidentifiedImageError:
+        raise PictureError(f"{path} is not a picture this program can read", _READABLE) from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise PictureError(f"{path} cannot be read to its end ({error})", _AGAIN) from None
+    if text is None:
+        return None
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise PictureError(f"the settings inside {path} are garbled")
+    return settings
+
+
+def thumbnail_base64(image: Image.Image, size: int = 96) -> str:
+    """A `size` x `size` JPEG of `image` as a `data:` address, small enough for a file header."""
+    buffer = io.BytesIO()
+    square(image, size).convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def from_base64(address: str) -> Image.Image:
+    """The picture in a `data:` address, as `thumbnail_base64` writes it.
+
+    Raises:
+        PictureError: there is no picture in it.
+    """
+    try:
+        data = base64.b64decode(address.partition(",")[2], validate=True)
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError):
+        raise PictureError("the small picture in this file is garbled") from None
+
+
+# ---- contact sheets ---------------------------------------------------------------------------
+
+_PAPER, _INK, _GREY, _EDGE = (250, 249, 246), (38, 38, 42), (108, 106, 104), (226, 223, 217)
+
+
+def contact_sheet(
+    images: list[Image.Image],
+    columns: int,
+    labels: list[str] | None = None,
+    title: str | None = None,
+    cell: int = 256,
+) -> Image.Image:
+    """All `images` on one sheet, `columns` wide, each with its label (at most two lines) below.
+
+    Each is fitted into a `cell` x `cell` square without cropping. `cell` is at least 32.
+
+    Raises:
+        ValueError: there are no images, or not as many labels as images.
+    """
+    if not images or (labels is not None and len(labels) != len(images)):
+        raise ValueError(f"{len(images)} images and {len(labels or [])} labels make no sheet")
+    columns = max(1, min(columns, len(images)))
+    rows = -(-len(images) // columns)
+    gap, margin, text = max(6, cell // 16), max(12, cell // 9), max(11, cell // 17)
+    line = round(text * 1.35)
+    wrapped = [_wrap(label, _font(text, label), cell) for label in labels or [""] * len(images)]
+    label_height = max(map(len, wrapped)) * line + (gap // 2 if any(wrapped) else 0)
+    width = 2 * margin + columns * cell + (columns - 1) * gap
+    head, head_size = [], round(text * 1.6)
+    if title:
+        head = _wrap(title, _font(head_size, title), width - 2 * margin)
+    top = margin + (len(head) * round(head_size * 1.3) + gap if head else 0)
+    height = top + rows * (cell + label_height) + (rows - 1) * gap + margin
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, words in enumerate(head):
+        place = (margin, margin - head_size // 4 + index * round(head_size * 1.3))
+        draw.text(place, words, fill=_INK, font=_font(head_size, words))
+    for index, (image, lines) in enumerate(zip(images, wrapped, strict=True)):
+        x = margin + index % columns * (cell + gap)
+        y = top + index // columns * (cell + label_height + gap)
+        fitted = ImageOps.contain(image.convert("RGB"), (cell, cell), Image.Resampling.LANCZOS)
+        spot = (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2)
+        sheet.paste(fitted, spot)
+        draw.rectangle((x - 1, y - 1, x + cell, y + cell), outline=_EDGE)
+        for number, words in enumerate(lines):
+            below = (x + cell / 2, y + cell + gap // 2 + number * line)
+            draw.text(below, words, fill=_GREY, font=_font(text, words), anchor="ma")
+    return sheet
+
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _font(size: int, text: str) -> _Font:
+    """Pillow's own font; for words it cannot write (say, Chinese) one of the system's, if any."""
+    if not all(ord(letter) < 0x250 or 0x2000 <= ord(letter) < 0x2100 for letter in text):
+        for name in ("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "DejaVuSans.ttf"):
+            try:
+                return ImageFont.truetype(name, size)
+            except OSError:
+                continue
+    return ImageFont.load_default(size)
+
+
+def _wrap(text: str, font: _Font, width: int, most: int = 2) -> list[str]:
+    """`text` in at most `most` lines no wider than `width`, the last one cut with an ellipsis."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"{lines[most - 1]}…"]
+    return [_cut(line, font, width) for line in lines]
+
+
+def _cut(line: str, font: _Font, width: int) -> str:
+    if font.getlength(line) <= width:
+        return line
+    while len(line) > 1 and font.getlength(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line.rstrip()}…"

@@ -1,0 +1,135 @@
+"""Building blocks of the masked transformer, in the published aMUSEd shapes and tensor names.
+
+Shapes: ``B`` batch, ``N`` tokens, ``T`` text length, ``C`` channels of the convolutional stages, ``D`` hidden size,
+``H W`` token grid. Upstream: diffusers ``UVit2DModel`` and its attention and normalisation modules.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension; the variance is taken in fp32 (arXiv 1910.07467)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + NORM_EPS)
+        return (x * scale).to(x.dtype) * self.weight
+
+
+class LayerNorm(nn.Module):
+    """Mean-subtracting norm with a weight and no bias: only the feed-forward block is preceded by this one."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, None, NORM_EPS)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases. ``context`` of another width is projected by ``to_k`` and ``to_v``."""
+
+    def __init__(self, dim: int, context_dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"attention width {dim} is not a multiple of its {heads} heads")
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(context_dim, dim, bias=False)
+        self.to_v = nn.Linear(context_dim, dim, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim, bias=False)])
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B,T,context_dim]`` to keys and values ``[B,heads,T,dim/heads]``; for text, once per prompt."""
+        return self._split(self.to_k(context)), self._split(self.to_v(context))
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """``[B,N,dim]`` to ``[B,N,dim]``; self-attention unless ``keys_values`` are given."""
+        query = self._split(self.to_q(x))
+        keys, values = keys_values if keys_values is not None else self.keys_values(x)
+        mixed = F.scaled_dot_product_attention(query, keys, values)
+        out: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+
+class Modulated(nn.Module):
+    """A norm followed by a scale and shift computed from the pooled condition (adaLN, zero means untouched)."""
+
+    def __init__(self, norm: nn.Module, dim: int, cond_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(cond_dim, 2 * dim, bias=False)
+        self.norm = norm
+
+    def modulation(self, cond: Tensor) -> Tensor:
+        """``[B,cond_dim]`` to ``[B,1,2*dim]``: scale and shift, once per prompt."""
+        out: Tensor = self.linear(F.silu(cond))
+        return out[:, None]
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        scale, shift = modulation.chunk(2, -1)
+        out: Tensor = self.norm(x) * (1 + scale) + shift
+        return out
+
+
+class GatedProjection(nn.Module):
+    """GEGLU: the first half of the projection times the exact GELU of the second (arXiv 2002.05202)."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, 2 * inner, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, -1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU and the way back; the list keeps upstream's names ``net.0.proj`` and ``net.2``."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        down = nn.Linear(inner, dim, bias=False)
+        self.net = nn.ModuleList([GatedProjection(dim, inner), nn.Identity(), down])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class GlobalResponseNorm(nn.Module):
+    """ConvNeXt v2's response norm: L2 over the grid, relative to the channel mean (arXiv 2301.00808)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, dim))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B,H,W,C]`` to the same shape."""
+        response = x.norm(p=2, dim=(1, 2), keepdim=True)
+        response = response / (response.mean(-1, keepdim=True) + NORM_EPS)
+        return self.gamma * (x * response) + self.beta + x
+
+
+def sinusoidal(values: Tensor, dim: int) -> Tensor:
+    """``[B]`` raw values to ``[B,dim]`` features, cosines first, periods up to 10,000 (no rescaling)."""
+    half = dim // 2
+    steps = torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values[:, None].float() * torch.exp(-math.log(10000) * steps / half)[None]
+    return torch.cat([angles.cos(), angles.sin()], 1)

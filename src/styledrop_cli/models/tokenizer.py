@@ -1,0 +1,273 @@
+"""The VQ image tokenizer: pictures to a grid of ids and back.
+
+The network is the published aMUSEd one, tensor for tensor (upstream: diffusers ``VQModel``). Pocket's additions are
+config keys that are off by default: ``patch_size`` (pixel unshuffling, so that no convolution runs at full
+resolution), ``linear_path`` (a linear patch projection beside the convolutions, started from PCA), and ``levels``
+(finite scalar quantization, arXiv 2309.15505, whose grid is written out as an ordinary codebook).
+
+Shapes: pictures ``[B,3,S,S]`` in [0,1]; ids ``[B,S/f,S/f]``; latents ``[B,V,S/f,S/f]``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUP_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes, in upstream's names; the defaults are aMUSEd's. Channels run from full resolution downwards."""
+
+    block_out_channels: tuple[int, ...] = (128, 256, 256, 512, 768)
+    layers_per_block: int = 2
+    latent_channels: int = 64
+    vq_embed_dim: int = 64
+    num_vq_embeddings: int = 8192
+    norm_num_groups: int = 32
+    patch_size: int = 1
+    linear_path: bool = False
+    levels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.levels and (
+            len(self.levels) != self.vq_embed_dim or math.prod(self.levels) != self.num_vq_embeddings
+        ):
+            raise ValueError(
+                f"levels {self.levels} make {math.prod(self.levels)} codes of {len(self.levels)} numbers, but the "
+                f"codebook is {self.num_vq_embeddings} x {self.vq_embed_dim}"
+            )
+
+    @property
+    def factor(self) -> int:
+        """Pixels per id along a side."""
+        return int(self.patch_size * 2 ** (len(self.block_out_channels) - 1))
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, inp: int, out: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, inp, eps=GROUP_EPS)
+        self.conv1 = nn.Conv2d(inp, out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, out, eps=GROUP_EPS)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(inp, out, 1) if inp != out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Downsample(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return out
+
+
+class Upsample(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+class _Level(nn.Module):
+    """One resolution: residual blocks and, but for the last, the step to the next."""
+
+    def __init__(self, inp: int, out: int, blocks: int, groups: int, step: nn.Module | None, down: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(inp if i == 0 else out, out, groups) for i in range(blocks))
+        self.downsamplers = nn.ModuleList([step]) if step is not None and down else None
+        self.upsamplers = nn.ModuleList([step]) if step is not None and not down else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resnets:
+            x = block(x)
+        for step in self.downsamplers or self.upsamplers or ():
+            x = step(x)
+        return x
+
+
+class _Middle(nn.Module):
+    def __init__(self, dim: int, groups: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(dim, dim, groups) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resnets:
+            x = block(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Pictures ``[B,3,S,S]`` to ``[B,latent_channels,S/f,S/f]``."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        channels, groups = config.block_out_channels, config.norm_num_groups
+        self.patch_size = config.patch_size
+        self.conv_in = nn.Conv2d(3 * config.patch_size**2, channels[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        inp = channels[0]
+        for index, out in enumerate(channels):
+            step = Downsample(out) if index < len(channels) - 1 else None
+            self.down_blocks.append(_Level(inp, out, config.layers_per_block, groups, step, down=True))
+            inp = out
+        self.mid_block = _Middle(inp, groups)
+        self.conv_norm_out = nn.GroupNorm(groups, inp, eps=GROUP_EPS)
+        self.conv_out = nn.Conv2d(inp, config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
+        for block in self.down_blocks:
+            x = block(x)
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return out
+
+
+class Decoder(nn.Module):
+    """``[B,latent_channels,h,w]`` to pictures ``[B,3,f*h,f*w]``."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        channels, groups = config.block_out_channels[::-1], config.norm_num_groups
+        self.patch_size = config.patch_size
+        self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
+        self.mid_block = _Middle(channels[0], groups)
+        self.up_blocks = nn.ModuleList()
+        inp = channels[0]
+        for index, out in enumerate(channels):
+            step = Upsample(out) if index < len(channels) - 1 else None
+            self.up_blocks.append(_Level(inp, out, config.layers_per_block + 1, groups, step, down=False))
+            inp = out
+        self.conv_norm_out = nn.GroupNorm(groups, inp, eps=GROUP_EPS)
+        self.conv_out = nn.Conv2d(inp, 3 * config.patch_size**2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(x))
+        for block in self.up_blocks:
+            x = block(x)
+        return F.pixel_shuffle(self.conv_out(F.silu(self.conv_norm_out(x))), self.patch_size)
+
+
+class Quantizer(nn.Module):
+    """The codebook ``[K,V]``; a latent's id is its nearest row."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.num_vq_embeddings, config.vq_embed_dim)
+        if config.levels:
+            self.embedding.weight.requires_grad_(False)
+            with torch.no_grad():
+                self.embedding.weight.copy_(scalar_grid(config.levels))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """``[B,V,h,w]`` to ids ``[B,h,w]``."""
+        rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
+        nearest = torch.cdist(rows, self.embedding.weight).argmin(1)
+        return nearest.view(len(latents), *latents.shape[2:])
+
+
+def scalar_grid(levels: tuple[int, ...]) -> Tensor:
+    """Every combination of levels, spaced by one and centred on zero, ``[prod(levels), len(levels)]``."""
+    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in levels]
+    return torch.cartesian_prod(*axes).view(-1, len(levels))
+
+
+def scalar_quantize(latents: Tensor, levels: tuple[int, ...]) -> Tensor:
+    """Clamp and round ``[B,V,h,w]`` to the grid, with the gradient of the clamped value (straight-through).
+
+    Equal to the nearest row of ``scalar_grid``, because spacing is one along every axis.
+    """
+    half = torch.tensor([(n - 1) / 2 for n in levels], device=latents.device)[:, None, None]
+    clamped = torch.minimum(torch.maximum(latents, -half), half)
+    return clamped + ((clamped + half).round() - half - clamped).detach()
+
+
+class ImageTokenizer(nn.Module):
+    """Encoder, codebook and decoder."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv2d(config.latent_channels, config.vq_embed_dim, 1)
+        self.quantize = Quantizer(config)
+        self.post_quant_conv = nn.Conv2d(config.vq_embed_dim, config.latent_channels, 1)
+        self.decoder = Decoder(config)
+        self.linear_in = self.linear_out = None
+        if config.linear_path:
+            self.linear_in = nn.Conv2d(3, config.vq_embed_dim, config.factor, stride=config.factor)
+            self.linear_out = nn.ConvTranspose2d(config.vq_embed_dim, 3, config.factor, stride=config.factor)
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[B,3,S,S]`` in [0,1], S a multiple of ``config.factor``, to latents ``[B,V,S/f,S/f]``."""
+        factor = self.config.factor
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or pictures.shape[2] % factor or pictures.shape[3] % factor:
+            raise ValueError(
+                f"pictures have shape {tuple(pictures.shape)}, expected [B,3,H,W] with sides a multiple of {factor}"
+            )
+        latents: Tensor = self.quant_conv(self.encoder(pictures))
+        return latents if self.linear_in is None else latents + self.linear_in(pictures)
+
+    def pixels(self, codes: Tensor) -> Tensor:
+        """Quantized latents ``[B,V,h,w]`` to pictures ``[B,3,f*h,f*w]``, not clamped."""
+        pictures: Tensor = self.decoder(self.post_quant_conv(codes))
+        return pictures if self.linear_out is None else pictures + self.linear_out(codes)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[B,3,S,S]`` in [0,1] to ids ``[B,S/f,S/f]``."""
+        ids: Tensor = self.quantize(self.latents(pictures))
+        return ids
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """Ids ``[B,h,w]`` to pictures ``[B,3,f*h,f*w]``, clamped to [0,1] as upstream."""
+        return self.pixels(self.quantize.embedding(ids).permute(0, 3, 1, 2)).clamp(0, 1)
+
+
+class EnlargedDecoder(nn.Module):
+    """A decoder for the same codes with one more doubling: 16x16 ids to 256 px where the tokenizer gives 128.
+
+    Muse fine-tunes such a decoder alone, on a frozen encoder and codebook (arXiv 2301.00704, 2.6).
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        """``config`` is the tokenizer's with one more entry in front of ``block_out_channels``."""
+        super().__init__()
+        self.config = config
+        self.post_quant_conv = nn.Conv2d(config.vq_embed_dim, config.latent_channels, 1)
+        self.decoder = Decoder(config)
+        self.linear_out = nn.ConvTranspose2d(config.vq_embed_dim, 3, config.factor, stride=config.factor)
+
+    def warm_start(self, tokenizer: ImageTokenizer) -> None:
+        """Copy every tensor that the plain decoder has, so that training starts from its pictures enlarged."""
+        own = self.state_dict()
+        for name, value in tokenizer.state_dict().items():
+            if name in own and own[name].shape == value.shape:
+                own[name].copy_(value)
+        if tokenizer.linear_out is not None:
+            patches = tokenizer.linear_out.weight.data
+            own["linear_out.weight"].copy_(F.interpolate(patches, scale_factor=2.0, mode="bilinear"))
+            own["linear_out.bias"].copy_(tokenizer.linear_out.bias.data)
+
+    def pixels(self, codes: Tensor) -> Tensor:
+        """Quantized latents ``[B,V,h,w]`` to pictures ``[B,3,2*f*h,2*f*w]``, not clamped."""
+        pictures: Tensor = self.decoder(self.post_quant_conv(codes)) + self.linear_out(codes)
+        return pictures
+
+    def decode(self, ids: Tensor, codebook: Tensor) -> Tensor:
+        """Ids ``[B,h,w]`` and the tokenizer's codebook ``[K,V]`` to pictures clamped to [0,1]."""
+        return self.pixels(codebook[ids].permute(0, 3, 1, 2)).clamp(0, 1)

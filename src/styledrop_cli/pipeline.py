@@ -1,0 +1,49 @@
+"""From prompts, a base and perhaps an adapter to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import AdapterFile
+from styledrop_cli.errors import UsageError
+from styledrop_cli.images import to_image
+from styledrop_cli.settings import SampleSettings
+from styledrop_cli.text import with_style
+from styledrop_cli.tuning import open_adapter
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+BATCH = 8
+
+
+def generate(
+    base: Base,
+    adapter: AdapterFile | None,
+    *,
+    prompts: list[str],
+    count: int,
+    settings: SampleSettings,
+    style: str | None = None,
+) -> Iterator[tuple[str, int, Image]]:
+    """Draw ``count`` pictures of each prompt, yielding ``(prompt, seed, picture)`` as they are done.
+
+    The adapter's own style text is appended to each prompt; ``style`` replaces it, empty leaves it out. The i-th
+    picture of every prompt has seed ``settings.seed + i`` and does not depend on its neighbours. Raises ModelError
+    if the adapter is not this base's, UsageError for a size that the base does not draw.
+    """
+    if settings.size not in base.sizes:
+        known = " or ".join(str(s) for s in base.sizes)
+        raise UsageError(f"{base.name} draws {known} px, not {settings.size}", f"Choose --size {base.sizes[-1]}.")
+    network = open_adapter(base, adapter) if adapter is not None else None
+    if style is None:
+        style = str(adapter.header.get("style", "")) if adapter is not None else ""
+    work = [(prompt, settings.seed + i) for prompt in prompts for i in range(count)]
+    for start in range(0, len(work), BATCH):
+        chunk = work[start : start + BATCH]
+        texts = [with_style(prompt, style) for prompt, _ in chunk]
+        ids = base.sample(texts, [seed for _, seed in chunk], settings, network)
+        for (prompt, seed), picture in zip(chunk, base.pictures(ids, settings.size), strict=True):
+            yield prompt, seed, to_image(picture.cpu())

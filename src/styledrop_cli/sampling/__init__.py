@@ -1,0 +1,1 @@
+"""Masking, guidance and the parallel decode loop, pure torch."""

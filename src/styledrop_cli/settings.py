@@ -1,0 +1,92 @@
+"""What a run can be told, with its defaults. Standard library only, so that ``--help`` can show them at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from styledrop_cli.errors import UsageError
+
+LARGEST_SEED = 2**63 - 1
+
+
+class _Checked:
+    """Refuses values outside ``RANGES``, all of them in one message."""
+
+    RANGES: dict[str, tuple[float, float]] = {}
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, (low, high) in self.RANGES.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                problems.append(f"{name} must be between {low:g} and {high:g}, not {value}")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    @classmethod
+    def defaults(cls) -> dict[str, object]:
+        """Every setting's default, by name."""
+        return {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class SampleSettings(_Checked):
+    """How pictures are drawn.
+
+    ``steps`` of parallel decoding; ``temperature`` of the choice of which ids stay masked (StyleDrop: 4.5);
+    ``lambda_a`` pushes towards the adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp``
+    both grow linearly over the steps (Muse). ``negative`` is the text to move away from. ``size`` is the
+    pictures' side in pixels, ``seed`` the first picture's; those after it count on.
+    """
+
+    steps: int = 12
+    temperature: float = 4.5
+    lambda_a: float = 1.0
+    lambda_b: float = 3.0
+    ramp: bool = False
+    negative: str = ""
+    size: int = 256
+    seed: int = 0
+
+    RANGES = {
+        "steps": (1, 256),
+        "temperature": (0, 100),
+        "lambda_a": (0, 50),
+        "lambda_b": (0, 50),
+        "size": (1, 8192),
+        "seed": (0, LARGEST_SEED),
+    }
+
+
+@dataclass(frozen=True)
+class TrainSettings(_Checked):
+    """How an adapter is trained.
+
+    ``width`` is the bottleneck of the paper, ``shared`` whether all layers share one (paper: 4, shared, on a base a
+    hundred times larger). ``views`` augmented crops of each reference are tokenized once.
+    ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend.
+    """
+
+    steps: int = 200
+    lr: float = 2e-3
+    batch_size: int = 8
+    width: int = 8
+    shared: bool = False
+    views: int = 64
+    seed: int = 0
+    preview_every: int = 100
+    lambda_a: float = SampleSettings.lambda_a
+    lambda_b: float = SampleSettings.lambda_b
+
+    RANGES = {
+        "steps": (1, 1_000_000),
+        "lr": (1e-8, 1),
+        "batch_size": (1, 4096),
+        "width": (1, 4096),
+        "views": (1, 100_000),
+        "seed": (0, LARGEST_SEED),
+        "preview_every": (0, 1_000_000),
+        "lambda_a": (0, 50),
+        "lambda_b": (0, 50),
+    }

@@ -1,0 +1,136 @@
+"""Prompts to token ids: CLIP's byte-pair tokenizer, from a ``merges.txt`` alone.
+
+The published model folders carry the same file, and the whole vocabulary follows from it: 256 bytes, the same bytes
+at a word's end, one token a merge, then the start and end tokens.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from styledrop_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+# How CLIP splits text before merging (contractions, runs of letters, single digits, runs of anything else).
+PIECES = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, lower case, in order."""
+    return WORD.findall(text.lower())
+
+
+def with_style(content: str, style: str) -> str:
+    """The prompt of a picture: its content, then its style (StyleDrop, 3.2), with no word said twice."""
+    content, style = " ".join(content.split()), " ".join(style.split()).removeprefix("in ")
+    if not style or style.lower() in content.lower():
+        return content
+    return f"{content} in {style}" if "style" in words(style) else f"{content} in {style} style"
+
+
+class TextTokenizer:
+    """Texts to ``[B,context_length]`` ids, start and end tokens included, padded with the end token."""
+
+    def __init__(self, merges: list[tuple[str, str]], context_length: int) -> None:
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+        self.merges = merges
+        self.context_length = context_length
+        vocabulary = vocabulary_of(merges)
+        self.size = len(vocabulary)
+        self.start, self.end = vocabulary[START], vocabulary[END]
+        model = models.BPE(
+            vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>"
+        )
+        self._tokenizer: Tokenizer = Tokenizer(model)
+        self._tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+
+    def pieces(self, text: str) -> list[str]:
+        """The merged pieces of a text, without start and end."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).tokens)
+
+    def fits(self, text: str) -> bool:
+        """Whether the whole text fits the context."""
+        return len(self.pieces(text)) <= self.context_length - 2
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """``B`` texts to int64 ids ``[B,context_length]``; what does not fit is cut."""
+        room = self.context_length - 2
+        rows = torch.full((len(texts), self.context_length), self.end)
+        for row, coded in zip(rows, self._tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
+            ids = [self.start, *coded.ids[:room]]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+
+def vocabulary_of(merges: list[tuple[str, str]]) -> dict[str, int]:
+    """Token to id, in CLIP's order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    characters = [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
+    tokens = [*characters, *(c + "</w>" for c in characters), *(a + b for a, b in merges), START, END]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """A ``merges.txt`` as pairs; raises ModelError if it is missing or malformed."""
+    try:
+        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        with opened as file:
+            lines = [line.split() for line in file.read().splitlines() if "#version:" not in line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read the text vocabulary {path}: {error}") from error
+    pairs = [(line[0], line[1]) for line in lines if len(line) == 2]
+    if not pairs or len(pairs) < len([line for line in lines if line]) - 1:
+        raise ModelError(f"{path} is not a list of merges", "Each line must hold two tokens.")
+    return pairs
+
+
+def write_merges(path: Path, merges: list[tuple[str, str]]) -> None:
+    """Write what ``read_merges`` reads."""
+    path.write_text("".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
+
+
+def clip_merges(fallback: Path) -> list[tuple[str, str]]:
+    """CLIP's own 48,894 merges, which open_clip installs; ``fallback`` where it is not installed."""
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        return read_merges(fallback)
+    # The file lists more merges than CLIP ever used.
+    return read_merges(Path(spec.origin).with_name("bpe_simple_vocab_16e6.txt.gz"))[: 49152 - 256 - 2]
+
+
+def trim_merges(merges: list[tuple[str, str]], texts: Iterable[str], first: int) -> list[tuple[str, str]]:
+    """The ``first`` merges and every one that a word of ``texts`` needs, in their old order."""
+    rank = {pair: index for index, pair in enumerate(merges)}
+    kept = set(range(min(first, len(merges))))
+    for word in {word for text in texts for word in words(text) if word.isascii()}:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:
+            best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: rank.get(pair, len(merges)))
+            if best not in rank:
+                break
+            kept.add(rank[best])
+            index = next(i for i in range(len(pieces) - 1) if (pieces[i], pieces[i + 1]) == best)
+            pieces[index : index + 2] = [best[0] + best[1]]
+    return [merges[index] for index in sorted(kept)]

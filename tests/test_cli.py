@@ -1,0 +1,347 @@
+"""The commands as a person meets them: their help, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import typer
+
+from conftest import draw
+from styledrop_cli import StyledropError, UsageError, __version__
+from styledrop_cli.cli import console
+from styledrop_cli.cli.app import app
+from styledrop_cli.images import save_png
+
+COMMANDS = ("train", "fine-tune", "generate", "sample", "tokenize", "inspect", "pretrain")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def styledrop(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `styledrop ARGUMENTS` in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        code = console.run(app, [str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+# ---- help ----
+
+
+def test_no_arguments_show_the_help(styledrop: Run) -> None:
+    for arguments in ((), ("--help",), ("-h",)):
+        code, out, err = styledrop(*arguments)
+        assert code == 0
+        assert err == ""
+        assert "One picture in, a style out." in out
+        assert all(name in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(styledrop: Run, command: str) -> None:
+    code, out, err = styledrop(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: styledrop {command}" in out
+    assert "--json" in out
+    assert "<bool>" not in out.replace("--help", "").replace("-h      <bool>", "")
+
+
+def test_aliases_are_the_same_function() -> None:
+    functions = {command.name: command.callback for command in app.registered_commands}
+    assert functions["fine-tune"] is functions["train"]
+    assert functions["sample"] is functions["generate"]
+
+
+def test_version(styledrop: Run) -> None:
+    assert styledrop("--version") == (0, f"styledrop {__version__}\n", "")
+
+
+# ---- usage errors: exit code 2, clear words, nothing heavy, nothing written ----
+
+TRAIN = ("train", "ref.png", "--style", "watercolor")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("paint",), "paint"),
+        (("train",), "missing argument 'PICTURE...'"),
+        (("train", "ref.png"), "'--style'"),
+        (("train", "ref.png", "--style", "  "), "--style is empty"),
+        ((*TRAIN, "--content", "a cat", "--content", "a dog"), "pictures: 1, --content texts: 2"),
+        (("train", "ref.png", "ref.png", "--style", "x", "--content", "a cat"), "pictures: 2, --content texts: 1"),
+        ((*TRAIN, "--content", " "), "--content is empty"),
+        ((*TRAIN, "-o", "adapter.pt"), ".safetensors"),
+        ((*TRAIN, "-o", "folder"), "folder is a folder"),
+        ((*TRAIN, "-o", "taken.safetensors"), "taken.safetensors is already there"),
+        ((*TRAIN, "--steps", "many"), "'--steps'"),
+        ((*TRAIN, "--steps", "0"), "steps"),
+        ((*TRAIN, "--lr", "-1"), "lr"),
+        ((*TRAIN, "--device", "toaster"), "toaster"),
+        (("generate",), "missing argument"),
+        (("generate", "a cat"), "'a cat' is no adapter file"),
+        (("generate", "a.safetensors"), "nothing to draw"),
+        (("generate", "a.safetensors", ""), "a prompt is empty"),
+        (("generate", "a.safetensors", "a", "cat"), "2 prompts: a, cat"),
+        (("generate", "--base-only", "a.safetensors", "a cat"), "draws without a.safetensors"),
+        (("generate", "--base-only", "a cat", "-n", "0"), "-n 0"),
+        (("generate", "--base-only", "a cat", "--steps", "0"), "steps"),
+        (("generate", "--base-only", "a cat", "--temperature", "-1"), "temperature"),
+        (("generate", "--base-only", "a cat", "-o", "ref.png"), "ref.png is a file"),
+        (("generate", "--base-only", "a cat", "--negativ", "x"), "--negativ"),
+        (("tokenize", "ref.png", "-o", "ref.png"), "ref.png is a file"),
+        (("inspect",), "missing argument 'FILE'"),
+        (("pretrain", "tokeniser", "corpus", "-o", "m"), "tokenizer"),
+        (("pretrain", "base", "corpus"), "'--output'"),
+        (("pretrain", "base", "corpus", "-o", "m"), "no folder corpus"),
+        (("pretrain", "base", "folder", "-o", "m", "--minutes", "0"), "more than 0"),
+        (("pretrain", "base", "folder", "-o", "m", "--resume", "--init-from", "x"), "exclude each other"),
+    ],
+)  # fmt: skip
+def test_usage_errors(styledrop: Run, picture: Path, arguments: tuple[str, ...], words: str) -> None:
+    Path("folder").mkdir()
+    Path("taken.safetensors").write_bytes(b"precious")
+    before = sorted(Path().iterdir())
+    code, out, err = styledrop(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert words in err
+    assert err.startswith("Error: ")
+    assert "Traceback" not in err
+    assert sorted(Path().iterdir()) == before
+    assert Path("taken.safetensors").read_bytes() == b"precious"
+
+
+def test_all_bad_numbers_are_named_at_once(styledrop: Run, picture: Path) -> None:
+    _, _, err = styledrop("generate", "--base-only", "a cat", "--steps", "0", "--temperature", "-1")
+    assert "steps" in err
+    assert "temperature" in err
+
+
+# ---- failures: exit code 1 ----
+
+
+@pytest.mark.parametrize("command", [("train", "--style", "x"), ("tokenize",)])
+def test_unreadable_pictures(styledrop: Run, command: tuple[str, ...]) -> None:
+    Path("words.png").write_text("words")
+    for name, words in (("nowhere.png", "no picture at"), ("words.png", "not a picture")):
+        code, out, err = styledrop(*command, name)
+        assert (code, out) == (1, "")
+        assert words in err
+        assert name in err
+        assert "Traceback" not in err
+
+
+def test_inspect_nothing(styledrop: Run, picture: Path) -> None:
+    for name, words in (("nowhere", "nothing at nowhere"), ("ref.png", "no settings"), (".", "no base model")):
+        code, _, err = styledrop("inspect", name)
+        assert code == 1
+        assert words in err
+
+
+# ---- inspect ----
+
+
+def test_inspect_reads_a_picture_back(styledrop: Run) -> None:
+    settings = {"prompt": "a [red] cat", "seed": 3, "negative": "", "ramp": False, "lambda_a": 1.5}
+    save_png(draw(), Path("cat.png"), settings)
+    code, out, err = styledrop("inspect", "cat.png", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == settings
+    code, out, _ = styledrop("inspect", "cat.png")
+    assert code == 0
+    for words in ("a [red] cat", "lambda a", "1.5", "none", "no"):
+        assert words in out
+
+
+def test_inspect_goes_by_content_not_by_name(styledrop: Run) -> None:
+    save_png(draw(), Path("cat.safetensors"), {"prompt": "a cat"})
+    assert styledrop("inspect", "cat.safetensors", "--json").code == 0
+
+
+def test_inspect_reads_a_model_folder(styledrop: Run) -> None:
+    folder = Path("model")
+    folder.mkdir()
+    (folder / "config.json").write_text('{"name": "tiny", "parts": {"tokenizer": {"channels": [8, 16]}}}')
+    (folder / "tokenizer.safetensors").write_bytes(b"x" * 1500)
+    code, out, _ = styledrop("inspect", folder)
+    assert code == 0
+    assert all(words in out for words in ("tiny", "channels 8, 16", "2 kB"))
+
+
+# ---- the whole way, with a tiny untrained model ----
+
+
+def test_the_main_job(styledrop: Run, picture: Path, tiny_model: Path) -> None:
+    adapter = Path("style/water.safetensors")
+    train = ("train", picture, "--style", "watercolor", "--content", "a cat", "-o", adapter, "--steps", "2")
+    model = ("--model", tiny_model, "--device", "cpu")
+    code, out, err = styledrop(*train, "--preview-every", "2", "--lambda-a", "0.5", *model)
+    assert code == 0, err
+    assert out == f"{adapter}\n"
+    assert "2/2  loss" in err
+    assert code == 0
+    assert styledrop(*train, *model).code == 2  # it is there already
+    assert styledrop(*train, "--overwrite", "--json", "--lambda-a", "0.5", *model).code == 0
+
+    code, out, _ = styledrop("inspect", adapter, "--json")
+    about = json.loads(out)
+    assert (about["style"], about["contents"]) == ("watercolor", ["a cat"])
+    assert styledrop("inspect", adapter).out.count("\n") > 8
+
+    draw_two = ("generate", adapter, "a corgi", "a dog", "-n", "2", "--steps", "2", "-o", "out", *model)
+    code, out, err = styledrop(*draw_two)
+    assert code == 0, err
+    assert "does not know 'corgi'" in err
+    names = ["a-corgi-0", "a-corgi-1", "a-dog-0", "a-dog-1", "sheet"]
+    assert out.split() == [f"out/{name}.png" for name in names]
+    drawn = {path: path.read_bytes() for path in Path("out").iterdir()}
+    assert styledrop(*draw_two).out == out  # the same seeds draw the same pictures, which are kept
+    assert {path: path.read_bytes() for path in Path("out").iterdir()} == drawn
+    settings = json.loads(styledrop("inspect", "out/a-dog-1.png", "--json").out)
+    assert settings["prompt"] == "a dog"
+    assert (settings["seed"], settings["style"], settings["size"]) == (1, "watercolor", 64)
+    assert (settings["lambda_a"], settings["steps"]) == (0.5, 2)  # recommended by the file, and asked for
+
+    other = json.loads(styledrop(*draw_two, "--lambda-b", "9", "--json", "--quiet").out)
+    assert other["pictures"][0]["path"] == "out/a-corgi-0-2.png"  # another picture never replaces one
+    assert {path: path.read_bytes() for path in drawn} == drawn
+
+
+def test_base_only_and_its_sizes(styledrop: Run, tiny_model: Path) -> None:
+    draw_one = ("generate", "--base-only", "a cat", "-n", "1", "--steps", "2", "--model", tiny_model)
+    code, out, err = styledrop(*draw_one, "--size", "32", "--quiet")
+    assert (code, out, err) == (0, "styledrop-out/a-cat-0.png\n", "")
+    code, _, err = styledrop(*draw_one, "--size", "48")
+    assert code == 2
+    assert "32 or 64" in err
+
+
+def test_tokenize_shows_what_is_lost(styledrop: Run, picture: Path, tiny_model: Path) -> None:
+    code, out, err = styledrop("tokenize", picture, "-o", "seen", "--model", tiny_model)
+    assert code == 0, err
+    assert out.split() == [f"seen/ref-{name}" for name in ("ids.json", "original.png", "reconstruction.png")]
+    seen = json.loads(Path("seen/ref-ids.json").read_text())
+    assert len(seen["ids"]) == len(seen["ids"][0]) == 8
+    assert f"{seen['psnr']:.1f} dB, {seen['verdict']}" in err
+
+
+def test_broken_adapters_and_models(styledrop: Run, picture: Path, tiny_model: Path) -> None:
+    Path("cut.safetensors").write_bytes((tiny_model / "clip.safetensors").read_bytes()[:500])
+    Path("clip.safetensors").write_bytes((tiny_model / "clip.safetensors").read_bytes())
+    for name in ("nowhere.safetensors", "cut.safetensors", "clip.safetensors"):
+        for command in (("generate", name, "a cat", "--model", tiny_model), ("inspect", name)):
+            code, out, err = styledrop(*command)
+            assert (code, out) == (1, "")
+            assert name in err
+            assert "Traceback" not in err
+    code, _, err = styledrop("generate", "--base-only", "a cat", "--model", "nowhere")
+    assert code == 1
+    assert "nowhere" in err
+    assert not Path("styledrop-out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_without_one(styledrop: Run, picture: Path, tiny_model: Path) -> None:
+    code, out, err = styledrop("tokenize", picture, "--model", tiny_model, "--device", "cuda")
+    assert (code, out) == (2, "")
+    assert "'cuda'" in err
+
+
+# ---- the one place that prints errors ----
+
+
+def broken(error: BaseException) -> typer.Typer:
+    program = typer.Typer()
+
+    @program.command()
+    def fail() -> None:
+        raise error
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (StyledropError("it broke", "mend it"), 1, "Error: it broke\nHint:  mend it\n"),
+        (UsageError("so not"), 2, "Error: so not\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+        (MemoryError(), 1, "not enough memory"),
+        (ValueError("odd\nsecond line"), 1, "something unexpected happened: ValueError: odd\n"),
+        (RuntimeError(), 1, "RuntimeError"),
+    ],
+)
+def test_errors_and_exit_codes(error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert console.run(broken(error), []) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("STYLEDROP_TRACEBACK", "1")
+    assert console.run(broken(ValueError("odd")), []) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+# ---- the screen ----
+
+
+def test_results_go_out_and_remarks_to_the_side(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = console.Screen()
+    screen.say("by the way")
+    screen.warn("mind the [gap]")
+    long = Path("a" * 150)
+    screen.result({"path": long}, [long])
+    out, err = capsys.readouterr()
+    assert out == f"{long}\n"  # never broken over lines: it may stand in a pipe
+    assert err == "by the way\nWarning: mind the [gap]\n"
+
+
+def test_quiet_keeps_results_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = console.Screen(quiet=True, as_json=True)
+    screen.say("by the way")
+    screen.warn("mind")
+    with screen.progress("learning") as move:
+        move(0.5, "loss 3")
+    screen.result({"path": Path("é")}, ["never shown"])
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"path": "é"}
+    assert err == "Warning: mind\n"
+
+
+def test_progress_in_a_log_is_a_line_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.Screen().progress("learning") as move:
+        for step in range(1, 101):
+            move(step / 100, f"loss {step}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "learning: loss 1"
+    assert lines[-1] == "learning: loss 100"
+    assert len(lines) == 11
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "0 s"), (59.4, "59 s"), (65, "1 min 05 s"), (4205, "1 h 10 min")])
+def test_duration(seconds: float, words: str) -> None:
+    assert console.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("size", "words"), [(820, "820 bytes"), (98_400, "98 kB"), (3_420_000, "3.4 MB")])
+def test_file_size(size: int, words: str) -> None:
+    assert console.file_size(size) == words
