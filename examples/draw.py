@@ -1,7 +1,7 @@
 """Draw the reference pictures beside this file, without any picture or model as input.
 
     pip install -e '.[pocket]'          # resvg-py renders the vector shapes
-    python examples/draw.py             # all of them, about two minutes
+    python examples/draw.py             # all of them, about fifteen seconds
     python examples/draw.py watercolor  # one of them
 
 Every picture is 512 px square and comes from fixed seeds, so the same command draws the same
@@ -18,13 +18,14 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 SIZE = 512
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Vector = tuple[float, float, float]
 
 
@@ -66,7 +67,7 @@ def colour(code: str) -> Array:
 def smooth(x: Array, low: float, high: float) -> Array:
     """0 up to ``low``, 1 from ``high``, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
 def noise(rng: np.random.Generator, cell: float) -> Array:
@@ -80,7 +81,7 @@ def fractal(rng: np.random.Generator, cell: float) -> Array:
     """Four octaves of noise, contrast stretched, in [0, 1]."""
     weights = (0.45, 0.28, 0.17, 0.1)
     mix = sum((w * noise(rng, cell / 2**i) for i, w in enumerate(weights)), np.zeros((SIZE, SIZE), np.float32))
-    return np.clip((mix - 0.5) * 1.8 + 0.5, 0, 1)
+    return np.asarray(np.clip((mix - 0.5) * 1.8 + 0.5, 0, 1))
 
 
 def blur(x: Array, sigma: float) -> Array:
@@ -100,7 +101,8 @@ def warp(x: Array, dx: Array, dy: Array) -> Array:
     i, j = v.astype(int), u.astype(int)
     v, u = v - i, u - j
     top = x[i, j] * (1 - u) + x[i, j + 1] * u
-    return (top * (1 - v) + (x[i + 1, j] * (1 - u) + x[i + 1, j + 1] * u) * v).astype(np.float32)
+    low = x[i + 1, j] * (1 - u) + x[i + 1, j + 1] * u
+    return np.asarray(top * (1 - v) + low * v, np.float32)
 
 
 # -- flat illustration ------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def flat_illustration() -> Array:
     <clipPath id="disc"><circle cx="256" cy="256" r="202"/></clipPath>
     <g clip-path="url(#disc)">
       <rect width="512" height="512" fill="{blush}"/>
-      <circle cx="366" cy="160" r="40" fill="{cream}"/>
+      <circle cx="372" cy="162" r="38" fill="{cream}"/>
       <path d="M-10,330 L70,222 L112,268 L214,112 L300,246 L334,206 L440,340 V520 H-10 Z" fill="{slate}"/>
       <path d="M214,112 L300,246 L334,206 L440,340 H236 L252,262 L222,214 Z" fill="#3a4d78"/>
       <path d="M214,112 L252,171 L236,166 L222,190 L206,168 L184,184 L178,167 Z" fill="{cream}"/>
@@ -147,8 +149,8 @@ def flat_illustration() -> Array:
       <circle cx="256" cy="266" r="13" fill="{navy}"/><circle cx="256" cy="266" r="8.500" fill="{blush}"/>
       <path d="M186,356 H256 M186,370 H256 M292,356 H326 M292,370 H326" stroke="#e8cfae" stroke-width="3"/>
       {tree(132, 288, 1.18, navy, deep)}{tree(386, 292, 1.2, navy, deep)}
-      <path d="M312,206 C304,192 318,180 308,164 C300,150 306,136 320,128 C316,142 320,150 325,160
-               C333,178 322,192 326,206 Z" fill="{cream}"/>
+      <path d="M308,206 C300,192 314,180 304,164 C296,150 302,136 316,128 C312,142 316,150 321,160
+               C329,178 318,192 322,206 Z" fill="{cream}"/>
     </g>
     """)
 
@@ -164,7 +166,7 @@ class Sheet:
         tooth = blur(noise(self.rng, 1.0), 0.9) - 0.5
         self.grain = np.clip(0.5 + 2.2 * tooth + 0.5 * (fractal(self.rng, 14) - 0.5), 0, 1)
         bump = self.grain - np.roll(self.grain, (1, 1), (0, 1))
-        self.picture = colour("#fdfaf3") * (1 - 0.02 * fractal(self.rng, 120) + 0.05 * bump)[..., None]
+        self.picture: Array = colour("#fdfaf3") * (1 - 0.02 * fractal(self.rng, 120) + 0.05 * bump)[..., None]
 
     def wash(
         self,
@@ -242,8 +244,7 @@ def watercolor() -> Array:
     sheet.lift(shape(bird + tail), 0.85)
     sheet.wash(shape(tail), "#1f5c9a", "#123a6b", strength=0.95, wobble=2)
     breast = (
-        "M190,214 C206,226 226,222 240,250 C256,292 300,334 338,362 C300,384 246,362 222,320"
-        " C200,284 192,246 190,214 Z"
+        "M190,214 C206,226 226,222 240,250 C256,292 300,334 338,362 C300,384 246,362 222,320 C200,284 192,246 190,214 Z"
     )
     sheet.wash(shape(breast), "#f0913a", "#f6bd62", strength=0.95, wobble=2.5, toward=(0.4, -0.8))
     belly = "M204,262 C220,300 252,342 322,366 C290,378 246,360 222,320 C210,300 206,280 204,262 Z"
@@ -260,8 +261,7 @@ def watercolor() -> Array:
     stripe = "M178,186 C200,200 226,204 250,212 C246,226 226,226 210,222 C194,214 182,202 178,186 Z"
     sheet.wash(shape(stripe), "#2f78b8", "#1d4f97", strength=0.9, wobble=2)
     wing = (
-        "M246,214 C292,194 336,238 350,296 C362,344 372,384 384,420 C350,396 296,352 268,306"
-        " C248,274 234,236 246,214 Z"
+        "M246,214 C292,194 336,238 350,296 C362,344 372,384 384,420 C350,396 296,352 268,306 C248,274 234,236 246,214 Z"
     )
     sheet.wash(shape(wing), "#2a8fc0", "#1b4a92", strength=1.1, wobble=2.5, pool=1.2, toward=(0.7, 0.9))
     stripe = "M284,202 C312,208 344,258 354,306 C364,344 370,370 376,396 C360,340 334,262 284,202 Z"
@@ -276,8 +276,8 @@ def watercolor() -> Array:
         for x, y in ((204, 126), (222, 116), (242, 114), (262, 122), (216, 136), (236, 132), (256, 138), (272, 144))
     )
     sheet.wash(svg(dots)[..., 3], "#173a78", strength=0.7, wobble=1.5)
-    sheet.wash(stroke("M206,226 C212,256 222,284 238,308 M226,236 C232,262 246,288 264,314", 3.5),
-               "#d9622a", strength=0.35, wobble=3, edge=0.3)  # fmt: skip
+    down = "M206,226 C212,256 222,284 238,308 M226,236 C232,262 246,288 264,314"
+    sheet.wash(stroke(down, 3.5), "#d9622a", strength=0.35, wobble=3, edge=0.3)
 
     bill = "M170,152 C138,152 96,168 58,190 C96,190 140,184 176,174 Z"
     sheet.wash(shape(bill), "#2a2f3c", "#4c5566", strength=0.95, wobble=1.2, toward=(0.8, 0.0))
@@ -292,7 +292,8 @@ def watercolor() -> Array:
     )
     sheet.lift(shape(branch), 0.6)
     sheet.wash(shape(branch), "#8a5f41", "#5f6f4c", strength=1.0, wobble=2.4, pool=1.2)
-    sheet.wash(stroke("M110,430 C170,410 240,410 300,400 C350,396 404,392 440,364", 6), "#4a2f24", strength=0.6, wobble=2.5)
+    bark = "M110,430 C170,410 240,410 300,400 C350,396 404,392 440,364"
+    sheet.wash(stroke(bark, 6), "#4a2f24", strength=0.6, wobble=2.5)
     feet = "M262,366 C258,376 262,386 256,396 M270,370 C272,380 270,390 274,398 M292,374 C290,384 296,390 292,400"
     sheet.wash(stroke(feet, 6), "#c4452a", strength=1.0, wobble=1)
     for leaf, one, two in (
@@ -315,7 +316,7 @@ SHELL_CENTRE, SHELL_OUT, SHELL_GROW, SHELL_TUBE, SHELL_CONE = (-0.30, 1.10), 0.7
 
 
 def _length(x: Array) -> Array:
-    return np.sqrt(np.einsum("...i,...i->...", x, x))
+    return np.sqrt(_dot(x, x))
 
 
 def _unit(x: Array) -> Array:
@@ -323,7 +324,7 @@ def _unit(x: Array) -> Array:
 
 
 def _dot(a: Array, b: Array) -> Array:
-    return np.einsum("...i,...i->...", a, b)
+    return np.asarray(np.einsum("...i,...i->...", a, b))
 
 
 def _vector(*x: float) -> Array:
@@ -378,7 +379,7 @@ def _body(p: Array) -> Array:
     low = p * _vector(1, 1, 0.8)
     d = _rod(low, (-1.50, 0.05, 0), (-0.6, 0.18, 0), 0.05, 0.22)
     d = _melt(d, _rod(low, (-0.6, 0.18, 0), (0.62, 0.20, 0), 0.22, 0.24), 0.1)
-    d = _melt(d, _rod(p, (0.14, 0.46, 0), (0.62, 0.40, 0), 0.36, 0.28), 0.12)
+    d = _melt(d, _rod(p, (0.20, 0.40, 0), (0.62, 0.38, 0), 0.29, 0.28), 0.12)
     d = _melt(d, _rod(p, (0.62, 0.36, 0), (0.98, 0.74, 0.04), 0.27, 0.26), 0.25)
     d = _melt(d, _ball(p, (1.06, 0.90, 0.06), 0.33), 0.2)
     d = _melt(d, _rod(p, (1.10, 1.10, 0.18), (1.20, 1.50, 0.28), 0.07, 0.055), 0.14)
@@ -446,7 +447,7 @@ def _occlusion(p: Array, normal: Array, ground: bool) -> Array:
         d = _snail(q) if ground else np.minimum(_snail(q), q[:, 1])
         closed += weight * np.maximum(step - d, 0)
         weight *= 0.66
-    return np.clip(1 - 1.25 * closed, 0.08, 1)
+    return np.asarray(np.clip(1 - 1.25 * closed, 0.08, 1))
 
 
 def _studio(ray: Array) -> Array:
@@ -455,8 +456,8 @@ def _studio(ray: Array) -> Array:
     room = 0.32 + 0.3 * smooth(up, -0.3, 0.9)[:, None] * _vector(0.95, 1.0, 1.1)
     room = room * (1 - smooth(-up, 0.0, 0.5)[:, None] * _vector(0.2, 0.35, 0.4))
     for centre, right, wide, high, power in (
-        (_vector(-0.55, 0.7, 0.55), _vector(0.7, 0, 0.7), 0.26, 0.30, 3.4),
-        (_vector(0.9, 0.35, 0.35), _vector(-0.36, 0, 0.93), 0.12, 0.40, 1.5),
+        (_vector(-0.55, 0.7, 0.55), _vector(0.7, 0, 0.7), 0.24, 0.30, 8.0),
+        (_vector(0.9, 0.35, 0.35), _vector(-0.36, 0, 0.93), 0.12, 0.45, 3.5),
     ):
         c = _unit(centre)
         across = _unit(right - (right @ c) * c)
@@ -544,10 +545,10 @@ def _shade(origin: Array, ray: Array) -> Array:
     edge = 0.35 * np.clip(n @ rim, 0, 1)[:, None] * open_sky
     cos = np.clip(-_dot(n, look), 0, 1)
     mirror = _unit(look + 2 * cos[:, None] * n)
-    fresnel = (0.04 + 0.55 * (1 - cos) ** 5) * gloss
+    fresnel = (0.05 + 0.5 * (1 - cos) ** 5) * gloss
     reflected = _studio(mirror) * fresnel[:, None] * (0.3 + 0.7 * open_sky)
     half = _unit(key - look)
-    glint = 0.5 * gloss * np.clip(_dot(n, half), 0, 1) ** 60 * seen
+    glint = 0.25 * gloss * np.clip(_dot(n, half), 0, 1) ** 60 * seen
     picture[on] = base * (direct + sky + bounce + edge + folds) + reflected + glint[:, None]
     return picture
 
@@ -566,10 +567,10 @@ def rendering(size: int = SIZE) -> Array:
         ray = _unit(ahead + u.reshape(-1, 1) * right + v.reshape(-1, 1) * above).astype(np.float32)
         light[top : top + 64] = _shade(np.broadcast_to(eye, ray.shape), ray).reshape(-1, rays, 3)
     # A film's shoulder keeps the highlights from clipping; colours are averaged after it.
-    film = np.clip(light * (2.51 * 0.62 * light + 0.10) / (light * (2.43 * 0.62 * light + 0.55) + 0.14), 0, 1)
+    film = np.clip(light * (1.7 * light + 0.06) / (light * (1.64 * light + 0.52) + 0.14), 0, 1)
     screen = film ** (1 / 2.2)
     small = screen.reshape(size, 2, size, 2, 3).mean((1, 3))
-    return np.clip(small, 0, 1).astype(np.float32)
+    return np.asarray(small, np.float32)
 
 
 # -- logo -------------------------------------------------------------------------------------
@@ -646,7 +647,7 @@ def pointillism() -> Array:
 def delft_tile() -> Array:
     """A sailing ship in cobalt blue under a white glaze."""
     rng = np.random.default_rng(11)
-    density = np.zeros((SIZE, SIZE), np.float32)
+    density: Array = np.zeros((SIZE, SIZE), np.float32)
 
     def brush(mask: Array, strength: float, wobble: float = 2.0, soft: float = 0.9) -> None:
         dx, dy = (wobble * (2.2 * (noise(rng, 30) - 0.5) + 0.8 * (noise(rng, 7) - 0.5)) for _ in range(2))
@@ -657,9 +658,12 @@ def delft_tile() -> Array:
         density = density + strength * (area * pools + 0.6 * rim)
 
     sails = (
-        "M158,176 C176,196 178,226 166,256 C190,248 212,248 232,256 C238,228 236,198 222,176 C202,184 180,184 158,176 Z",
-        "M170,116 C182,132 184,150 176,168 C192,162 206,162 220,168 C226,150 224,132 214,116 C200,122 184,122 170,116 Z",
-        "M254,156 C276,180 280,222 266,262 C292,252 320,252 344,262 C354,224 350,184 332,156 C306,166 280,166 254,156 Z",
+        "M158,176 C176,196 178,226 166,256 C190,248 212,248 232,256"
+        " C238,228 236,198 222,176 C202,184 180,184 158,176 Z",
+        "M170,116 C182,132 184,150 176,168 C192,162 206,162 220,168"
+        " C226,150 224,132 214,116 C200,122 184,122 170,116 Z",
+        "M254,156 C276,180 280,222 266,262 C292,252 320,252 344,262"
+        " C354,224 350,184 332,156 C306,166 280,166 254,156 Z",
         "M266,96 C280,112 284,132 276,150 C294,144 314,144 330,150 C338,132 334,112 322,96 C304,104 284,104 266,96 Z",
         "M366,178 C376,206 378,234 368,266 C384,262 398,262 412,268 C406,232 392,200 366,178 Z",
     )
@@ -686,17 +690,21 @@ def delft_tile() -> Array:
     )
     brush(shape(hull), 0.75)
     brush(stroke(hull, 4), 1.2)
-    brush(shape("M112,318 C200,338 320,338 414,314 C408,336 398,350 388,360 C300,374 210,374 144,358 C130,344 120,332 112,318 Z"), 0.8)
+    keel = (
+        "M112,318 C200,338 320,338 414,314 C408,336 398,350 388,360 C300,374 210,374 144,358 C130,344 120,332 112,318 Z"
+    )
+    brush(shape(keel), 0.8)
     brush(stroke("M104,298 C180,318 330,318 420,294", 4), 1.1)
-    ports = "".join(f'<rect x="{x}" y="{y}" width="12" height="11"/>' for x, y in
-                    ((160, 314), (196, 318), (232, 320), (268, 320), (304, 319), (340, 316), (374, 311)))  # fmt: skip
+    holes = ((160, 314), (196, 318), (232, 320), (268, 320), (304, 319), (340, 316), (374, 311))
+    ports = "".join(f'<rect x="{x}" y="{y}" width="12" height="11"/>' for x, y in holes)
     brush(svg(ports)[..., 3], 1.6, wobble=1)
     brush(stroke("M96,276 L62,250", 5), 1.4)
     for y, x0, x1, strength in ((366, 72, 440, 1.0), (384, 92, 424, 0.7), (402, 130, 384, 0.5)):
-        waves = f"M{x0},{y} " + " ".join(f"q11,-13 23,0 t23,0" for _ in range((x1 - x0) // 46))
+        waves = f"M{x0},{y} " + " ".join("q11,-13 23,0 t23,0" for _ in range((x1 - x0) // 46))
         brush(stroke(waves, 5), strength, wobble=4)
     brush(shape("M70,366 C150,350 370,350 442,366 C400,408 120,408 70,366 Z"), 0.28, wobble=6, soft=3)
-    brush(stroke("M84,150 q9,-11 16,0 q8,-11 17,-1 M112,120 q7,-9 13,0 q7,-9 14,-1 M404,110 q8,-10 15,0 q8,-10 16,-1", 3), 1.2)
+    gulls = "M84,150 q9,-11 16,0 q8,-11 17,-1 M112,120 q7,-9 13,0 q7,-9 14,-1 M404,110 q8,-10 15,0 q8,-10 16,-1"
+    brush(stroke(gulls, 3), 1.2)
 
     corner = (
         "M34,34 C70,30 92,44 90,64 C88,80 70,80 68,66 C84,72 80,50 60,56 C56,76 50,84 64,70"
@@ -729,7 +737,7 @@ def delft_tile() -> Array:
     tile = tile + shine[..., None]
     mortar = colour("#b9b2a6") * (0.8 + 0.3 * fractal(rng, 5))[..., None]
     inside = smooth(inset, -0.8, 0.8)[..., None]
-    return np.clip(tile * inside + mortar * (1 - inside), 0, 1)
+    return np.asarray(tile * inside + mortar * (1 - inside))
 
 
 PICTURES: dict[str, Callable[[], Array]] = {
@@ -745,9 +753,12 @@ PICTURES: dict[str, Callable[[], Array]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the named pictures, or all of them."""
     parser = argparse.ArgumentParser(description="Draw the reference pictures.")
-    parser.add_argument("names", nargs="*", choices=[*PICTURES, []], help="which (all, if none is named)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(PICTURES)} (default: all)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
     options = parser.parse_args(arguments)
+    unknown = sorted(set(options.names) - set(PICTURES))
+    if unknown:
+        parser.error(f"no such picture: {', '.join(unknown)}")
     for name in options.names or PICTURES:
         picture = np.clip(PICTURES[name](), 0, 1)
         path = options.out / f"{name}.png"

@@ -157,13 +157,15 @@ class Base:
 
     @torch.no_grad()
     def reconstruct(self, image: Image) -> Reconstruction:
-        """Turn the middle square of a picture into ids and back, at the tokenizer's own resolution."""
-        original = square(image, self.sizes[0])
-        picture = to_tensor(original)[None].to(self.device)
+        """Turn the middle square of a picture into ids and back.
+
+        The quality is measured at the tokenizer's own resolution; what is shown is as large as the base draws.
+        """
+        picture = to_tensor(square(image, self.sizes[0]))[None].to(self.device)
         ids = self.tokenizer.encode(picture)
-        shown = self.tokenizer.decode(ids)
-        error = (shown - picture).pow(2).mean().clamp(min=1e-10)
-        return Reconstruction(original, ids[0].cpu(), to_image(shown[0].cpu()), float(-10 * error.log10()))
+        error = (self.tokenizer.decode(ids) - picture).pow(2).mean().clamp(min=1e-10)
+        shown = to_image(self.pictures(ids, self.sizes[-1])[0].cpu())
+        return Reconstruction(square(image, self.sizes[-1]), ids[0].cpu(), shown, float(-10 * error.log10()))
 
     @torch.no_grad()
     def pictures(self, ids: Tensor, size: int) -> Tensor:

@@ -98,7 +98,8 @@ def save_part(folder: Path, part: str, module: nn.Module, config: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: t.half() if t.is_floating_point() else t for n, t in module.state_dict().items()}
     save_tensors(folder / f"{part}.safetensors", tensors, {"format": "pt", "part": part})
-    there = read_config(folder) if (folder / CONFIG).exists() else {"format": FORMAT, "name": folder.name, "parts": {}}
+    new: dict[str, Any] = {"format": FORMAT, "name": folder.name, "parts": {}}
+    there = read_config(folder) if (folder / CONFIG).exists() else new
     there["parts"][part] = asdict(config)
     write_json(folder / CONFIG, there)
 
@@ -132,10 +133,11 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Restore what ``pack_optimizer`` wrote."""
-    whole = optimizer.state_dict()
+    whole: dict[str, Any] = optimizer.state_dict()
     for key, value in state.items():
         index, name = key.split(".", 1)
-        whole["state"].setdefault(int(index), {})[name] = value
+        state_of: dict[str, Any] = whole["state"].setdefault(int(index), {})
+        state_of[name] = value
     optimizer.load_state_dict(whole)
 
 
@@ -190,4 +192,3 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelError(f"{path} is an adapter of another format", "Update styledrop, or train it again.")
     return header
-

@@ -44,7 +44,9 @@ def read_corpus(folder: Path, *, captions: bool = True) -> list[Record]:
         raise UsageError(f"there is no folder {folder}")
     records = _from_metadata(folder) if (folder / METADATA).exists() else _from_text_files(folder)
     if not records:
-        raise UsageError(f"{folder} holds no pictures", f"Put pictures in it, with {METADATA} or text files beside them.")
+        raise UsageError(
+            f"{folder} holds no pictures", f"Put pictures in it, with {METADATA} or text files beside them."
+        )
     without = [r.path for r in records if not any(c.strip() for c in r.captions)]
     if captions and without:
         raise UsageError(

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from styledrop_cli.base import POCKET, Base, load_module, micro_conditions, read_text_tokenizer
 from styledrop_cli.checkpoints import file_hash, read_tensors, save_part, save_tensors
-from styledrop_cli.corpus import Record, read_corpus, plain_contents, read_pictures, vocabulary
+from styledrop_cli.corpus import Record, plain_contents, read_corpus, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import contact_sheet, save_png, to_image
@@ -210,9 +210,7 @@ class _TokenizerTask(nn.Module):
 def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
     """Absolute and squared error of pixels, and absolute error of their differences: outlines stay sharp."""
     made, wanted = made.float(), wanted.float()
-    edges = sum(
-        (made.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean() for axis in (-1, -2)
-    )
+    edges = sum((made.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean() for axis in (-1, -2))
     return F.l1_loss(made, wanted) + 2 * F.mse_loss(made, wanted) + 0.5 * edges
 
 
@@ -255,9 +253,7 @@ def _tokenizer(
     records: list[Record], out: Path, init_from: Path | None, batch: int, seed: int, device: torch.device
 ) -> Job:
     train, held = _split(records)
-    tokenizer: ImageTokenizer = (
-        ImageTokenizer(TOKENIZER) if init_from is None else load_module(init_from, "tokenizer")
-    )
+    tokenizer: ImageTokenizer = ImageTokenizer(TOKENIZER) if init_from is None else load_module(init_from, "tokenizer")
     pictures = read_pictures(train, 256)
     measured = _halved(read_pictures(held[:256], 256))
     if init_from is None:
@@ -282,7 +278,14 @@ def _tokenizer(
         show = measured[:16].to(device)
         _save_sheet(torch.cat([show, tokenizer.decode(tokenizer.encode(show))]), path)
 
-    return Job(task, [_adamw(task, 1e-3)], batches, figure, lambda t: save_part(out, "tokenizer", tokenizer, tokenizer.config), sheet)
+    return Job(
+        task,
+        [_adamw(task, 1e-3)],
+        batches,
+        figure,
+        lambda t: save_part(out, "tokenizer", tokenizer, tokenizer.config),
+        sheet,
+    )
 
 
 def _halved(pictures: Tensor) -> Tensor:
@@ -381,9 +384,7 @@ def contrastive_loss(clip: Clip, pictures: Tensor, tokens: Tensor) -> Tensor:
     return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
 
 
-def _clip(
-    records: list[Record], out: Path, init_from: Path | None, batch: int, seed: int, device: torch.device
-) -> Job:
+def _clip(records: list[Record], out: Path, init_from: Path | None, batch: int, seed: int, device: torch.device) -> Job:
     train, held = _split(records)
     captions = [caption for r in records for caption in r.captions]
     if init_from is None:
@@ -440,8 +441,10 @@ class LevelFeatures(nn.Module):
         grid = torch.cartesian_prod(*(torch.arange(n) for n in levels)).view(-1, len(levels))
         onehots = [F.one_hot(grid[:, axis], n).float() for axis, n in enumerate(levels)]
         values = [(grid[:, [axis]] / (n - 1) * 2 - 1) for axis, n in enumerate(levels)]
-        self.register_buffer("features", torch.cat([*onehots, *values], 1))
-        self.mix = nn.Parameter(0.02 * torch.randn(self.features.shape[1], dim))
+        features = torch.cat([*onehots, *values], 1)
+        self.features: Tensor
+        self.register_buffer("features", features)
+        self.mix = nn.Parameter(0.02 * torch.randn(features.shape[1], dim))
 
     def forward(self, table: Tensor) -> Tensor:
         """``[R,dim]`` or ``[R,dim,1,1]`` with R at least the number of codes."""
@@ -465,9 +468,7 @@ class _BaseTask(nn.Module):
         return masked_cross_entropy(self.transformer, ids, masked, condition)
 
 
-def _base(
-    records: list[Record], out: Path, init_from: Path | None, batch: int, seed: int, device: torch.device
-) -> Job:
+def _base(records: list[Record], out: Path, init_from: Path | None, batch: int, seed: int, device: torch.device) -> Job:
     train, held = _split(records)
     image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
     clip: Clip = load_module(out, "clip")
@@ -521,12 +522,15 @@ def _base(
         save_part(out, "transformer", folded(task), config)
 
     def sheet(task: nn.Module, path: Path) -> None:
-        base = Base("in training", out, folded(task), image_tokenizer, None, clip, text_tokenizer, frozenset(), [], device)
+        base = Base(
+            "in training", out, folded(task), image_tokenizer, None, clip, text_tokenizer, frozenset(), [], device
+        )
         prompts = [p for p in PROBES for _ in range(2)]
         ids = base.sample(prompts, list(range(len(prompts))), SampleSettings())
         _save_sheet(base.pictures(ids, 128), path, prompts)
 
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in transformer.named_parameters():
         hidden = parameter.ndim == 2 and "embeddings" not in name and "parametrizations" not in name
         (matrices if hidden else others).append(parameter)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from styledrop_cli.errors import UsageError
 
 LARGEST_SEED = 2**63 - 1
+Ranges = dict[str, tuple[float, float]]
 
 
 class _Checked:
     """Refuses values outside ``RANGES``, all of them in one message."""
 
-    RANGES: dict[str, tuple[float, float]] = {}
+    RANGES: ClassVar[Ranges] = {}
 
     def __post_init__(self) -> None:
         problems = []
@@ -49,7 +51,7 @@ class SampleSettings(_Checked):
     size: int = 256
     seed: int = 0
 
-    RANGES = {
+    RANGES: ClassVar[Ranges] = {
         "steps": (1, 256),
         "temperature": (0, 100),
         "lambda_a": (0, 50),
@@ -79,7 +81,7 @@ class TrainSettings(_Checked):
     lambda_a: float = SampleSettings.lambda_a
     lambda_b: float = SampleSettings.lambda_b
 
-    RANGES = {
+    RANGES: ClassVar[Ranges] = {
         "steps": (1, 1_000_000),
         "lr": (1e-8, 1),
         "batch_size": (1, 4096),

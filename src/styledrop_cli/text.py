@@ -10,6 +10,7 @@ import gzip
 import importlib.util
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,7 @@ class TextTokenizer:
         vocabulary = vocabulary_of(merges)
         self.size = len(vocabulary)
         self.start, self.end = vocabulary[START], vocabulary[END]
-        model = models.BPE(
-            vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>"
-        )
+        model = models.BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>")
         self._tokenizer: Tokenizer = Tokenizer(model)
         self._tokenizer.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -95,9 +94,8 @@ def vocabulary_of(merges: list[tuple[str, str]]) -> dict[str, int]:
 def read_merges(path: Path) -> list[tuple[str, str]]:
     """A ``merges.txt`` as pairs; raises ModelError if it is missing or malformed."""
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as file:
-            lines = [line.split() for line in file.read().splitlines() if "#version:" not in line]
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = [line.split() for line in data.decode().splitlines() if "#version:" not in line]
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read the text vocabulary {path}: {error}") from error
     pairs = [(line[0], line[1]) for line in lines if len(line) == 2]
@@ -127,7 +125,7 @@ def trim_merges(merges: list[tuple[str, str]], texts: Iterable[str], first: int)
     for word in {word for text in texts for word in words(text) if word.isascii()}:
         pieces = [*word[:-1], word[-1] + "</w>"]
         while len(pieces) > 1:
-            best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: rank.get(pair, len(merges)))
+            best = min(pairwise(pieces), key=lambda pair: rank.get(pair, len(merges)))
             if best not in rank:
                 break
             kept.add(rank[best])

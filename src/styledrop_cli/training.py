@@ -174,7 +174,9 @@ class Loop:
                 unpack_optimizer(optimizer, parts.get(f"optimizer{index}", {}))
             self.progress = Progress(int(metadata["step"]), float(metadata["seconds"]), float(metadata["loss"]))
         except (KeyError, ValueError, RuntimeError) as error:
-            raise ModelError(f"the checkpoint {path} is of another training: {error}", "Start in another folder.") from error
+            raise ModelError(
+                f"the checkpoint {path} is of another training: {error}", "Start in another folder."
+            ) from error
 
 
 def _by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -198,7 +198,9 @@ def _random_crop(whole: Tensor, side: int, mirror: bool, complete: bool, draws: 
 def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:
     """What a picture shows, by the bundled CLIP among the things it was taught; said aloud."""
     if not base.contents or base.clip.visual is None:
-        on_message(f"Warning: {base.name} cannot guess what {path.name} shows; taking '{NAMELESS}'. Say it with --content.")
+        on_message(
+            f"Warning: {base.name} cannot guess what {path.name} shows; taking '{NAMELESS}'. Say it with --content."
+        )
         return NAMELESS
     picture = to_tensor(square(image, base.clip.config.image_size))[None].to(base.device)
     shown = F.normalize(base.clip.picture_embeds(picture), dim=-1)
@@ -277,7 +279,7 @@ def modelspec(header: dict[str, Any]) -> dict[str, str]:
         "modelspec.title": header["style"],
         "modelspec.description": f"StyleDrop adapter for '{header['style']}', learnt from {len(header['pictures'])} "
         "picture(s)",
-        "modelspec.usage_hint": f"styledrop generate FILE \"{with_style('a cat', header['style'])}\"",
+        "modelspec.usage_hint": f'styledrop generate FILE "{with_style("a cat", header["style"])}"',
         "modelspec.date": header["created"],
         "modelspec.thumbnail": header["thumbnail"],
         "modelspec.resolution": "256x256",

@@ -40,7 +40,7 @@ def tokenize(
 
       styledrop tokenize ref.png
     """
-    from styledrop_cli.images import atomic_write, load_picture, save_png, square, to_image, to_tensor
+    from styledrop_cli.images import atomic_write, load_picture, save_png
 
     screen = console.Screen(quiet, as_json)
     image = load_picture(picture)
@@ -49,27 +49,25 @@ def tokenize(
     with screen.working("looking at the picture"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.tuning import POOR_PSNR, reconstruction_psnr
+        from styledrop_cli.tuning import POOR_PSNR
 
         base = load_base(model, pick_device(device))
-        grid = base.tokenizer.encode(to_tensor(square(image, base.sizes[0]))[None].to(base.device))
-        seen_again = to_image(base.pictures(grid, base.sizes[-1])[0])
-        psnr = reconstruction_psnr(base, image)
-    ids = grid[0].tolist()
-    name, meaning = verdict(psnr - POOR_PSNR)
+        seen = base.reconstruct(image)
+    ids = seen.ids.tolist()
+    name, meaning = verdict(seen.psnr - POOR_PSNR)
     size = base.tokenizer.config.num_vq_embeddings
-    header = {"model": base.name, "codebook_size": size, "psnr": round(psnr, 2), "verdict": name}
+    header = {"model": base.name, "codebook_size": size, "psnr": round(seen.psnr, 2), "verdict": name}
     files = {
         "ids": output / f"{picture.stem}-ids.json",
         "original": output / f"{picture.stem}-original.png",
         "reconstruction": output / f"{picture.stem}-reconstruction.png",
     }
     atomic_write(files["ids"], _as_json(header, ids).encode())
-    save_png(square(image, base.sizes[-1]), files["original"])
-    save_png(seen_again, files["reconstruction"])
+    save_png(seen.original, files["original"])
+    save_png(seen.shown, files["reconstruction"])
     different = len({value for row in ids for value in row})
     screen.say(f"{len(ids)} x {len(ids[0])} ids, {different} different ones of {size}")
-    screen.say(f"{psnr:.1f} dB, {name}: {meaning}", "bold")
+    screen.say(f"{seen.psnr:.1f} dB, {name}: {meaning}", "bold")
     screen.result({**files, **header}, list(files.values()))
 
 

@@ -82,6 +82,7 @@ class Blocks(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(dim, heads, quick_gelu) for _ in range(layers))
         for block in self.resblocks:
+            assert isinstance(block, Block)
             nn.init.normal_(block.attn.in_proj_weight, std=dim**-0.5)
             nn.init.normal_(block.attn.out_proj.weight, std=dim**-0.5 * (2 * layers) ** -0.5)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * dim) ** -0.5)

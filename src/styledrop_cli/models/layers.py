@@ -95,7 +95,8 @@ class GatedProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, -1)
-        return value * F.gelu(gate)
+        out: Tensor = value * F.gelu(gate)
+        return out
 
 
 class FeedForward(nn.Module):
@@ -124,7 +125,8 @@ class GlobalResponseNorm(nn.Module):
         """``[B,H,W,C]`` to the same shape."""
         response = x.norm(p=2, dim=(1, 2), keepdim=True)
         response = response / (response.mean(-1, keepdim=True) + NORM_EPS)
-        return self.gamma * (x * response) + self.beta + x
+        out: Tensor = self.gamma * (x * response) + self.beta + x
+        return out
 
 
 def sinusoidal(values: Tensor, dim: int) -> Tensor:

@@ -35,9 +35,7 @@ class TokenizerConfig:
     levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.levels and (
-            len(self.levels) != self.vq_embed_dim or math.prod(self.levels) != self.num_vq_embeddings
-        ):
+        if self.levels and (len(self.levels) != self.vq_embed_dim or math.prod(self.levels) != self.num_vq_embeddings):
             raise ValueError(
                 f"levels {self.levels} make {math.prod(self.levels)} codes of {len(self.levels)} numbers, but the "
                 f"codebook is {self.num_vq_embeddings} x {self.vq_embed_dim}"
@@ -61,7 +59,8 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        out: Tensor = h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return out
 
 
 class Downsample(nn.Module):
@@ -258,7 +257,7 @@ class EnlargedDecoder(nn.Module):
         for name, value in tokenizer.state_dict().items():
             if name in own and own[name].shape == value.shape:
                 own[name].copy_(value)
-        if tokenizer.linear_out is not None:
+        if tokenizer.linear_out is not None and tokenizer.linear_out.bias is not None:
             patches = tokenizer.linear_out.weight.data
             own["linear_out.weight"].copy_(F.interpolate(patches, scale_factor=2.0, mode="bilinear"))
             own["linear_out.bias"].copy_(tokenizer.linear_out.bias.data)

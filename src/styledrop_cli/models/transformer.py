@@ -145,7 +145,8 @@ class ResBlock(nn.Module):
         y = nn.functional.gelu(self.channelwise_linear_1(self.norm(y)))
         x = x + self.channelwise_linear_2(self.channelwise_norm(y))
         scale, shift = modulation.chunk(2, -1)
-        return x * (1 + scale) + shift
+        out: Tensor = x * (1 + scale) + shift
+        return out
 
 
 class AttentionBlock(nn.Module):
@@ -165,10 +166,11 @@ class AttentionBlock(nn.Module):
         return [self.attn1.keys_values(context), self.attn2.keys_values(context)]
 
     def forward(self, x: Tensor, feed: _Feed) -> Tensor:
-        tokens = x.flatten(1, 2)
+        tokens: Tensor = x.flatten(1, 2)
         tokens = tokens + self.attn1(self.norm1(tokens), feed.keys_values())
         tokens = tokens + self.attn2(self.norm2(tokens), feed.keys_values())
-        return tokens.view(x.shape)
+        out: Tensor = tokens.view(x.shape)
+        return out
 
 
 class Resample(nn.Module):
@@ -286,9 +288,7 @@ class MaskedTransformer(nn.Module):
         self.down_block = ConvStage(config, down=config.downsample)
         self.project_to_hidden_norm = RMSNorm(dim)
         self.project_to_hidden = nn.Linear(dim, hidden, bias=False)
-        self.transformer_layers = nn.ModuleList(
-            TransformerLayer(config) for _ in range(config.num_hidden_layers)
-        )
+        self.transformer_layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_hidden_layers))
         self.project_from_hidden_norm = RMSNorm(hidden)
         self.project_from_hidden = nn.Linear(hidden, dim, bias=False)
         self.up_block = ConvStage(config, up=config.upsample)

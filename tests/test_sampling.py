@@ -1,0 +1,308 @@
+"""Masking, the decode loop and the guidance: the laws they keep, whatever the network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from styledrop_cli.models.adapter import on_rows
+from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer
+from styledrop_cli.sampling.decoding import decode
+from styledrop_cli.sampling.guidance import Scales, combine, fixed, guided
+from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
+
+K, MASK = 10, 10
+# Masked after each of 12 steps, as aMUSEd's scheduler has it; the last step always fills what is left.
+AFTER_12 = {
+    256: [253, 247, 236, 221, 203, 181, 155, 127, 97, 66, 33, 0],
+    1024: [1015, 989, 946, 886, 812, 724, 623, 511, 391, 265, 133, 0],
+}
+
+
+def network(ids: Tensor, progress: float) -> Tensor:
+    """Logits that depend on every id of the same picture, on the place and on the progress."""
+    places = torch.arange(ids[0].numel() * K).view(*ids.shape[1:], K)
+    seen = (ids * torch.arange(1, ids[0].numel() + 1).view(ids.shape[1:])).sum((1, 2))
+    return 3 * torch.sin(places + seen[:, None, None, None] * 0.37 + progress)
+
+
+def fill(
+    ids: Tensor,
+    seed: int | list[int] = 0,
+    *,
+    logits: Callable[[Tensor, float], Tensor] = network,
+    steps: int = 6,
+    temperature: float | tuple[float, float] = 4.5,
+    schedule: str = "cosine",
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    draws = tiny.generator(seed) if isinstance(seed, int) else [tiny.generator(s) for s in seed]
+    return decode(
+        ids,
+        logits,
+        mask_id=MASK,
+        steps=steps,
+        temperature=temperature,
+        generator=draws,
+        schedule=schedule,
+        on_step=on_step,
+    )
+
+
+def empty(rows: int = 2, side: int = 6) -> Tensor:
+    return torch.full((rows, side, side), MASK)
+
+
+# ---- masks ----
+
+
+def test_mask_ratio_runs_from_one_to_zero() -> None:
+    ends = torch.tensor([0.0, 1.0])
+    for schedule in ("cosine", "linear"):
+        assert mask_ratio(ends, schedule).tolist() == pytest.approx([1, 0], abs=1e-6)
+        assert (mask_ratio(torch.linspace(0, 1, 50), schedule).diff() < 0).all()
+    assert float(mask_ratio(torch.tensor(0.5))) == pytest.approx(0.5**0.5)
+    with pytest.raises(ValueError, match="'square'.*cosine, linear"):
+        mask_ratio(ends, "square")
+
+
+@pytest.mark.parametrize("tokens", [256, 1024])
+def test_masked_after_is_upstreams(tokens: int) -> None:
+    assert [masked_after(k, 12, tokens) for k in range(11)] == AFTER_12[tokens][:-1]
+    assert masked_after(11, 12, tokens) <= 0
+
+
+def test_masked_after_of_a_grid_that_is_half_known() -> None:
+    assert masked_after(2, 12, 256, start=0.5) == 118
+    assert masked_after(2, 12, 256, "linear") == 192
+
+
+def test_training_masks() -> None:
+    masks = random_mask(4000, 256, tiny.generator())
+    share = masks.float().mean(1)
+    assert masks.dtype == torch.bool
+    assert float(share.mean()) == pytest.approx(2 / torch.pi, abs=0.01)  # 0.64, Muse
+    assert masks.any(1).all()
+    assert float(share.max()) > 0.99
+    # Every place is hidden as often as any other.
+    assert float(masks.float().mean(0).std()) < 0.02
+    assert torch.equal(masks, random_mask(4000, 256, tiny.generator()))
+    assert random_mask(500, 1, tiny.generator()).all()
+    assert random_mask(500, 3, tiny.generator()).any(1).all()
+
+
+# ---- the loop ----
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6, 40])
+def test_known_ids_never_change(steps: int) -> None:
+    known = torch.randint(K, (3, 6, 6), generator=tiny.generator(1))
+    hidden = torch.rand(3, 6, 6, generator=tiny.generator(2)) < torch.tensor([0.1, 0.5, 0.97])[:, None, None]
+    start = known.masked_fill(hidden, MASK)
+    before = start.clone()
+    seen: list[Tensor] = []
+    done = fill(start, steps=steps, on_step=lambda step, ids: seen.append(ids.clone()))
+    assert len(seen) == steps
+    for ids in seen:
+        assert torch.equal(ids[~hidden], known[~hidden])
+    for earlier, later in itertools.pairwise(seen):
+        drawn = earlier != MASK
+        assert torch.equal(later[drawn], earlier[drawn])
+    assert torch.equal(done, seen[-1])
+    assert (done < K).all()
+    assert torch.equal(start, before)  # what was given is left alone
+
+
+def test_nothing_to_fill() -> None:
+    known = torch.randint(K, (2, 6, 6), generator=tiny.generator(1))
+    assert torch.equal(fill(known), known)
+    one = known.clone()
+    one[0, 2, 3] = MASK
+    done = fill(one)
+    assert (done < K).all()
+    assert torch.equal(done[one != MASK], known[one != MASK])
+
+
+def test_same_generator_same_ids() -> None:
+    assert torch.equal(fill(empty(), 3), fill(empty(), 3))
+    assert not torch.equal(fill(empty(), 3), fill(empty(), 4))
+    assert torch.equal(fill(empty(), [3, 4]), fill(empty(), [3, 4]))
+
+
+def test_a_picture_does_not_depend_on_its_neighbours() -> None:
+    together = fill(empty(3), [5, 6, 7])
+    for row, seed in enumerate([5, 6, 7]):
+        assert torch.equal(fill(empty(1), [seed])[0], together[row])
+    assert torch.equal(fill(empty(3), [7, 6, 5]), together.flip(0))
+
+
+def test_every_step_leaves_the_planned_number_masked() -> None:
+    left: list[int] = []
+    progress: list[float] = []
+
+    def logits(ids: Tensor, share: float) -> Tensor:
+        progress.append(share)
+        return network(ids, share)
+
+    fill(
+        empty(2, 16),
+        steps=12,
+        logits=logits,
+        on_step=lambda step, ids: left.extend((ids == MASK).sum((1, 2)).tolist()),
+    )
+    assert left[::2] == left[1::2] == AFTER_12[256]
+    assert progress == pytest.approx([k / 11 for k in range(12)])
+
+
+def test_at_least_one_id_is_drawn_at_every_step() -> None:
+    left: list[int] = []
+    fill(empty(1, 3), steps=9, on_step=lambda step, ids: left.append(int((ids == MASK).sum())))
+    assert left == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_the_surest_come_first_without_temperature() -> None:
+    # At place i every drawn id has probability 1 / choices[i], whichever it is.
+    choices = torch.randperm(9, generator=tiny.generator()) + 1
+    logits = torch.where(torch.arange(K) < choices[:, None], 0.0, -torch.inf).view(1, 3, 3, K)
+    order: list[int] = []
+
+    def watch(step: int, ids: Tensor) -> None:
+        order.extend(int(i) for i in (ids.flatten() != MASK).nonzero() if int(i) not in order)
+
+    fill(empty(1, 3), steps=9, logits=fixed(logits), temperature=0.0, on_step=watch)
+    assert choices[order].tolist() == list(range(1, 10))
+
+
+def test_temperature_never_touches_the_id_drawn() -> None:
+    wanted = torch.randint(K, (2, 6, 6), generator=tiny.generator())
+    certain = 200.0 * torch.nn.functional.one_hot(wanted, K).float()
+    assert torch.equal(fill(empty(), logits=fixed(certain), temperature=100.0), wanted)
+
+
+def test_a_single_temperature_falls_to_zero() -> None:
+    assert torch.equal(fill(empty(), temperature=4.5), fill(empty(), temperature=(4.5, 0.0)))
+    assert not torch.equal(fill(empty(), temperature=4.5), fill(empty(), temperature=(4.5, 4.5)))
+
+
+def test_decode_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="not 0"):
+        fill(empty(), steps=0)
+    with pytest.raises(ValueError, match="3 generators for 2 pictures"):
+        fill(empty(2), [1, 2, 3])
+    with pytest.raises(ValueError, match="schedule"):
+        fill(empty(), schedule="square")
+
+
+# ---- guidance ----
+
+ADAPTED, BASE, NEGATIVE = (torch.tensor([x]) for x in ([1.0, 2.0], [0.5, 4.0], [-1.0, 3.0]))
+
+
+def test_combine_is_equation_4() -> None:
+    # 1 + 2 (1 - 0.5) + 3 (0.5 - -1) and 2 + 2 (2 - 4) + 3 (4 - 3)
+    assert combine(ADAPTED, BASE, NEGATIVE, 2, 3).tolist() == [[6.5, 1.0]]
+    assert combine(ADAPTED, BASE, NEGATIVE, 2, 0).tolist() == [[2.0, -2.0]]
+    assert combine(ADAPTED, BASE, NEGATIVE, 0, 3).tolist() == [[5.5, 5.0]]
+
+
+def test_scales_of_zero_are_the_plain_adapted_logits() -> None:
+    assert combine(ADAPTED, None, None, 0, 0) is ADAPTED
+
+
+def test_lambda_b_is_upstreams_scale_less_one() -> None:
+    scale = 7.5
+    upstream = NEGATIVE + scale * (BASE - NEGATIVE)
+    torch.testing.assert_close(combine(BASE, BASE, NEGATIVE, 0, scale - 1), upstream)
+
+
+def test_ramp_grows_from_zero_to_the_full_scales() -> None:
+    assert Scales(2, 4).at(0.0) == Scales(2, 4).at(0.7) == (2, 4)
+    ramp = Scales(2, 4, ramp=True)
+    assert [ramp.at(p) for p in (0.0, 0.25, 1.0)] == [(0, 0), (0.5, 1), (2, 4)]
+
+
+class Counting(MaskedTransformer):
+    """Remembers how many rows each pass had."""
+
+    rows: list[int]
+
+    def forward(self, ids: Tensor, condition: Condition, adapter: AdapterFn | None = None) -> Tensor:
+        self.rows.append(len(ids))
+        return super().forward(ids, condition, adapter)
+
+
+@pytest.fixture
+def counting() -> Counting:
+    network = Counting(tiny.TRANSFORMER)
+    network.rows = []
+    tiny.randomise(network)
+    return network.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize(
+    ("with_adapter", "scales", "rows"),
+    [
+        (True, Scales(0, 0), 2),
+        (True, Scales(2, 0), 4),
+        (True, Scales(0, 3), 6),
+        (True, Scales(2, 3), 6),
+        (False, Scales(2, 0), 2),
+        (False, Scales(2, 3), 4),
+    ],
+)
+def test_guided_passes(counting: Counting, with_adapter: bool, scales: Scales, rows: int) -> None:
+    """One batch with just the passes that count, equal to the same passes run apart."""
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    ids = tiny.ids(tiny.TRANSFORMER, 2)
+    adapter = tiny.adapter() if with_adapter else None
+    made = guided(counting, prompt, negative, adapter, scales)(ids, 0.3)
+    assert counting.rows == [rows]
+    adapted, base, away = counting(ids, prompt, adapter), counting(ids, prompt), counting(ids, negative)
+    wanted = combine(adapted, base, away, scales.lambda_a if with_adapter else 0, scales.lambda_b)
+    torch.testing.assert_close(made, wanted, atol=2e-5, rtol=1e-4)
+    if scales == Scales(0, 0):
+        assert torch.equal(made, adapted)
+
+
+def test_ramp_starts_with_one_pass(counting: Counting) -> None:
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    logits = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3, ramp=True))
+    ids = tiny.ids(tiny.TRANSFORMER, 2)
+    assert torch.equal(logits(ids, 0.0), counting(ids, prompt, tiny.adapter()))
+    full = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3))
+    assert torch.equal(logits(ids, 1.0), full(ids, 0.1))
+
+
+def test_network_decodes_alone_as_in_a_batch() -> None:
+    network, adapter = tiny.transformer(), tiny.adapter()
+    mask = tiny.TRANSFORMER.mask_id
+
+    def drawn(prompt: Condition, negative: Condition, seeds: list[int]) -> Tensor:
+        return decode(
+            torch.full((len(seeds), 4, 4), mask),
+            guided(network, prompt, negative, adapter, Scales(1, 3)),
+            mask_id=mask,
+            steps=5,
+            temperature=4.5,
+            generator=[tiny.generator(s) for s in seeds],
+        )
+
+    prompt, negative = tiny.condition(network, 3, 1), tiny.condition(network, 3, 2)
+    together = drawn(prompt, negative, [8, 9, 10])
+    for row in range(3):
+        only = torch.tensor([row])
+        assert torch.equal(drawn(prompt.select(only), negative.select(only), [8 + row])[0], together[row])
+
+
+def test_on_rows_leaves_the_others_alone() -> None:
+    hidden = torch.randn(5, 4, 32, generator=tiny.generator())
+    adapter = tiny.adapter()
+    made = on_rows(adapter, 2)(hidden, 1, "mlp")
+    assert torch.equal(made[:2], adapter(hidden[:2], 1, "mlp"))
+    assert torch.equal(made[2:], hidden[2:])
+    assert not torch.equal(made[:2], hidden[:2])

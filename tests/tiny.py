@@ -1,0 +1,156 @@
+"""A base model of a few thousand weights, and what else the tests of the core share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from conftest import draw
+from styledrop_cli.base import Base, load_base
+from styledrop_cli.checkpoints import save_part
+from styledrop_cli.models.adapter import AdapterConfig, BottleneckAdapter
+from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
+from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
+from styledrop_cli.text import write_merges
+
+CPU = torch.device("cpu")
+
+# Pocket's shape with every addition on: 16 px are 4x4 ids, which the enlarged decoder shows at 32 px.
+TOKENIZER = TokenizerConfig(
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    latent_channels=8,
+    vq_embed_dim=3,
+    num_vq_embeddings=24,
+    norm_num_groups=4,
+    patch_size=2,
+    linear_path=True,
+    levels=(4, 3, 2),
+)
+ENLARGED = replace(TOKENIZER, block_out_channels=(8, *TOKENIZER.block_out_channels))
+TRANSFORMER = TransformerConfig(
+    codebook_size=24,
+    vocab_size=25,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    intermediate_size=48,
+    in_channels=16,
+    block_out_channels=24,
+    num_res_blocks=1,
+    block_num_heads=2,
+    encoder_hidden_size=16,
+    cond_embed_dim=16,
+    micro_cond_encode_dim=4,
+    micro_cond_embed_dim=20,
+    sample_size=4,
+    downsample=True,
+    upsample=True,
+    positions=2,
+)
+MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n</w>")]
+CLIP = ClipConfig(
+    embed_dim=16,
+    vocab_size=2 * 256 + len(MERGES) + 2,
+    context_length=32,
+    text_width=16,
+    text_heads=2,
+    text_layers=2,
+    image_size=16,
+    patch_size=8,
+    image_width=16,
+    image_heads=2,
+    image_layers=1,
+)
+WORDS = ("cat", "dog", "red", "watercolor")
+CONTENTS = ("a cat", "a dog", "a house", "a red cat", "a teapot", "a tree")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randomise(module: nn.Module, seed: int = 0) -> None:
+    """Give every weight a say: norms and response norms too, which start as ones and zeros."""
+    draws = generator(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.requires_grad:
+                continue  # the quantizer's grid
+            if parameter.ndim < 2:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=draws))
+            else:
+                fan = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=draws) * fan**-0.5)
+
+
+def transformer(config: TransformerConfig = TRANSFORMER, seed: int = 0) -> MaskedTransformer:
+    made = MaskedTransformer(config)
+    randomise(made, seed)
+    return made.requires_grad_(False).eval()
+
+
+def condition(network: MaskedTransformer, rows: int, seed: int = 0) -> Condition:
+    """Made-up prompts."""
+    draws, config = generator(seed), network.config
+    text = torch.randn(rows, 7, config.encoder_hidden_size, generator=draws)
+    pooled = torch.randn(rows, config.cond_embed_dim, generator=draws)
+    return network.condition(text, pooled, torch.tensor([[256.0, 256, 0, 0, 6]]).expand(rows, 5))
+
+
+def ids(config: TransformerConfig, rows: int, seed: int = 0, share: float = 0.5) -> torch.Tensor:
+    """Grids ``[rows,S,S]`` of which about ``share`` is masked."""
+    draws, side = generator(seed), config.sample_size
+    known = torch.randint(config.codebook_size, (rows, side, side), generator=draws)
+    return known.masked_fill(torch.rand(known.shape, generator=draws) < share, config.mask_id)
+
+
+def adapter(config: TransformerConfig = TRANSFORMER, *, width: int = 2, shared: bool = False) -> BottleneckAdapter:
+    """An adapter that does something."""
+    made = BottleneckAdapter(AdapterConfig(config.num_hidden_layers, config.hidden_size, width, shared))
+    randomise(made, 1)
+    return made.requires_grad_(False)
+
+
+def write_base(folder: Path, *, decoder: bool = True, seed: int = 0) -> Path:
+    """A whole model folder of random weights."""
+    tokenizer = ImageTokenizer(TOKENIZER)
+    enlarged = EnlargedDecoder(ENLARGED)
+    clip = Clip(CLIP)
+    for module in (tokenizer, enlarged, clip):
+        randomise(module, seed)
+    save_part(folder, "tokenizer", tokenizer, TOKENIZER)
+    save_part(folder, "clip", clip, CLIP)
+    save_part(folder, "transformer", transformer(seed=seed), TRANSFORMER)
+    if decoder:
+        save_part(folder, "decoder", enlarged, ENLARGED)
+    write_merges(folder / "merges.txt", MERGES)
+    (folder / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    (folder / "contents.txt").write_text("\n".join(CONTENTS), encoding="utf-8")
+    return folder
+
+
+def base(folder: Path, *, decoder: bool = True, seed: int = 0) -> Base:
+    return load_base(str(write_base(folder, decoder=decoder, seed=seed)), CPU)
+
+
+def write_corpus(folder: Path, count: int = 8, held_out: int = 2) -> Path:
+    """Captioned pictures of several sizes and shapes, the last ones held out."""
+    folder.mkdir()
+    lines = []
+    for index in range(count):
+        name = f"{index}.png"
+        hue = (40 + 25 * index % 200, 200 - 20 * index % 180, 30 * index % 250)
+        image = draw(64 + 24 * index, 64 + 8 * (index % 3))
+        image.paste(hue, (0, 0, 20, 20))
+        image.save(folder / name)
+        what = ("cat", "dog", "house")[index % 3]
+        entry = {"file_name": name, "text": [f"a {what}", f"a {what} in watercolor style"]}
+        lines.append(json.dumps(entry | ({"split": "held-out"} if index >= count - held_out else {})))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
