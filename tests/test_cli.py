@@ -215,7 +215,7 @@ def test_the_main_job(styledrop: Run, picture: Path, tiny_model: Path) -> None:
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == drawn
     settings = json.loads(styledrop("inspect", "out/a-dog-1.png", "--json").out)
     assert settings["prompt"] == "a dog"
-    assert (settings["seed"], settings["style"], settings["size"]) == (1, "watercolor", 64)
+    assert (settings["seed"], settings["style"], settings["size"]) == (1, "watercolor", 32)
     assert (settings["lambda_a"], settings["steps"]) == (0.5, 2)  # recommended by the file, and asked for
 
     other = json.loads(styledrop(*draw_two, "--lambda-b", "9", "--json", "--quiet").out)
@@ -225,11 +225,11 @@ def test_the_main_job(styledrop: Run, picture: Path, tiny_model: Path) -> None:
 
 def test_base_only_and_its_sizes(styledrop: Run, tiny_model: Path) -> None:
     draw_one = ("generate", "--base-only", "a cat", "-n", "1", "--steps", "2", "--model", tiny_model)
-    code, out, err = styledrop(*draw_one, "--size", "32", "--quiet")
+    code, out, err = styledrop(*draw_one, "--size", "16", "--quiet")
     assert (code, out, err) == (0, "styledrop-out/a-cat-0.png\n", "")
     code, _, err = styledrop(*draw_one, "--size", "48")
     assert code == 2
-    assert "32 or 64" in err
+    assert "16 or 32" in err
 
 
 def test_tokenize_shows_what_is_lost(styledrop: Run, picture: Path, tiny_model: Path) -> None:
@@ -237,7 +237,7 @@ def test_tokenize_shows_what_is_lost(styledrop: Run, picture: Path, tiny_model: 
     assert code == 0, err
     assert out.split() == [f"seen/ref-{name}" for name in ("ids.json", "original.png", "reconstruction.png")]
     seen = json.loads(Path("seen/ref-ids.json").read_text())
-    assert len(seen["ids"]) == len(seen["ids"][0]) == 8
+    assert len(seen["ids"]) == len(seen["ids"][0]) == 4
     assert f"{seen['psnr']:.1f} dB, {seen['verdict']}" in err
 
 

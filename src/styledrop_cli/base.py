@@ -16,7 +16,7 @@ from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError
 from styledrop_cli.images import square, to_image, to_tensor
 from styledrop_cli.models.clip import Clip, ClipConfig
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr
 from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.guidance import Scales, guided
@@ -163,9 +163,9 @@ class Base:
         """
         picture = to_tensor(square(image, self.sizes[0]))[None].to(self.device)
         ids = self.tokenizer.encode(picture)
-        error = (self.tokenizer.decode(ids) - picture).pow(2).mean().clamp(min=1e-10)
+        quality = psnr(self.tokenizer.decode(ids), picture)
         shown = to_image(self.pictures(ids, self.sizes[-1])[0].cpu())
-        return Reconstruction(square(image, self.sizes[-1]), ids[0].cpu(), shown, float(-10 * error.log10()))
+        return Reconstruction(square(image, self.sizes[-1]), ids[0].cpu(), shown, quality)
 
     @torch.no_grad()
     def pictures(self, ids: Tensor, size: int) -> Tensor:

@@ -7,6 +7,7 @@ with ``"split": "held-out"`` are only measured on), or a text file of the same n
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -116,5 +117,9 @@ def vocabulary(records: Sequence[Record]) -> list[str]:
 
 
 def plain_contents(records: Sequence[Record]) -> list[str]:
-    """What the pictures show, in the shortest of each one's captions, sorted: the names a picture can be given."""
-    return sorted({min(r.captions, key=len) for r in records if len(r.captions) > 1})
+    """What the pictures show, in the shortest of each one's captions: the names a picture can be given, sorted.
+
+    Only what is shown more than twice; a caption that stands alone is a description, not a name.
+    """
+    seen = Counter(min(r.captions, key=len) for r in records if len(r.captions) > 1)
+    return sorted(content for content, times in seen.items() if times > 2)

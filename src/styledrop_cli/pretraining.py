@@ -26,7 +26,7 @@ from styledrop_cli.devices import autocast
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import contact_sheet, save_png, to_image
 from styledrop_cli.models.clip import Clip, ClipConfig
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, scalar_quantize
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings
@@ -212,12 +212,6 @@ def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
     made, wanted = made.float(), wanted.float()
     edges = sum((made.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean() for axis in (-1, -2))
     return F.l1_loss(made, wanted) + 2 * F.mse_loss(made, wanted) + 0.5 * edges
-
-
-def psnr(made: Tensor, wanted: Tensor) -> float:
-    """Mean over pictures ``[B,3,H,W]`` in [0,1] of the peak signal-to-noise ratio in dB."""
-    error = (made.float() - wanted.float()).pow(2).mean((1, 2, 3)).clamp(min=1e-10)
-    return float((-10 * error.log10()).mean())
 
 
 def patch_basis(pictures: Tensor, factor: int, numbers: int) -> tuple[Tensor, Tensor]:

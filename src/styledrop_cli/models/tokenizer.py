@@ -196,6 +196,13 @@ def scalar_quantize(latents: Tensor, levels: tuple[int, ...]) -> Tensor:
     return clamped + ((clamped + half).round() - half - clamped).detach()
 
 
+@torch.no_grad()
+def psnr(made: Tensor, wanted: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, the mean over pictures ``[B,3,H,W]`` in [0,1]."""
+    error = (made.float() - wanted.float()).pow(2).mean((1, 2, 3)).clamp(min=1e-10)
+    return float((-10 * error.log10()).mean())
+
+
 class ImageTokenizer(nn.Module):
     """Encoder, codebook and decoder."""
 

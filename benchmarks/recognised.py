@@ -1,0 +1,85 @@
+"""How many of the things that a base was taught can be recognised in what it draws.
+
+Each thing is drawn in several styles by the base alone, and the bundled CLIP names it among all things. With
+``--corpus`` the same CLIP names held-out real pictures after a round trip through the tokenizer, which is as far as
+any base could come. The judge is the base's own CLIP, whose text tower the base was trained with, so read the two
+figures against each other and not as truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from styledrop_cli.base import Base, load_base
+from styledrop_cli.corpus import read_corpus, read_pictures
+from styledrop_cli.devices import autocast, pick_device
+from styledrop_cli.images import contact_sheet, save_png, to_image
+from styledrop_cli.settings import SampleSettings
+from styledrop_cli.text import with_style
+
+STYLES = ("3d rendering", "flat design", "cartoon", "watercolor painting", "line drawing", "")
+
+
+@torch.no_grad()
+def ranks(base: Base, pictures: Tensor, wanted: list[str]) -> list[int]:
+    """The place, from 0, of each picture's own content among all that the base knows."""
+    shown = F.normalize(base.clip.picture_embeds(pictures), dim=-1)
+    scores = shown @ F.normalize(base.content_embeds, dim=-1).T
+    own = scores[torch.arange(len(wanted)), [base.contents.index(w) for w in wanted]]
+    return (scores > own[:, None]).sum(-1).tolist()
+
+
+def share(places: list[int], best: int) -> str:
+    """The share of places among the best, in words."""
+    return f"{sum(p < best for p in places) / len(places):.1%}"
+
+
+def main() -> None:
+    """Print the figures and, if asked, write a sheet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="pocket")
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="draw only every so-manieth thing")
+    arguments = parser.parse_args()
+    base = load_base(arguments.model, pick_device("cpu"))
+    contents = base.contents[:: arguments.every]
+    places: dict[str, list[int]] = {}
+    drawn = []
+    for style in STYLES:
+        for start in range(0, len(contents), 48):
+            chunk = contents[start : start + 48]
+            prompts = [with_style(c, style) for c in chunk]
+            with autocast(base.device):
+                ids = base.sample(prompts, list(range(len(chunk))), SampleSettings())
+                pictures = base.pictures(ids, base.sizes[0]).float()
+            places.setdefault(style, []).extend(ranks(base, pictures, chunk))
+            drawn.extend(zip(pictures, chunk, strict=True))
+    everything = [p for ps in places.values() for p in ps]
+    print(
+        f"drawn, {len(everything)} pictures: right thing first {share(everything, 1)}, in five {share(everything, 5)}"
+    )
+    for style, ps in places.items():
+        print(f"  {style or 'no style named':22} first {share(ps, 1):>6}, in five {share(ps, 5):>6}")
+    if arguments.corpus:
+        records = [r for r in read_corpus(arguments.corpus) if r.held_out]
+        named = [(r, min(r.captions, key=len)) for r in records]
+        named = [(r, name) for r, name in named if name in base.contents]
+        real = read_pictures([r for r, _ in named], base.sizes[0]).float() / 255
+        tripped = torch.cat([base.tokenizer.decode(base.tokenizer.encode(p)) for p in real.split(32)])
+        for what, pictures in (("real, held out", real), ("real after the tokenizer", tripped)):
+            ps = ranks(base, pictures, [name for _, name in named])
+            print(f"{what}, {len(ps)} pictures: right thing first {share(ps, 1)}, in five {share(ps, 5)}")
+    if arguments.sheet:
+        shown = drawn[:: max(1, len(drawn) // 96)][:96]
+        images = [to_image(p) for p, _ in shown]
+        save_png(contact_sheet(images, columns=12, labels=[c for _, c in shown], cell=128), arguments.sheet)
+
+
+if __name__ == "__main__":
+    main()

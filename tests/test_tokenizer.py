@@ -1,0 +1,203 @@
+"""The image tokenizer: the published sizes, pocket's additions, and the enlarged decoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import tiny
+from styledrop_cli.models.tokenizer import (
+    EnlargedDecoder,
+    ImageTokenizer,
+    TokenizerConfig,
+    scalar_grid,
+    scalar_quantize,
+)
+from styledrop_cli.pretraining import TOKENIZER, patch_basis, psnr, start_from_patches
+
+PLAIN = TokenizerConfig((8, 8, 16), 1, 8, 6, 32, 4)
+
+
+def made(config: TokenizerConfig, seed: int = 0) -> ImageTokenizer:
+    tokenizer = ImageTokenizer(config)
+    tiny.randomise(tokenizer, seed)
+    return tokenizer.requires_grad_(False)
+
+
+def pictures(rows: int = 2, side: int = 16) -> torch.Tensor:
+    """Smooth made-up pictures ``[rows,3,side,side]`` in [0,1]."""
+    coarse = torch.rand(rows, 3, 4, 4, generator=tiny.generator())
+    return F.interpolate(coarse, size=side, mode="bilinear").clamp(0, 1)
+
+
+def test_published_sizes() -> None:
+    with torch.device("meta"):
+        tokenizer = ImageTokenizer(TokenizerConfig())
+    assert sum(p.numel() for p in tokenizer.parameters()) == 146_244_675
+    shapes = {name: tuple(t.shape) for name, t in tokenizer.state_dict().items()}
+    assert len(shapes) == 277
+    assert TokenizerConfig().factor == 16
+    for name, shape in {
+        "encoder.conv_out.weight": (64, 768, 3, 3),
+        "encoder.down_blocks.3.downsamplers.0.conv.weight": (512, 512, 3, 3),
+        "encoder.down_blocks.1.resnets.0.conv_shortcut.weight": (256, 128, 1, 1),
+        "encoder.mid_block.resnets.1.norm2.bias": (768,),
+        "quant_conv.weight": (64, 64, 1, 1),
+        "quantize.embedding.weight": (8192, 64),
+        "decoder.up_blocks.4.resnets.2.conv2.weight": (128, 128, 3, 3),
+        "decoder.up_blocks.0.upsamplers.0.conv.weight": (768, 768, 3, 3),
+        "decoder.conv_out.weight": (3, 128, 3, 3),
+    }.items():
+        assert shapes[name] == shape
+
+
+@pytest.mark.parametrize("config", [PLAIN, tiny.TOKENIZER], ids=["published", "pocket"])
+def test_pictures_to_ids_and_back(config: TokenizerConfig) -> None:
+    tokenizer = made(config)
+    assert config.factor == 4
+    ids = tokenizer.encode(pictures(2, 16))
+    assert ids.shape == (2, 4, 4)
+    assert ids.dtype == torch.int64
+    assert 0 <= int(ids.min()) <= int(ids.max()) < config.num_vq_embeddings
+    assert len(ids.unique()) > 1
+    shown = tokenizer.decode(ids)
+    assert shown.shape == (2, 3, 16, 16)
+    assert 0 <= float(shown.min()) <= float(shown.max()) <= 1
+    # Fully convolutional: any multiple of the factor.
+    assert tokenizer.encode(pictures(1, 32)[..., :24]).shape == (1, 8, 6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 18), (2, 1, 16, 16), (3, 16, 16)])
+def test_wrong_pictures_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="multiple of 4"):
+        made(PLAIN).encode(torch.zeros(shape))
+
+
+def test_an_id_is_the_nearest_row_of_the_codebook() -> None:
+    tokenizer = made(PLAIN)
+    latents = tokenizer.latents(pictures())
+    rows = latents.permute(0, 2, 3, 1)[..., None, :] - tokenizer.quantize.embedding.weight
+    assert torch.equal(tokenizer.quantize(latents), rows.pow(2).sum(-1).argmin(-1))
+    codes = tokenizer.quantize.embedding.weight[:4]
+    assert tokenizer.quantize(codes.T[None, :, :, None]).flatten().tolist() == [0, 1, 2, 3]
+
+
+# ---- finite scalar quantization ----
+
+
+@pytest.mark.parametrize("levels", [(4, 3, 2), (8, 5, 5, 5), (7,)])
+def test_scalar_quantization_is_the_nearest_row_of_its_grid(levels: tuple[int, ...]) -> None:
+    grid = scalar_grid(levels)
+    assert grid.shape == (torch.tensor(levels).prod(), len(levels))
+    assert len(grid.unique(dim=0)) == len(grid)
+    assert float(grid.mean().abs()) < 1e-6
+    latents = 3 * torch.randn(5, len(levels), 6, 6, generator=tiny.generator())
+    quantized = scalar_quantize(latents, levels)
+    rows = latents.permute(0, 2, 3, 1).reshape(-1, len(levels))
+    nearest = grid[torch.cdist(rows, grid).argmin(1)]
+    torch.testing.assert_close(quantized.permute(0, 2, 3, 1).reshape(-1, len(levels)), nearest)
+
+
+def test_scalar_quantization_passes_the_gradient_inside_the_grid() -> None:
+    latents = torch.tensor([0.3, 9.0, -9.0]).view(1, 1, 1, 3).requires_grad_()
+    scalar_quantize(latents, (5,)).sum().backward()
+    assert latents.grad is not None
+    assert latents.grad.flatten().tolist() == [1, 0, 0]
+
+
+def test_a_grid_is_a_frozen_codebook() -> None:
+    tokenizer = ImageTokenizer(tiny.TOKENIZER)
+    assert torch.equal(tokenizer.quantize.embedding.weight, scalar_grid((4, 3, 2)))
+    assert not tokenizer.quantize.embedding.weight.requires_grad
+    assert ImageTokenizer(PLAIN).quantize.embedding.weight.requires_grad
+
+
+def test_training_and_decoding_see_the_same_codes() -> None:
+    tokenizer = made(tiny.TOKENIZER)
+    latents = tokenizer.latents(pictures())
+    trained = tokenizer.pixels(scalar_quantize(latents, tiny.TOKENIZER.levels)).clamp(0, 1)
+    torch.testing.assert_close(tokenizer.decode(tokenizer.quantize(latents)), trained, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("levels", [(4, 3, 3), (24,), (4, 6)])
+def test_levels_must_make_the_codebook(levels: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="24 x 3"):
+        replace(tiny.TOKENIZER, levels=levels)
+
+
+def test_pocket_is_sixteen_by_sixteen_ids_of_128_pixels() -> None:
+    assert 16 * TOKENIZER.factor == 128
+
+
+# ---- the linear start ----
+
+
+def test_a_basis_of_all_directions_rebuilds_every_patch() -> None:
+    patches = F.unfold(pictures(8, 16), 2, stride=2).transpose(1, 2).flatten(0, 1)
+    mean, basis = patch_basis(pictures(8, 16), 2, 6)
+    inward = basis / basis.pow(2).sum(1, keepdim=True)
+    shown = (patches - mean) @ inward.T @ basis + mean
+    assert float((shown - patches).pow(2).mean()) < 0.05 * float((patches - mean).pow(2).mean())
+    # A unit along a direction is one standard deviation.
+    torch.testing.assert_close(((patches - mean) @ inward.T).std(0), torch.ones(6), atol=0.05, rtol=0)
+
+
+def test_started_from_patches_a_tokenizer_is_linear_and_already_shows_something() -> None:
+    torch.manual_seed(0)
+    config = replace(tiny.TOKENIZER, vq_embed_dim=4, levels=(8, 5, 5, 5), num_vq_embeddings=1000)
+    tokenizer, shown = ImageTokenizer(config).requires_grad_(False), pictures(32, 32)
+    fresh = psnr(tokenizer.decode(tokenizer.encode(shown)), shown)
+    start_from_patches(tokenizer, shown)
+    started = psnr(tokenizer.decode(tokenizer.encode(shown)), shown)
+    assert started > 18 > fresh + 3
+    assert not tokenizer.quant_conv(torch.randn(1, 8, 2, 2)).any()  # the convolutions add nothing yet
+
+
+# ---- the enlarged decoder ----
+
+
+def enlarged() -> tuple[ImageTokenizer, EnlargedDecoder]:
+    tokenizer = made(tiny.TOKENIZER)
+    decoder = EnlargedDecoder(tiny.ENLARGED)
+    decoder.warm_start(tokenizer)
+    return tokenizer, decoder.requires_grad_(False)
+
+
+def test_enlarged_pictures_are_twice_as_large() -> None:
+    tokenizer, decoder = enlarged()
+    ids = torch.randint(24, (2, 4, 4), generator=tiny.generator())
+    shown = decoder.decode(ids, tokenizer.quantize.embedding.weight)
+    assert shown.shape == (2, 3, 32, 32)
+    assert tokenizer.decode(ids).shape == (2, 3, 16, 16)
+    assert 0 <= float(shown.min()) <= float(shown.max()) <= 1
+
+
+def test_a_warm_start_takes_over_every_tensor_that_fits() -> None:
+    tokenizer, decoder = enlarged()
+    own, given = decoder.state_dict(), tokenizer.state_dict()
+    fitting = [name for name in own if name in given and own[name].shape == given[name].shape]
+    assert {"post_quant_conv.weight", "decoder.conv_in.weight", "decoder.up_blocks.1.resnets.1.conv2.weight"} <= set(
+        fitting
+    )
+    assert all(torch.equal(own[name], given[name]) for name in fitting)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_warm_start_enlarges_the_linear_picture(flat: bool) -> None:
+    tokenizer = made(tiny.TOKENIZER)
+    assert tokenizer.linear_out is not None
+    if flat:
+        nn.init.ones_(tokenizer.linear_out.weight)
+    decoder = EnlargedDecoder(tiny.ENLARGED).requires_grad_(False)
+    decoder.warm_start(tokenizer)
+    for tensor in decoder.decoder.conv_out.parameters():
+        nn.init.zeros_(tensor)
+    codes = torch.randn(1, 3, 4, 4, generator=tiny.generator())
+    small, halved = tokenizer.linear_out(codes), F.avg_pool2d(decoder.pixels(codes), 2)
+    if flat:  # each patch is enlarged by itself, so that only a flat one comes back exactly
+        torch.testing.assert_close(halved, small)
+    assert float(torch.corrcoef(torch.stack([halved.flatten(), small.flatten()]))[0, 1]) > 0.8

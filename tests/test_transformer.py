@@ -1,0 +1,281 @@
+"""The masked transformer and its adapter: the published sizes, and an adapter that is no part of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import tiny
+from styledrop_cli.models.adapter import AdapterConfig, BottleneckAdapter
+from styledrop_cli.models.transformer import SITES, Condition, MaskedTransformer, TransformerConfig
+from styledrop_cli.pretraining import BASE
+from styledrop_cli.settings import TrainSettings
+from styledrop_cli.training import masked_cross_entropy
+
+AMUSED_256 = TransformerConfig()
+AMUSED_512 = TransformerConfig(sample_size=32, downsample=True, upsample=True)
+
+
+def on_meta(config: TransformerConfig) -> MaskedTransformer:
+    with torch.device("meta"):
+        return MaskedTransformer(config)
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+# ---- the published network ----
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "tensors"), [(AMUSED_256, 603_537_664, 474), (AMUSED_512, 608_257_792, 478)]
+)
+def test_published_sizes(config: TransformerConfig, count: int, tensors: int) -> None:
+    network = on_meta(config)
+    assert parameters(network) == count
+    assert len(network.state_dict()) == tensors
+    assert not any("bias" in name or name == "positions" for name in network.state_dict())
+    assert config.mask_id == 8255
+
+
+def test_published_names_and_shapes() -> None:
+    shapes = {name: tuple(t.shape) for name, t in on_meta(AMUSED_512).state_dict().items()}
+    for name, shape in {
+        "embed.embeddings.weight": (8256, 768),
+        "embed.conv.weight": (768, 768, 1, 1),
+        "cond_embed.linear_1.weight": (1024, 2048),
+        "down_block.downsample.conv.weight": (768, 768, 2, 2),
+        "down_block.res_blocks.2.channelwise_norm.gamma": (1, 1, 1, 3072),
+        "down_block.res_blocks.0.depthwise.weight": (768, 1, 3, 3),
+        "up_block.attention_blocks.1.kv_mapper.weight": (768, 1024),
+        "up_block.upsample.norm.weight": (768,),
+        "transformer_layers.21.norm3.linear.weight": (2048, 1024),
+        "transformer_layers.0.attn2.to_out.0.weight": (1024, 1024),
+        "transformer_layers.0.ff.net.0.proj.weight": (5632, 1024),
+        "transformer_layers.0.ff.net.2.weight": (1024, 2816),
+        "mlm_layer.conv2.weight": (8192, 768, 1, 1),
+    }.items():
+        assert shapes[name] == shape
+
+
+# ---- ids in, logits out ----
+
+
+@pytest.mark.parametrize("resample", [False, True])
+@pytest.mark.parametrize("positions", [0, 2])
+def test_logits(resample: bool, positions: int) -> None:
+    config = replace(tiny.TRANSFORMER, downsample=resample, upsample=resample, positions=positions)
+    network = tiny.transformer(config)
+    ids = tiny.ids(config, 3)
+    logits = network(ids, tiny.condition(network, 3))
+    assert logits.shape == (3, 4, 4, config.codebook_size)
+    assert logits.isfinite().all()
+    # Convolutions and attention see the whole grid: another id in one corner moves the logits of the other.
+    other = ids.clone()
+    other[:, 0, 0] = (other[:, 0, 0] + 1) % config.codebook_size
+    assert not torch.allclose(network(other, tiny.condition(network, 3))[:, -1, -1], logits[:, -1, -1])
+
+
+def test_logits_follow_text_summary_and_micro_conditions() -> None:
+    network = tiny.transformer()
+    ids, config = tiny.ids(tiny.TRANSFORMER, 1), tiny.TRANSFORMER
+    text, pooled = torch.ones(1, 7, config.encoder_hidden_size), torch.ones(1, config.cond_embed_dim)
+    micro = torch.tensor([[256.0, 256, 0, 0, 6]])
+    plain = network(ids, network.condition(text, pooled, micro))
+    for changed in (
+        (2 * text * torch.arange(7)[:, None], pooled, micro),
+        (text, -pooled, micro),
+        (text, pooled, micro / 2),
+    ):
+        assert not torch.allclose(network(ids, network.condition(*changed)), plain)
+
+
+def test_positions_fit_another_grid() -> None:
+    network = tiny.transformer()
+    ids = torch.randint(24, (1, 8, 6), generator=tiny.generator())
+    assert network(ids, tiny.condition(network, 1)).shape == (1, 8, 6, 24)
+
+
+def test_features_are_what_the_head_reads() -> None:
+    network = tiny.transformer()
+    ids, condition = tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2)
+    torch.testing.assert_close(network.mlm_layer(network.features(ids, condition)), network(ids, condition))
+
+
+def test_conditions_are_joined_and_picked() -> None:
+    network = tiny.transformer()
+    one, two = tiny.condition(network, 1, 1), tiny.condition(network, 1, 2)
+    both = Condition.cat([one, two])
+    picked = both.select(torch.tensor([1, 0, 1]))
+    assert (len(one), len(both), len(picked)) == (1, 2, 3)
+    ids = tiny.ids(tiny.TRANSFORMER, 1)
+    logits = network(ids.expand(3, -1, -1), picked)
+    torch.testing.assert_close(logits[[1]], network(ids, one))
+    torch.testing.assert_close(logits[[0]], network(ids, two))
+    torch.testing.assert_close(logits[0], logits[2])
+
+
+def test_wrong_shapes_are_named() -> None:
+    network = tiny.transformer()
+    condition = tiny.condition(network, 2)
+    with pytest.raises(ValueError, match=r"\[2,H,W\]"):
+        network(tiny.ids(tiny.TRANSFORMER, 3), condition)
+    with pytest.raises(ValueError, match=r"\[2,H,W\]"):
+        network(torch.zeros(2, 16, dtype=torch.long), condition)
+    with pytest.raises(ValueError, match=r"\(1, 7, 5\), expected \[B,T,16\]"):
+        network.condition(torch.zeros(1, 7, 5), torch.zeros(1, 16), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vocab_size": 24}, "no mask token"),
+        ({"micro_cond_embed_dim": 16}, "5 x"),
+        ({"upsample": False}, "together"),
+        ({"vocab_size": 24, "upsample": False}, "no mask token.*together"),
+    ],
+)
+def test_impossible_sizes(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(tiny.TRANSFORMER, **changes)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="32 .* 3 heads"):
+        MaskedTransformer(replace(tiny.TRANSFORMER, num_attention_heads=3))
+
+
+def test_fresh_weights() -> None:
+    """Same generator, same weights; the modulations start at zero, so that every prompt starts alike."""
+    made = [MaskedTransformer(tiny.TRANSFORMER) for _ in range(2)]
+    for network in made:
+        network.initialise(tiny.generator(5))
+    first, second = (m.state_dict() for m in made)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not first["transformer_layers.0.norm1.linear.weight"].any()
+    assert 0.01 < float(first["transformer_layers.0.attn1.to_q.weight"].std()) < 0.03
+
+
+# ---- the loss ----
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_is_the_cross_entropy_of_the_hidden_ids(smoothing: float) -> None:
+    network = tiny.transformer()
+    ids = torch.randint(24, (3, 4, 4), generator=tiny.generator())
+    masked = torch.rand(3, 4, 4, generator=tiny.generator(1)) < 0.5
+    condition = tiny.condition(network, 3)
+    logits = network(ids.masked_fill(masked, tiny.TRANSFORMER.mask_id), condition)
+    wanted = F.cross_entropy(logits[masked], ids[masked], label_smoothing=smoothing)
+    before = ids.clone()
+    loss = masked_cross_entropy(network, ids, masked, condition, label_smoothing=smoothing)
+    torch.testing.assert_close(loss, wanted)
+    assert torch.equal(ids, before)
+
+
+# ---- the adapter ----
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_fresh_adapter_changes_no_logit(shared: bool) -> None:
+    network = tiny.transformer()
+    adapter = BottleneckAdapter(AdapterConfig(3, 32, 4, shared))
+    ids, condition = tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2)
+    plain = network(ids, condition)
+    assert torch.equal(network(ids, condition, adapter), plain)
+    assert not torch.allclose(network(ids, condition, tiny.adapter(shared=shared)), plain)
+
+
+@pytest.mark.parametrize(
+    ("shared", "shapes"),
+    [
+        (False, {"down": (2, 3, 32, 4), "up": (2, 3, 4, 32)}),
+        (
+            True,
+            {
+                "down": (2, 1, 32, 4),
+                "up": (2, 1, 4, 32),
+                "down_offset": (2, 3, 1, 4),
+                "up_offset": (2, 3, 1, 32),
+            },
+        ),
+    ],
+)
+def test_what_an_adapter_holds(shared: bool, shapes: dict[str, tuple[int, ...]]) -> None:
+    adapter = BottleneckAdapter(AdapterConfig(3, 32, 4, shared))
+    assert {name: tuple(t.shape) for name, t in adapter.state_dict().items()} == shapes
+    assert all(p.requires_grad for p in adapter.parameters())
+    for name, tensor in adapter.state_dict().items():
+        assert tensor.any() == (name == "down"), name
+
+
+def test_an_adapter_is_no_part_of_the_transformer() -> None:
+    network, adapter = tiny.transformer(), tiny.adapter()
+    before = {name: t.clone() for name, t in network.state_dict().items()}
+    network(tiny.ids(tiny.TRANSFORMER, 1), tiny.condition(network, 1), adapter)
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_every_layer_calls_the_adapter_at_both_sites() -> None:
+    network = tiny.transformer()
+    calls = []
+
+    def note(hidden: Tensor, layer: int, site: str) -> Tensor:
+        calls.append((layer, site))
+        assert hidden.shape == (2, 4, 32)  # 2x2 places, where attention runs
+        return hidden
+
+    network(tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2), note)
+    assert calls == [(layer, site) for layer in range(3) for site in SITES]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_layer_and_site_has_its_own_weights(shared: bool) -> None:
+    hidden, adapter = torch.randn(1, 4, 32, generator=tiny.generator()), tiny.adapter(shared=shared)
+    made = [adapter(hidden, layer, site) for layer in range(3) for site in SITES]
+    assert not any(torch.allclose(a, b) for i, a in enumerate(made) for b in made[:i])
+
+
+def test_the_bottleneck_formula() -> None:
+    """h + GELU(h Wd) Wu, with the layer's offsets added where the weights are shared (App. B.1.1)."""
+    hidden = torch.randn(1, 4, 32, generator=tiny.generator())
+    own, shared = tiny.adapter(), tiny.adapter(shared=True)
+    wanted = hidden + F.gelu(hidden @ own.down[1, 2]) @ own.up[1, 2]
+    torch.testing.assert_close(own(hidden, 2, "mlp"), wanted)
+    down = shared.down[0, 0] + shared.down_offset[0, 1]
+    up = shared.up[0, 0] + shared.up_offset[0, 1]
+    torch.testing.assert_close(shared(hidden, 1, "attention"), hidden + F.gelu(hidden @ down) @ up)
+
+
+def test_adapter_sizes_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="width 0"):
+        AdapterConfig(3, 32, 0)
+
+
+def test_the_default_adapter_is_below_one_percent_of_pocket() -> None:
+    settings = TrainSettings()
+    adapter = BottleneckAdapter(
+        AdapterConfig(BASE.num_hidden_layers, BASE.hidden_size, settings.width, settings.shared)
+    )
+    assert parameters(adapter) < 0.01 * parameters(on_meta(BASE))
+
+
+def test_gradients_reach_the_adapter_and_nothing_else() -> None:
+    network = tiny.transformer()
+    adapter = tiny.adapter().requires_grad_(True)
+    inner: list[Tensor] = []
+    network.project_to_hidden.register_forward_hook(lambda module, args, out: inner.append(out))
+    ids = tiny.ids(tiny.TRANSFORMER, 2, share=0.0)
+    loss = masked_cross_entropy(network, ids, ids > 10, tiny.condition(network, 2), adapter)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.any() for p in adapter.parameters())
+    assert all(p.grad is None for p in network.parameters())
+    assert not inner[0].requires_grad  # nothing below the first adapter is differentiated
