@@ -76,17 +76,16 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
-    """Give every weight a say: norms and response norms too, which start as ones and zeros."""
+    """Draw every weight that learns anew, so that all have a say: those too that start as ones and zeros."""
     draws = generator(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
-            if not parameter.requires_grad:
-                continue  # the quantizer's grid
-            if parameter.ndim < 2:
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=draws))
-            else:
-                fan = parameter[0].numel()
-                parameter.copy_(torch.randn(parameter.shape, generator=draws) * fan**-0.5)
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad or name == "logit_scale":
+                continue
+            scale = 0.2 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=draws))
+            if parameter.ndim < 2 and name.endswith("weight"):  # a norm's
+                parameter.add_(1)
 
 
 def transformer(config: TransformerConfig = TRANSFORMER, seed: int = 0) -> MaskedTransformer:

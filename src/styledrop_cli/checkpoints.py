@@ -25,6 +25,9 @@ from styledrop_cli.images import atomic_write
 CONFIG = "config.json"
 HEADER_KEY = "styledrop"
 FORMAT = 1
+# What every adapter's header holds, and of what type; tuning.py writes it.
+HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
+SCALES = ("lambda_a", "lambda_b")
 Config = TypeVar("Config")
 
 
@@ -191,4 +194,10 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise ModelError(f"the header of {path} is damaged: {error}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelError(f"{path} is an adapter of another format", "Update styledrop, or train it again.")
+    wrong = [name for name, kind in HEADER.items() if not isinstance(header.get(name), kind)]
+    scales = header.get("recommended", {})
+    if not wrong and not all(k in SCALES and isinstance(v, int | float) for k, v in scales.items()):
+        wrong = ["recommended"]
+    if wrong:
+        raise ModelError(f"the header of {path} is damaged: {', '.join(wrong)} missing or of the wrong kind")
     return header

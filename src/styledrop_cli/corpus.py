@@ -38,8 +38,8 @@ class Record:
 def read_corpus(folder: Path, *, captions: bool = True) -> list[Record]:
     """All records of a folder.
 
-    Raises UsageError if there are none, a line is malformed, a picture is missing or named twice, or, where
-    ``captions`` are needed, one has none.
+    Raises UsageError if there are not two, all are held out, a line is malformed, a picture is missing or named
+    twice, or, where ``captions`` are needed, one has none.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
@@ -54,20 +54,25 @@ def read_corpus(folder: Path, *, captions: bool = True) -> list[Record]:
             f"{len(without)} of {len(records)} pictures have no caption, the first is {without[0]}",
             f"Name it in {METADATA}, or put a .txt of the same name beside it.",
         )
+    if len(records) < 2 or all(r.held_out for r in records):
+        raise UsageError(f"{folder} needs at least 2 pictures, of which some are not held out")
     if not any(r.held_out for r in records):
-        records = [Record(r.path, r.captions, i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) for i, r in enumerate(records)]
+        every = min(HELD_OUT_EVERY, len(records))
+        records = [Record(r.path, r.captions, i % every == every - 1) for i, r in enumerate(records)]
     return records
 
 
 def _from_metadata(folder: Path) -> list[Record]:
     records, seen = [], set()
-    for number, line in enumerate((folder / METADATA).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_read_text(folder / METADATA).splitlines(), 1):
         where = f"{folder / METADATA}, line {number}"
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
             name, text = entry["file_name"], entry.get("text", [])
+            if not isinstance(name, str) or not isinstance(text, str | list):
+                raise TypeError("'file_name' is a text, 'text' one or a list of them")
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{where}: needs a JSON object with 'file_name' ({error})") from error
         path = folder / name
@@ -87,8 +92,15 @@ def _from_text_files(folder: Path) -> list[Record]:
     records = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
         text = path.with_suffix(".txt")
-        records.append(Record(path, (text.read_text(encoding="utf-8").strip(),) if text.exists() else ()))
+        records.append(Record(path, (_read_text(text).strip(),) if text.exists() else ()))
     return records
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text", "Save it again with that encoding.") from error
 
 
 def read_pictures(records: Sequence[Record], size: int) -> Tensor:

@@ -90,7 +90,8 @@ PROBES = (
     "a guitar in cartoon style",
     "a tree in pixel art style",
 )
-BATCH = {"tokenizer": 16, "decoder": 8, "clip": 256, "base": 96}
+BATCH = {"tokenizer": 16, "decoder": 8, "clip": 256, "base": 64}
+CRITIC_SHARE = 0.5  # of the reconstruction's pull on the pixels
 SAVE_EVERY = 120.0  # seconds
 SHEET_EVERY = 300.0
 
@@ -303,17 +304,52 @@ def _save_sheet(pictures: Tensor, path: Path, labels: list[str] | None = None) -
     save_png(contact_sheet(images, columns=8, labels=labels, cell=128), path)
 
 
+class PatchCritic(nn.Module):
+    """Tells real from decoded patches, ``[B,3,S,S]`` to ``[B,1,S/8,S/8]`` (the discriminator of VQGAN, 2012.09841)."""
+
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 96)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inp = 3
+        for out in channels:
+            conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(inp, out, 4, stride=2, padding=1))
+            layers += [conv, nn.LeakyReLU(0.2)]
+            inp = out
+        self.layers = nn.Sequential(*layers, nn.Conv2d(inp, 1, 3, padding=1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        out: Tensor = self.layers(pictures * 2 - 1).float()
+        return out
+
+
 class _DecoderTask(nn.Module):
     def __init__(self, tokenizer: ImageTokenizer, decoder: EnlargedDecoder) -> None:
         super().__init__()
         self.tokenizer = tokenizer.requires_grad_(False)
         self.decoder = decoder
+        self.critic = PatchCritic()
 
     def forward(self, pictures: Tensor) -> Tensor:
         with torch.no_grad():
             latents = self.tokenizer.latents(F.avg_pool2d(pictures, 2)).float()
             codes = scalar_quantize(latents, self.tokenizer.config.levels)
-        return reconstruction_loss(self.decoder.pixels(codes), pictures)
+        made = self.decoder.pixels(codes).float()
+        loss = reconstruction_loss(made, pictures)
+        fooled = -self._judged(made)
+        critic = F.relu(1 - self.critic(pictures)).mean() + F.relu(1 + self.critic(made.detach())).mean()
+        # VQGAN's adaptive weight, taken at the pixels: the critic never outweighs the reconstruction.
+        (pull,) = torch.autograd.grad(loss, made, retain_graph=True)
+        (push,) = torch.autograd.grad(fooled, made, retain_graph=True)
+        weight = CRITIC_SHARE * pull.norm() / (push.norm() + 1e-8)
+        total: Tensor = loss + weight.detach() * fooled + critic
+        return total
+
+    def _judged(self, made: Tensor) -> Tensor:
+        """The critic's mean opinion, with gradient to the picture but not to the critic."""
+        self.critic.requires_grad_(False)
+        opinion: Tensor = self.critic(made).mean()
+        self.critic.requires_grad_(True)
+        return opinion
 
 
 def _decoder(
@@ -352,7 +388,11 @@ def _decoder(
     def export(task: nn.Module) -> None:
         save_part(out, "decoder", decoder, decoder.config)
 
-    return Job(task, [_adamw(task, 5e-4)], batches, figure, export, sheet)
+    optimizers: list[torch.optim.Optimizer] = [
+        _adamw(decoder, 5e-4),
+        torch.optim.Adam(task.critic.parameters(), lr=5e-4, betas=(0.5, 0.9)),
+    ]
+    return Job(task, optimizers, batches, figure, export, sheet)
 
 
 # -------------------------------------------------------------------------------------------------------- CLIP

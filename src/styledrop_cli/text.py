@@ -36,7 +36,8 @@ def words(text: str) -> list[str]:
 def with_style(content: str, style: str) -> str:
     """The prompt of a picture: its content, then its style (StyleDrop, 3.2), with no word said twice."""
     content, style = " ".join(content.split()), " ".join(style.split()).removeprefix("in ")
-    if not style or style.lower() in content.lower():
+    said = re.search(rf"(?<!\w){re.escape(style)}s?(?!\w)", content, re.IGNORECASE)  # no "ink" in "a pink sink"
+    if not style or said:
         return content
     return f"{content} in {style}" if "style" in words(style) else f"{content} in {style} style"
 
@@ -96,7 +97,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = [line.split() for line in data.decode().splitlines() if "#version:" not in line]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read the text vocabulary {path}: {error}") from error
     pairs = [(line[0], line[1]) for line in lines if len(line) == 2]
     if not pairs or len(pairs) < len([line for line in lines if line]) - 1:
@@ -122,7 +123,8 @@ def trim_merges(merges: list[tuple[str, str]], texts: Iterable[str], first: int)
     """The ``first`` merges and every one that a word of ``texts`` needs, in their old order."""
     rank = {pair: index for index, pair in enumerate(merges)}
     kept = set(range(min(first, len(merges))))
-    for word in {word for text in texts for word in words(text) if word.isascii()}:
+    runs = re.compile(r"[a-z]+")  # "jack-o-lantern" is split before it is merged, as in PIECES
+    for word in {run for text in texts for run in runs.findall(text.lower())}:
         pieces = [*word[:-1], word[-1] + "</w>"]
         while len(pieces) > 1:
             best = min(pairwise(pieces), key=lambda pair: rank.get(pair, len(merges)))

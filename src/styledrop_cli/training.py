@@ -182,6 +182,6 @@ class Loop:
 def _by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        prefix, rest = name.split(".", 1)
+        prefix, _, rest = name.partition(".")
         parts.setdefault(prefix, {})[rest] = tensor
     return parts

@@ -87,6 +87,10 @@ def train_adapter(
         raise UsageError(f"{len(images)} pictures but {len(contents)} contents", "Give one for each picture, in order.")
     if contents is None:
         contents = [guess_content(base, image, path, on_message) for image, path in zip(images, pictures, strict=True)]
+    for content in contents:
+        if unknown := base.unknown_words(content):
+            named = ", ".join(f"'{word}'" for word in unknown)
+            on_message(f"Warning: {base.name} does not know {named}; name the content in plainer words (--content).")
     adapter = new_adapter(base, settings)
     quality = [base.reconstruct(image).psnr for image in images]
     for path, value in zip(pictures, quality, strict=True):
@@ -149,14 +153,14 @@ def new_adapter(base: Base, settings: TrainSettings) -> BottleneckAdapter:
 def open_adapter(base: Base, file: AdapterFile) -> BottleneckAdapter:
     """The adapter that ``file`` holds, ready for ``base``; raises ModelError if it belongs to another base."""
     header = file.header
-    about = header.get("base", {})
+    about = header["base"]
     if about.get("hash") != base.hash:
         raise ModelError(
             f"{file.path} was trained on another base ({about.get('name', 'unnamed')}) than this one ({base.name})",
             "Choose its base with --model, or train it again on this one.",
         )
-    if header.get("kind") != "bottleneck":
-        raise ModelError(f"{file.path} is an adapter of kind '{header.get('kind')}', which is not known here")
+    if header["kind"] != "bottleneck":
+        raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
     adapter = BottleneckAdapter(build_config(AdapterConfig, header["config"], str(file.path)))
     own = {n.removeprefix("adapter."): t for n, t in file.tensors.items() if n.startswith("adapter.")}
     load_strictly(adapter, own, str(file.path))

@@ -101,7 +101,8 @@ def generate(
     header = adapter.header if adapter else {}
     settings = replace(plain, **({"size": base.sizes[-1]} | header.get("recommended", {}) | chosen))
     style = header.get("style", "") if style is None else style
-    if unknown := base.unknown_words(" ".join([*prompts, style])):
+    said = prompts if adapter else [*prompts, style]  # an adapter was taught its own style
+    if unknown := base.unknown_words(" ".join(said)):
         named = ", ".join(f"'{word}'" for word in unknown)
         screen.warn(f"{base.name} does not know {named}; it may draw something else")
     common = {

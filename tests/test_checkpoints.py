@@ -1,0 +1,268 @@
+"""Files: what is saved comes back exactly, and what does not fit is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import tiny
+from styledrop_cli.base import PARTS
+from styledrop_cli.checkpoints import (
+    build_config,
+    load_adapter,
+    load_part,
+    load_strictly,
+    pack_optimizer,
+    read_config,
+    read_header,
+    read_tensors,
+    save_adapter,
+    save_part,
+    save_tensors,
+    unpack_optimizer,
+    write_json,
+)
+from styledrop_cli.errors import ModelError
+from styledrop_cli.models.tokenizer import TokenizerConfig
+from styledrop_cli.models.transformer import TransformerConfig
+
+HEADER: dict[str, Any] = {
+    "format": 1,
+    "kind": "bottleneck",
+    "config": {"layers": 3},
+    "base": {"hash": "x"},
+    "style": "naïve “art”",
+    "contents": ["a cat"],
+    "recommended": {"lambda_a": 2.0},
+}
+
+
+# ---- tensors ----
+
+
+def test_tensors_round_trip() -> None:
+    draws = tiny.generator()
+    tensors = {
+        "half": torch.randn(3, 4, generator=draws).half(),
+        "turned": torch.randn(3, 4, generator=draws).T,
+        "ids": torch.arange(6, dtype=torch.int16).view(1, 2, 3),
+        "flag": torch.tensor(True),
+        "empty": torch.empty(0, 3),
+    }
+    save_tensors(Path("deep/er/x.safetensors"), tensors, {"ключ": "значение"})
+    back, metadata = read_tensors(Path("deep/er/x.safetensors"))
+    assert metadata == {"ключ": "значение"}
+    assert set(back) == set(tensors)
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor)
+    assert [p.name for p in Path("deep/er").iterdir()] == ["x.safetensors"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def text(path: Path) -> None:
+    path.write_text("these are not the weights you are looking for", encoding="utf-8")
+
+
+def nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_header, load_adapter])
+@pytest.mark.parametrize("damage", [cut, text, nothing, folder])
+def test_broken_files(read: Callable[[Path], object], damage: Callable[[Path], None]) -> None:
+    path = Path("x.safetensors")
+    save_adapter(path, {"adapter.down": torch.ones(9)}, HEADER, {})
+    damage(path)
+    with pytest.raises(ModelError, match=r"x\.safetensors is not a whole safetensors file") as error:
+        read(path)
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_header, load_adapter])
+def test_missing_files(read: Callable[[Path], object]) -> None:
+    with pytest.raises(ModelError, match="there is no .*file nowhere"):
+        read(Path("nowhere"))
+
+
+# ---- modules ----
+
+
+def two() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+
+
+def weights(**changes: Tensor | None) -> dict[str, Tensor]:
+    state: dict[str, Tensor | None] = dict(two().state_dict())
+    state |= {name.replace("_", ".", 1): tensor for name, tensor in changes.items()}
+    return {name: tensor for name, tensor in state.items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        (weights(**{"0_weight": None}), r"0\.weight is missing$"),
+        (weights(**{"2_weight": torch.ones(1)}), r"2\.weight is not known$"),
+        (weights(**{"0_weight": torch.ones(2, 3)}), r"0\.weight has shape \[2, 3\], expected \[3, 2\]$"),
+        (weights(**{"1_bias": torch.tensor([torch.nan])}), r"1\.bias holds a value that is not finite$"),
+        (weights(**{"1_bias": torch.tensor([torch.inf])}), r"1\.bias holds a value that is not finite$"),
+        ({}, r"0\.weight is missing; 0\.bias is missing; 1\.weight is missing and 1 more$"),
+    ],
+)
+def test_strict_loading(tensors: dict[str, Tensor], words: str) -> None:
+    module = two()
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+    with pytest.raises(ModelError, match=f"^x.safetensors does not fit: {words}"):
+        load_strictly(module, tensors, "x.safetensors")
+    assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
+
+
+# ---- the parts of a base ----
+
+SIZES: dict[str, Any] = {
+    "tokenizer": tiny.TOKENIZER,
+    "decoder": tiny.ENLARGED,
+    "clip": tiny.CLIP,
+    "transformer": tiny.TRANSFORMER,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_round_trip_exactly_in_half_precision(part: str) -> None:
+    make, kind = PARTS[part]
+    module = make(SIZES[part])
+    tiny.randomise(module)
+    save_part(Path("m"), part, module, SIZES[part])
+    assert build_config(kind, read_config(Path("m"))["parts"][part], "m") == SIZES[part]
+    fresh = make(SIZES[part])
+    load_part(Path("m"), part, fresh)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], tensor.half().float()), name
+    again = make(SIZES[part])
+    save_part(Path("n"), part, fresh, SIZES[part])  # what is half precision already comes back exactly
+    load_part(Path("n"), part, again)
+    assert all(torch.equal(again.state_dict()[name], t) for name, t in fresh.state_dict().items())
+    assert {p.name for p in Path("m").iterdir()} == {"config.json", f"{part}.safetensors"}
+
+
+def test_parts_gather_in_one_config() -> None:
+    tiny.write_base(Path("m"))
+    config = read_config(Path("m"))
+    assert set(config["parts"]) == set(PARTS)
+    assert (config["name"], config["format"]) == ("m", 1)
+
+
+def test_a_folder_that_is_no_model() -> None:
+    Path("m").mkdir()
+    with pytest.raises(ModelError, match="m is not a model folder"):
+        read_config(Path("m"))
+    for text in ("{", "[]", '{"format": 2, "parts": {}}', '{"format": 1}'):
+        (Path("m") / "config.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ModelError, match=r"m/config\.json"):
+            read_config(Path("m"))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"vocab_size": 24, "codebook_size": 24}, "^here: vocab_size 24 leaves no mask token"),
+        ({"depth": 3, "colour": 1}, "^here has unknown settings: colour, depth$"),
+    ],
+)
+def test_impossible_configs(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        build_config(TransformerConfig, values, "here")
+
+
+def test_lists_become_tuples() -> None:
+    config = build_config(TokenizerConfig, {"block_out_channels": [8, 16]}, "here")
+    assert config.block_out_channels == (8, 16)
+
+
+# ---- adapters ----
+
+
+def test_adapters_round_trip() -> None:
+    path = Path("a.safetensors")
+    tensors = {f"adapter.{n}": t for n, t in tiny.adapter().state_dict().items()}
+    tensors["views.ids"] = torch.arange(8, dtype=torch.int16).view(2, 2, 2)
+    save_adapter(path, tensors, HEADER, {"modelspec.title": "naïve “art”"})
+    assert read_header(path) == HEADER
+    file = load_adapter(path)
+    assert file.path == path
+    assert file.header == HEADER
+    assert set(file.tensors) == set(tensors)
+    assert all(torch.equal(file.tensors[n], t) and file.tensors[n].dtype == t.dtype for n, t in tensors.items())
+    assert read_tensors(path)[1]["modelspec.title"] == "naïve “art”"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (None, "was not written by styledrop"),
+        ({"ss_network_module": "networks.lora"}, "was not written by styledrop"),
+        ({"styledrop": "{"}, "header of a.safetensors is damaged"),
+        ({"styledrop": "[]"}, "another format"),
+        ({"styledrop": json.dumps(HEADER | {"format": 99})}, "another format"),
+        ({"styledrop": json.dumps({"format": 1})}, "header of a.safetensors is damaged"),
+        ({"styledrop": json.dumps(HEADER | {"base": "pocket"})}, "header of a.safetensors is damaged: base"),
+        ({"styledrop": json.dumps(HEADER | {"recommended": {"steps": "no"}})}, "damaged: recommended"),
+    ],
+)
+def test_foreign_and_damaged_headers(metadata: dict[str, str] | None, words: str) -> None:
+    path = Path("a.safetensors")
+    save_file({"adapter.down": torch.ones(2)}, path, metadata)
+    for read in (read_header, load_adapter):
+        with pytest.raises(ModelError, match=words):
+            read(path)
+
+
+def test_values_that_are_not_finite() -> None:
+    save_adapter(Path("a.safetensors"), {"adapter.down": torch.tensor([1, torch.nan])}, HEADER, {})
+    with pytest.raises(ModelError, match=r"damaged: adapter\.down"):
+        load_adapter(Path("a.safetensors"))
+
+
+# ---- optimizers ----
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.Muon])
+def test_optimizers_round_trip_without_a_pickle(kind: Any) -> None:
+    def stepped(optimizer: torch.optim.Optimizer, weight: Tensor, steps: range) -> None:
+        for step in steps:
+            weight.grad = torch.sin(torch.arange(6.0).view(2, 3) * (step + 1))
+            optimizer.step()
+
+    whole, resumed = (torch.ones(2, 3).requires_grad_() for _ in range(2))
+    first = kind([whole], lr=0.1)
+    stepped(first, whole, range(3))
+    save_tensors(Path("o.safetensors"), pack_optimizer(first))
+    resumed.data.copy_(whole.data)
+    second = kind([resumed], lr=0.1)
+    unpack_optimizer(second, read_tensors(Path("o.safetensors"))[0])
+    stepped(first, whole, range(3, 6))
+    stepped(second, resumed, range(3, 6))
+    assert torch.equal(whole, resumed)
+
+
+def test_json_is_readable() -> None:
+    write_json(Path("x.json"), {"style": "naïve", "sizes": [1, 2]})
+    written = Path("x.json").read_text(encoding="utf-8")
+    assert "naïve" in written
+    assert written.endswith("}\n")
+    assert json.loads(written) == {"style": "naïve", "sizes": [1, 2]}

@@ -1,0 +1,157 @@
+"""A folder of captioned pictures: what is read, what is held out, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from conftest import draw
+from styledrop_cli.corpus import plain_contents, read_corpus, read_pictures, vocabulary
+from styledrop_cli.errors import UsageError
+
+FOLDER = Path("corpus")
+
+
+def put(name: str, caption: str | None = None) -> Path:
+    path = FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw().save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def describe(*lines: str | dict[str, object]) -> None:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
+    (FOLDER / "metadata.jsonl").write_text(text, encoding="utf-8")
+
+
+def test_metadata() -> None:
+    put("a.png")
+    put("deep/b.jpg")
+    put("not named.png")
+    describe(
+        {"file_name": "a.png", "text": ["a cat", "a naïve cat"], "colour": "any other key"},
+        "",
+        {"file_name": "deep/b.jpg", "text": "a dog", "split": "held-out"},
+    )
+    first, second = read_corpus(FOLDER)
+    assert (first.path, first.captions, first.held_out) == (FOLDER / "a.png", ("a cat", "a naïve cat"), False)
+    assert (second.path, second.captions, second.held_out) == (FOLDER / "deep/b.jpg", ("a dog",), True)
+
+
+def test_text_files() -> None:
+    put("b.png", " a dog\n")
+    put("deep/a.WEBP", "a cat")
+    put("c.jpeg", "a house")
+    (FOLDER / "notes.md").write_text("not a picture")
+    assert [(r.path.name, r.captions) for r in read_corpus(FOLDER)] == [
+        ("b.png", ("a dog",)),
+        ("c.jpeg", ("a house",)),
+        ("a.WEBP", ("a cat",)),
+    ]
+
+
+def test_some_are_held_out_where_none_is_named() -> None:
+    for index in range(130):
+        put(f"{index:03}.png", "a cat")
+    held = [r.held_out for r in read_corpus(FOLDER)]
+    assert held.count(True) == 2
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_small_folders_hold_one_out(count: int) -> None:
+    for index in range(count):
+        put(f"{index}.png", "a cat")
+    assert [r.held_out for r in read_corpus(FOLDER)].count(True) == 1
+
+
+def test_captions_are_needed_only_where_they_are_used() -> None:
+    put("a.png", "a cat")
+    put("b.png")
+    put("c.png", "   ")
+    assert len(read_corpus(FOLDER, captions=False)) == 3
+    with pytest.raises(UsageError, match=r"2 of 3 pictures have no caption, the first is corpus/b\.png"):
+        read_corpus(FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "line 2: needs a JSON object"),
+        ('"a.png"', "line 2: needs a JSON object"),
+        ("[]", "line 2: needs a JSON object"),
+        ({"text": "a cat"}, "line 2: needs a JSON object with 'file_name'"),
+        ({"file_name": 5, "text": "a cat"}, "line 2: needs"),
+        ({"file_name": "b.png", "text": None}, "line 2: needs"),
+        ({"file_name": "b.png", "text": 5}, "line 2: needs"),
+        ({"file_name": "a.png", "text": "again"}, r"line 2: a\.png is named a second time"),
+        ({"file_name": "z.png", "text": "a cat"}, r"line 2: there is no picture corpus/z\.png"),
+        ({"file_name": "../secret.png", "text": "a cat"}, "line 2: .* lies outside the folder"),
+        ({"file_name": ".", "text": "a cat"}, "line 2: "),
+    ],
+)
+def test_malformed_metadata(line: str | dict[str, object], words: str) -> None:
+    put("a.png")
+    put("b.png")
+    draw().save("secret.png")
+    describe({"file_name": "a.png", "text": "a cat"}, line)
+    with pytest.raises(UsageError, match=words):
+        read_corpus(FOLDER)
+
+
+def test_no_folder_and_no_pictures() -> None:
+    with pytest.raises(UsageError, match="no folder corpus"):
+        read_corpus(FOLDER)
+    FOLDER.mkdir()
+    with pytest.raises(UsageError, match="holds no pictures"):
+        read_corpus(FOLDER)
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "a.txt"])
+def test_text_in_another_encoding(name: str) -> None:
+    put("a.png")
+    (FOLDER / name).write_bytes("naïve".encode("latin-1"))
+    with pytest.raises(UsageError, match="UTF-8"):
+        read_corpus(FOLDER)
+
+
+def test_one_picture_cannot_be_measured() -> None:
+    put("a.png", "a cat")
+    with pytest.raises(UsageError, match="at least 2"):
+        read_corpus(FOLDER)
+
+
+def test_all_held_out() -> None:
+    put("a.png")
+    put("b.png")
+    describe(*({"file_name": f"{n}.png", "text": "a cat", "split": "held-out"} for n in "ab"))
+    with pytest.raises(UsageError, match="held out"):
+        read_corpus(FOLDER)
+
+
+def test_pictures_are_square_and_in_order() -> None:
+    records = read_corpus(tiny.write_corpus(FOLDER))
+    pictures = read_pictures(records, 24)
+    assert pictures.shape == (8, 3, 24, 24)
+    assert pictures.dtype == torch.uint8
+    assert torch.equal(read_pictures(records[5:], 24), pictures[5:])
+    assert not torch.equal(pictures[0], pictures[1])
+
+
+def test_unreadable_pictures_are_counted() -> None:
+    tiny.write_corpus(FOLDER)
+    for name in "25":
+        (FOLDER / f"{name}.png").write_bytes(b"not a picture")
+    with pytest.raises(UsageError, match=r"2 of 8 pictures cannot be read, the first: .*corpus/[25]\.png"):
+        read_pictures(read_corpus(FOLDER), 24)
+
+
+def test_words_and_contents() -> None:
+    records = read_corpus(tiny.write_corpus(FOLDER))
+    assert vocabulary(records) == ["a", "cat", "dog", "house", "in", "style", "watercolor"]
+    assert plain_contents(records) == ["a cat", "a dog"]  # three of each; the house is shown twice only

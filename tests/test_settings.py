@@ -1,0 +1,68 @@
+"""Run settings and the device: bad values are all named at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from styledrop_cli.devices import NAMES, autocast, generator, pick_device
+from styledrop_cli.errors import DeviceError, UsageError
+from styledrop_cli.settings import LARGEST_SEED, SampleSettings, TrainSettings
+
+KINDS = (SampleSettings, TrainSettings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_defaults_are_allowed_and_shown(kind: Any) -> None:
+    settings = kind()
+    assert kind.defaults() == {name: getattr(settings, name) for name in kind.defaults()}
+    numbers = {n for n, v in kind.defaults().items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    assert set(kind.RANGES) == numbers  # no number goes unchecked
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ends_of_every_range(kind: Any) -> None:
+    for name, (low, high) in kind.RANGES.items():
+        for value in (low, high):
+            assert getattr(kind(**{name: value}), name) == value
+        for value in (low - 1, high * 1.01 + 1, float("nan"), float("inf")):
+            with pytest.raises(UsageError, match=f"^{name} must be between"):
+                kind(**{name: value})
+
+
+def test_all_bad_values_at_once() -> None:
+    with pytest.raises(UsageError) as error:
+        SampleSettings(steps=0, temperature=-1, lambda_b=99, seed=LARGEST_SEED + 1)
+    assert [part.split()[0] for part in error.value.message.split("; ")] == ["steps", "temperature", "lambda_b", "seed"]
+    assert error.value.exit_code == 2
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        SampleSettings().steps = 3  # type: ignore[misc]
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in NAMES
+    with pytest.raises(DeviceError, match="toaster"):
+        pick_device("toaster")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="no usable 'cuda'") as error:
+        pick_device("cuda")
+    assert error.value.hint
+    assert error.value.exit_code == 2
+
+
+def test_generators_draw_on_the_processor() -> None:
+    assert generator(3).device.type == "cpu"
+    assert torch.equal(torch.rand(4, generator=generator(3)), torch.rand(4, generator=generator(3)))
+    for seed in (0, LARGEST_SEED):
+        generator(seed)
+
+
+def test_autocast_can_be_left_out() -> None:
+    with autocast(torch.device("cpu"), enabled=False):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
