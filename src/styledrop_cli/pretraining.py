@@ -7,7 +7,6 @@ Pocket, the bundled base, is what this makes of the corpus in ``examples/pocket`
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -299,6 +298,20 @@ def _adamw(task: nn.Module, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
 
 
+def _muon(module: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between layers, AdamW for embeddings and everything else (arXiv 2502.16982)."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            hidden = parameter.ndim == 2 and "embedding" not in name and "parametrizations" not in name
+            (matrices if hidden else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
 def _save_sheet(pictures: Tensor, path: Path, labels: list[str] | None = None) -> None:
     images = [to_image(p) for p in pictures.float().cpu()]
     save_png(contact_sheet(images, columns=8, labels=labels, cell=128), path)
@@ -421,19 +434,26 @@ def contrastive_loss(clip: Clip, pictures: Tensor, tokens: Tensor) -> Tensor:
 def _clip(records: list[Record], out: Path, init_from: Path | None, batch: int, seed: int, device: torch.device) -> Job:
     train, held = _split(records)
     captions = [caption for r in records for caption in r.captions]
-    if init_from is None:
+    # A base that was trained with a text tower needs that very tower: from then on only the picture tower learns.
+    settled = (out / "transformer.safetensors").exists()
+    source = out if settled else init_from
+    if source is None:
         merges = trim_merges(clip_merges(POCKET / "merges.txt"), captions, FIRST_MERGES)
         tokenizer = TextTokenizer(merges, CLIP.context_length)
         clip = Clip(replace(CLIP, vocab_size=tokenizer.size))
     else:
-        clip = load_module(init_from, "clip")
-        tokenizer = read_text_tokenizer(init_from, clip.config)
-    out.mkdir(parents=True, exist_ok=True)
-    write_merges(out / "merges.txt", tokenizer.merges)
+        clip = load_module(source, "clip")
+        tokenizer = read_text_tokenizer(source, clip.config)
+    if not settled:
+        out.mkdir(parents=True, exist_ok=True)
+        write_merges(out / "merges.txt", tokenizer.merges)
     for name, lines in (("words.txt", vocabulary(records)), ("contents.txt", plain_contents(records))):
         (out / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     pictures, measured = read_pictures(train, 128), read_pictures(held[:256], 128)
-    task = _ClipTask(clip.requires_grad_(True)).to(device)
+    assert clip.visual is not None
+    clip.requires_grad_(not settled)
+    clip.visual.requires_grad_(True)
+    task = _ClipTask(clip).to(device)
     held_tokens = tokenizer([r.captions[0] for r in held[:256]])
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
@@ -452,7 +472,7 @@ def _clip(records: list[Record], out: Path, init_from: Path | None, batch: int, 
         own = scores.diagonal()[:, None]
         return f"held-out: right caption first in {float((scores <= own).all(-1).float().mean()):.1%} of {len(own)}"
 
-    return Job(task, [_adamw(task, 1e-3)], batches, figure, lambda t: save_part(out, "clip", clip, clip.config))
+    return Job(task, _muon(clip, 1e-3), batches, figure, lambda t: save_part(out, "clip", clip, clip.config))
 
 
 def _captions(records: list[Record], rows: Tensor, generator: torch.Generator) -> list[str]:
@@ -546,10 +566,12 @@ def _base(records: list[Record], out: Path, init_from: Path | None, batch: int, 
         return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
 
     def folded(task: nn.Module) -> MaskedTransformer:
-        plain = copy.deepcopy(transformer)
-        for module in (plain.embed.embeddings, plain.mlm_layer.conv2):
-            if parametrize.is_parametrized(module):
-                parametrize.remove_parametrizations(module, "weight")
+        # Not a copy with its parametrizations removed: a copy shares its class, and so its tables, with the original.
+        state = {n: t for n, t in transformer.state_dict().items() if "parametrizations" not in n}
+        state["embed.embeddings.weight"] = transformer.embed.embeddings.weight
+        state["mlm_layer.conv2.weight"] = transformer.mlm_layer.conv2.weight
+        plain = MaskedTransformer(config).to(device).eval()
+        plain.load_state_dict(state)
         return plain
 
     def export(task: nn.Module) -> None:
@@ -563,16 +585,7 @@ def _base(records: list[Record], out: Path, init_from: Path | None, batch: int, 
         ids = base.sample(prompts, list(range(len(prompts))), SampleSettings())
         _save_sheet(base.pictures(ids, 128), path, prompts)
 
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in transformer.named_parameters():
-        hidden = parameter.ndim == 2 and "embeddings" not in name and "parametrizations" not in name
-        (matrices if hidden else others).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=2e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-    return Job(task, optimizers, batches, figure, export, sheet)
+    return Job(task, _muon(transformer, 2e-3), batches, figure, export, sheet)
 
 
 @torch.no_grad()

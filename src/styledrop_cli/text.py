@@ -102,6 +102,10 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     pairs = [(line[0], line[1]) for line in lines if len(line) == 2]
     if not pairs or len(pairs) < len([line for line in lines if line]) - 1:
         raise ModelError(f"{path} is not a list of merges", "Each line must hold two tokens.")
+    known = vocabulary_of(pairs)
+    for a, b in pairs:
+        if a not in known or b not in known:
+            raise ModelError(f"{path} is damaged: '{a} {b}' merges a piece that no line makes")
     return pairs
 
 

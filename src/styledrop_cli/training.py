@@ -155,6 +155,7 @@ class Loop:
         """Write everything that going on needs, atomically."""
         tensors: dict[str, Tensor] = {f"task.{n}": p for n, p in self.trained.items()}
         tensors |= {f"average.{n}": p for n, p in self.averaged.items()}
+        tensors |= {f"buffer.{n}": b for n, b in self.task.named_buffers()}
         for index, optimizer in enumerate(self._plain_optimizers):
             tensors |= {f"optimizer{index}.{n}": t for n, t in pack_optimizer(optimizer).items()}
         p = self.progress
@@ -170,6 +171,9 @@ class Loop:
                     raise KeyError(", ".join(sorted(set(own) ^ set(saved))[:3]))
                 for name, parameter in own.items():
                     parameter.data.copy_(saved[name])
+            buffers = dict(self.task.named_buffers())  # some learn without a gradient (spectral norm)
+            for name, saved_buffer in parts.get("buffer", {}).items():
+                buffers[name].copy_(saved_buffer)
             for index, optimizer in enumerate(self._plain_optimizers):
                 unpack_optimizer(optimizer, parts.get(f"optimizer{index}", {}))
             self.progress = Progress(int(metadata["step"]), float(metadata["seconds"]), float(metadata["loss"]))

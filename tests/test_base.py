@@ -1,0 +1,193 @@
+"""A base model as a whole: loaded strictly, sampled alike alone and in a batch, shown at each of its sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from conftest import draw
+from styledrop_cli.base import Base, load_base
+from styledrop_cli.checkpoints import read_config, read_tensors, save_tensors, write_json
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.pipeline import BATCH, generate
+from styledrop_cli.settings import SampleSettings
+
+FAST = SampleSettings(steps=3, size=16)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny.base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+# ---- loading ----
+
+
+def test_a_base_is_loaded_frozen(base: Base) -> None:
+    assert base.name == "tiny"
+    for part in (base.transformer, base.tokenizer, base.decoder, base.clip):
+        assert part is not None
+        assert not part.training
+        assert not any(p.requires_grad for p in part.parameters())
+    assert base.words == set(tiny.WORDS)
+    assert base.contents == list(tiny.CONTENTS)
+    assert base.grid == 4
+    assert base.sizes == (16, 32)
+    assert len(base.hash) == 64
+
+
+def test_a_base_without_its_extras() -> None:
+    folder = tiny.write_base(Path("m"), decoder=False)
+    (folder / "words.txt").unlink()
+    (folder / "contents.txt").unlink()
+    base = load_base("m", tiny.CPU)
+    assert base.decoder is None
+    assert base.sizes == (16,)
+    assert base.unknown_words("a corgi") == []
+    assert base.contents == []
+
+
+def lose(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def forget(part: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = read_config(folder)
+        del config["parts"][part]
+        write_json(folder / "config.json", config)
+
+    return change
+
+
+def resize(folder: Path) -> None:
+    config = read_config(folder)
+    config["parts"]["transformer"]["hidden_size"] = 64
+    write_json(folder / "config.json", config)
+
+
+def lose_a_merge(folder: Path) -> None:
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    (folder / "merges.txt").write_text("\n".join(lines[1:]), encoding="utf-8")
+
+
+def add_a_merge(folder: Path) -> None:
+    with (folder / "merges.txt").open("a", encoding="utf-8") as file:
+        file.write("a n</w>\n")
+
+
+def spoil(folder: Path) -> None:
+    tensors, metadata = read_tensors(folder / "clip.safetensors")
+    tensors["text_projection"][0, 0] = torch.nan
+    save_tensors(folder / "clip.safetensors", tensors, metadata)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lose("config.json"), "m is not a model folder"),
+        (lose("transformer.safetensors"), r"there is no file m/transformer\.safetensors"),
+        (lose("merges.txt"), r"cannot read the text vocabulary m/merges\.txt"),
+        (forget("clip"), "m has no clip yet"),
+        (resize, r"m/transformer\.safetensors does not fit: .* has shape"),
+        (lose_a_merge, r"m/merges\.txt is damaged: 'ca t</w>'"),
+        (add_a_merge, r"m/merges\.txt makes 522 tokens, but the CLIP beside it has 521"),
+        (spoil, "text_projection holds a value that is not finite"),
+    ],
+)
+def test_broken_model_folders(damage: Callable[[Path], None], words: str) -> None:
+    damage(tiny.write_base(Path("m")))
+    with pytest.raises(ModelError, match=words):
+        load_base("m", tiny.CPU)
+
+
+def test_no_such_model() -> None:
+    with pytest.raises(ModelError, match="nowhere is not a model folder") as error:
+        load_base("nowhere", tiny.CPU)
+    assert error.value.hint
+
+
+# ---- what it says ----
+
+
+def test_unknown_words(base: Base) -> None:
+    assert base.unknown_words("A red CAT and two corgis, a corgi in watercolor style, 3 corgis") == ["corgis", "corgi"]
+    assert base.unknown_words("a cat") == []
+
+
+def test_pictures_come_in_each_size(base: Base) -> None:
+    ids = torch.randint(24, (2, 4, 4), generator=tiny.generator())
+    for size in base.sizes:
+        shown = base.pictures(ids, size)
+        assert shown.shape == (2, 3, size, size)
+        assert 0 <= float(shown.min()) <= float(shown.max()) <= 1
+
+
+def test_reconstruction(base: Base) -> None:
+    made = base.reconstruct(draw(60, 40))
+    assert made.ids.shape == (4, 4)
+    assert made.original.size == made.shown.size == (32, 32)
+    assert 0 < made.psnr < 60
+
+
+# ---- sampling ----
+
+
+def test_sampling_is_repeatable_and_blind_to_the_neighbours(base: Base) -> None:
+    prompts, seeds = ["a cat", "a dog", "a cat"], [1, 1, 2]
+    together = base.sample(prompts, seeds, FAST)
+    assert together.shape == (3, 4, 4)
+    assert (together < 24).all()
+    assert torch.equal(together, base.sample(prompts, seeds, FAST))
+    for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        assert torch.equal(base.sample([prompt], [seed], FAST)[0], together[row])
+    assert not torch.equal(together[0], together[2])
+
+
+def test_prompt_negative_and_adapter_are_used(base: Base) -> None:
+    prompts, seeds = ["a cat"] * 8, list(range(8))
+    plain = base.sample(prompts, seeds, FAST)
+    assert not torch.equal(base.sample(["a red dog"] * 8, seeds, FAST), plain)
+    negative = SampleSettings(steps=3, negative="dog")
+    assert not torch.equal(base.sample(prompts, seeds, negative), plain)
+    assert not torch.equal(base.sample(prompts, seeds, FAST, tiny.adapter()), plain)
+
+
+def test_generate_counts_seeds_on_and_batches_change_nothing(base: Base) -> None:
+    settings = SampleSettings(steps=2, size=32, seed=7)
+    count = BATCH + 1  # more than one batch
+    made = list(generate(base, None, prompts=["a cat", "a dog"], count=count, settings=settings))
+    assert [(prompt, seed) for prompt, seed, _ in made] == [
+        (p, s) for p in ("a cat", "a dog") for s in range(7, 7 + count)
+    ]
+    assert all(picture.size == (32, 32) for _, _, picture in made)
+    alone = SampleSettings(steps=2, size=32, seed=7 + BATCH)
+    [(_, _, picture)] = generate(base, None, prompts=["a dog"], count=1, settings=alone)
+    assert picture.tobytes() == made[-1][2].tobytes()
+
+
+def test_generate_adds_a_style_text(base: Base) -> None:
+    def drawn(prompt: str, style: str | None) -> list[bytes]:
+        settings = SampleSettings(steps=2, size=16)
+        return [
+            p.tobytes() for _, _, p in generate(base, None, prompts=[prompt], count=4, settings=settings, style=style)
+        ]
+
+    assert drawn("a cat", "watercolor") == drawn("a cat in watercolor style", None)
+    assert drawn("a cat", "") == drawn("a cat", None) != drawn("a cat", "watercolor")
+
+
+def test_generate_refuses_other_sizes(base: Base) -> None:
+    with pytest.raises(UsageError, match="tiny draws 16 or 32 px, not 256") as error:
+        next(generate(base, None, prompts=["a cat"], count=1, settings=SampleSettings()))
+    assert error.value.hint == "Choose --size 32."
+
+
+def test_config_is_readable(base: Base) -> None:
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    assert config["parts"]["transformer"]["positions"] == 2
