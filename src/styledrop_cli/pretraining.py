@@ -566,13 +566,12 @@ def _base(records: list[Record], out: Path, init_from: Path | None, batch: int, 
         return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
 
     def folded(task: nn.Module) -> MaskedTransformer:
-        # Not a copy with its parametrizations removed: a copy shares its class, and so its tables, with the original.
-        state = {n: t for n, t in transformer.state_dict().items() if "parametrizations" not in n}
-        state["embed.embeddings.weight"] = transformer.embed.embeddings.weight
-        state["mlm_layer.conv2.weight"] = transformer.mlm_layer.conv2.weight
-        plain = MaskedTransformer(config).to(device).eval()
-        plain.load_state_dict(state)
-        return plain
+        # Not a copy with its parametrizations removed: copies share the class, and the original would lose them too.
+        plain = MaskedTransformer(config)
+        state = {n: t for n, t in transformer.state_dict().items() if ".parametrizations." not in n}
+        tables = {n: m for n, m in transformer.named_modules() if parametrize.is_parametrized(m)}
+        plain.load_state_dict(state | {f"{n}.weight": m.weight for n, m in tables.items()})
+        return plain.eval().to(device)
 
     def export(task: nn.Module) -> None:
         save_part(out, "transformer", folded(task), config)
