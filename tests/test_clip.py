@@ -96,25 +96,12 @@ def open_clip() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _import_open_clip()
+            return tiny.beside_torchvision("open_clip")
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"open_clip cannot be imported: {error}")
 
 
-def _import_open_clip() -> Any:
-    # PyPI's torchvision is built for CUDA's torch and finds two operators undeclared beside the CPU one.
-    schemas = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        try:
-            getattr(torch.ops.torchvision, name)
-        except AttributeError:
-            schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import open_clip.model
-
-    open_clip.kept_alive = schemas
-    return open_clip
-
-
+@pytest.mark.parity
 @pytest.mark.parametrize("config", SHAPES, ids=["gelu", "quick gelu"])
 def test_open_clips_network_computes_the_same(open_clip: Any, config: ClipConfig) -> None:
     upstream = open_clip.model.CLIP(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from styledrop_cli.models.transformer import Condition, MaskedTransformer, Trans
 from styledrop_cli.text import write_merges
 
 CPU = torch.device("cpu")
+_KEPT: list[torch.library.Library] = []  # a schema lives as long as its library
 
 # Pocket's shape with every addition on: 16 px are 4x4 ids, which the enlarged decoder shows at 32 px.
 TOKENIZER = TokenizerConfig(
@@ -153,3 +156,21 @@ def write_corpus(folder: Path, count: int = 8, held_out: int = 2) -> Path:
         lines.append(json.dumps(entry | ({"split": "held-out"} if index >= count - held_out else {})))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def beside_torchvision(name: str, *attributes: str) -> ModuleType:
+    """Import a library that imports torchvision, and check that it has what is wanted of it.
+
+    PyPI's torchvision is built for CUDA's torch: beside the CPU build it finds two operators undeclared, and fails.
+    """
+    for operator in ("nms", "qnms"):
+        try:
+            getattr(torch.ops.torchvision, operator)
+        except AttributeError:
+            library = torch.library.Library("torchvision", "FRAGMENT")
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _KEPT.append(library)
+    module = importlib.import_module(name)
+    for attribute in attributes:
+        getattr(module, attribute)
+    return module

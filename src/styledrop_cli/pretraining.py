@@ -89,7 +89,7 @@ PROBES = (
     "a guitar in cartoon style",
     "a tree in pixel art style",
 )
-BATCH = {"tokenizer": 16, "decoder": 8, "clip": 256, "base": 64}
+BATCH = {"tokenizer": 16, "decoder": 8, "clip": 128, "base": 64}
 CRITIC_SHARE = 0.5  # of the reconstruction's pull on the pixels
 SAVE_EVERY = 120.0  # seconds
 SHEET_EVERY = 300.0
@@ -472,7 +472,7 @@ def _clip(records: list[Record], out: Path, init_from: Path | None, batch: int, 
         own = scores.diagonal()[:, None]
         return f"held-out: right caption first in {float((scores <= own).all(-1).float().mean()):.1%} of {len(own)}"
 
-    return Job(task, _muon(clip, 1e-3), batches, figure, lambda t: save_part(out, "clip", clip, clip.config))
+    return Job(task, _muon(clip, 1.5e-3), batches, figure, lambda t: save_part(out, "clip", clip, clip.config))
 
 
 def _captions(records: list[Record], rows: Tensor, generator: torch.Generator) -> list[str]:

@@ -1,0 +1,186 @@
+"""Number for number beside diffusers, where it is installed: the networks, the tokenizer and the sampler of aMUSEd."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from styledrop_cli.checkpoints import load_strictly
+from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
+from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
+from styledrop_cli.sampling.decoding import decode
+
+pytestmark = pytest.mark.parity
+
+SMALLEST = TransformerConfig(
+    codebook_size=8,
+    vocab_size=32,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=1,
+    intermediate_size=8,
+    in_channels=8,
+    block_out_channels=8,
+    num_res_blocks=1,
+    block_num_heads=1,
+    encoder_hidden_size=8,
+    cond_embed_dim=8,
+    micro_cond_encode_dim=2,
+    micro_cond_embed_dim=10,
+    downsample=True,
+    upsample=True,
+)
+SIZES = dict(  # noqa: C408
+    codebook_size=64,
+    vocab_size=96,
+    hidden_size=64,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=176,
+    in_channels=32,
+    block_out_channels=48,
+    num_res_blocks=3,
+    block_num_heads=3,
+    encoder_hidden_size=48,
+    cond_embed_dim=48,
+    micro_cond_encode_dim=16,
+    micro_cond_embed_dim=80,
+)
+LIKE_256 = TransformerConfig(**SIZES)
+LIKE_512 = TransformerConfig(**SIZES, sample_size=32, downsample=True, upsample=True)
+ONE_LEVEL = TokenizerConfig((8,), 1, 8, 8, 32, 8)
+FIVE_LEVELS = TokenizerConfig((16, 32, 32, 48, 64), 2, 16, 16, 128, 16)
+
+
+@pytest.fixture(scope="module")
+def diffusers() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return tiny.beside_torchvision("diffusers", "UVit2DModel", "VQModel", "AmusedScheduler")
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"diffusers cannot be imported: {error}")
+
+
+def upstream_transformer(diffusers: Any, config: TransformerConfig) -> Any:
+    names = {name: value for name, value in vars(config).items() if name != "positions"}
+    return diffusers.UVit2DModel(**names)
+
+
+def upstream_tokenizer(diffusers: Any, config: TokenizerConfig) -> Any:
+    levels = len(config.block_out_channels)
+    return diffusers.VQModel(
+        block_out_channels=config.block_out_channels,
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
+        latent_channels=config.latent_channels,
+        vq_embed_dim=config.vq_embed_dim,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+        num_vq_embeddings=config.num_vq_embeddings,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+    )
+
+
+def same_weights(upstream: nn.Module, ours: nn.Module) -> None:
+    tiny.randomise(upstream)
+    load_strictly(ours, upstream.state_dict(), "upstream")
+    for module in (upstream, ours):
+        module.requires_grad_(False).eval()
+
+
+def close(made: Tensor, wanted: Tensor, what: str, record: Any) -> None:
+    difference = float((made - wanted).abs().max())
+    record(f"max |difference| {what}", difference)
+    assert wanted.std() > 1e-3
+    assert difference <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("config", [SMALLEST, LIKE_256, LIKE_512], ids=["smallest", "256", "512"])
+def test_logits(diffusers: Any, config: TransformerConfig, record_property: Any) -> None:
+    upstream, ours = upstream_transformer(diffusers, config), MaskedTransformer(config)
+    same_weights(upstream, ours)
+    draws = tiny.generator(1)
+    ids = torch.randint(config.vocab_size, (2, 16, 16), generator=draws)
+    text = torch.randn(2, 77, config.encoder_hidden_size, generator=draws)
+    pooled = torch.randn(2, config.cond_embed_dim, generator=draws)
+    micro = torch.tensor([[256.0, 256, 0, 0, 6], [300, 200, 5, 9, 6]])
+    wanted = upstream(ids, text, pooled, micro).permute(0, 2, 3, 1)
+    close(ours(ids, ours.condition(text, pooled, micro)), wanted, "of the logits", record_property)
+
+
+@pytest.mark.parametrize("config", [ONE_LEVEL, FIVE_LEVELS], ids=["one level", "five levels"])
+def test_pictures_to_ids_and_back(diffusers: Any, config: TokenizerConfig, record_property: Any) -> None:
+    upstream, ours = upstream_tokenizer(diffusers, config), ImageTokenizer(config)
+    same_weights(upstream, ours)
+    pictures = torch.rand(2, 3, 64, 64, generator=tiny.generator(1))
+    latents = upstream.encode(pictures).latents
+    close(ours.latents(pictures), latents, "of the latents", record_property)
+    ids = upstream.quantize(latents)[2][2].view(2, *latents.shape[2:])
+    assert torch.equal(ours.encode(pictures), ids)
+    shape = (*ids.shape, config.vq_embed_dim)
+    wanted = upstream.decode(ids, force_not_quantize=True, shape=shape).sample
+    codes = ours.quantize.embedding(ids).permute(0, 3, 1, 2)
+    close(ours.pixels(codes), wanted, "of the pictures", record_property)
+    assert torch.equal(ours.decode(ids), ours.pixels(codes).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    "config", [TransformerConfig(), TransformerConfig(sample_size=32, downsample=True, upsample=True)], ids=["256", "512"]
+)
+def test_published_transformer_names(diffusers: Any, config: TransformerConfig) -> None:
+    with torch.device("meta"):
+        upstream, ours = upstream_transformer(diffusers, config), MaskedTransformer(config)
+    assert shapes(ours) == shapes(upstream)
+
+
+def test_published_tokenizer_names(diffusers: Any) -> None:
+    with torch.device("meta"):
+        upstream, ours = upstream_tokenizer(diffusers, TokenizerConfig()), ImageTokenizer(TokenizerConfig())
+    assert shapes(ours) == shapes(upstream)
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("steps", [1, 5, 12])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("known", [0.0, 0.4])
+def test_decoding_is_bit_equal(diffusers: Any, steps: int, schedule: str, known: float) -> None:
+    """The same generator, the same draws in the same order: also where a part of the picture is given."""
+    mask, draws = 95, tiny.generator(1)
+    every_logits = 3 * torch.randn(steps, 2, 16, 16, 64, generator=draws)
+    start = torch.randint(64, (2, 16, 16), generator=draws)
+    hidden = torch.rand(16, 16, generator=draws) >= known
+    start = start.masked_fill(hidden, mask)
+
+    scheduler = diffusers.AmusedScheduler(mask_token_id=mask, masking_schedule=schedule)
+    scheduler.set_timesteps(steps, (2, 0))
+    wanted, generator, after = start, tiny.generator(7), []
+    for step, time in enumerate(scheduler.timesteps):
+        logits = every_logits[step].permute(0, 3, 1, 2)
+        share = float(hidden.float().mean())
+        wanted = scheduler.step(logits, time, wanted, starting_mask_ratio=share, generator=generator).prev_sample
+        after.append(wanted)
+
+    turns = iter(every_logits)
+    made: list[Tensor] = []
+    decode(
+        start,
+        lambda ids, progress: next(turns),
+        mask_id=mask,
+        steps=steps,
+        temperature=(2, 0),
+        generator=tiny.generator(7),
+        schedule=schedule,
+        on_step=lambda step, ids: made.append(ids),
+    )
+    assert len(made) == len(after) == steps
+    assert all(torch.equal(a, b) for a, b in zip(made, after, strict=True))
