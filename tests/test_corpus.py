@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def put(name: str, caption: str | None = None) -> Path:
     return path
 
 
-def describe(*lines: str | dict[str, object]) -> None:
+def describe(*lines: str | Mapping[str, object]) -> None:
     text = "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
     (FOLDER / "metadata.jsonl").write_text(text, encoding="utf-8")
 
@@ -95,7 +96,7 @@ def test_captions_are_needed_only_where_they_are_used() -> None:
         ({"file_name": ".", "text": "a cat"}, "line 2: "),
     ],
 )
-def test_malformed_metadata(line: str | dict[str, object], words: str) -> None:
+def test_malformed_metadata(line: str | Mapping[str, object], words: str) -> None:
     put("a.png")
     put("b.png")
     draw().save("secret.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ SMALLEST = TransformerConfig(
     downsample=True,
     upsample=True,
 )
-SIZES = dict(  # noqa: C408
+LIKE_256 = TransformerConfig(
     codebook_size=64,
     vocab_size=96,
     hidden_size=64,
@@ -51,8 +52,7 @@ SIZES = dict(  # noqa: C408
     micro_cond_encode_dim=16,
     micro_cond_embed_dim=80,
 )
-LIKE_256 = TransformerConfig(**SIZES)
-LIKE_512 = TransformerConfig(**SIZES, sample_size=32, downsample=True, upsample=True)
+LIKE_512 = replace(LIKE_256, sample_size=32, downsample=True, upsample=True)
 ONE_LEVEL = TokenizerConfig((8,), 1, 8, 8, 32, 8)
 FIVE_LEVELS = TokenizerConfig((16, 32, 32, 48, 64), 2, 16, 16, 128, 16)
 
@@ -126,13 +126,16 @@ def test_pictures_to_ids_and_back(diffusers: Any, config: TokenizerConfig, recor
     assert torch.equal(ours.encode(pictures), ids)
     shape = (*ids.shape, config.vq_embed_dim)
     wanted = upstream.decode(ids, force_not_quantize=True, shape=shape).sample
-    codes = ours.quantize.embedding(ids).permute(0, 3, 1, 2)
+    codes = ours.quantize.embedding(ids).permute(0, 3, 1, 2).contiguous()  # as upstream lays them out
     close(ours.pixels(codes), wanted, "of the pictures", record_property)
-    assert torch.equal(ours.decode(ids), ours.pixels(codes).clamp(0, 1))
+    # Our own layout of the same numbers lets the convolutions choose another order of summing.
+    torch.testing.assert_close(ours.decode(ids), wanted.clamp(0, 1), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
-    "config", [TransformerConfig(), TransformerConfig(sample_size=32, downsample=True, upsample=True)], ids=["256", "512"]
+    "config",
+    [TransformerConfig(), TransformerConfig(sample_size=32, downsample=True, upsample=True)],
+    ids=["256", "512"],
 )
 def test_published_transformer_names(diffusers: Any, config: TransformerConfig) -> None:
     with torch.device("meta"):

@@ -166,6 +166,19 @@ def test_a_part_can_start_from_another_folders(corpus: Path, part: str) -> None:
         torch.testing.assert_close(after[name], tensor, atol=2e-3, rtol=2e-3, msg=name)
 
 
+@pytest.mark.usefixtures("earlier_parts")
+def test_a_text_tower_that_a_base_was_trained_with_is_settled(corpus: Path) -> None:
+    train("base", corpus, steps=1)
+    before = read_tensors(Path("model/clip.safetensors"))[0]
+    merges = Path("model/merges.txt").read_bytes()
+    train("clip", corpus, steps=3)
+    after = read_tensors(Path("model/clip.safetensors"))[0]
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert changed
+    assert all(name.startswith("visual.") for name in changed)
+    assert Path("model/merges.txt").read_bytes() == merges
+
+
 # ---- order and refusals ----
 
 

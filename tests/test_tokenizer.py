@@ -14,10 +14,11 @@ from styledrop_cli.models.tokenizer import (
     EnlargedDecoder,
     ImageTokenizer,
     TokenizerConfig,
+    psnr,
     scalar_grid,
     scalar_quantize,
 )
-from styledrop_cli.pretraining import TOKENIZER, patch_basis, psnr, start_from_patches
+from styledrop_cli.pretraining import TOKENIZER, patch_basis, start_from_patches
 
 PLAIN = TokenizerConfig((8, 8, 16), 1, 8, 6, 32, 4)
 

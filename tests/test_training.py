@@ -93,14 +93,41 @@ def test_a_resumed_run_is_bit_identical(average: float | None, stop: int) -> Non
     for name, parameter in whole.trained.items():
         assert torch.equal(second.trained[name], parameter)
     assert set(second.averaged) == (set(whole.trained) if average else set())
-    for name, parameter in whole.averaged.items():
-        assert torch.equal(second.averaged[name], parameter)
-        assert not torch.equal(parameter, whole.trained[name])
+    for name, mean in whole.averaged.items():
+        assert torch.equal(second.averaged[name], mean)
+        assert not torch.equal(mean, whole.trained[name])
     whole.save(Path("whole.safetensors"))
     second.save(Path("second.safetensors"))
     one, two = (read_tensors(Path(f"{name}.safetensors"))[0] for name in ("whole", "second"))
     assert set(one) == set(two)
     assert all(torch.equal(one[name], two[name]) for name in one)  # the optimizers' memory too
+
+
+class Running(Task):
+    """Keeps a sum that no gradient makes, and lets it into the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Tensor
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        self.seen += batch.sum()
+        return super().forward(batch) * (1 + self.seen**2)
+
+
+def test_what_is_learnt_without_a_gradient_is_resumed_too() -> None:
+    whole = Running()
+    loop(whole).run(ignore)
+    first = loop(Running())
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop_after(3))
+    first.save(CHECKPOINT)
+    task = Running()
+    second = loop(task)
+    second.resume(CHECKPOINT)
+    second.run(ignore)
+    assert all(torch.equal(t, task.state_dict()[name]) for name, t in whole.state_dict().items())
 
 
 def test_the_average_follows_the_weights() -> None:
