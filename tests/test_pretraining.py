@@ -21,7 +21,11 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.models.tokenizer import ImageTokenizer, scalar_grid
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.pipeline import generate
-from styledrop_cli.pretraining import LevelFeatures
+from styledrop_cli.pretraining import captions as clip_part
+from styledrop_cli.pretraining import ids as base_part
+from styledrop_cli.pretraining import pictures as tokenizer_part
+from styledrop_cli.pretraining.ids import LevelFeatures
+from styledrop_cli.pretraining.job import Order
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training import Budget, Progress
 from styledrop_cli.tuning import train_adapter
@@ -32,11 +36,11 @@ FILES = {"tokenizer": "tokenizer", "decoder": "decoder", "clip": "clip", "base":
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretraining, "TOKENIZER", tiny.TOKENIZER)
-    monkeypatch.setattr(pretraining, "ENLARGED_CHANNELS", 8)
-    monkeypatch.setattr(pretraining, "CLIP", replace(tiny.CLIP, vocab_size=0, image_size=128, patch_size=32))
-    monkeypatch.setattr(pretraining, "BASE", tiny.TRANSFORMER)
-    monkeypatch.setattr(pretraining, "FIRST_MERGES", 50)
+    monkeypatch.setattr(tokenizer_part, "TOKENIZER", tiny.TOKENIZER)
+    monkeypatch.setattr(tokenizer_part, "ENLARGED_CHANNELS", 8)
+    monkeypatch.setattr(clip_part, "CLIP", replace(tiny.CLIP, vocab_size=0, image_size=128, patch_size=32))
+    monkeypatch.setattr(base_part, "BASE", tiny.TRANSFORMER)
+    monkeypatch.setattr(clip_part, "FIRST_MERGES", 50)
 
 
 @pytest.fixture
@@ -209,7 +213,7 @@ def test_ids_are_encoded_again_for_another_tokenizer(corpus: Path) -> None:
     def ids(seed: int) -> torch.Tensor:
         tokenizer = ImageTokenizer(tiny.TOKENIZER)
         tiny.randomise(tokenizer, seed)
-        return pretraining._cached_tokens(tokenizer, records, 4, cache, folder, tiny.CPU)
+        return base_part._cached_tokens(tokenizer, records, 4, cache, folder, tiny.CPU)
 
     first = ids(1)
     assert first.shape == (8, 4, 4)
@@ -241,7 +245,7 @@ def test_tables_are_folded_exactly() -> None:
 @pytest.mark.usefixtures("earlier_parts")
 def test_the_exported_tables_are_those_of_the_training(corpus: Path) -> None:
     records = read_corpus(corpus)
-    job = pretraining._base(records, Path("model"), None, 4, 0, tiny.CPU)
+    job = base_part.transformer_job(Order(records, Path("model"), None, 4, 0, tiny.CPU))
     network: Any = job.task.transformer
     tiny.randomise(network, 3)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from styledrop_cli.models.tokenizer import (
     scalar_grid,
     scalar_quantize,
 )
-from styledrop_cli.pretraining import TOKENIZER, patch_basis, start_from_patches
+from styledrop_cli.pretraining.pictures import TOKENIZER, patch_basis, start_from_patches
 
 PLAIN = TokenizerConfig((8, 8, 16), 1, 8, 6, 32, 4)
 

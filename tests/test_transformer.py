@@ -13,7 +13,7 @@ from torch import Tensor
 import tiny
 from styledrop_cli.models.adapter import AdapterConfig, BottleneckAdapter
 from styledrop_cli.models.transformer import SITES, Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.pretraining import BASE
+from styledrop_cli.pretraining.ids import BASE
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training import masked_cross_entropy
 

@@ -21,6 +21,7 @@ from styledrop_cli.models.transformer import Condition, MaskedTransformer, Trans
 from styledrop_cli.text import write_merges
 
 CPU = torch.device("cpu")
+torch.set_num_threads(1)  # tensors this small make more threads wait for each other
 _KEPT: list[torch.library.Library] = []  # a schema lives as long as its library
 
 # Pocket's shape with every addition on: 16 px are 4x4 ids, which the enlarged decoder shows at 32 px.

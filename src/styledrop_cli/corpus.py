@@ -135,3 +135,10 @@ def plain_contents(records: Sequence[Record]) -> list[str]:
     """
     seen = Counter(min(r.captions, key=len) for r in records if len(r.captions) > 1)
     return sorted(content for content, times in seen.items() if times > 2)
+
+
+def draw_captions(records: list[Record], rows: Tensor, generator: torch.Generator) -> list[str]:
+    """One caption, at random, of each record at ``rows``."""
+    choice = torch.rand(len(rows), generator=generator)
+    picked = [records[row].captions for row in rows.tolist()]
+    return [captions[int(c * len(captions))] for captions, c in zip(picked, choice.tolist(), strict=True)]

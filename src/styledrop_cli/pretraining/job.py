@@ -1,0 +1,81 @@
+"""What the parts of a base model have in common while they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from styledrop_cli.corpus import Record
+from styledrop_cli.images import contact_sheet, save_png, to_image
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train on and where to: the records, the model folder, and where a fresh start takes its weights."""
+
+    records: list[Record]
+    out: Path
+    init_from: Path | None
+    batch: int
+    seed: int
+    device: torch.device
+
+
+@dataclass
+class Job:
+    """One part being trained: the module, its optimizers, its batches and its held-out figure."""
+
+    task: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    batches: Callable[[int], Any]
+    figure: Callable[[nn.Module], str]
+    export: Callable[[nn.Module], None]
+    sheet: Callable[[nn.Module, Path], None] | None = None
+
+
+def split(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """The records to train on, and those held out."""
+    return [r for r in records if not r.held_out], [r for r in records if r.held_out]
+
+
+def halved(pictures: Tensor) -> Tensor:
+    """uint8 pictures at half size, in [0,1]."""
+    return F.avg_pool2d(pictures.float() / 255, 2)
+
+
+def flipped(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the pictures mirrored."""
+    flips = torch.rand(len(pictures), generator=generator) < 0.5
+    return torch.where(flips[:, None, None, None], pictures.flip(-1), pictures)
+
+
+def adamw(task: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """AdamW for everything that is trained."""
+    trained = [p for p in task.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+
+
+def muon(module: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between layers, AdamW for embeddings and everything else (arXiv 2502.16982)."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            hidden = parameter.ndim == 2 and "embedding" not in name and "parametrizations" not in name
+            (matrices if hidden else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def save_sheet(pictures: Tensor, path: Path, labels: list[str] | None = None) -> None:
+    """Write pictures ``[B,3,S,S]`` as a contact sheet."""
+    images = [to_image(p) for p in pictures.float().cpu()]
+    save_png(contact_sheet(images, columns=8, labels=labels, cell=128), path)
