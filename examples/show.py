@@ -24,7 +24,7 @@ REFERENCES = (
     ("3d_rendering.png", "a snail", "3d rendering"),
     ("logo.png", "an owl", "flat geometric logo"),
     ("pointillism.png", "a balloon", "pointillism painting"),
-    ("delft_tile.png", "a ship", "blue and white delft tile"),
+    ("delft_tile.png", "a boat", "blue and white delft tile"),
 )
 PROMPTS = ("a cat", "a teapot", "a rocket", "a tree", "a fish", "a guitar")
 

@@ -42,11 +42,11 @@ class SampleSettings(_Checked):
     pictures' side in pixels, ``seed`` the first picture's; those after it count on.
     """
 
-    steps: int = 12
-    temperature: float = 4.5
-    lambda_a: float = 1.0
-    lambda_b: float = 3.0
-    ramp: bool = False
+    steps: int = 18
+    temperature: float = 2.0
+    lambda_a: float = 0.0
+    lambda_b: float = 1.5
+    ramp: bool = True
     negative: str = ""
     size: int = 256
     seed: int = 0
@@ -70,8 +70,8 @@ class TrainSettings(_Checked):
     ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend.
     """
 
-    steps: int = 200
-    lr: float = 2e-3
+    steps: int = 250
+    lr: float = 5e-3
     batch_size: int = 8
     width: int = 8
     shared: bool = False
