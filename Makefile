@@ -8,7 +8,7 @@ DEMO   := build/demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow demo bench format clean
+.PHONY: help venv check test slow parity demo bench format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -33,6 +33,12 @@ test: $(READY)  ## all tests but the slow ones
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+parity:  ## compare with the published implementation, in an environment of its own (torchvision would break it)
+	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install --quiet --constraint constraints.txt \
+		accelerate diffusers numpy pillow pytest rich safetensors tokenizers torch transformers typer
+	.venv-parity/bin/python -m pytest -m parity
+
 demo: $(READY)  ## learn the style of examples/watercolor.png and draw a sheet of pictures in it
 	$(BIN)/styledrop train examples/$(STYLE).png --style "$(STYLE)" \
 		-o $(DEMO)/$(STYLE).safetensors --overwrite
@@ -47,4 +53,4 @@ format: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove everything that was made here
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-parity build dist .pytest_cache .mypy_cache .ruff_cache

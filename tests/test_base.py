@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +49,8 @@ def test_a_base_without_its_extras() -> None:
     (folder / "contents.txt").unlink()
     base = load_base("m", tiny.CPU)
     assert base.decoder is None
-    assert base.sizes == (16,)
+    assert base.sizes == (16, 32)
+    assert base.pictures(tiny.ids(tiny.TRANSFORMER, 2) % 24, 32).shape == (2, 3, 32, 32)  # interpolated
     assert base.unknown_words("a corgi") == []
     assert base.contents == []
 
@@ -156,6 +159,23 @@ def test_prompt_negative_and_adapter_are_used(base: Base) -> None:
     negative = SampleSettings(steps=3, negative="dog")
     assert not torch.equal(base.sample(prompts, seeds, negative), plain)
     assert not torch.equal(base.sample(prompts, seeds, FAST, tiny.adapter()), plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 4},
+        {"temperature": 0},
+        {"lambda_a": 3},
+        {"lambda_b": 0},
+        {"ramp": not SampleSettings.ramp},
+        {"negative": "a dog"},
+    ],
+)
+def test_every_setting_reaches_the_sampler(base: Base, change: dict[str, Any]) -> None:
+    prompts, seeds, plain = ["a cat"] * 8, list(range(8)), SampleSettings(steps=3)
+    drawn = (base.sample(prompts, seeds, s, tiny.adapter()) for s in (plain, replace(plain, **change)))
+    assert not torch.equal(*drawn)
 
 
 def test_generate_counts_seeds_on_and_batches_change_nothing(base: Base) -> None:

@@ -68,6 +68,7 @@ def clip(merges: list[tuple[str, str]]) -> TextTokenizer:
         ("two watercolors", "watercolor", "two watercolors"),
         ("a pink sink", "ink", "a pink sink in ink style"),
         ("a cart", "art", "a cart in art style"),
+        ("a cat", "[V] (draft", "a cat in [V] (draft style"),
         ("a cat", "", "a cat"),
         ("a cat", "  ", "a cat"),
         ("  a\n cat ", " flat   design ", "a cat in flat design style"),

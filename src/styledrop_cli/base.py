@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_config
@@ -110,10 +111,10 @@ class Base:
         return self.transformer.config.sample_size
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """The picture sides, in pixels, that this base can decode its ids to."""
+    def sizes(self) -> tuple[int, int]:
+        """The picture sides, in pixels, that this base draws: the tokenizer's own, and twice that."""
         small = self.grid * self.tokenizer.config.factor
-        return (small,) if self.decoder is None else (small, self.grid * self.decoder.config.factor)
+        return small, 2 * small
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the base was never taught, each once, in order."""
@@ -169,10 +170,16 @@ class Base:
 
     @torch.no_grad()
     def pictures(self, ids: Tensor, size: int) -> Tensor:
-        """Ids ``[B,H,W]`` to pictures ``[B,3,size,size]`` in [0,1]; ``size`` is one of ``sizes``."""
-        if self.decoder is not None and size == self.sizes[-1]:
+        """Ids ``[B,H,W]`` to pictures ``[B,3,size,size]`` in [0,1]; ``size`` is one of ``sizes``.
+
+        The larger one is the enlarged decoder's, or interpolated where the base has none.
+        """
+        if size == self.sizes[0]:
+            return self.tokenizer.decode(ids)
+        if self.decoder is not None:
             return self.decoder.decode(ids, self.tokenizer.quantize.embedding.weight)
-        return self.tokenizer.decode(ids)
+        small = self.tokenizer.decode(ids)
+        return F.interpolate(small, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def load_base(model: str, device: torch.device) -> Base:
