@@ -97,12 +97,11 @@ class Loop:
         schedule: Callable[[float], float] = decay_to_zero,
         average: float | None = None,
         clip_norm: float = 1.0,
-        mixed: bool = True,
         compiled: bool = False,
     ) -> None:
         from accelerate import Accelerator
 
-        precision = "bf16" if mixed and fast_bfloat16(device) else "no"
+        precision = "bf16" if fast_bfloat16(device) else "no"
         self._accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
         self.task = task
         prepared: nn.Module = self._accelerator.prepare_model(task)
