@@ -13,7 +13,7 @@ import tiny
 from styledrop_cli.models.adapter import on_rows
 from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer
 from styledrop_cli.sampling.decoding import decode
-from styledrop_cli.sampling.guidance import Scales, combine, fixed, guided
+from styledrop_cli.sampling.guidance import Scales, combine, guided
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
 K, MASK = 10, 10
@@ -22,6 +22,11 @@ AFTER_12 = {
     256: [253, 247, 236, 221, 203, 181, 155, 127, 97, 66, 33, 0],
     1024: [1015, 989, 946, 886, 812, 724, 623, 511, 391, 265, 133, 0],
 }
+
+
+def fixed(logits: torch.Tensor) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """A network that answers the same whatever it is asked."""
+    return lambda ids, progress: torch.broadcast_to(logits, (*ids.shape, logits.shape[-1]))
 
 
 def network(ids: Tensor, progress: float) -> Tensor:

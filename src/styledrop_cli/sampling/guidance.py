@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from styledrop_cli.models.adapter import on_rows
@@ -76,12 +75,3 @@ def guided(
         return combine(parts[0], base, parts[-1], lambda_a, lambda_b)
 
     return logits
-
-
-def fixed(logits: Tensor) -> LogitsFn:
-    """The same logits whatever the ids: a network for tests and for measuring the loop itself."""
-
-    def constant(ids: Tensor, progress: float) -> Tensor:
-        return torch.broadcast_to(logits, (*ids.shape, logits.shape[-1]))
-
-    return constant
