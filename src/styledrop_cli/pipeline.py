@@ -45,5 +45,6 @@ def generate(
         chunk = work[start : start + BATCH]
         texts = [with_style(prompt, style) for prompt, _ in chunk]
         ids = base.sample(texts, [seed for _, seed in chunk], settings, network)
-        for (prompt, seed), picture in zip(chunk, base.pictures(ids, settings.size), strict=True):
-            yield prompt, seed, to_image(picture.cpu())
+        for (prompt, seed), row in zip(chunk, ids, strict=True):
+            # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
+            yield prompt, seed, to_image(base.pictures(row[None], settings.size)[0].cpu())
