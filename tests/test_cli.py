@@ -191,11 +191,12 @@ def test_the_main_job(styledrop: Run, picture: Path, tiny_model: Path) -> None:
     adapter = Path("style/water.safetensors")
     train = ("train", picture, "--style", "watercolor", "--content", "a cat", "-o", adapter, "--steps", "2")
     model = ("--model", tiny_model, "--device", "cpu")
-    code, out, err = styledrop(*train, "--preview-every", "2", "--lambda-a", "0.5", *model)
+    code, out, err = styledrop(*train, "--lambda-a", "0.5", *model)
     assert code == 0, err
     assert out == f"{adapter}\n"
     assert "2/2  loss" in err
     assert code == 0
+    assert Path("style/water.safetensors.run/step-0000002.png").exists()
     assert styledrop(*train, *model).code == 2  # it is there already
     assert styledrop(*train, "--overwrite", "--json", "--lambda-a", "0.5", *model).code == 0
 

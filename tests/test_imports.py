@@ -23,8 +23,8 @@ LAYERS = {
     "devices": 2, "images": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "scoring": 3, "gallery": 3, "runs": 3,
     "base": 4, "training": 4,
-    "tuning": 5, "pretraining": 5,
-    "pipeline": 6,
+    "adapters": 5, "probing": 5, "pretraining": 5,
+    "tuning": 6, "pipeline": 6,
     "rounds": 7,
     "cli": 8, "__main__": 9, "__init__": 0,
 }  # fmt: skip

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import tiny
-from styledrop_cli.models.adapter import on_rows
-from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer
+from styledrop_cli.models.layers import AdapterFn
+from styledrop_cli.models.transformer import Condition, MaskedTransformer
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.guidance import Scales, combine, guided
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
@@ -274,6 +274,14 @@ def test_guided_passes(counting: Counting, with_adapter: bool, scales: Scales, r
         assert torch.equal(made, adapted)
 
 
+def test_the_adapter_may_read_the_prompt_in_its_own_way(counting: Counting) -> None:
+    prompt, negative, own = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
+    ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
+    made = guided(counting, prompt, negative, adapter, Scales(2, 3), own)(ids, 0.5)
+    wanted = combine(counting(ids, own, adapter), counting(ids, prompt), counting(ids, negative), 2, 3)
+    torch.testing.assert_close(made, wanted, atol=2e-5, rtol=1e-4)
+
+
 def test_ramp_starts_with_one_pass(counting: Counting) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
     logits = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3, ramp=True))
@@ -283,8 +291,9 @@ def test_ramp_starts_with_one_pass(counting: Counting) -> None:
     assert torch.equal(logits(ids, 1.0), full(ids, 0.1))
 
 
-def test_network_decodes_alone_as_in_a_batch() -> None:
-    network, adapter = tiny.transformer(), tiny.adapter()
+@pytest.mark.parametrize("kind", ["bottleneck", "lora", "prompt"])
+def test_network_decodes_alone_as_in_a_batch(kind: str) -> None:
+    network, adapter = tiny.transformer(), tiny.adapter(kind)
     mask = tiny.TRANSFORMER.mask_id
 
     def drawn(prompt: Condition, negative: Condition, seeds: list[int]) -> Tensor:
@@ -302,12 +311,3 @@ def test_network_decodes_alone_as_in_a_batch() -> None:
     for row in range(3):
         only = torch.tensor([row])
         assert torch.equal(drawn(prompt.select(only), negative.select(only), [8 + row])[0], together[row])
-
-
-def test_on_rows_leaves_the_others_alone() -> None:
-    hidden = torch.randn(5, 4, 32, generator=tiny.generator())
-    adapter = tiny.adapter()
-    made = on_rows(adapter, 2)(hidden, 1, "mlp")
-    assert torch.equal(made[:2], adapter(hidden[:2], 1, "mlp"))
-    assert torch.equal(made[2:], hidden[2:])
-    assert not torch.equal(made[:2], hidden[:2])

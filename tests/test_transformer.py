@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 import tiny
-from styledrop_cli.models.adapter import AdapterConfig, BottleneckAdapter
-from styledrop_cli.models.transformer import SITES, Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.pretraining.ids import BASE
-from styledrop_cli.settings import TrainSettings
+from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.training import masked_cross_entropy
 
 AMUSED_256 = TransformerConfig()
@@ -177,105 +173,3 @@ def test_loss_is_the_cross_entropy_of_the_hidden_ids(smoothing: float) -> None:
     loss = masked_cross_entropy(network, ids, masked, condition, label_smoothing=smoothing)
     torch.testing.assert_close(loss, wanted)
     assert torch.equal(ids, before)
-
-
-# ---- the adapter ----
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_fresh_adapter_changes_no_logit(shared: bool) -> None:
-    network = tiny.transformer()
-    adapter = BottleneckAdapter(AdapterConfig(3, 32, 4, shared))
-    ids, condition = tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2)
-    plain = network(ids, condition)
-    assert torch.equal(network(ids, condition, adapter), plain)
-    assert not torch.allclose(network(ids, condition, tiny.adapter(shared=shared)), plain)
-
-
-@pytest.mark.parametrize(
-    ("shared", "shapes"),
-    [
-        (False, {"down": (2, 3, 32, 4), "up": (2, 3, 4, 32)}),
-        (
-            True,
-            {
-                "down": (2, 1, 32, 4),
-                "up": (2, 1, 4, 32),
-                "down_offset": (2, 3, 1, 4),
-                "up_offset": (2, 3, 1, 32),
-            },
-        ),
-    ],
-)
-def test_what_an_adapter_holds(shared: bool, shapes: dict[str, tuple[int, ...]]) -> None:
-    adapter = BottleneckAdapter(AdapterConfig(3, 32, 4, shared))
-    assert {name: tuple(t.shape) for name, t in adapter.state_dict().items()} == shapes
-    assert all(p.requires_grad for p in adapter.parameters())
-    for name, tensor in adapter.state_dict().items():
-        assert tensor.any() == (name == "down"), name
-
-
-def test_an_adapter_is_no_part_of_the_transformer() -> None:
-    network, adapter = tiny.transformer(), tiny.adapter()
-    before = {name: t.clone() for name, t in network.state_dict().items()}
-    network(tiny.ids(tiny.TRANSFORMER, 1), tiny.condition(network, 1), adapter)
-    after = network.state_dict()
-    assert list(after) == list(before)
-    assert all(torch.equal(after[name], before[name]) for name in before)
-
-
-def test_every_layer_calls_the_adapter_at_both_sites() -> None:
-    network = tiny.transformer()
-    calls = []
-
-    def note(hidden: Tensor, layer: int, site: str) -> Tensor:
-        calls.append((layer, site))
-        assert hidden.shape == (2, 4, 32)  # 2x2 places, where attention runs
-        return hidden
-
-    network(tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2), note)
-    assert calls == [(layer, site) for layer in range(3) for site in SITES]
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_each_layer_and_site_has_its_own_weights(shared: bool) -> None:
-    hidden, adapter = torch.randn(1, 4, 32, generator=tiny.generator()), tiny.adapter(shared=shared)
-    made = [adapter(hidden, layer, site) for layer in range(3) for site in SITES]
-    assert not any(torch.allclose(a, b) for i, a in enumerate(made) for b in made[:i])
-
-
-def test_the_bottleneck_formula() -> None:
-    """h + GELU(h Wd) Wu, with the layer's offsets added where the weights are shared (App. B.1.1)."""
-    hidden = torch.randn(1, 4, 32, generator=tiny.generator())
-    own, shared = tiny.adapter(), tiny.adapter(shared=True)
-    wanted = hidden + F.gelu(hidden @ own.down[1, 2]) @ own.up[1, 2]
-    torch.testing.assert_close(own(hidden, 2, "mlp"), wanted)
-    down = shared.down[0, 0] + shared.down_offset[0, 1]
-    up = shared.up[0, 0] + shared.up_offset[0, 1]
-    torch.testing.assert_close(shared(hidden, 1, "attention"), hidden + F.gelu(hidden @ down) @ up)
-
-
-def test_adapter_sizes_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="width 0"):
-        AdapterConfig(3, 32, 0)
-
-
-def test_the_default_adapter_is_below_one_percent_of_pocket() -> None:
-    settings = TrainSettings()
-    adapter = BottleneckAdapter(
-        AdapterConfig(BASE.num_hidden_layers, BASE.hidden_size, settings.width, settings.shared)
-    )
-    assert parameters(adapter) < 0.01 * parameters(on_meta(BASE))
-
-
-def test_gradients_reach_the_adapter_and_nothing_else() -> None:
-    network = tiny.transformer()
-    adapter = tiny.adapter().requires_grad_(True)
-    inner: list[Tensor] = []
-    network.project_to_hidden.register_forward_hook(lambda module, args, out: inner.append(out))
-    ids = tiny.ids(tiny.TRANSFORMER, 2, share=0.0)
-    loss = masked_cross_entropy(network, ids, ids > 10, tiny.condition(network, 2), adapter)
-    loss.backward()
-    assert all(p.grad is not None and p.grad.any() for p in adapter.parameters())
-    assert all(p.grad is None for p in network.parameters())
-    assert not inner[0].requires_grad  # nothing below the first adapter is differentiated

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,23 @@ from torch import Tensor
 import tiny
 from conftest import draw
 from styledrop_cli import __version__, tuning
+from styledrop_cli.adapters import new_adapter, open_adapter
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile, load_adapter, read_tensors, save_adapter
 from styledrop_cli.errors import ModelError, PictureError, UsageError
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.pipeline import generate
+from styledrop_cli.probing import Probes, Scores
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.tuning import guess_content, new_adapter, open_adapter, tokenize_views, train_adapter
+from styledrop_cli.tuning import guess_content, tokenize_views, train_adapter
 
-SETTINGS = TrainSettings(steps=3, lr=1e-2, width=2, shared=False, batch_size=4, views=4, preview_every=0)
+SETTINGS = TrainSettings(steps=3, lr=1e-2, width=2, shared=False, batch_size=4, views=4, checkpoints=0)
+KINDS: list[dict[str, Any]] = [
+    {"shared": False},
+    {"shared": True},
+    {"kind": "lora", "width": 1, "targets": ("to_v",)},
+    {"kind": "prompt"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +70,20 @@ def learnt(file: AdapterFile) -> dict[str, Tensor]:
 # ---- the adapter ----
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_after_three_steps_every_saved_tensor_has_changed(base: Base, shared: bool) -> None:
-    changes: dict[str, Any] = {"shared": shared, "seed": 3}
-    fresh = new_adapter(base, replace(SETTINGS, **changes)).state_dict()
-    made = learnt(train(base, "disc.png", **changes))
-    assert set(made) == set(fresh) == ({"down", "up", "down_offset", "up_offset"} if shared else {"down", "up"})
+@pytest.mark.parametrize("changes", KINDS)
+def test_after_three_steps_every_saved_tensor_has_changed(base: Base, changes: dict[str, Any]) -> None:
+    fresh = new_adapter(base, replace(SETTINGS, seed=3, **changes)).state_dict()
+    made = learnt(train(base, "disc.png", seed=3, **changes))
+    assert set(made) == set(fresh)
     for name, tensor in made.items():
         assert tensor.dtype == torch.float32
-        # Not only somewhere: at both sites of every layer.
-        assert ((tensor != fresh[name]).flatten(2).float().mean(-1) > 0.9).all(), name
+        # Not only somewhere: in every layer.
+        assert ((tensor != fresh[name]).float().mean(-1) > 0.9).all(), name
+
+
+def test_a_single_step_learns(base: Base) -> None:
+    fresh = new_adapter(base, SETTINGS).state_dict()
+    assert not torch.equal(learnt(train(base, "disc.png", steps=1))["up"], fresh["up"])
 
 
 def test_the_base_is_left_alone(base: Base) -> None:
@@ -92,9 +106,12 @@ def test_too_wide_an_adapter_is_refused_before_training(base: Base) -> None:
         p.numel() for p in base.transformer.parameters()
     )
     assert share < 0.01
-    with pytest.raises(UsageError, match=r"width 64 is \d+\.\d% of the base"):
-        train(base, "disc.png", width=64)
-    assert not Path("a.safetensors").exists()
+    for kind in ("bottleneck", "lora", "prompt"):
+        with pytest.raises(UsageError, match=rf"kind {kind} and width 64 is \d+\.\d% of the base"):
+            train(base, "disc.png", kind=kind, width=64)
+    with pytest.raises(UsageError, match="targets must be of to_q, to_k, to_v, to_out, not mlp"):
+        train(base, "disc.png", kind="lora", targets=("mlp",))
+    assert {p.name for p in Path().iterdir()} == {"disc.png"}
 
 
 # ---- the pictures ----
@@ -257,7 +274,7 @@ def test_views_are_ids_of_the_crops(base: Base) -> None:
 # ---- what is said ----
 
 
-def test_progress_previews_and_warnings(base: Base) -> None:
+def test_progress_and_warnings(base: Base) -> None:
     steps: list[tuple[int, int]] = []
     messages: list[str] = []
     result = train_adapter(
@@ -265,14 +282,12 @@ def test_progress_previews_and_warnings(base: Base) -> None:
         pictures=[put("disc.png")],
         style="watercolor",
         contents=["a corgi"],
-        settings=replace(SETTINGS, steps=4, preview_every=2),
+        settings=replace(SETTINGS, steps=4),
         output=Path("out/a.safetensors"),
         on_step=lambda step, total, loss: steps.append((step, total)),
         on_message=messages.append,
     )
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    sheets = sorted(p.name for p in Path("out/a.safetensors.run").iterdir())
-    assert sheets == ["step-00002.png", "step-00004.png"]
     assert result.path == Path("out/a.safetensors")
     assert result.path.exists()
     assert result.content_texts == ["a corgi"]
@@ -318,12 +333,13 @@ def test_an_adapter_file_explains_itself(base: Base) -> None:
     header = file.header
     assert header["format"] == 1
     assert header["kind"] == "bottleneck"
-    assert header["config"] == {"layers": 3, "dim": 32, "width": 2, "shared": False}
+    assert header["config"] == {"width": 2, "shared": False}
     assert header["base"] == {"name": "tiny", "hash": base.hash}
     assert header["style"] == "watercolor"
-    assert header["settings"] == asdict(settings)
+    assert header["settings"] == asdict(settings) | {"targets": list(settings.targets)}
     assert header["recommended"] == {"lambda_a": 1.5, "lambda_b": settings.lambda_b}
-    assert (header["steps"], header["seed"], header["styledrop"]) == (3, 5, __version__)
+    assert (header["step"], header["seed"], header["styledrop"]) == (3, 5, __version__)
+    assert header["loss"] > 0
     for entry, name in zip(header["pictures"], ("disc.png", "red.png"), strict=True):
         assert entry["sha256"] == hashlib.sha256(Path(name).read_bytes()).hexdigest()
         assert (entry["width"], entry["height"]) == (48, 32)
@@ -333,13 +349,16 @@ def test_an_adapter_file_explains_itself(base: Base) -> None:
     assert metadata["modelspec.title"] == "watercolor"
     assert "a cat in watercolor style" in metadata["modelspec.usage_hint"]
     assert file.path.stat().st_size < 100_000
-    assert {p.name for p in Path().iterdir()} == {"a.safetensors", "disc.png", "red.png"}
+    assert {p.name for p in Path().iterdir()} == {"a.safetensors", "a.safetensors.run", "disc.png", "red.png"}
 
 
-def test_an_adapter_comes_back_exactly(base: Base) -> None:
-    file = train(base, "disc.png")
+@pytest.mark.parametrize("changes", KINDS)
+def test_an_adapter_comes_back_exactly(base: Base, changes: dict[str, Any]) -> None:
+    file = train(base, "disc.png", **changes)
     adapter = open_adapter(base, file)
+    assert file.header["kind"] == adapter.kind == changes.get("kind", "bottleneck")
     assert not any(p.requires_grad for p in adapter.parameters())
+    assert set(adapter.state_dict()) == set(learnt(file))
     for name, tensor in adapter.state_dict().items():
         assert torch.equal(tensor, learnt(file)[name])
 
@@ -354,14 +373,14 @@ def test_an_adapter_of_another_base_is_refused(base: Base) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "lora"}, "kind 'lora'"),
-        ({"config": {"layers": 3, "dim": 32, "width": 2, "rank": 1}}, "unknown settings: rank"),
-        ({"config": {"layers": 3, "dim": 32, "width": 0}}, "sizes must be positive"),
-        ({"config": {"width": 2}}, "missing"),
-        ({"config": {"layers": 3, "dim": 32, "width": 3, "shared": False}}, "does not fit: down has shape"),
-        ({"config": {"layers": 3, "dim": 32, "width": 2, "shared": True}}, "does not fit"),
-        ({"config": {"layers": 3, "dim": 16, "width": 2, "shared": False}}, "does not fit"),
-        ({"config": {"layers": "many", "dim": 32}}, "a.safetensors"),
+        ({"kind": "hypernetwork"}, "kind 'hypernetwork'"),
+        ({"kind": "lora"}, "unknown settings: shared, width"),
+        ({"kind": "lora", "config": {"rank": 1}}, "does not fit: .* is missing"),
+        ({"config": {"width": 2, "rank": 1}}, "unknown settings: rank"),
+        ({"config": {"width": 0}}, "width must be positive, not 0"),
+        ({"config": {"width": 3, "shared": False}}, "does not fit: down has shape"),
+        ({"config": {"width": 2, "shared": True}}, "does not fit"),
+        ({"config": {"width": "many"}}, "a.safetensors"),
     ],
 )
 def test_adapters_that_do_not_fit(base: Base, changes: dict[str, Any], words: str) -> None:
@@ -369,6 +388,207 @@ def test_adapters_that_do_not_fit(base: Base, changes: dict[str, Any], words: st
     save_adapter(file.path, file.tensors, file.header | changes, {})
     with pytest.raises(ModelError, match=words):
         open_adapter(base, load_adapter(file.path))
+
+
+# ---- stopping and going on ----
+
+
+def stop_at(step: int) -> Callable[[int, int, float], None]:
+    def watch(now: int, total: int, loss: float) -> None:
+        if now == step:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def interrupted(base: Base, step: int, **changes: Any) -> list[str]:
+    """Train until Ctrl-C after ``step``; what was said."""
+    messages: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        go(base, messages, on_step=stop_at(step), **changes)
+    assert not Path("a.safetensors").exists()
+    return messages
+
+
+def go(base: Base, messages: list[str] | None = None, **changes: Any) -> AdapterFile:
+    own = {name: changes.pop(name) for name in ("on_step", "fresh", "style") if name in changes}
+    train_adapter(
+        base,
+        pictures=[put("disc.png")],
+        contents=["a cat"],
+        settings=replace(SETTINGS, **({"steps": 8, "checkpoints": 2} | changes)),
+        output=Path("a.safetensors"),
+        on_message=(messages if messages is not None else []).append,
+        **({"style": "watercolor"} | own),
+    )
+    return load_adapter(Path("a.safetensors"))
+
+
+RUN = Path("a.safetensors.run")
+
+
+@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("stop", [1, 4, 6, 8])
+def test_a_resumed_run_ends_in_the_same_bits(base: Base, changes: dict[str, Any], stop: int) -> None:
+    whole, curve = go(base, **changes), (RUN / "curve.json").read_text(encoding="utf-8")
+    whole.path.unlink()
+    said = interrupted(base, stop, fresh=True, **changes)
+    assert f"stopped at step {stop} of 8; the same command goes on from there" in said
+    steps: list[int] = []
+    said = []
+    again = go(base, said, on_step=lambda step, total, loss: steps.append(step), **changes)
+    assert steps == list(range(stop + 1, 9))
+    assert f"going on from step {stop} of 8" in said
+    assert set(again.tensors) == set(whole.tensors)
+    assert all(torch.equal(again.tensors[name], whole.tensors[name]) for name in whole.tensors)
+    assert (RUN / "curve.json").read_text(encoding="utf-8") == curve
+    assert again.header | {"created": 0} == whole.header | {"created": 0}
+
+
+def test_ctrl_c_while_the_test_pictures_are_drawn(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = go(base)
+    whole.path.unlink()
+    measure = Probes.measure
+
+    def stopped(self: Probes, adapter: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Probes, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        go(base, fresh=True)
+    monkeypatch.setattr(Probes, "measure", measure)
+    again = go(base)
+    assert [c["step"] for c in json.loads((RUN / "curve.json").read_text("utf-8"))["checkpoints"]] == [4, 8]
+    assert all(torch.equal(again.tensors[name], whole.tensors[name]) for name in whole.tensors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lr": 2e-2}, "lr: 0.01 there, 0.02 now"),
+        ({"steps": 9}, "steps: 8 there, 9 now"),
+        ({"style": "ink"}, 'style: "watercolor" there, "ink" now'),
+        ({"kind": "prompt", "seed": 4}, 'kind: "bottleneck" there, "prompt" now; seed: 0 there, 4 now'),
+    ],
+)
+def test_other_settings_are_refused_by_name(base: Base, changes: dict[str, Any], words: str) -> None:
+    interrupted(base, 5)
+    with pytest.raises(UsageError, match=words) as error:
+        go(base, **changes)
+    assert "a.safetensors.run holds an unfinished run" in error.value.message
+    assert error.value.hint
+    assert "--fresh" in error.value.hint
+    assert go(base, fresh=True, **changes).header["style"] == changes.get("style", "watercolor")
+
+
+def test_another_picture_of_the_same_name_is_another_run(base: Base) -> None:
+    interrupted(base, 5)
+    with pytest.raises(UsageError, match=r'pictures: \["[0-9a-f]{64}"\] there, \["[0-9a-f]{64}"\] now'):
+        train(base, "red.png", steps=8, checkpoints=2)
+
+
+def test_fresh_starts_over(base: Base) -> None:
+    interrupted(base, 5)
+    steps: list[int] = []
+    go(base, fresh=True, on_step=lambda step, total, loss: steps.append(step))
+    assert steps == list(range(1, 9))
+
+
+def test_a_finished_run_stands_in_nobodys_way(base: Base) -> None:
+    go(base).path.unlink()
+    assert not list(RUN.glob("state-*"))
+    steps: list[int] = []
+    go(base, lr=2e-2, steps=6, on_step=lambda step, total, loss: steps.append(step))
+    assert steps == list(range(1, 7))
+    assert sorted(p.name for p in RUN.glob("step-*.png")) == ["step-0000003.png", "step-0000006.png"]
+
+
+def flip(path: Path) -> None:
+    """One bit of the last tensor."""
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:-40]), lambda p: p.write_bytes(b"")])
+def test_a_broken_state_falls_back_to_the_one_before(
+    base: Base, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(tuning, "SAVE_EVERY", 2)
+    whole = go(base)
+    whole.path.unlink()
+    interrupted(base, 7, fresh=True)
+    states = sorted(RUN.glob("state-*"))
+    assert [p.name for p in states] == ["state-0000006.safetensors", "state-0000007.safetensors"]
+    damage(states[-1])
+    said: list[str] = []
+    again = go(base, said)
+    assert any(m.startswith("Warning:") and "state-0000007" in m and "the one before" in m for m in said)
+    assert "going on from step 6 of 8" in said
+    assert all(torch.equal(again.tensors[name], whole.tensors[name]) for name in whole.tensors)
+    # With none left, from the beginning.
+    again.path.unlink()
+    interrupted(base, 3, fresh=True)
+    for state in RUN.glob("state-*"):
+        damage(state)
+    again = go(base)
+    assert all(torch.equal(again.tensors[name], whole.tensors[name]) for name in whole.tensors)
+
+
+def test_a_damaged_manifest_is_no_guess(base: Base) -> None:
+    interrupted(base, 5)
+    (RUN / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"run\.json is damaged"):
+        go(base)
+    go(base, fresh=True)
+
+
+# ---- the right checkpoint ----
+
+
+def measured(*totals: float) -> Callable[..., Any]:
+    """Test pictures that score as told, in turn."""
+    turn = iter(totals)
+
+    def measure(self: Probes, adapter: Any) -> tuple[Scores, Image.Image]:
+        return Scores(next(turn), 0.0, 0.0), draw()
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("totals", "last", "chosen"),
+    [((0.5, 0.9, 0.7), False, 4), ((0.5, 0.7, 0.9), False, 6), ((0.9, 0.9, 0.1), False, 4), ((0.9, 0.5, 0.1), True, 6)],
+)
+def test_the_best_checkpoint_is_written(
+    base: Base, monkeypatch: pytest.MonkeyPatch, totals: tuple[float, ...], last: bool, chosen: int
+) -> None:
+    monkeypatch.setattr(Probes, "measure", measured(*totals))
+    file = go(base, steps=6, checkpoints=3, last=last)
+    curve = json.loads((RUN / "curve.json").read_text("utf-8"))
+    assert curve["chosen"] == file.header["step"] == chosen
+    assert [c["step"] for c in curve["checkpoints"]] == [2, 4, 6]
+    assert [c["scores"]["total"] for c in curve["checkpoints"]] == list(totals)
+    assert [p[0] for p in curve["losses"]] == [1, 2, 3, 4, 5, 6]
+    assert file.path.read_bytes() == (RUN / f"step-000000{chosen}.safetensors").read_bytes()
+    for step in (2, 4, 6):  # every one can be drawn with
+        open_adapter(base, load_adapter(RUN / f"step-000000{step}.safetensors"))
+        assert (RUN / f"step-000000{step}.png").exists()
+
+
+def test_without_checkpoints_no_picture_is_drawn(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Probes, "__init__", None)
+    file = go(base, checkpoints=0)
+    assert file.header["step"] == 8
+    assert not list(RUN.glob("*.png"))
+
+
+def test_a_base_that_cannot_see_takes_the_last(base: Base) -> None:
+    import copy
+
+    clip = copy.deepcopy(base.clip)
+    clip.visual = None
+    assert go(replace(base, clip=clip)).header["step"] == 8
 
 
 # ---- drawing with it ----

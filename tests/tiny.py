@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch import nn
 from conftest import draw
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import save_part
-from styledrop_cli.models.adapter import AdapterConfig, BottleneckAdapter
+from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
@@ -113,9 +114,17 @@ def ids(config: TransformerConfig, rows: int, seed: int = 0, share: float = 0.5)
     return known.masked_fill(torch.rand(known.shape, generator=draws) < share, config.mask_id)
 
 
-def adapter(config: TransformerConfig = TRANSFORMER, *, width: int = 2, shared: bool = False) -> BottleneckAdapter:
+def fresh_adapter(kind: str = "bottleneck", **config: Any) -> Adapter:
+    """An adapter as a training starts with it."""
+    make, sizes = KINDS[kind]
+    made = make(sizes(**config), transformer())
+    made.initialise(generator(1))
+    return made
+
+
+def adapter(kind: str = "bottleneck", **config: Any) -> Adapter:
     """An adapter that does something."""
-    made = BottleneckAdapter(AdapterConfig(config.num_hidden_layers, config.hidden_size, width, shared))
+    made = fresh_adapter(kind, **config)
     randomise(made, 1)
     return made.requires_grad_(False)
 

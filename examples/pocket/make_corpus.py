@@ -46,6 +46,13 @@ TAUGHT_STYLES = (
     "paper-cut",
     "sticker",
     "clay",
+    "pencil",
+    "woodcut",
+    "pop-art",
+    "mosaic",
+    "blueprint",
+    "pastel",
+    "low-poly",
 )
 TAUGHT_FROM = "fluent-emoji-flat"
 _LEFT_OUT = ("skin-tone", "oclock", "thirty", "flag")

@@ -16,9 +16,10 @@ from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_c
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError
 from styledrop_cli.images import square, to_image, to_tensor
+from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr
-from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer, TransformerConfig
+from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.guidance import Scales, guided
 from styledrop_cli.settings import SampleSettings
@@ -123,12 +124,15 @@ class Base:
         return [w for w in dict.fromkeys(words(text)) if w not in self.words | FILLERS and not w.isdigit()]
 
     @torch.no_grad()
-    def condition(self, prompts: list[str]) -> Condition:
+    def text_states(self, prompts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``transformer.condition`` takes of ``B`` prompts: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
+        text, pooled = self.clip.text_states(self.text_tokenizer(prompts).to(self.device))
+        return text, pooled, micro_conditions(self.transformer.config, len(prompts), self.device)
+
+    @torch.no_grad()
+    def condition(self, prompts: list[str], adapter: Adapter | None = None) -> Condition:
         """What ``B`` prompts contribute to every step."""
-        tokens = self.text_tokenizer(prompts).to(self.device)
-        text, pooled = self.clip.text_states(tokens)
-        micro = micro_conditions(self.transformer.config, len(prompts), self.device)
-        return self.transformer.condition(text, pooled, micro)
+        return self.transformer.condition(*self.text_states(prompts), adapter)
 
     @torch.no_grad()
     def sample(
@@ -136,19 +140,22 @@ class Base:
         prompts: list[str],
         seeds: list[int],
         settings: SampleSettings,
-        adapter: AdapterFn | None = None,
+        adapter: Adapter | None = None,
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone."""
         distinct = list(dict.fromkeys(prompts))
         rows = torch.tensor([distinct.index(p) for p in prompts], device=self.device)
         prompt = self.condition(distinct).select(rows)
+        adapted = None
+        if adapter is not None and adapter.reads_text:
+            adapted = self.condition(distinct, adapter).select(rows)
         negative = self.condition([settings.negative]).select(torch.zeros_like(rows))
         scales = Scales(settings.lambda_a, settings.lambda_b, settings.ramp)
         mask_id = self.transformer.config.mask_id
         return decode(
             torch.full((len(prompts), self.grid, self.grid), mask_id, device=self.device),
-            guided(self.transformer, prompt, negative, adapter, scales),
+            guided(self.transformer, prompt, negative, adapter, scales, adapted),
             mask_id=mask_id,
             steps=settings.steps,
             temperature=settings.temperature,

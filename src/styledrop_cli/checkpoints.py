@@ -125,6 +125,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors, names and values, as hex: safetensors itself does not notice a flipped bit."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to("cpu").contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as named tensors: no pickle, so a checkpoint is a safetensors file."""
     state: dict[str, Tensor] = {}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from styledrop_cli.adapters import open_adapter
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import to_image
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.text import with_style
-from styledrop_cli.tuning import open_adapter
 
 if TYPE_CHECKING:
     from PIL.Image import Image

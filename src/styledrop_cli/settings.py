@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from styledrop_cli.errors import UsageError
 
@@ -61,23 +61,35 @@ class SampleSettings(_Checked):
     }
 
 
+# Kinds of adapter and what fits each: ``width`` is the bottleneck's width, LoRA's rank or the number of text vectors.
+KINDS: dict[str, dict[str, float]] = {
+    "bottleneck": {"width": 8, "lr": 5e-3},
+    "lora": {"width": 4, "lr": 5e-3},
+    "prompt": {"width": 16, "lr": 2e-2},
+}
+
+
 @dataclass(frozen=True)
 class TrainSettings(_Checked):
-    """How an adapter is trained.
+    """How an adapter is trained; ``of`` fills in what fits its kind.
 
-    ``width`` is the bottleneck of the paper, ``shared`` whether all layers share one (paper: 4, shared, on a base a
-    hundred times larger). ``views`` augmented crops of each reference are tokenized once.
-    ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend.
+    ``shared`` is whether all layers share one bottleneck (paper: width 4, shared, on a base a hundred times larger),
+    ``targets`` the attention projections that LoRA updates. ``views`` augmented crops of each reference are tokenized
+    once. At ``checkpoints`` points of the way test pictures are drawn, and the best point is what is written, unless
+    ``last``. ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend.
     """
 
+    kind: str = "bottleneck"
     steps: int = 250
-    lr: float = 5e-3
+    lr: float = KINDS["bottleneck"]["lr"]
     batch_size: int = 8
-    width: int = 8
+    width: int = int(KINDS["bottleneck"]["width"])
     shared: bool = False
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v")
     views: int = 64
     seed: int = 0
-    preview_every: int = 100
+    checkpoints: int = 5
+    last: bool = False
     lambda_a: float = SampleSettings.lambda_a
     lambda_b: float = SampleSettings.lambda_b
 
@@ -88,7 +100,14 @@ class TrainSettings(_Checked):
         "width": (1, 4096),
         "views": (1, 100_000),
         "seed": (0, LARGEST_SEED),
-        "preview_every": (0, 1_000_000),
+        "checkpoints": (0, 100),
         "lambda_a": (0, 50),
         "lambda_b": (0, 50),
     }
+
+    @classmethod
+    def of(cls, kind: str, **given: Any) -> TrainSettings:
+        """The settings that fit ``kind``, with what is ``given`` in their place; UsageError for an unknown kind."""
+        if kind not in KINDS:
+            raise UsageError(f"there is no kind of adapter called '{kind}'", f"Choose one of {', '.join(KINDS)}.")
+        return cls(**({"kind": kind} | KINDS[kind] | given))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import pack_optimizer, read_tensors, save_tensors, unpack_optimizer
+from styledrop_cli.checkpoints import pack_optimizer, read_tensors, save_tensors, tensors_hash, unpack_optimizer
 from styledrop_cli.devices import fast_bfloat16
 from styledrop_cli.errors import ModelError
-from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer
+from styledrop_cli.models.layers import AdapterFn
+from styledrop_cli.models.transformer import Condition, MaskedTransformer
 
 # A step that took longer than this was interrupted (a paused process, a sleeping laptop): time is not charged for it.
 LONGEST_STEP = 30.0
@@ -29,7 +33,7 @@ class Budget:
     steps: int | None = None
     minutes: float | None = None
 
-    def progress(self, step: int, seconds: float) -> float:
+    def progress(self, step: float, seconds: float) -> float:
         """The share that is done, in [0,1]."""
         if self.steps is not None:
             return min(step / self.steps, 1.0)
@@ -80,6 +84,23 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until the block is done, so that no step is left half taken."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or handler is not signal.default_int_handler:
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
+
+
 class Loop:
     """Optimises a task within a budget, with checkpoints from which it goes on exactly.
 
@@ -124,23 +145,28 @@ class Loop:
         progress = self.progress
         progress.share = self._budget.progress(progress.step, progress.seconds)
         while progress.share < 1:
-            started = time.monotonic()
-            factor = self._schedule(progress.share)
-            for optimizer, rates in zip(self._plain_optimizers, self._rates, strict=True):
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * factor
-            loss = self._prepared(self._batches(progress.step))
-            self._accelerator.backward(loss)
-            self._accelerator.clip_grad_norm_(list(self.trained.values()), self._clip_norm)
-            for optimizer in self._optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            progress.step += 1
-            self._update_average()
-            progress.loss = float(loss.detach())
-            progress.seconds += min(time.monotonic() - started, LONGEST_STEP)
-            progress.share = self._budget.progress(progress.step, progress.seconds)
+            with uninterrupted():
+                self._step()
             on_step(progress)
+
+    def _step(self) -> None:
+        progress, started = self.progress, time.monotonic()
+        # The middle of the step: at its start a warm-up would be zero, and a single step would learn nothing.
+        factor = self._schedule(self._budget.progress(progress.step + 0.5, progress.seconds))
+        for optimizer, rates in zip(self._plain_optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        loss = self._prepared(self._batches(progress.step))
+        self._accelerator.backward(loss)
+        self._accelerator.clip_grad_norm_(list(self.trained.values()), self._clip_norm)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        progress.step += 1
+        self._update_average()
+        progress.loss = float(loss.detach())
+        progress.seconds += min(time.monotonic() - started, LONGEST_STEP)
+        progress.share = self._budget.progress(progress.step, progress.seconds)
 
     def _update_average(self) -> None:
         if self._average is None:
@@ -158,11 +184,15 @@ class Loop:
         for index, optimizer in enumerate(self._plain_optimizers):
             tensors |= {f"optimizer{index}.{n}": t for n, t in pack_optimizer(optimizer).items()}
         p = self.progress
-        save_tensors(path, tensors, {"step": str(p.step), "seconds": str(p.seconds), "loss": str(p.loss)})
+        about = {"step": str(p.step), "seconds": str(p.seconds), "loss": str(p.loss)}
+        save_tensors(path, tensors, about | {"sha256": tensors_hash(tensors)})
 
     def resume(self, path: Path) -> None:
-        """Go on from what ``save`` wrote; raises ModelError if it is of another task."""
+        """Go on from what ``save`` wrote; raises ModelError if it is damaged or of another task."""
         tensors, metadata = read_tensors(path)
+        checksum = tensors_hash(tensors)
+        if metadata.get("sha256", checksum) != checksum:
+            raise ModelError(f"the checkpoint {path} is damaged: its checksum does not match", "Delete it.")
         parts = _by_prefix(tensors)
         try:
             for own, saved in ((self.trained, parts.get("task", {})), (self.averaged, parts.get("average", {}))):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli import __version__
-from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import FORMAT, AdapterFile, build_config, load_strictly, save_adapter
-from styledrop_cli.devices import autocast, generator
+from styledrop_cli.adapters import describe, new_adapter, write_adapter
+from styledrop_cli.base import Base, Reconstruction
+from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.images import contact_sheet, load_picture, save_png, square, thumbnail_base64, to_image, to_tensor
-from styledrop_cli.models.adapter import AdapterConfig, BottleneckAdapter
-from styledrop_cli.models.transformer import Condition
+from styledrop_cli.images import atomic_write, load_picture, save_png, square, to_tensor
+from styledrop_cli.models.adapter import Adapter
+from styledrop_cli.probing import STEPS, Probes
+from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.text import with_style, words
@@ -30,38 +28,48 @@ from styledrop_cli.training import Budget, Loop, Progress, masked_cross_entropy,
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST_SHARE = 0.01  # of the base's parameters
 SMALLEST_CROP = 0.75  # of the picture's side
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
 UNSURE = 0.25  # of the guesses' probability
 NAMELESS = "a picture"
 # Mirrored, these would be wrong.
 LETTERED = frozenset("letter letters logo text word words number numbers digit sign wordmark monogram alphabet".split())
-PREVIEWS = ("a cat", "a teapot", "a house", "a rocket")
+SAVE_EVERY = 25  # steps
+LOSSES = 500  # points of the loss curve, at most about
+CURVE = "curve.json"
+CHECKPOINT = "step-{:07d}"
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What ``train_adapter`` did: the file, the content texts used, how well the tokenizer shows the pictures (dB)."""
+    """What ``train_adapter`` did.
+
+    ``path`` is the file, ``content_texts`` what the pictures were taken to show, ``reconstruction_psnr`` how well
+    the tokenizer shows the worst of them (dB), ``step`` the checkpoint that was chosen.
+    """
 
     path: Path
     content_texts: list[str]
     reconstruction_psnr: float
+    step: int
     seconds: float
 
 
 class _AdapterTask(nn.Module):
     """The frozen base inside, the adapter beside it."""
 
-    def __init__(self, base: Base, adapter: BottleneckAdapter, condition: Condition) -> None:
+    def __init__(self, base: Base, adapter: Adapter, prompts: list[str]) -> None:
         super().__init__()
         self.transformer = base.transformer
         self.adapter = adapter
-        self.condition = condition
+        self._text = base.text_states(prompts)
+        # Where the adapter has no say in it, what a prompt contributes is computed once.
+        self._condition = None if adapter.reads_text else base.condition(prompts)
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         ids, masked, rows = batch
-        return masked_cross_entropy(self.transformer, ids, masked, self.condition.select(rows), self.adapter, 0.1)
+        condition = self._condition or self.transformer.condition(*self._text, self.adapter)
+        return masked_cross_entropy(self.transformer, ids, masked, condition.select(rows), self.adapter, 0.1)
 
 
 def train_adapter(
@@ -72,14 +80,19 @@ def train_adapter(
     contents: list[str] | None = None,
     settings: TrainSettings,
     output: Path,
+    fresh: bool = False,
     on_step: Callable[[int, int, float], None] = lambda step, total, loss: None,
     on_message: Callable[[str], None] = lambda message: None,
 ) -> TrainResult:
     """Train an adapter on ``pictures`` and write it to ``output``.
 
-    ``contents`` says what each picture shows, in order; without it the bundled CLIP guesses. Previews go to a folder
-    beside the output, ``<output>.run/``. Raises PictureError for an unreadable picture, UsageError for contents
-    that do not match the pictures or an adapter of 1 % of the base or more.
+    ``contents`` says what each picture shows, in order; without it the bundled CLIP guesses. Work in progress lives
+    beside the output in ``<output>.run/``: the same call goes on where an interrupted one stopped, to the same
+    weights, unless ``fresh``; checkpoints (adapter files, each with a sheet of test pictures) and ``curve.json`` (the
+    losses, the checkpoints' scores, which was chosen) stay there.
+
+    Raises PictureError for an unreadable picture, UsageError for contents that do not match the pictures, an adapter
+    of 1 % of the base or more, or an unfinished run with other settings.
     """
     started = time.monotonic()
     images = [load_picture(path) for path in pictures]
@@ -92,79 +105,155 @@ def train_adapter(
             named = ", ".join(f"'{word}'" for word in unknown)
             on_message(f"Warning: {base.name} does not know {named}; name the content in plainer words (--content).")
     adapter = new_adapter(base, settings)
-    quality = [base.reconstruct(image).psnr for image in images]
+    shown = [base.reconstruct(image) for image in images]
+    quality = [r.psnr for r in shown]
     for path, value in zip(pictures, quality, strict=True):
         if value < POOR_PSNR:
             on_message(
                 f"Warning: {base.name} can show {path.name} only roughly ({value:.1f} dB; below {POOR_PSNR:.0f} fine "
                 "detail is lost). A simpler or larger crop of the picture, or a larger base (--model), shows it better."
             )
-    prompts = [with_style(content, style) for content in contents]
-    draws = generator(settings.seed)
-    views, owners = tokenize_views(base, images, contents, settings.views, draws)
-    task = _AdapterTask(base, adapter, base.condition(prompts)).to(base.device)
-
-    def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        g = step_generator(settings.seed, step)
-        # Every reference in turn, so that a small batch leaves none out.
-        owner = (torch.arange(settings.batch_size) + step * settings.batch_size) % len(images)
-        rows = owner * settings.views + torch.randint(settings.views, (settings.batch_size,), generator=g)
-        ids = views[rows].long()
-        masked = random_mask(len(ids), ids[0].numel(), g).view(ids.shape)
-        return ids.to(base.device), masked.to(base.device), owners[rows].to(base.device)
-
-    loop = Loop(
-        task,
-        [torch.optim.Adam(adapter.parameters(), lr=settings.lr)],
-        batches,
-        budget=Budget(steps=settings.steps),
-        device=base.device,
+    header = describe(base, adapter, pictures, images, contents, style, settings, quality)
+    run = Run.begin(
+        output.with_name(output.name + ".run"),
+        {
+            "base": header["base"],
+            "pictures": [p["sha256"] for p in header["pictures"]],
+            "contents": contents,
+            "style": header["style"],
+            **header["settings"],
+        },
+        fresh=fresh,
+        own=(CHECKPOINT.replace("{:07d}", "*"), CURVE),
     )
-    run_folder = output.with_name(output.name + ".run")
-
-    def after_step(progress: Progress) -> None:
-        on_step(progress.step, settings.steps, progress.loss)
-        if settings.preview_every and progress.step % settings.preview_every == 0:
-            _preview(base, adapter, style, settings, run_folder / f"step-{progress.step:05d}.png")
-
-    loop.run(after_step)
-    seconds = time.monotonic() - started
-    header = describe(base, adapter, pictures, images, contents, style, settings, loop.progress.loss, quality)
-    tensors = {f"adapter.{n}": t for n, t in adapter.state_dict().items()}
-    tensors |= {"views.ids": views, "views.picture": owners}
-    save_adapter(output, tensors, header, modelspec(header))
-    return TrainResult(output, contents, min(quality), seconds)
+    training = _Training(base, adapter, images, shown, contents, style, settings, run, header)
+    step = training.run(on_step, on_message)
+    atomic_write(output, training.file_of(step).read_bytes())
+    run.finish()
+    return TrainResult(output, contents, min(quality), step, time.monotonic() - started)
 
 
-def new_adapter(base: Base, settings: TrainSettings) -> BottleneckAdapter:
-    """A fresh adapter for ``base``; raises UsageError if it would be 1 % of the base or more."""
-    sizes = base.transformer.config
-    config = AdapterConfig(sizes.num_hidden_layers, sizes.hidden_size, settings.width, settings.shared)
-    adapter = BottleneckAdapter(config)
-    adapter.initialise(generator(settings.seed))
-    own, whole = (sum(p.numel() for p in m.parameters()) for m in (adapter, base.transformer))
-    if own >= LARGEST_SHARE * whole:
-        raise UsageError(
-            f"an adapter of width {settings.width} is {own / whole:.1%} of the base", "Choose a smaller width."
+class _Training:
+    """One training in its run folder."""
+
+    def __init__(
+        self,
+        base: Base,
+        adapter: Adapter,
+        images: list[Image],
+        shown: list[Reconstruction],
+        contents: list[str],
+        style: str,
+        settings: TrainSettings,
+        run: Run,
+        header: dict[str, Any],
+    ) -> None:
+        self._adapter, self._settings, self._run, self._header = adapter, settings, run, header
+        ids, owners = tokenize_views(base, images, contents, settings.views, generator(settings.seed))
+        self._views = {"views.ids": ids, "views.picture": owners}
+        sampling = SampleSettings(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
+        scored = settings.checkpoints > 0 and base.clip.visual is not None
+        self._probes = Probes(base, shown, ids, contents, style, sampling) if scored else None
+        count = settings.checkpoints if scored else 1
+        self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
+        self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
+
+        def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
+            g = step_generator(settings.seed, step)
+            # Every reference in turn, so that a small batch leaves none out.
+            owner = (torch.arange(settings.batch_size) + step * settings.batch_size) % len(images)
+            rows = owner * settings.views + torch.randint(settings.views, (settings.batch_size,), generator=g)
+            batch = ids[rows].long()
+            masked = random_mask(len(batch), batch[0].numel(), g).view(batch.shape)
+            return batch.to(base.device), masked.to(base.device), owners[rows].to(base.device)
+
+        prompts = [with_style(content, style) for content in contents]
+        self._loop = Loop(
+            _AdapterTask(base, adapter, prompts).to(base.device),
+            [torch.optim.Adam(adapter.parameters(), lr=settings.lr)],
+            batches,
+            budget=Budget(steps=settings.steps),
+            device=base.device,
         )
-    return adapter
 
+    def file_of(self, step: int) -> Path:
+        """The adapter file of the checkpoint at ``step``."""
+        return self._run.folder / f"{CHECKPOINT.format(step)}.safetensors"
 
-def open_adapter(base: Base, file: AdapterFile) -> BottleneckAdapter:
-    """The adapter that ``file`` holds, ready for ``base``; raises ModelError if it belongs to another base."""
-    header = file.header
-    about = header["base"]
-    if about.get("hash") != base.hash:
-        raise ModelError(
-            f"{file.path} was trained on another base ({about.get('name', 'unnamed')}) than this one ({base.name})",
-            "Choose its base with --model, or train it again on this one.",
-        )
-    if header["kind"] != "bottleneck":
-        raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
-    adapter = BottleneckAdapter(build_config(AdapterConfig, header["config"], str(file.path)))
-    own = {n.removeprefix("adapter."): t for n, t in file.tensors.items() if n.startswith("adapter.")}
-    load_strictly(adapter, own, str(file.path))
-    return adapter.requires_grad_(False).eval().to(base.device)
+    def run(self, on_step: Callable[[int, int, float], None], on_message: Callable[[str], None]) -> int:
+        """Train to the end, from where the run folder stands; the step of the checkpoint that was chosen."""
+        total = self._settings.steps
+
+        def after_step(progress: Progress) -> None:
+            self._record()
+            on_step(progress.step, total, progress.loss)
+            if progress.step in self._points:
+                self._checkpoint()
+            if progress.step % SAVE_EVERY == 0:
+                self._save()
+
+        try:
+            self._go_on(on_message)
+            self._loop.run(after_step)
+        except KeyboardInterrupt:
+            if self._loop.progress.step:
+                self._save()
+                on_message(
+                    f"stopped at step {self._loop.progress.step} of {total}; the same command goes on from there"
+                )
+            raise
+        self._curve["chosen"] = self._choose()
+        self._run.write(CURVE, self._curve)
+        return int(self._curve["chosen"])
+
+    def _go_on(self, on_message: Callable[[str], None]) -> None:
+        """Take up the newest state that is whole, if there is any."""
+        for state in self._run.states():
+            try:
+                self._loop.resume(state)
+            except ModelError as error:
+                on_message(f"Warning: {error}; going on from the one before")
+                continue
+            step = self._loop.progress.step
+            old = self._run.read(CURVE) or {}
+            self._curve["losses"] = [p for p in old.get("losses", []) if p[0] <= step]
+            done = [c for c in old.get("checkpoints", []) if c["step"] <= step and self.file_of(c["step"]).exists()]
+            self._curve["checkpoints"] = done
+            on_message(f"going on from step {step} of {self._settings.steps}")
+            if step in self._points and step not in [c["step"] for c in done]:
+                self._checkpoint()  # the interruption came between the step and its test pictures
+            return
+
+    def _record(self) -> None:
+        """Enter the loss of the newest step into the curve, once."""
+        progress, losses = self._loop.progress, self._curve["losses"]
+        due = progress.step % max(1, self._settings.steps // LOSSES) == 0
+        if due and (not losses or losses[-1][0] < progress.step):
+            losses.append([progress.step, round(progress.loss, 4)])
+
+    def _save(self) -> None:
+        self._record()
+        self._run.write(CURVE, self._curve)
+        self._run.save_state(self._loop.progress.step, self._loop.save)
+
+    def _checkpoint(self) -> None:
+        """Write the adapter as it is, and what it draws."""
+        progress = self._loop.progress
+        entry: dict[str, Any] = {"step": progress.step, "loss": round(progress.loss, 4)}
+        if self._probes is not None:
+            scores, sheet = self._probes.measure(self._adapter)
+            named = asdict(scores) | {"total": scores.total}
+            entry["scores"] = {name: round(value, 4) for name, value in named.items()}
+            save_png(sheet, self._run.folder / f"{CHECKPOINT.format(progress.step)}.png")
+        write_adapter(self.file_of(progress.step), self._adapter, self._header | entry, self._views)
+        self._curve["checkpoints"].append(entry)
+
+    def _choose(self) -> int:
+        """The step of the best checkpoint, or of the last; of equals the later."""
+        checkpoints = self._curve["checkpoints"]
+        if self._settings.last or self._probes is None:
+            return int(checkpoints[-1]["step"])
+        return int(max(checkpoints, key=lambda c: (c["scores"]["total"], c["step"]))["step"])
 
 
 @torch.no_grad()
@@ -220,71 +309,3 @@ def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[st
         return NAMELESS
     on_message(f"{path.name} shows {guess}, it seems ({float(chances[best]):.0%}); say otherwise with --content.")
     return guess
-
-
-def _preview(base: Base, adapter: BottleneckAdapter, style: str, settings: TrainSettings, path: Path) -> None:
-    """A sheet from fixed seeds: the base above, with the adapter below."""
-    prompts = [with_style(content, style) for content in PREVIEWS]
-    sampling = SampleSettings(lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
-    seeds = list(range(len(prompts)))
-    with autocast(base.device):
-        ids = torch.cat([base.sample(prompts, seeds, sampling, a) for a in (None, adapter)])
-        pictures = base.pictures(ids, base.sizes[0])
-    labels = [f"{content}, {who}" for who in ("base", "adapter") for content in PREVIEWS]
-    save_png(contact_sheet([to_image(p.float().cpu()) for p in pictures], columns=len(prompts), labels=labels), path)
-
-
-def describe(
-    base: Base,
-    adapter: BottleneckAdapter,
-    pictures: list[Path],
-    images: list[Image],
-    contents: list[str],
-    style: str,
-    settings: TrainSettings,
-    loss: float,
-    quality: list[float],
-) -> dict[str, Any]:
-    """The header of an adapter file: everything needed to use it, and to know where it came from."""
-    return {
-        "format": FORMAT,
-        "kind": "bottleneck",
-        "config": asdict(adapter.config),
-        "base": {"name": base.name, "hash": base.hash},
-        "style": " ".join(style.split()),
-        "contents": contents,
-        "pictures": [
-            {
-                "name": path.name,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "width": image.width,
-                "height": image.height,
-                "psnr": round(psnr, 2),
-            }
-            for path, image, psnr in zip(pictures, images, quality, strict=True)
-        ],
-        "settings": asdict(settings),
-        "recommended": {"lambda_a": settings.lambda_a, "lambda_b": settings.lambda_b},
-        "steps": settings.steps,
-        "seed": settings.seed,
-        "loss": round(loss, 4),
-        "thumbnail": thumbnail_base64(images[0]),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "styledrop": __version__,
-    }
-
-
-def modelspec(header: dict[str, Any]) -> dict[str, str]:
-    """The flat keys of the Stability AI model metadata standard, which other tools show."""
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"styledrop-{header['base']['name']}/{header['kind']}",
-        "modelspec.implementation": "styledrop",
-        "modelspec.title": header["style"],
-        "modelspec.description": f"StyleDrop adapter for '{header['style']}', learnt from {len(header['pictures'])} "
-        "picture(s)",
-        "modelspec.usage_hint": f'styledrop generate FILE "{with_style("a cat", header["style"])}"',
-        "modelspec.date": header["created"],
-        "modelspec.thumbnail": header["thumbnail"],
-        "modelspec.resolution": "256x256",
-    }

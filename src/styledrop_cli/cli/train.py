@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,16 @@ from styledrop_cli.settings import TrainSettings
 
 OUTPUT = Path("adapter.safetensors")
 DEFAULT = TrainSettings()
+
+
+class Kind(StrEnum):
+    """What `--kind` accepts."""
+
+    bottleneck = "bottleneck"
+    lora = "lora"
+    prompt = "prompt"
+
+
 learning = partial(typer.Option, rich_help_panel="How it learns")
 
 
@@ -32,20 +43,45 @@ def train(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")] = OUTPUT,
     overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    fresh: Annotated[
+        bool, console.flag("--fresh", help="Start over where an interrupted run would be gone on with.")
+    ] = False,
     steps: Annotated[int, learning(help="More steps: closer to the picture, less free in content.")] = DEFAULT.steps,
     lr: Annotated[
-        float, learning(help="Learning rate. Too high copies the picture's content, too low learns slowly.")
-    ] = DEFAULT.lr,
+        float | None,
+        learning(
+            help="Learning rate. Too high copies the picture's content, too low learns slowly.",
+            show_default="what fits the kind",
+        ),
+    ] = None,
+    kind: Annotated[
+        Kind, learning(help="The adapter: StyleDrop's bottlenecks, LoRA, or learned text vectors.")
+    ] = Kind.bottleneck,
+    width: Annotated[
+        int | None,
+        learning(
+            "--width",
+            "--rank",
+            help="The bottlenecks' width, LoRA's rank or the number of text vectors.",
+            show_default="what fits the kind",
+        ),
+    ] = None,
+    targets: Annotated[
+        str, learning(metavar="NAMES", help="What LoRA updates: to_q, to_k, to_v, to_out, with commas.")
+    ] = ",".join(DEFAULT.targets),
+    checkpoints: Annotated[
+        int, learning(help="How many points of the way to compare by test pictures, in FILE.run/; 0 draws none.")
+    ] = DEFAULT.checkpoints,
+    last: Annotated[
+        bool,
+        console.flag("--last", help="Take the last checkpoint, not the best.", rich_help_panel="How it learns"),
+    ] = False,
     lambda_a: Annotated[
         float, learning(help="Style strength that the file recommends to generate.")
     ] = DEFAULT.lambda_a,
     lambda_b: Annotated[
         float, learning(help="Prompt strength that the file recommends to generate.")
     ] = DEFAULT.lambda_b,
-    preview_every: Annotated[
-        int,
-        learning(metavar="STEPS", help="Draw test pictures every so many steps, into FILE.run/; 0 is never."),
-    ] = DEFAULT.preview_every,
     model: console.Model = "pocket",
     seed: Annotated[int, console.common(help="The same seed learns the same.")] = DEFAULT.seed,
     device: console.Device = console.DeviceName.auto,
@@ -62,8 +98,16 @@ def train(
           --content "a tree" --content "a dog" -o flat.safetensors
     """
     screen = console.Screen(quiet, as_json)
-    settings = TrainSettings(
-        steps=steps, lr=lr, lambda_a=lambda_a, lambda_b=lambda_b, preview_every=preview_every, seed=seed
+    settings = TrainSettings.of(
+        kind.value,
+        steps=steps,
+        targets=tuple(name.strip() for name in targets.split(",")),
+        checkpoints=checkpoints,
+        last=last,
+        lambda_a=lambda_a,
+        lambda_b=lambda_b,
+        seed=seed,
+        **console.given(lr=lr, width=width),
     )
     _check(pictures, style, content, output, overwrite)
     with screen.working("waking up the base model"):
@@ -80,16 +124,18 @@ def train(
             contents=content,
             settings=settings,
             output=output,
+            fresh=fresh,
             on_step=lambda step, total, loss: move(step / total, f"{step}/{total}  loss {loss:.2f}"),
             on_message=screen.say,
         )
     size = console.file_size(learnt.path.stat().st_size)
-    screen.say(f"learnt in {console.duration(learnt.seconds)}; the adapter ({size}):")
+    screen.say(f"learnt in {console.duration(learnt.seconds)}, {_chosen(settings, learnt.step)}; the adapter ({size}):")
     screen.result(
         {
             "adapter": learnt.path,
             "style": style,
             "contents": learnt.content_texts,
+            "step": learnt.step,
             "reconstruction_psnr": learnt.reconstruction_psnr,
             "seconds": round(learnt.seconds, 1),
         },
@@ -97,6 +143,13 @@ def train(
     )
     base_option = "" if model == "pocket" else f" --model {shlex.quote(model)}"
     screen.say(f'draw with it:  styledrop generate {shlex.quote(str(learnt.path))} "a cat"{base_option}', "dim")
+
+
+def _chosen(settings: TrainSettings, step: int) -> str:
+    """Which checkpoint was taken, in words."""
+    if step == settings.steps:
+        return f"{step} steps"
+    return f"step {step} of {settings.steps} drew best"
 
 
 def _check(pictures: list[Path], style: str, content: list[str] | None, output: Path, overwrite: bool) -> None:

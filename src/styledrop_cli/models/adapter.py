@@ -1,70 +1,219 @@
-"""The StyleDrop adapter: two small bottlenecks per transformer layer, everything else frozen."""
+"""What is trained on a style: small adapters of three kinds, beside a transformer that stays as it is.
+
+All kinds keep one contract. An adapter is called with ``(site, module, source, value)`` wherever the transformer can
+be adapted (see ``layers.AdapterFn``) and returns the value to go on with: the very same tensor where it has nothing
+to add. A fresh one changes nothing. Its configuration and the transformer's shapes say all of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.models.transformer import SITES, AdapterFn
+from styledrop_cli.models.layers import AdapterFn, Attention
+from styledrop_cli.models.transformer import MaskedTransformer
+
+PLACES = ("attention", "mlp")  # of the bottlenecks, in each transformer layer
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")  # of each attention
+
+
+class Adapter(nn.Module):
+    """The contract, and nothing more: this one changes nothing."""
+
+    kind: ClassVar[str]
+    config: Any
+    reads_text = False  # whether it changes what the prompt alone contributes
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights anew, so that the adapter still changes nothing."""
+        raise NotImplementedError
+
+    def forward(self, site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def _positive(what: str, value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"{what} must be positive, not {value}")
+
+
+# ---- bottlenecks: StyleDrop's own --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
-    """``layers`` and ``dim`` must be the base transformer's; ``width`` is the bottleneck H of the paper."""
+class BottleneckConfig:
+    """``width`` is H of the paper; ``shared`` whether all layers share one pair of matrices, with offsets."""
 
-    layers: int
-    dim: int
     width: int = 4
     shared: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.layers, self.dim, self.width) < 1:
-            raise ValueError(
-                f"adapter sizes must be positive: layers {self.layers}, dim {self.dim}, width {self.width}"
-            )
+        _positive("width", self.width)
 
 
-class BottleneckAdapter(nn.Module):
+class BottleneckAdapter(Adapter):
     """``h + GELU(h Wd) Wu`` after the cross-attention and after the MLP of each layer (App. B.1.1, no biases).
 
-    Not shared: ``Wd [2,L,D,H]`` and ``Wu [2,L,H,D]``, the first dimension being the site. Shared: one ``Wd``, one
-    ``Wu`` a site with per-layer offsets ``[L,1,H]`` and ``[L,1,D]`` added to them. Up weights and offsets start at
-    zero, so a fresh adapter changes nothing; down weights are truncated normal, std 0.02.
+    Not shared: ``Wd [2,L,D,H]`` and ``Wu [2,L,H,D]``, the first dimension being the place. Shared: one ``Wd``, one
+    ``Wu`` a place with per-layer offsets ``[L,1,H]`` and ``[L,1,D]`` added to them. Up weights and offsets start at
+    zero; down weights are truncated normal, std 0.02.
     """
 
-    def __init__(self, config: AdapterConfig) -> None:
+    kind = "bottleneck"
+
+    def __init__(self, config: BottleneckConfig, transformer: MaskedTransformer) -> None:
         super().__init__()
-        self.config = config
-        sites, layers, dim, width = len(SITES), config.layers, config.dim, config.width
+        self.config: BottleneckConfig = config
+        places, layers, dim = len(PLACES), transformer.config.num_hidden_layers, transformer.config.hidden_size
         copies = 1 if config.shared else layers
-        self.down = nn.Parameter(torch.empty(sites, copies, dim, width))
-        self.up = nn.Parameter(torch.zeros(sites, copies, width, dim))
+        self.down = nn.Parameter(torch.zeros(places, copies, dim, config.width))
+        self.up = nn.Parameter(torch.zeros(places, copies, config.width, dim))
         if config.shared:
-            self.down_offset = nn.Parameter(torch.zeros(sites, layers, 1, width))
-            self.up_offset = nn.Parameter(torch.zeros(sites, layers, 1, dim))
-        self.initialise(torch.Generator().manual_seed(0))
+            self.down_offset = nn.Parameter(torch.zeros(places, layers, 1, config.width))
+            self.up_offset = nn.Parameter(torch.zeros(places, layers, 1, dim))
+        self._where = {
+            f"transformer_layers.{layer}.{place}": (i, layer)
+            for i, place in enumerate(PLACES)
+            for layer in range(layers)
+        }
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the down weights anew; the rest stays zero."""
         nn.init.trunc_normal_(self.down, std=0.02, generator=generator)
 
-    def forward(self, hidden: Tensor, layer: int, site: str) -> Tensor:
-        """``[B,N,D]`` to ``[B,N,D]`` at one layer (0-based) and site (``attention`` or ``mlp``)."""
-        which = SITES.index(site)
+    def forward(self, site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        if site not in self._where:
+            return value
+        place, layer = self._where[site]
         if self.config.shared:
-            down = self.down[which, 0] + self.down_offset[which, layer]
-            up = self.up[which, 0] + self.up_offset[which, layer]
+            down = self.down[place, 0] + self.down_offset[place, layer]
+            up = self.up[place, 0] + self.up_offset[place, layer]
         else:
-            down, up = self.down[which, layer], self.up[which, layer]
-        return hidden + nn.functional.gelu(hidden @ down) @ up
+            down, up = self.down[place, layer], self.up[place, layer]
+        return value + F.gelu(value @ down) @ up
+
+
+# ---- low-rank updates --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """``targets`` are names of attention projections; the update is scaled by ``alpha / rank``."""
+
+    rank: int = 4
+    alpha: float = 4.0
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v")
+
+    def __post_init__(self) -> None:
+        _positive("rank", self.rank)
+        _positive("alpha", self.alpha)
+        unknown = [t for t in self.targets if t not in PROJECTIONS]
+        if unknown or not self.targets:
+            raise ValueError(f"targets must be of {', '.join(PROJECTIONS)}, not {', '.join(unknown) or 'none'}")
+
+
+class LoraAdapter(Adapter):
+    """``W x + (alpha / rank) x A B`` on attention projections (arXiv 2106.09685).
+
+    ``A [in,rank]`` starts normal, std ``1 / rank``, ``B [rank,out]`` at zero. A site's dots are slashes in the names
+    of its tensors, ``a.transformer_layers/0/attn1/to_q``.
+    """
+
+    kind = "lora"
+
+    def __init__(self, config: LoraConfig, transformer: MaskedTransformer) -> None:
+        super().__init__()
+        self.config: LoraConfig = config
+        self.reads_text = bool({"to_k", "to_v"} & set(config.targets))
+        self.a = nn.ParameterDict()
+        self.b = nn.ParameterDict()
+        for site, linear in _projections(transformer, config.targets):
+            self.a[site.replace(".", "/")] = nn.Parameter(torch.zeros(linear.in_features, config.rank))
+            self.b[site.replace(".", "/")] = nn.Parameter(torch.zeros(config.rank, linear.out_features))
+        self._names = {name.replace("/", "."): name for name in self.a}
+
+    def initialise(self, generator: torch.Generator) -> None:
+        for a in self.a.values():
+            nn.init.normal_(a, std=1 / self.config.rank, generator=generator)
+
+    def forward(self, site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        name = self._names.get(site)
+        if name is None:
+            return value
+        update: Tensor = (source @ self.a[name]) @ self.b[name]
+        return value + update * (self.config.alpha / self.config.rank)
+
+
+def _projections(transformer: MaskedTransformer, targets: tuple[str, ...]) -> Iterator[tuple[str, nn.Linear]]:
+    for path, module in transformer.named_modules():
+        if isinstance(module, Attention):
+            for target in targets:
+                linear = module.to_out[0] if target == "to_out" else getattr(module, target)
+                assert isinstance(linear, nn.Linear)
+                yield f"{path}.{target}", linear
+
+
+# ---- learned text ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """``vectors`` learned text vectors a layer."""
+
+    vectors: int = 16
+
+    def __post_init__(self) -> None:
+        _positive("vectors", self.vectors)
+
+
+class PromptAdapter(Adapter):
+    """Learned vectors beside the text's, ``[L,P,D]``, read by each layer's own cross-attention.
+
+    They have a softmax of their own, whose result is added through ``tanh(gate)``, one gate a head ``[L,heads]``. The
+    gates start at zero (arXiv 2303.16199), so that a fresh adapter changes nothing.
+    """
+
+    kind = "prompt"
+
+    def __init__(self, config: PromptConfig, transformer: MaskedTransformer) -> None:
+        super().__init__()
+        self.config: PromptConfig = config
+        sizes = transformer.config
+        self.vectors = nn.Parameter(torch.zeros(sizes.num_hidden_layers, config.vectors, sizes.hidden_size))
+        self.gate = nn.Parameter(torch.zeros(sizes.num_hidden_layers, sizes.num_attention_heads))
+        self._layers = {f"transformer_layers.{layer}.attn2.mix": layer for layer in range(sizes.num_hidden_layers)}
+
+    def initialise(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.vectors, generator=generator)  # as long as the normalised text they stand beside
+
+    def forward(self, site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        if site not in self._layers:
+            return value
+        layer = self._layers[site]
+        assert isinstance(module, Attention)
+        keys, values = (t.expand(len(source), -1, -1, -1) for t in module.keys_values(self.vectors[layer][None]))
+        gate = self.gate[layer].tanh()[:, None, None]
+        return value + gate * F.scaled_dot_product_attention(source, keys, values)
+
+
+# Kind -> its class and that of its configuration: what a file's header names.
+KINDS: dict[str, tuple[type[Adapter], type[Any]]] = {
+    "bottleneck": (BottleneckAdapter, BottleneckConfig),
+    "lora": (LoraAdapter, LoraConfig),
+    "prompt": (PromptAdapter, PromptConfig),
+}
 
 
 def on_rows(adapter: AdapterFn, rows: int) -> AdapterFn:
     """Apply ``adapter`` to the first ``rows`` of a batch only: branches with and without it in one pass."""
 
-    def partly(hidden: Tensor, layer: int, site: str) -> Tensor:
-        return torch.cat([adapter(hidden[:rows], layer, site), hidden[rows:]])
+    def partly(site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        before = value[:rows]
+        after = adapter(site, module, source[:rows], before)
+        return value if after is before else torch.cat([after, value[rows:]])
 
     return partly

@@ -7,12 +7,17 @@ Shapes: ``B`` batch, ``N`` tokens, ``T`` text length, ``C`` channels of the conv
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
+
+# (site, module, source, value) -> value: at every site the transformer says where it is ("transformer_layers.3.attn2.
+# to_q"), which module is at work, what that read and what it made of it, and goes on with what comes back.
+AdapterFn = Callable[[str, nn.Module, Tensor, Tensor], Tensor]
 
 
 class RMSNorm(nn.Module):
@@ -46,22 +51,38 @@ class Attention(nn.Module):
         if dim % heads:
             raise ValueError(f"attention width {dim} is not a multiple of its {heads} heads")
         self.heads = heads
+        self.path = ""  # its name in the transformer, which sets it
         self.to_q = nn.Linear(dim, dim, bias=False)
         self.to_k = nn.Linear(context_dim, dim, bias=False)
         self.to_v = nn.Linear(context_dim, dim, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim, bias=False)])
 
-    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, context: Tensor, adapter: AdapterFn | None = None) -> tuple[Tensor, Tensor]:
         """``[B,T,context_dim]`` to keys and values ``[B,heads,T,dim/heads]``; for text, once per prompt."""
-        return self._split(self.to_k(context)), self._split(self.to_v(context))
+        return self._project("to_k", context, adapter), self._project("to_v", context, adapter)
 
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """``[B,N,dim]`` to ``[B,N,dim]``; self-attention unless ``keys_values`` are given."""
-        query = self._split(self.to_q(x))
-        keys, values = keys_values if keys_values is not None else self.keys_values(x)
+    def forward(
+        self, x: Tensor, keys_values: tuple[Tensor, Tensor] | None = None, adapter: AdapterFn | None = None
+    ) -> Tensor:
+        """``[B,N,dim]`` to ``[B,N,dim]``; self-attention unless ``keys_values`` are given.
+
+        The adapter's sites are the four projections and ``mix`` (queries in, mixed values out, ``[B,heads,N,d]``).
+        """
+        query = self._project("to_q", x, adapter)
+        keys, values = keys_values if keys_values is not None else self.keys_values(x, adapter)
         mixed = F.scaled_dot_product_attention(query, keys, values)
-        out: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
-        return out
+        if adapter is not None:
+            mixed = adapter(f"{self.path}.mix", self, query, mixed)
+        mixed = mixed.transpose(1, 2).flatten(2)
+        out: Tensor = self.to_out[0](mixed)
+        return out if adapter is None else adapter(f"{self.path}.to_out", self.to_out[0], mixed, out)
+
+    def _project(self, name: str, x: Tensor, adapter: AdapterFn | None) -> Tensor:
+        linear: nn.Linear = getattr(self, name)
+        value = linear(x)
+        if adapter is not None:
+            value = adapter(f"{self.path}.{name}", linear, x, value)
+        return self._split(value)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)

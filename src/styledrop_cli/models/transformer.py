@@ -8,13 +8,13 @@ An adapter is an argument, never a part: the transformer's own tensors are the b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from styledrop_cli.models.layers import (
+    AdapterFn,
     Attention,
     FeedForward,
     GlobalResponseNorm,
@@ -23,10 +23,6 @@ from styledrop_cli.models.layers import (
     RMSNorm,
     sinusoidal,
 )
-
-# (hidden [B,N,D], layer index, site) -> hidden [B,N,D]; the sites of one layer are in SITES.
-AdapterFn = Callable[[Tensor, int, str], Tensor]
-SITES = ("attention", "mlp")
 
 
 @dataclass(frozen=True)
@@ -160,15 +156,15 @@ class AttentionBlock(nn.Module):
         self.norm2 = RMSNorm(dim)
         self.attn2 = Attention(dim, dim, heads)
 
-    def keys_values(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def keys_values(self, context: Tensor, adapter: AdapterFn | None) -> list[tuple[Tensor, Tensor]]:
         if self.kv_mapper is not None:
             context = self.kv_mapper(nn.functional.silu(context))
-        return [self.attn1.keys_values(context), self.attn2.keys_values(context)]
+        return [self.attn1.keys_values(context, adapter), self.attn2.keys_values(context, adapter)]
 
-    def forward(self, x: Tensor, feed: _Feed) -> Tensor:
+    def forward(self, x: Tensor, feed: _Feed, adapter: AdapterFn | None) -> Tensor:
         tokens: Tensor = x.flatten(1, 2)
-        tokens = tokens + self.attn1(self.norm1(tokens), feed.keys_values())
-        tokens = tokens + self.attn2(self.norm2(tokens), feed.keys_values())
+        tokens = tokens + self.attn1(self.norm1(tokens), feed.keys_values(), adapter)
+        tokens = tokens + self.attn2(self.norm2(tokens), feed.keys_values(), adapter)
         out: Tensor = tokens.view(x.shape)
         return out
 
@@ -200,11 +196,11 @@ class ConvStage(nn.Module):
         )
         self.upsample = Resample(dim, up=True) if up else None
 
-    def forward(self, x: Tensor, feed: _Feed) -> Tensor:
+    def forward(self, x: Tensor, feed: _Feed, adapter: AdapterFn | None) -> Tensor:
         if self.downsample is not None:
             x = self.downsample(x)
         for res_block, attention_block in zip(self.res_blocks, self.attention_blocks, strict=True):
-            x = attention_block(res_block(x, feed.modulation()), feed)
+            x = attention_block(res_block(x, feed.modulation()), feed, adapter)
         if self.upsample is not None:
             x = self.upsample(x)
         return x
@@ -216,6 +212,7 @@ class TransformerLayer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         dim, heads = config.hidden_size, config.num_attention_heads
+        self.path = ""  # its name in the transformer, which sets it
         self.norm1 = Modulated(RMSNorm(dim), dim, dim)
         self.attn1 = Attention(dim, dim, heads)
         self.norm2 = Modulated(RMSNorm(dim), dim, dim)
@@ -223,13 +220,13 @@ class TransformerLayer(nn.Module):
         self.norm3 = Modulated(LayerNorm(dim), dim, dim)
         self.ff = FeedForward(dim, config.intermediate_size)
 
-    def forward(self, x: Tensor, feed: _Feed, index: int, adapter: AdapterFn | None) -> Tensor:
-        x = x + self.attn1(self.norm1(x, feed.modulation()))
-        x = x + self.attn2(self.norm2(x, feed.modulation()), feed.keys_values())
+    def forward(self, x: Tensor, feed: _Feed, adapter: AdapterFn | None) -> Tensor:
+        x = x + self.attn1(self.norm1(x, feed.modulation()), None, adapter)
+        x = x + self.attn2(self.norm2(x, feed.modulation()), feed.keys_values(), adapter)
         if adapter is not None:
-            x = adapter(x, index, "attention")
+            x = adapter(f"{self.path}.attention", self, x, x)
         x = x + self.ff(self.norm3(x, feed.modulation()))
-        return x if adapter is None else adapter(x, index, "mlp")
+        return x if adapter is None else adapter(f"{self.path}.mlp", self, x, x)
 
 
 class TokenEmbedding(nn.Module):
@@ -296,6 +293,9 @@ class MaskedTransformer(nn.Module):
         self.positions = (
             nn.Parameter(torch.zeros(config.positions, config.positions, hidden)) if config.positions else None
         )
+        for name, module in self.named_modules():
+            if isinstance(module, Attention | TransformerLayer):
+                module.path = name
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fresh weights for pre-training: truncated normal 0.02, modulations and residual outputs near zero."""
@@ -309,8 +309,8 @@ class MaskedTransformer(nn.Module):
                 else:
                     nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
-    def condition(self, text: Tensor, pooled: Tensor, micro: Tensor) -> Condition:
-        """Compute what the prompt alone decides.
+    def condition(self, text: Tensor, pooled: Tensor, micro: Tensor, adapter: AdapterFn | None = None) -> Condition:
+        """Compute what the prompt alone decides; an ``adapter`` may change how the text is read (``to_k``, ``to_v``).
 
         ``text`` ``[B,T,E]``: the text encoder's hidden states, padding included and attended to, as upstream.
         ``pooled`` ``[B,P]``: its projected summary. ``micro`` ``[B,5]``: original width, height, crop left, crop
@@ -328,10 +328,10 @@ class MaskedTransformer(nn.Module):
             if isinstance(block, ResBlock):
                 modulations.append(block.modulation(cond))
             elif isinstance(block, AttentionBlock):
-                keys_values.extend(block.keys_values(context))
+                keys_values.extend(block.keys_values(context, adapter))
             elif isinstance(block, TransformerLayer):
                 modulations.extend(n.modulation(cond) for n in (block.norm1, block.norm2, block.norm3))
-                keys_values.append(block.attn2.keys_values(context))
+                keys_values.append(block.attn2.keys_values(context, adapter))
         return Condition(tuple(modulations), tuple(keys_values))
 
     def _blocks_in_order(self) -> list[nn.Module]:
@@ -346,16 +346,16 @@ class MaskedTransformer(nn.Module):
         if ids.ndim != 3 or len(ids) != len(condition):
             raise ValueError(f"ids have shape {tuple(ids.shape)}, expected [{len(condition)},H,W]")
         feed = _Feed(condition)
-        x = self.down_block(self.embed(ids), feed)
+        x = self.down_block(self.embed(ids), feed, adapter)
         grid = x.shape[1:3]
         hidden = self.project_to_hidden(self.project_to_hidden_norm(x))
         if self.positions is not None:
             hidden = hidden + self._positions_for(grid)
         hidden = hidden.flatten(1, 2)
-        for index, layer in enumerate(self.transformer_layers):
-            hidden = layer(hidden, feed, index, adapter)
+        for layer in self.transformer_layers:
+            hidden = layer(hidden, feed, adapter)
         x = self.project_from_hidden(self.project_from_hidden_norm(hidden)).unflatten(1, grid)
-        out: Tensor = self.up_block(x, feed)
+        out: Tensor = self.up_block(x, feed, adapter)
         return out
 
     def _positions_for(self, grid: torch.Size) -> Tensor:

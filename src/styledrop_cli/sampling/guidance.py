@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from styledrop_cli.models.adapter import on_rows
-from styledrop_cli.models.transformer import AdapterFn, Condition, MaskedTransformer
+from styledrop_cli.models.layers import AdapterFn
+from styledrop_cli.models.transformer import Condition, MaskedTransformer
 
 # (ids [B,H,W], progress in [0,1]) -> logits [B,H,W,K]
 LogitsFn = Callable[[Tensor, float], Tensor]
@@ -53,15 +54,19 @@ def guided(
     negative: Condition,
     adapter: AdapterFn | None,
     scales: Scales,
+    adapted: Condition | None = None,
 ) -> LogitsFn:
-    """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run."""
+    """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
+
+    ``adapted`` is the prompt as the adapter reads it, where that differs from ``prompt``.
+    """
     joined: dict[int, Condition] = {}
 
     def logits(ids: Tensor, progress: float) -> Tensor:
         lambda_a, lambda_b = scales.at(progress)
         lambda_a = lambda_a if adapter is not None else 0.0
         rows = len(ids)
-        branches: list[Condition] = [prompt]
+        branches: list[Condition] = [prompt if adapted is None else adapted]
         if adapter is not None and (lambda_a or lambda_b):
             branches.append(prompt)
         if lambda_b:

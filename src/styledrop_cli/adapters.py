@@ -1,0 +1,138 @@
+"""An adapter and its file: making a fresh one, opening one, and what the file says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from styledrop_cli import __version__
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import FORMAT, AdapterFile, build_config, load_strictly, save_adapter
+from styledrop_cli.devices import generator
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.images import thumbnail_base64
+from styledrop_cli.models.adapter import (
+    KINDS,
+    Adapter,
+    BottleneckAdapter,
+    BottleneckConfig,
+    LoraAdapter,
+    LoraConfig,
+    PromptAdapter,
+    PromptConfig,
+)
+from styledrop_cli.settings import TrainSettings
+from styledrop_cli.text import with_style
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LARGEST_SHARE = 0.01  # of the base's parameters
+
+
+def new_adapter(base: Base, settings: TrainSettings) -> Adapter:
+    """A fresh adapter for ``base``; raises UsageError for impossible sizes, or 1 % of the base or more."""
+    network = base.transformer
+    adapter: Adapter
+    try:
+        if settings.kind == "lora":
+            adapter = LoraAdapter(LoraConfig(settings.width, float(settings.width), settings.targets), network)
+        elif settings.kind == "prompt":
+            adapter = PromptAdapter(PromptConfig(settings.width), network)
+        else:
+            adapter = BottleneckAdapter(BottleneckConfig(settings.width, settings.shared), network)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    adapter.initialise(generator(settings.seed))
+    own, whole = (sum(p.numel() for p in m.parameters()) for m in (adapter, network))
+    if own >= LARGEST_SHARE * whole:
+        raise UsageError(
+            f"an adapter of kind {settings.kind} and width {settings.width} is {own / whole:.1%} of the base",
+            "Choose a smaller --width, or fewer --targets; under 1 % is what keeps a style from copying its picture.",
+        )
+    return adapter
+
+
+def open_adapter(base: Base, file: AdapterFile) -> Adapter:
+    """The adapter that ``file`` holds, ready for ``base``; raises ModelError if it belongs to another base."""
+    header = file.header
+    about = header["base"]
+    if about.get("hash") != base.hash:
+        raise ModelError(
+            f"{file.path} was trained on another base ({about.get('name', 'unnamed')}) than this one ({base.name})",
+            "Choose its base with --model, or train it again on this one.",
+        )
+    if header["kind"] not in KINDS:
+        raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
+    make, config = KINDS[header["kind"]]
+    adapter = make(build_config(config, header["config"], str(file.path)), base.transformer)
+    load_strictly(adapter, own_tensors(file.tensors), str(file.path))
+    return adapter.requires_grad_(False).eval().to(base.device)
+
+
+def own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter's own among the tensors of its file, by their names in it."""
+    return {n.removeprefix("adapter."): t for n, t in tensors.items() if n.startswith("adapter.")}
+
+
+def write_adapter(path: Path, adapter: Adapter, header: dict[str, Any], views: dict[str, Tensor]) -> None:
+    """Write ``adapter`` with its header and the tokenized ``views`` that it learnt from."""
+    save_adapter(path, {f"adapter.{n}": t for n, t in adapter.state_dict().items()} | views, header, modelspec(header))
+
+
+def describe(
+    base: Base,
+    adapter: Adapter,
+    pictures: list[Path],
+    images: list[Image],
+    contents: list[str],
+    style: str,
+    settings: TrainSettings,
+    quality: list[float],
+) -> dict[str, Any]:
+    """The header of an adapter file: everything needed to use it, and to know where it came from."""
+    return {
+        "format": FORMAT,
+        "kind": adapter.kind,
+        "config": asdict(adapter.config),
+        "base": {"name": base.name, "hash": base.hash},
+        "style": " ".join(style.split()),
+        "contents": contents,
+        "pictures": [
+            {
+                "name": path.name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "width": image.width,
+                "height": image.height,
+                "psnr": round(psnr, 2),
+            }
+            for path, image, psnr in zip(pictures, images, quality, strict=True)
+        ],
+        "settings": asdict(settings),
+        "recommended": {"lambda_a": settings.lambda_a, "lambda_b": settings.lambda_b},
+        "seed": settings.seed,
+        "thumbnail": thumbnail_base64(images[0]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "styledrop": __version__,
+    }
+
+
+def modelspec(header: dict[str, Any]) -> dict[str, str]:
+    """The flat keys of the Stability AI model metadata standard, which other tools show."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"styledrop-{header['base']['name']}/{header['kind']}",
+        "modelspec.implementation": "styledrop",
+        "modelspec.title": header["style"],
+        "modelspec.description": f"StyleDrop adapter for '{header['style']}', learnt from {len(header['pictures'])} "
+        "picture(s)",
+        "modelspec.usage_hint": f'styledrop generate FILE "{with_style("a cat", header["style"])}"',
+        "modelspec.date": header["created"],
+        "modelspec.thumbnail": header["thumbnail"],
+        "modelspec.resolution": "256x256",
+    }

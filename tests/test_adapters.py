@@ -1,0 +1,303 @@
+"""The kinds of adapter: the laws that all keep, then what each one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import tiny
+from styledrop_cli import settings
+from styledrop_cli.checkpoints import read_tensors, save_tensors
+from styledrop_cli.models.adapter import (
+    KINDS,
+    Adapter,
+    BottleneckConfig,
+    LoraConfig,
+    PromptConfig,
+    on_rows,
+)
+from styledrop_cli.models.layers import Attention
+from styledrop_cli.models.transformer import MaskedTransformer
+from styledrop_cli.pretraining.ids import BASE
+from styledrop_cli.settings import TrainSettings
+from styledrop_cli.training import masked_cross_entropy
+
+EVERY: list[tuple[str, dict[str, Any]]] = [
+    ("bottleneck", {"shared": False}),
+    ("bottleneck", {"shared": True}),
+    ("lora", {}),
+    ("lora", {"targets": ("to_out",)}),
+    ("lora", {"targets": ("to_k", "to_out"), "rank": 2, "alpha": 6.0}),
+    ("prompt", {"vectors": 3}),
+]
+every = pytest.mark.parametrize(("kind", "config"), EVERY, ids=[f"{k}-{i}" for i, (k, _) in enumerate(EVERY)])
+
+
+def logits(network: MaskedTransformer, adapter: Adapter | None, rows: int = 2) -> Tensor:
+    """Of made-up ids and prompts, read and worked on with the adapter."""
+    draws = tiny.generator()
+    text = torch.randn(rows, 7, 16, generator=draws)
+    pooled = torch.randn(rows, 16, generator=draws)
+    micro = torch.tensor([[256.0, 256, 0, 0, 6]]).expand(rows, 5)
+    made: Tensor = network(tiny.ids(tiny.TRANSFORMER, rows), network.condition(text, pooled, micro, adapter), adapter)
+    return made
+
+
+def test_the_settings_name_every_kind() -> None:
+    assert list(settings.KINDS) == list(KINDS)
+    assert all(make.kind == kind for kind, (make, _) in KINDS.items())
+
+
+# ---- laws ----
+
+
+@every
+def test_a_fresh_one_changes_no_logit(kind: str, config: dict[str, Any]) -> None:
+    network = tiny.transformer()
+    plain = logits(network, None)
+    assert torch.equal(logits(network, tiny.fresh_adapter(kind, **config)), plain)
+    assert not torch.allclose(logits(network, tiny.adapter(kind, **config)), plain)
+
+
+@every
+def test_it_is_no_part_of_the_transformer(kind: str, config: dict[str, Any]) -> None:
+    network, adapter = tiny.transformer(), tiny.adapter(kind, **config)
+    before = {name: t.clone() for name, t in network.state_dict().items()}
+    logits(network, adapter)
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert not any(p is q for p in adapter.parameters() for q in network.parameters())
+    assert not any(isinstance(m, MaskedTransformer) for m in adapter.modules())
+
+
+@every
+def test_every_weight_has_a_say(kind: str, config: dict[str, Any]) -> None:
+    network, adapter = tiny.transformer(), tiny.adapter(kind, **config)
+    plain = logits(network, adapter)
+    for name, parameter in adapter.named_parameters():
+        kept = parameter.clone()
+        for index in range(len(parameter)):
+            parameter[index] += 0.3
+            assert not torch.equal(logits(network, adapter), plain), f"{name}[{index}]"
+            parameter.copy_(kept)
+
+
+@every
+def test_gradients_reach_the_adapter_and_nothing_else(kind: str, config: dict[str, Any]) -> None:
+    network = tiny.transformer()
+    adapter = tiny.adapter(kind, **config).requires_grad_(True)
+    text = torch.randn(2, 7, 16, generator=tiny.generator())
+    micro = torch.tensor([[256.0, 256, 0, 0, 6]]).expand(2, 5)
+    condition = network.condition(text, text[:, 0], micro, adapter)
+    ids = tiny.ids(tiny.TRANSFORMER, 2, share=0.0)
+    masked_cross_entropy(network, ids, ids > 10, condition, adapter).backward()
+    assert all(p.grad is not None and p.grad.any() for p in adapter.parameters())
+    assert all(p.grad is None for p in network.parameters())
+
+
+@every
+def test_it_reads_the_text_only_where_it_says_so(kind: str, config: dict[str, Any]) -> None:
+    """What a prompt contributes is computed once for adapters that leave it alone."""
+    network, adapter = tiny.transformer(), tiny.adapter(kind, **config)
+    text = torch.randn(2, 7, 16, generator=tiny.generator())
+    micro = torch.tensor([[256.0, 256, 0, 0, 6]]).expand(2, 5)
+    plain, read = (network.condition(text, text[:, 0], micro, a) for a in (None, adapter))
+    same = all(
+        torch.equal(a, b)
+        for one, other in zip(plain.keys_values, read.keys_values, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+    assert same != adapter.reads_text
+    assert adapter.reads_text == (kind == "lora" and "to_k" in adapter.config.targets)
+
+
+@every
+def test_on_rows_leaves_the_others_alone(kind: str, config: dict[str, Any]) -> None:
+    network, adapter = tiny.transformer(), tiny.adapter(kind, **config)
+    ids, condition = tiny.ids(tiny.TRANSFORMER, 5), tiny.condition(network, 5)
+    mixed = network(ids, condition, on_rows(adapter, 2))
+    torch.testing.assert_close(mixed[:2], network(ids, condition, adapter)[:2])
+    torch.testing.assert_close(mixed[2:], network(ids, condition)[2:])
+    assert not torch.allclose(mixed[:2], network(ids, condition)[:2])
+
+
+@every
+def test_saved_and_loaded_it_is_the_same(kind: str, config: dict[str, Any]) -> None:
+    from pathlib import Path
+
+    network, adapter = tiny.transformer(), tiny.adapter(kind, **config)
+    save_tensors(Path("a.safetensors"), adapter.state_dict())
+    other = tiny.fresh_adapter(kind, **config)
+    other.load_state_dict(read_tensors(Path("a.safetensors"))[0])
+    assert torch.equal(logits(network, other), logits(network, adapter))
+
+
+@every
+def test_the_same_seed_makes_the_same_one(kind: str, config: dict[str, Any]) -> None:
+    one, two = tiny.fresh_adapter(kind, **config), tiny.fresh_adapter(kind, **config)
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+    one.initialise(tiny.generator(2))
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_default_one_is_below_one_percent_of_pocket(kind: str) -> None:
+    with torch.device("meta"):
+        network = MaskedTransformer(BASE)
+        make, sizes = KINDS[kind]
+        chosen = TrainSettings.of(kind)
+        config = {"bottleneck": {"width": chosen.width, "shared": chosen.shared}, "lora": {"rank": chosen.width}}
+        adapter = make(sizes(**config.get(kind, {"vectors": chosen.width})), network)
+    own, whole = (sum(p.numel() for p in m.parameters()) for m in (adapter, network))
+    assert 0 < own < 0.01 * whole
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: BottleneckConfig(width=0), "width must be positive, not 0"),
+        (lambda: LoraConfig(rank=-1), "rank must be positive, not -1"),
+        (lambda: LoraConfig(alpha=0), "alpha must be positive, not 0"),
+        (lambda: LoraConfig(targets=("to_q", "mlp")), "targets must be of to_q, to_k, to_v, to_out, not mlp"),
+        (lambda: LoraConfig(targets=()), "not none"),
+        (lambda: PromptConfig(vectors=0), "vectors must be positive, not 0"),
+    ],
+)
+def test_impossible_sizes(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_the_sites() -> None:
+    """Where an adapter is asked, and what it is shown."""
+    network = tiny.transformer()
+    seen: dict[str, tuple[type[nn.Module], torch.Size, torch.Size]] = {}
+
+    def note(site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        assert site not in seen
+        seen[site] = (type(module), source.shape, value.shape)
+        return value
+
+    network(tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2), note)
+    hidden = torch.Size((2, 4, 32))  # 2x2 places, where attention runs
+    for layer in range(3):
+        path = f"transformer_layers.{layer}"
+        assert seen[f"{path}.attention"][1:] == seen[f"{path}.mlp"][1:] == (hidden, hidden)
+        assert seen[f"{path}.attn1.to_k"] == (nn.Linear, hidden, hidden)
+        assert seen[f"{path}.attn2.to_q"] == seen[f"{path}.attn2.to_out"] == (nn.Linear, hidden, hidden)
+        assert seen[f"{path}.attn2.mix"][0] is Attention
+        assert seen[f"{path}.attn2.mix"][1:] == (torch.Size((2, 2, 4, 16)),) * 2
+        assert f"{path}.attn2.to_k" not in seen  # the text is read once, in `condition`
+    assert "down_block.attention_blocks.0.attn1.to_q" in seen
+    assert "up_block.attention_blocks.0.attn2.to_out" in seen
+
+
+# ---- bottlenecks ----
+
+
+@pytest.mark.parametrize(
+    ("shared", "shapes"),
+    [
+        (False, {"down": (2, 3, 32, 4), "up": (2, 3, 4, 32)}),
+        (
+            True,
+            {
+                "down": (2, 1, 32, 4),
+                "up": (2, 1, 4, 32),
+                "down_offset": (2, 3, 1, 4),
+                "up_offset": (2, 3, 1, 32),
+            },
+        ),
+    ],
+)
+def test_what_bottlenecks_hold(shared: bool, shapes: dict[str, tuple[int, ...]]) -> None:
+    adapter = tiny.fresh_adapter(width=4, shared=shared)
+    assert {name: tuple(t.shape) for name, t in adapter.state_dict().items()} == shapes
+    for name, tensor in adapter.state_dict().items():
+        assert tensor.any() == (name == "down"), name
+
+
+def test_the_bottleneck_formula() -> None:
+    """h + GELU(h Wd) Wu, with the layer's offsets added where the weights are shared (App. B.1.1)."""
+    hidden, module = torch.randn(1, 4, 32, generator=tiny.generator()), nn.Identity()
+    own, shared = tiny.adapter(shared=False), tiny.adapter(shared=True)
+    weights = dict(own.named_parameters())
+    wanted = hidden + F.gelu(hidden @ weights["down"][1, 2]) @ weights["up"][1, 2]
+    torch.testing.assert_close(own("transformer_layers.2.mlp", module, hidden, hidden), wanted)
+    weights = dict(shared.named_parameters())
+    down = weights["down"][0, 0] + weights["down_offset"][0, 1]
+    up = weights["up"][0, 0] + weights["up_offset"][0, 1]
+    wanted = hidden + F.gelu(hidden @ down) @ up
+    torch.testing.assert_close(shared("transformer_layers.1.attention", module, hidden, hidden), wanted)
+
+
+def test_below_the_first_bottleneck_nothing_is_differentiated() -> None:
+    network, adapter = tiny.transformer(), tiny.adapter().requires_grad_(True)
+    inner: list[Tensor] = []
+    network.project_to_hidden.register_forward_hook(lambda module, args, out: inner.append(out))
+    network(tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2), adapter).sum().backward()
+    assert not inner[0].requires_grad
+
+
+# ---- LoRA ----
+
+
+def test_what_lora_holds() -> None:
+    adapter = tiny.fresh_adapter("lora", rank=2, targets=("to_k", "to_out"))
+    shapes = {name: tuple(t.shape) for name, t in adapter.state_dict().items()}
+    attentions = [
+        *(f"transformer_layers/{i}/attn{n}" for i in range(3) for n in (1, 2)),
+        *(f"{stage}_block/attention_blocks/0/attn{n}" for stage in ("down", "up") for n in (1, 2)),
+    ]
+    assert set(shapes) == {f"{ab}.{a}/{t}" for ab in "ab" for a in attentions for t in ("to_k", "to_out")}
+    assert shapes["a.transformer_layers/0/attn1/to_k"] == (32, 2)
+    assert shapes["b.transformer_layers/0/attn1/to_k"] == (2, 32)
+    assert shapes["a.down_block/attention_blocks/0/attn1/to_out"] == (24, 2)
+    for name, tensor in adapter.state_dict().items():
+        assert tensor.any() == name.startswith("a."), name
+
+
+def test_lora_is_a_change_of_the_weights() -> None:
+    """Folded into the frozen matrices, W + (alpha / rank) A B, it draws the same (arXiv 2106.09685)."""
+    adapter = tiny.adapter("lora", rank=2, alpha=6.0, targets=("to_q", "to_k", "to_v", "to_out"))
+    network, folded = tiny.transformer(), tiny.transformer()
+    tensors = adapter.state_dict()
+    for path, module in folded.named_modules():
+        if isinstance(module, Attention):
+            for target in ("to_q", "to_k", "to_v", "to_out"):
+                linear = module.to_out[0] if target == "to_out" else getattr(module, target)
+                name = f"{path}.{target}".replace(".", "/")
+                with torch.no_grad():
+                    linear.weight += 3.0 * (tensors[f"a.{name}"] @ tensors[f"b.{name}"]).T
+    torch.testing.assert_close(logits(network, adapter), logits(folded, None), atol=1e-4, rtol=1e-3)
+
+
+# ---- learned text ----
+
+
+def test_what_learned_text_holds() -> None:
+    adapter = tiny.fresh_adapter("prompt", vectors=5)
+    assert {name: tuple(t.shape) for name, t in adapter.state_dict().items()} == {
+        "vectors": (3, 5, 32),
+        "gate": (3, 2),
+    }
+    assert not adapter.state_dict()["gate"].any()
+
+
+def test_learned_text_is_read_as_the_text_is() -> None:
+    """A softmax of its own over the layer's own keys and values, through a gate a head."""
+    adapter, network = tiny.adapter("prompt", vectors=5), tiny.transformer()
+    attention = network.transformer_layers[1].attn2
+    assert isinstance(attention, Attention)
+    query, value = torch.randn(2, 3, 2, 4, 16, generator=tiny.generator()).unbind(0)
+    made = adapter("transformer_layers.1.attn2.mix", attention, query, value)
+    vectors, gate = adapter.state_dict()["vectors"][1], adapter.state_dict()["gate"][1].tanh()
+    keys, values = (linear(vectors).view(5, 2, 16).transpose(0, 1) for linear in (attention.to_k, attention.to_v))
+    weights = (query @ keys.transpose(-1, -2) / 16**0.5).softmax(-1)
+    torch.testing.assert_close(made, value + gate[:, None, None] * (weights @ values))

@@ -1,0 +1,90 @@
+"""The test pictures that choose a checkpoint: what each score answers to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from conftest import draw
+from styledrop_cli.base import Base
+from styledrop_cli.probing import Probes
+from styledrop_cli.settings import SampleSettings
+
+SAMPLING = SampleSettings(steps=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    # Without an enlarged decoder a reference is shown by the same decoder as the test pictures.
+    return tiny.base(tmp_path_factory.mktemp("base") / "tiny", decoder=False)
+
+
+def probes(base: Base, content: str = "a cat") -> Probes:
+    reference = base.reconstruct(draw())
+    return Probes(base, [reference], reference.ids[None], [content], "watercolor", SAMPLING)
+
+
+def painter(base: Base, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an adapter, every prompt draws ``ids``; without, what the base does."""
+    sample: Callable[..., Tensor] = Base.sample
+
+    def painted(self: Base, prompts: list[str], seeds: Any, settings: Any, adapter: Any = None) -> Tensor:
+        if adapter is None:
+            return sample(self, prompts, seeds, settings)
+        return ids.expand(len(prompts), -1, -1)
+
+    monkeypatch.setattr(Base, "sample", painted)
+
+
+def test_the_references_own_content_is_not_asked_for(base: Base) -> None:
+    assert probes(base).contents == ["a teapot", "a house", "a tree"]  # of those that this base was taught
+    assert probes(base, "a tree").contents == ["a cat", "a teapot", "a house"]
+
+
+def test_a_fresh_adapter_moves_and_leaks_nothing(base: Base) -> None:
+    scores, sheet = probes(base).measure(tiny.fresh_adapter())
+    assert (scores.style, scores.leak) == (0, 0)
+    assert 0 < scores.object < 1
+    assert scores.total == scores.object
+    assert sheet.width > sheet.height  # the base's row and the adapter's
+
+
+def test_a_copy_of_the_reference_is_its_style_and_a_leak(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = probes(base)
+    painter(base, base.reconstruct(draw()).ids, monkeypatch)
+    copied, _ = made.measure(tiny.adapter())
+    assert copied.style > 0.99
+    assert copied.leak > 0.5
+    painter(base, torch.full((4, 4), 7), monkeypatch)  # empty: one id all over
+    empty, _ = made.measure(tiny.adapter())
+    assert empty.leak < copied.leak - 0.4
+
+
+def test_the_object_score_knows_which_was_asked_for(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that is right for one prompt is wrong for the others."""
+    made = probes(base)
+    painter(base, tiny.ids(tiny.TRANSFORMER, 1, share=0.0)[0], monkeypatch)
+    same, _ = made.measure(tiny.adapter())
+    assert same.object <= 1 / len(made.contents) + 1e-6
+
+
+def test_scores_are_the_same_every_time(base: Base) -> None:
+    adapter = tiny.adapter()
+    one, two = probes(base).measure(adapter)[0], probes(base).measure(adapter)[0]
+    assert one == two
+    assert one.style != 0
+
+
+def test_a_base_that_was_taught_other_things_is_asked_for_those(base: Base, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    made = probes(replace(base, contents=["a cat", "a dog", "a red cat"]), "a dog")
+    assert made.contents == ["a cat"]
+    made = probes(replace(base, contents=["a dog", "a red cat"]), "a dog")
+    assert made.contents == ["a red cat"]
