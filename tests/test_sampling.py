@@ -12,7 +12,7 @@ from torch import Tensor
 import tiny
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
-from styledrop_cli.sampling.decoding import decode
+from styledrop_cli.sampling.decoding import _draw_tokens, decode
 from styledrop_cli.sampling.guidance import Scales, combine, guided
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
@@ -260,6 +260,7 @@ def counting() -> Counting:
         (False, Scales(2, 3), 4),
     ],
 )
+@torch.no_grad()
 def test_guided_passes(counting: Counting, with_adapter: bool, scales: Scales, rows: int) -> None:
     """One batch with just the passes that count, equal to the same passes run apart."""
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
@@ -282,6 +283,7 @@ def test_the_adapter_may_read_the_prompt_in_its_own_way(counting: Counting) -> N
     torch.testing.assert_close(made, wanted, atol=2e-5, rtol=1e-4)
 
 
+@torch.no_grad()
 def test_ramp_starts_with_one_pass(counting: Counting) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
     logits = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3, ramp=True))
@@ -311,3 +313,15 @@ def test_network_decodes_alone_as_in_a_batch(kind: str) -> None:
     for row in range(3):
         only = torch.tensor([row])
         assert torch.equal(drawn(prompt.select(only), negative.select(only), [8 + row])[0], together[row])
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    """One generator a picture: by inverse transform, and a token that cannot be is never drawn."""
+    wanted = torch.tensor([0.0, 0.5, 0.0, 0.2, 0.3, 0.0])
+    drawn = _draw_tokens(wanted.expand(2, 20_000, 6).contiguous(), [tiny.generator(1), tiny.generator(2)])
+    assert drawn.shape == (2, 20_000)
+    for row in drawn:
+        share = row.bincount(minlength=6) / len(row)
+        torch.testing.assert_close(share, wanted, atol=0.015, rtol=0)
+        assert not share[wanted == 0].any()
+    assert not torch.equal(drawn[0], drawn[1])

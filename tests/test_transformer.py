@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import tiny
+from styledrop_cli.models.layers import attend
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.training import masked_cross_entropy
 
@@ -173,3 +174,12 @@ def test_loss_is_the_cross_entropy_of_the_hidden_ids(smoothing: float) -> None:
     loss = masked_cross_entropy(network, ids, masked, condition, label_smoothing=smoothing)
     torch.testing.assert_close(loss, wanted)
     assert torch.equal(ids, before)
+
+
+@pytest.mark.parametrize("places", [1, 7])
+def test_attention_is_the_same_with_and_without_a_gradient(places: int) -> None:
+    query = torch.randn(2, 3, places, 8, generator=tiny.generator(1))
+    keys, values = torch.randn(2, 2, 3, 5, 8, generator=tiny.generator(2)).unbind(0)
+    with torch.no_grad():
+        fused = attend(query, keys, values)
+    torch.testing.assert_close(attend(query, keys, values), fused)

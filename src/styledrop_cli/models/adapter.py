@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.models.layers import AdapterFn, Attention
+from styledrop_cli.models.layers import AdapterFn, Attention, attend
 from styledrop_cli.models.transformer import MaskedTransformer
 
 PLACES = ("attention", "mlp")  # of the bottlenecks, in each transformer layer
@@ -197,7 +197,7 @@ class PromptAdapter(Adapter):
         assert isinstance(module, Attention)
         keys, values = (t.expand(len(source), -1, -1, -1) for t in module.keys_values(self.vectors[layer][None]))
         gate = self.gate[layer].tanh()[:, None, None]
-        return value + gate * F.scaled_dot_product_attention(source, keys, values)
+        return value + gate * attend(source, keys, values)
 
 
 # Kind -> its class and that of its configuration: what a file's header names.

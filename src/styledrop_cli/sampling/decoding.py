@@ -69,8 +69,11 @@ def _draw_tokens(probabilities: Tensor, generator: Generators) -> Tensor:
     if isinstance(generator, torch.Generator):
         flat = probabilities.reshape(-1, probabilities.shape[-1]).to(generator.device)
         return torch.multinomial(flat, 1, generator=generator).view(probabilities.shape[:2]).to(probabilities.device)
-    rows = [_draw_tokens(p[None], g) for p, g in zip(probabilities, generator, strict=True)]
-    return torch.cat(rows)
+    # Inverse transform: one number a position, where multinomial draws one for each of its K tokens.
+    sums = probabilities.cumsum(-1)
+    drawn = [torch.rand(probabilities.shape[1], generator=g, device=g.device) for g in generator]
+    wanted = torch.stack(drawn).to(sums.device)[..., None] * sums[..., -1:]
+    return torch.searchsorted(sums, wanted, right=True)[..., 0].clamp(max=probabilities.shape[-1] - 1)
 
 
 def _gumbel(like: Tensor, generator: Generators) -> Tensor:
