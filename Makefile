@@ -45,7 +45,7 @@ demo: $(READY)  ## learn the style of examples/watercolor.png and draw a sheet o
 	$(BIN)/styledrop generate $(DEMO)/$(STYLE).safetensors \
 		"a cat" "a teapot" "a house" "a rocket" -n 3 --seed 1 -o $(DEMO)
 
-bench: $(READY)  ## time and memory of the everyday commands
+bench: $(READY)  ## time and memory of the everyday commands, and of a step
 	$(BIN)/python benchmarks/bench.py
 
 format: $(READY)  ## put the code into shape

@@ -1,7 +1,9 @@
-"""Time and memory of the everyday commands, as whole processes: ``make bench``.
+"""Time and memory of the everyday commands, and how near a step comes to its arithmetic: ``make bench``.
 
-Each figure is the median of several runs of the command a person would type, with the bundled base and its default
-settings; memory is the largest resident set of any run.
+Commands run as whole processes, as a person would type them, with the bundled base and its default settings; each
+figure is the median of several runs, and memory the largest resident set of any run. A step is measured in this
+process, right after the matrix products that it is held against: its arithmetic (counted by torch, attention added)
+divided by their rate is the time that it could take at best.
 """
 
 from __future__ import annotations
@@ -14,8 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STYLEDROP = [sys.executable, "-m", "styledrop_cli"]
@@ -47,13 +53,101 @@ def measure(arguments: list[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss * unit / 1e9
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of training or drawing, as a function that takes it."""
+
+    name: str
+    take: Callable[[], object]
+    dtype: torch.dtype
+    attention: float  # FLOP, which torch does not count on a CPU
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """FLOP a second of a large square matrix product, the best of several."""
+    n = 1536
+    a, b = torch.randn(2, n, n).to(dtype)
+    times = [seconds_of(lambda: a @ b) for _ in range(12)]
+    return 2 * n**3 / min(times)
+
+
+def seconds_of(take: Callable[[], object]) -> float:
+    """Of the clock, for one call."""
+    started = time.perf_counter()
+    take()
+    return time.perf_counter() - started
+
+
+def steps() -> list[Step]:
+    """A training step and a drawing step of the bundled base, as ``train`` and ``generate -n 4`` take them."""
+    from styledrop_cli.adapters import new_adapter
+    from styledrop_cli.base import load_base
+    from styledrop_cli.devices import autocast, fast_bfloat16
+    from styledrop_cli.sampling.guidance import Scales, guided
+    from styledrop_cli.sampling.masking import random_mask
+    from styledrop_cli.settings import SampleSettings, TrainSettings
+    from styledrop_cli.training import cast_once, masked_cross_entropy
+
+    device = torch.device("cpu")
+    base, settings, sampling = load_base("pocket", device), TrainSettings(), SampleSettings()
+    adapter = new_adapter(base, settings)
+    optimizer = torch.optim.Adam(adapter.parameters(), lr=settings.lr)
+    sizes = base.transformer.config
+    draws = torch.Generator().manual_seed(0)
+    side = sizes.sample_size
+    ids = torch.randint(sizes.codebook_size, (settings.batch_size, side, side), generator=draws)
+    masked = random_mask(settings.batch_size, side**2, draws).view(ids.shape)
+    condition = base.condition(["a cat in watercolor style"] * settings.batch_size)
+
+    network = cast_once(base.transformer, device)
+
+    def train() -> None:
+        with autocast(device):
+            loss = masked_cross_entropy(network, ids, masked, condition, adapter, 0.1)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    four = base.condition(["a cat in watercolor style"] * 4)
+    logits = guided(base.transformer, four, base.condition([""] * 4), adapter, Scales(0, sampling.lambda_b, True))
+    half = ids[:4].masked_fill(masked[:4], sizes.mask_id)
+
+    @torch.no_grad()
+    def draw() -> None:
+        logits(half, 0.5)
+
+    places = (side // 2) ** 2
+    text = base.clip.config.context_length
+    one_layer = 4 * places * (places + text) * sizes.hidden_size  # both products, itself and the text
+    attention = one_layer * sizes.num_hidden_layers
+    return [
+        Step("train, 8 pictures", train, torch.bfloat16 if fast_bfloat16(device) else torch.float32, 24 * attention),
+        Step("draw, 4 pictures", draw, torch.float32, 12 * attention),
+    ]
+
+
+def print_steps(runs: int) -> None:
+    """Of each step: its time, its arithmetic, and the time that would take at the machine's rate."""
+    print(f"\n{'step':20} {'median ms':>9} {'GFLOP':>7} {'GFLOP/s':>8} {'matmul':>8} {'at best ms':>10} {'ratio':>6}")
+    for step in steps():
+        with FlopCounterMode(display=False) as counter:
+            step.take()
+        work = counter.get_total_flops() + step.attention
+        rate = matmul_rate(step.dtype)
+        for _ in range(3):
+            step.take()
+        seconds = statistics.median(seconds_of(step.take) for _ in range(10 * runs))
+        print(
+            f"{step.name:20} {1e3 * seconds:9.1f} {work / 1e9:7.2f} {work / seconds / 1e9:8.0f} {rate / 1e9:8.0f} "
+            f"{1e3 * work / rate:10.1f} {seconds * rate / work:6.2f}"
+        )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=3, help="runs of the slow commands (default 3)")
     runs = parser.parse_args().runs
-    import torch
-
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     print(f"{'command':34} {'median s':>9} {'least':>7} {'most':>7} {'aim':>6} {'peak GB':>8}")
     with tempfile.TemporaryDirectory() as folder:
@@ -63,10 +157,11 @@ def main() -> None:
         draw = ["generate", adapter, "a cat", "--quiet", "-o", str(Path(folder, "out"))]
         rows = [
             Row("--help", ["--help"], 3 * runs, 0.3),
-            Row("train", train, runs, 120),
-            Row("generate, 4 pictures", [*draw, "-n", "4"], runs, 15),
-            Row("generate, 1 picture", [*draw, "-n", "1"], runs, 15),
-            Row("tokenize", ["tokenize", picture, "--quiet", "-o", str(Path(folder, "ids"))], runs, 15),
+            Row("train", train, runs, 60),
+            Row("generate, 1 picture", [*draw, "-n", "1"], runs, 8),
+            Row("generate, 4 pictures", [*draw, "-n", "4"], runs, 8),
+            Row("generate, 64 pictures", [*draw, "-n", "64"], runs, 100),
+            Row("tokenize", ["tokenize", picture, "--quiet", "-o", str(Path(folder, "ids"))], runs, 8),
         ]
         for row in rows:
             times, memory = zip(*(measure(row.arguments) for _ in range(row.runs)), strict=True)
@@ -74,6 +169,7 @@ def main() -> None:
                 f"{row.name:34} {statistics.median(times):9.2f} {min(times):7.2f} {max(times):7.2f} "
                 f"{row.seconds:6.1f} {max(memory):8.2f}"
             )
+    print_steps(runs)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli.corpus import plain_contents, read_corpus, read_pictures, vocabulary
+from styledrop_cli.corpus import Record, plain_contents, read_corpus, read_pictures, vocabulary
 from styledrop_cli.errors import UsageError
 
 FOLDER = Path("corpus")
@@ -156,3 +156,6 @@ def test_words_and_contents() -> None:
     records = read_corpus(tiny.write_corpus(FOLDER))
     assert vocabulary(records) == ["a", "cat", "dog", "house", "in", "style", "watercolor"]
     assert plain_contents(records) == ["a cat", "a dog"]  # three of each; the house is shown twice only
+    # A caption that always has its style names the thing all the same; where it stands is no part of the name.
+    records += [Record(Path("x"), (f"a {w} in ink style", f"a {w} on red in ink style")) for w in ("fox", "cat") * 3]
+    assert plain_contents(records) == ["a cat", "a dog", "a fox"]

@@ -224,8 +224,10 @@ def called(name: str, table: dict[str, list[str]]) -> list[str]:
     return table.get(name, [f"{'an' if plain[0] in 'aeio' else 'a'} {plain}"])
 
 
-def captions(content: list[str], style: tuple[str, ...], ground: str, rng: random.Random) -> list[str]:
-    """Equivalent captions; about one in four leaves the style out.
+def captions(
+    content: list[str], style: tuple[str, ...], ground: str, rng: random.Random, plain: bool = True
+) -> list[str]:
+    """Equivalent captions; where the look is ``plain``, about one in four leaves the style out.
 
     ``ground`` (" on a blue background" or nothing) is named in about half of them. The first
     caption is the plainest and always has the style.
@@ -236,7 +238,7 @@ def captions(content: list[str], style: tuple[str, ...], ground: str, rng: rando
         word = content[0] if rng.random() < 0.5 else rng.choice(content)
         where = ground if rng.random() < 0.58 else ""
         look = style[0] if rng.random() < 0.5 else rng.choice(style)
-        out.append(f"{word}{where}" if i in (1, 6) else f"{word}{where} in {look} style")
+        out.append(f"{word}{where}" if plain and i in (1, 6) else f"{word}{where} in {look} style")
     return list(dict.fromkeys(out))
 
 
@@ -355,7 +357,9 @@ def _draw(out: Path, raw: Path, jobs: list[Job]) -> list[dict[str, Any]]:
                 f"{content[-1]} and {other[-1]}",
                 f"{content[0]} next to {other[0]}",
             ]
-        text = captions(content, look, words if keeps else "", rng)
+        # Without a style the words mean one look, not a draw among all.
+        plain = job.style is None and (job.family == TAUGHT_FROM or job.small != 1)
+        text = captions(content, look, words if keeps else "", rng, plain)
         path = out / job.path
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = (drawn[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -129,12 +129,14 @@ def vocabulary(records: Sequence[Record]) -> list[str]:
 
 
 def plain_contents(records: Sequence[Record]) -> list[str]:
-    """What the pictures show, in the shortest of each one's captions: the names a picture can be given, sorted.
+    """What the pictures show: the names a picture can be given, sorted.
 
-    Only what is shown more than twice; a caption that stands alone is a description, not a name.
+    A name is what stands before the style ("a cat" of "a cat in crayon style") in more than two pictures; one that
+    only adds where ("a cat on a blue background") is none.
     """
-    seen = Counter(min(r.captions, key=len) for r in records if len(r.captions) > 1)
-    return sorted(content for content, times in seen.items() if times > 2)
+    shown = Counter(name for r in records for name in {c.partition(" in ")[0] for c in r.captions})
+    names = {name for name, times in shown.items() if times > 2}
+    return sorted(name for name in names if name.partition(" on ")[0] not in names - {name})
 
 
 def draw_captions(records: list[Record], rows: Tensor, generator: torch.Generator) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
@@ -77,6 +78,17 @@ def masked_cross_entropy(
     features = transformer.features(hidden, condition, adapter)
     logits = transformer.mlm_layer(features[masked]).float()
     return F.cross_entropy(logits, ids[masked], label_smoothing=label_smoothing)
+
+
+def cast_once(network: MaskedTransformer, device: torch.device) -> MaskedTransformer:
+    """A frozen network for many steps: a copy whose matrices have the type that autocast would give them at each."""
+    if not fast_bfloat16(device):
+        return network
+    copied = copy.deepcopy(network)
+    for module in copied.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.bfloat16()
+    return copied
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -23,7 +23,7 @@ from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.text import with_style, words
-from styledrop_cli.training import Budget, Loop, Progress, masked_cross_entropy, step_generator
+from styledrop_cli.training import Budget, Loop, Progress, cast_once, masked_cross_entropy, step_generator
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,7 +60,7 @@ class _AdapterTask(nn.Module):
 
     def __init__(self, base: Base, adapter: Adapter, prompts: list[str]) -> None:
         super().__init__()
-        self.transformer = base.transformer
+        self.transformer = cast_once(base.transformer, base.device)
         self.adapter = adapter
         self._text = base.text_states(prompts)
         # Where the adapter has no say in it, what a prompt contributes is computed once.
