@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from PIL import Image, ImageDraw
 
 from styledrop_cli.checkpoints import save_part
+from styledrop_cli.cli import console
+from styledrop_cli.cli.app import app
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +24,28 @@ def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("FORCE_COLOR", "STYLEDROP_TRACEBACK", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
+
+
+class Outcome(NamedTuple):
+    """What a command left behind: its exit code and what it wrote to either side."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def styledrop(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `styledrop ARGUMENTS` in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        code = console.run(app, [str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
 
 
 def draw(width: int = 96, height: int = 64) -> Image.Image:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 import typer
 
-from conftest import draw
+from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app
 from styledrop_cli.images import save_png
 
 COMMANDS = ("train", "fine-tune", "generate", "sample", "tokenize", "inspect", "pretrain")
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def styledrop(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `styledrop ARGUMENTS` in this process."""
-
-    def run(*arguments: str | Path) -> Outcome:
-        code = console.run(app, [str(argument) for argument in arguments])
-        return Outcome(code, *capsys.readouterr())
-
-    return run
 
 
 # ---- help ----
@@ -99,7 +77,7 @@ TRAIN = ("train", "ref.png", "--style", "watercolor")
         (("generate", "a.safetensors", ""), "a prompt is empty"),
         (("generate", "a.safetensors", "a", "cat"), "2 prompts: a, cat"),
         (("generate", "--base-only", "a.safetensors", "a cat"), "draws without a.safetensors"),
-        (("generate", "--base-only", "a cat", "-n", "0"), "-n 0"),
+        (("generate", "--base-only", "a cat", "-n", "0"), "--number"),
         (("generate", "--base-only", "a cat", "--steps", "0"), "steps"),
         (("generate", "--base-only", "a cat", "--temperature", "-1"), "temperature"),
         (("generate", "--base-only", "a cat", "-o", "ref.png"), "ref.png is a file"),
@@ -109,7 +87,7 @@ TRAIN = ("train", "ref.png", "--style", "watercolor")
         (("pretrain", "tokeniser", "corpus", "-o", "m"), "tokenizer"),
         (("pretrain", "base", "corpus"), "'--output'"),
         (("pretrain", "base", "corpus", "-o", "m"), "no folder corpus"),
-        (("pretrain", "base", "folder", "-o", "m", "--minutes", "0"), "more than 0"),
+        (("pretrain", "base", "folder", "-o", "m", "--minutes", "0"), "--minutes"),
         (("pretrain", "base", "folder", "-o", "m", "--resume", "--init-from", "x"), "exclude each other"),
     ],
 )  # fmt: skip

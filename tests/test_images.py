@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin
 
 from conftest import draw
+from styledrop_cli import images
 from styledrop_cli.errors import PictureError, StyledropError
 from styledrop_cli.images import (
     atomic_write,
@@ -64,11 +65,43 @@ def test_truncated_picture(kind: str, kept: float) -> None:
         load_picture(path)
 
 
-def test_absurdly_large_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw().save("vast.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(PictureError, match="too large"):
+def test_the_largest_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(96, 64).save("vast.png")
+    monkeypatch.setattr(images, "LARGEST", 96 * 64)
+    assert load_picture(Path("vast.png")).size == (96, 64)
+    monkeypatch.setattr(images, "LARGEST", 96 * 64 - 1)
+    with pytest.raises(PictureError, match=r"vast\.png is too large: 96 x 64 px, and at most 6,143 pixels are read"):
         load_picture(Path("vast.png"))
+
+
+def test_the_smallest_picture() -> None:
+    draw(16, 300).save("narrow.png")
+    assert load_picture(Path("narrow.png")).size == (16, 300)
+    draw(300, 15).save("low.png")
+    with pytest.raises(PictureError, match=r"low\.png is 300 x 15 px: too small .*") as caught:
+        load_picture(Path("low.png"))
+    assert caught.value.hint == "give a picture of at least 16 px on its shorter side"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("png", m) for m in ("RGB", "L", "P", "1", "RGBA", "I;16")]
+    + [("jpg", m) for m in ("RGB", "L", "CMYK")]
+    + [("tiff", m) for m in ("RGB", "L", "P", "1", "CMYK", "RGBA", "I;16")],
+)
+def test_very_large_pictures_are_scaled_down_upright(monkeypatch: pytest.MonkeyPatch, kind: str, mode: str) -> None:
+    whole = draw(384, 256).convert("L").point(range(0, 65536, 257), "I") if mode == "I;16" else draw(384, 256)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned clockwise to be seen upright
+    whole.convert(mode).save(f"large.{kind}", exif=exif)
+    expected = load_picture(Path(f"large.{kind}"))
+    monkeypatch.setattr(images, "LARGE", 384 * 256 - 1)
+    monkeypatch.setattr(images, "ENOUGH", 64)
+    seen = load_picture(Path(f"large.{kind}"))
+    assert seen.mode == "RGB"
+    assert seen.size == (expected.width // 4, expected.height // 4)
+    difference = np.asarray(seen.resize((16, 16))).astype(int) - np.asarray(expected.resize((16, 16)))
+    assert abs(difference).mean() < 6
 
 
 # ---- odd pictures that work ----
@@ -150,9 +183,9 @@ def test_16_bit_colour_png() -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    row = b"\0" + struct.pack(">HHH", 65535, 32896, 0) * 4
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+    row = b"\0" + struct.pack(">HHH", 65535, 32896, 0) * 16
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(row * 16)) + chunk(b"IEND", b"")
     Path("deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body)
     assert near(load_picture(Path("deep.png")), (1, 1), (255, 128, 0), 1)
 
@@ -251,7 +284,7 @@ def test_atomic_write_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(StyledropError, match="No space left"):
+    with pytest.raises(StyledropError, match="cannot write a/b.txt: the disk is full"):
         atomic_write(Path("a/b.txt"), b"three")
     assert [path.name for path in Path("a").iterdir()] == ["b.txt"]
     assert Path("a/b.txt").read_bytes() == b"two"

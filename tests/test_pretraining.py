@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.models.tokenizer import ImageTokenizer, scalar_grid
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.pipeline import generate
-from styledrop_cli.pretraining import captions as clip_part
 from styledrop_cli.pretraining import ids as base_part
-from styledrop_cli.pretraining import pictures as tokenizer_part
 from styledrop_cli.pretraining.ids import LevelFeatures
 from styledrop_cli.pretraining.job import Order
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -36,11 +33,7 @@ FILES = {"tokenizer": "tokenizer", "decoder": "decoder", "clip": "clip", "base":
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer_part, "TOKENIZER", tiny.TOKENIZER)
-    monkeypatch.setattr(tokenizer_part, "ENLARGED_CHANNELS", 8)
-    monkeypatch.setattr(clip_part, "CLIP", replace(tiny.CLIP, vocab_size=0, image_size=128, patch_size=32))
-    monkeypatch.setattr(base_part, "BASE", tiny.TRANSFORMER)
-    monkeypatch.setattr(clip_part, "FIRST_MERGES", 50)
+    tiny.shrink_pretraining(monkeypatch)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 
 from styledrop_cli.devices import NAMES, autocast, generator, pick_device
 from styledrop_cli.errors import DeviceError, UsageError
+from styledrop_cli.settings import KINDS as ADAPTERS
 from styledrop_cli.settings import LARGEST_SEED, SampleSettings, TrainSettings
 
 KINDS = (SampleSettings, TrainSettings)
@@ -37,6 +38,18 @@ def test_all_bad_values_at_once() -> None:
         SampleSettings(steps=0, temperature=-1, lambda_b=99, seed=LARGEST_SEED + 1)
     assert [part.split()[0] for part in error.value.message.split("; ")] == ["steps", "temperature", "lambda_b", "seed"]
     assert error.value.exit_code == 2
+
+
+def test_settings_fit_the_kind_of_adapter() -> None:
+    for kind, fitting in ADAPTERS.items():
+        settings = TrainSettings.of(kind, steps=7)
+        assert (settings.kind, settings.steps) == (kind, 7)
+        assert {name: getattr(settings, name) for name in fitting} == fitting
+        assert TrainSettings.of(kind, width=3).width == 3  # what is given counts
+    assert TrainSettings.of("bottleneck") == TrainSettings()
+    with pytest.raises(UsageError, match="called 'lorax'") as error:
+        TrainSettings.of("lorax")
+    assert "bottleneck, lora, prompt" in str(error.value.hint)
 
 
 def test_settings_are_frozen() -> None:

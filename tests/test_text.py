@@ -79,6 +79,22 @@ def test_with_style(content: str, style: str, prompt: str) -> None:
     assert with_style(prompt, style) == prompt  # said once, however often it is asked for
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("一只猫, 两只狗", ["一只猫", "两只狗"]),  # no spaces between words: a run counts as one
+        ("Кот и СОБАКА", ["кот", "и", "собака"]),
+        ("قِطّة", ["قِطّة"]),
+        ("बिल्ली", ["बिल्ली"]),
+        ("cafe\u0301", ["caf\xe9"]),
+        ("a 🐈 on ☀\ufe0f, →", ["a", "🐈", "on", "☀\ufe0f", "→"]),
+        ("?! ... --", []),
+    ],
+)
+def test_words_in_other_scripts(text: str, found: list[str]) -> None:
+    assert words(text) == found
+
+
 def test_words() -> None:
     assert words("The cat's jack-o'-lantern, 3D & naïve_art!") == [
         "the",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 import tiny
 from styledrop_cli import training
 from styledrop_cli.checkpoints import read_tensors, save_tensors
-from styledrop_cli.errors import ModelError
-from styledrop_cli.training import Budget, Loop, Progress, decay_to_zero, steady, step_generator
+from styledrop_cli.devices import autocast
+from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.training import Budget, Loop, Progress, cast_once, decay_to_zero, steady, step_generator
 
 CHECKPOINT = Path("state.safetensors")
 
@@ -190,6 +193,45 @@ def test_gradients_are_clipped() -> None:
     assert float(task.weight.detach().norm()) == pytest.approx(0.5, rel=1e-4)
 
 
+class Cliff(Task):
+    """No finite loss, or no finite gradient, at the steps told."""
+
+    def __init__(self, loss: tuple[int, ...] = (), gradient: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.calls, self.bad_loss, self.bad_gradient = 0, loss, gradient
+
+    def forward(self, batch: Tensor) -> Tensor:
+        self.calls += 1
+        loss = super().forward(batch)
+        if self.calls in self.bad_loss:
+            return loss * float("nan")
+        if self.calls in self.bad_gradient:
+            return loss + (self.out.weight * 0).sum().sqrt()  # a root's slope at nothing
+        return loss
+
+
+@pytest.mark.parametrize("bad", [{"loss": (3,)}, {"gradient": (3, 4)}])
+def test_a_step_that_is_not_finite_is_left_out(bad: dict[str, tuple[int, ...]]) -> None:
+    """A weight that is no number stays none, and every checkpoint after it."""
+    task = Cliff(**bad)
+    made = loop(task, average=0.9)
+    seen: dict[int, Tensor] = {}
+    made.run(lambda progress: seen.update({progress.step: task.out.weight.detach().clone()}))
+    assert made.progress.step == 8
+    assert torch.equal(seen[3], seen[2])
+    assert not torch.equal(seen[5], seen[4])
+    assert all(t.isfinite().all() for t in [*made.trained.values(), *made.averaged.values()])
+
+
+def test_too_many_of_them_end_the_training() -> None:
+    task = Cliff(loss=tuple(range(5, 99)))
+    made = loop(task, 99)
+    with pytest.raises(StyledropError, match="20 steps in a row, up to step 24") as error:
+        made.run(ignore)
+    assert "learning rate" in str(error.value.hint)
+    assert all(p.isfinite().all() for p in task.parameters())
+
+
 def test_learning_rates() -> None:
     assert [steady(share) for share in (0, 0.3, 1)] == [1, 1, 1]
     shares = [i / 1000 for i in range(1001)]
@@ -219,6 +261,54 @@ def test_a_paused_process_is_charged_one_long_step(monkeypatch: pytest.MonkeyPat
     made = loop(Task(), 3)
     made.run(ignore)
     assert made.progress.seconds == 3 * training.LONGEST_STEP
+
+
+def test_ctrl_c_waits_for_the_step() -> None:
+    """A step is taken whole or not at all, and the signal is not lost."""
+
+    class Interrupted(Task):
+        def forward(self, batch: Tensor) -> Tensor:
+            if len(losses) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().forward(batch)
+
+    losses: list[float] = []
+    whole, made = loop(Task()), loop(Interrupted())
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        made.run(lambda progress: losses.append(progress.loss))
+    assert made.progress.step == 4
+    assert len(losses) == 3  # what comes after a step is not waited for
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        whole.run(stop_after(4))
+    for name, parameter in whole.trained.items():
+        assert torch.equal(made.trained[name], parameter)
+
+
+def test_ctrl_c_is_left_to_who_handles_it() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with training.uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_copy_for_training_has_its_matrices_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny.transformer()
+    monkeypatch.setattr(training, "fast_bfloat16", lambda device: False)
+    assert cast_once(network, tiny.CPU) is network
+    monkeypatch.setattr(training, "fast_bfloat16", lambda device: True)
+    copied = cast_once(network, tiny.CPU)
+    assert copied.transformer_layers[0].attn1.to_q.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert copied.embed.embeddings.weight.dtype == torch.float32
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    ids, condition = tiny.ids(tiny.TRANSFORMER, 2), tiny.condition(network, 2)
+    with autocast(tiny.CPU):
+        torch.testing.assert_close(copied(ids, condition), network(ids, condition))
 
 
 def test_each_step_draws_its_own_numbers() -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from styledrop_cli.models.layers import attend
+from styledrop_cli.models.layers import GlobalResponseNorm, attend
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.training import masked_cross_entropy
 
@@ -183,3 +183,18 @@ def test_attention_is_the_same_with_and_without_a_gradient(places: int) -> None:
     with torch.no_grad():
         fused = attend(query, keys, values)
     torch.testing.assert_close(attend(query, keys, values), fused)
+
+
+def test_a_channel_of_zeros_has_a_finite_slope() -> None:
+    norm = GlobalResponseNorm(3)
+    tiny.randomise(norm)
+    x = torch.randn(1, 2, 2, 3, generator=tiny.generator())
+    x[..., 1] = 0
+    x.requires_grad_(True)
+    out = norm(x)
+    response = x.detach().norm(dim=(1, 2), keepdim=True)
+    scaled = x * response / (response.mean(-1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(out, norm.gamma * scaled + norm.beta + x)
+    out.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()

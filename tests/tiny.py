@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +20,8 @@ from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
+from styledrop_cli.pretraining import captions, pictures
+from styledrop_cli.pretraining import ids as id_part
 from styledrop_cli.text import write_merges
 
 CPU = torch.device("cpu")
@@ -166,6 +169,15 @@ def write_corpus(folder: Path, count: int = 8, held_out: int = 2) -> Path:
         lines.append(json.dumps(entry | ({"split": "held-out"} if index >= count - held_out else {})))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def shrink_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `pretrain` make parts of these sizes."""
+    monkeypatch.setattr(pictures, "TOKENIZER", TOKENIZER)
+    monkeypatch.setattr(pictures, "ENLARGED_CHANNELS", 8)
+    monkeypatch.setattr(captions, "CLIP", replace(CLIP, vocab_size=0, image_size=128, patch_size=32))
+    monkeypatch.setattr(captions, "FIRST_MERGES", 50)
+    monkeypatch.setattr(id_part, "BASE", TRANSFORMER)
 
 
 def beside_torchvision(name: str, *attributes: str) -> ModuleType:

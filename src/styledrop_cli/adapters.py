@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
@@ -70,7 +71,8 @@ def open_adapter(base: Base, file: AdapterFile) -> Adapter:
     if header["kind"] not in KINDS:
         raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
     make, config = KINDS[header["kind"]]
-    adapter = make(build_config(config, header["config"], str(file.path)), base.transformer)
+    with torch.device("meta"):  # a file may promise any size: nothing is allocated before its tensors have been seen
+        adapter = make(build_config(config, header["config"], str(file.path)), base.transformer)
     load_strictly(adapter, own_tensors(file.tensors), str(file.path))
     return adapter.requires_grad_(False).eval().to(base.device)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,13 +22,15 @@ from torch import Tensor, nn
 
 from styledrop_cli.errors import ModelError
 from styledrop_cli.images import atomic_write
+from styledrop_cli.settings import SampleSettings
 
 CONFIG = "config.json"
 HEADER_KEY = "styledrop"
 FORMAT = 1
+LARGEST_SIZE = 1_000_000  # of a dimension of a network
 # What every adapter's header holds, and of what type; tuning.py writes it.
 HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
-SCALES = ("lambda_a", "lambda_b")
+SCALES = {name: SampleSettings.RANGES[name] for name in ("lambda_a", "lambda_b")}
 Config = TypeVar("Config")
 
 
@@ -65,15 +68,20 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(f"{source} does not fit: {'; '.join(problems[:3])}{more}")
-    module.load_state_dict({n: t.to(own[n].dtype) for n, t in tensors.items()})
+    module.load_state_dict({n: t.to(own[n].dtype) for n, t in tensors.items()}, assign=True)  # also to a meta module
 
 
 def build_config(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:
-    """A config dataclass from JSON; unknown keys and impossible sizes are ModelErrors."""
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
+    """A config dataclass from JSON; unknown keys, values of another type and impossible sizes are ModelErrors."""
+    types = get_type_hints(kind)
+    unknown = sorted(set(values) - {f.name for f in fields(kind)})  # type: ignore[arg-type]
     if unknown:
         raise ModelError(f"{source} has unknown settings: {', '.join(unknown)}")
+    for name, value in values.items():
+        if types[name] is int and not (type(value) is int and abs(value) <= LARGEST_SIZE):
+            raise ModelError(f"{source}: {name} is no whole number up to {LARGEST_SIZE:,}: {value!r:.40}")
+        if types[name] is float and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ModelError(f"{source}: {name} is no number: {value!r:.40}")
     try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except (TypeError, ValueError) as error:
@@ -98,7 +106,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def save_part(folder: Path, part: str, module: nn.Module, config: Any) -> None:
     """Write a part as fp16 and enter its sizes into ``config.json``, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: t.half() if t.is_floating_point() else t for n, t in module.state_dict().items()}
     save_tensors(folder / f"{part}.safetensors", tensors, {"format": "pt", "part": part})
     new: dict[str, Any] = {"format": FORMAT, "name": folder.name, "parts": {}}
@@ -199,14 +206,18 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         )
     try:
         header = json.loads(metadata[HEADER_KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"the header of {path} is damaged: {error}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelError(f"{path} is an adapter of another format", "Update styledrop, or train it again.")
     wrong = [name for name, kind in HEADER.items() if not isinstance(header.get(name), kind)]
     scales = header.get("recommended", {})
-    if not wrong and not all(k in SCALES and isinstance(v, int | float) for k, v in scales.items()):
+    if not wrong and not all(k in SCALES and _within(v, *SCALES[k]) for k, v in scales.items()):
         wrong = ["recommended"]
     if wrong:
         raise ModelError(f"the header of {path} is damaged: {', '.join(wrong)} missing or of the wrong kind")
     return header
+
+
+def _within(value: object, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and least <= value <= most

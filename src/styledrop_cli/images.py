@@ -7,12 +7,16 @@ settings stays instant.
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import os
+import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SETTINGS_KEY = "styledrop"
+LARGEST = 100_000_000  # pixels of a picture, by its header; what is larger is refused before it is decoded
+LARGE = 24_000_000  # pixels beyond which a picture is scaled down while it is read
+ENOUGH = 1024  # of the shorter side, of a picture scaled down so: nothing here looks closer
+SMALLEST = 16  # of the shorter side: less holds no style
 
 _READABLE = "PNG, JPEG, WebP, GIF, BMP and TIFF are read; open and save it as PNG in a picture editor"
 _AGAIN = "the file is damaged or was not copied completely: copy or export it again"
@@ -46,11 +54,26 @@ def load_picture(path: Path) -> Image.Image:
 
     EXIF rotation is applied, embedded colour profiles are converted to sRGB, and CMYK, palette,
     grey, 16-bit and float pictures are turned into RGB. Of an animation the first frame is taken.
+    A picture of more than `LARGE` pixels comes back scaled down.
 
     Raises:
-        PictureError: it is missing, not a picture, cut short, or too large to be meant.
+        PictureError: it is missing, not a picture, cut short, or too large or too small to be meant.
     """
     path = Path(path)
+    with _opened(path) as image:
+        width, height = image.size
+        if min(width, height) < SMALLEST:
+            raise PictureError(
+                f"{path} is {width} x {height} px: too small to hold a style",
+                f"give a picture of at least {SMALLEST} px on its shorter side",
+            )
+        upright = ImageOps.exif_transpose(_scaled_down(image))
+        return _to_rgb(upright)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture at `path`, its header read and its size bearable; what goes wrong with it is a PictureError."""
     if not path.exists():
         raise PictureError(f"there is no picture at {path}", "check the spelling of the path")
     if path.is_dir():
@@ -60,18 +83,44 @@ def load_picture(path: Path) -> Image.Image:
             # Pillow warns about large pictures, odd EXIF and the like; only its errors matter here.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                if image.width * image.height > LARGEST:
+                    raise _too_large(path, f"{image.width} x {image.height} px")
+                yield image
     except UnidentifiedImageError:
         if path.stat().st_size == 0:
             raise PictureError(f"{path} is empty", _AGAIN) from None
         raise PictureError(f"{path} is not a picture this program can read", _READABLE) from None
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{path} is too large: {error}", "scale it down first") from None
+    except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours, says but their number
+        pixels = re.search(r"\d+", str(error))
+        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else str(error)) from None
     except PermissionError:
         raise PictureError(f"{path} may not be read", "check the file's permissions") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise PictureError(f"{path} cannot be read to its end ({error})", _AGAIN) from None
+
+
+def _too_large(path: Path, size: str) -> PictureError:
+    return PictureError(
+        f"{path} is too large: {size}, and at most {LARGEST:,} pixels are read",
+        "scale it down in a picture editor: 1024 px on its shorter side are plenty",
+    )
+
+
+def _scaled_down(image: Image.Image) -> Image.Image:
+    """A very large picture at `ENOUGH` px on its shorter side, before anything copies it."""
+    if image.width * image.height <= LARGE or min(image.size) <= ENOUGH:
+        return image
+    image.draft(None, _shorter_side(image.size, ENOUGH))  # a JPEG is decoded at a half, a quarter or an eighth
+    image.load()  # only now is a TIFF upright
+    if image.mode in ("1", "P", "PA"):  # these cannot be averaged
+        return image.convert("RGBA").resize(_shorter_side(image.size, ENOUGH), Image.Resampling.BOX)
+    return image.resize(_shorter_side(image.size, ENOUGH), Image.Resampling.BOX)
+
+
+def _shorter_side(size: tuple[int, int], wanted: int) -> tuple[int, int]:
+    """`size` scaled so that its shorter side is the one `wanted`."""
+    scale = wanted / min(size)
+    return round(size[0] * scale), round(size[1] * scale)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -148,6 +197,22 @@ def to_image(tensor: Tensor) -> Image.Image:
 # ---- writing ----------------------------------------------------------------------------------
 
 
+_FULL = ("the disk is full", "make room on it, or choose another place with -o")
+_CLOSED = ("{folder} may not be written to", "choose another place with -o, or change the folder's permissions")
+_BLOCKED = ("a file is in the way of the folder {folder}", "choose another place with -o")
+# What a person can do about the ways in which writing fails.
+_UNWRITABLE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: _CLOSED,
+    errno.ENOTDIR: _BLOCKED,
+    errno.EEXIST: _BLOCKED,
+    errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one with -o"),
+}
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path` as a whole or not at all, making its folder if need be.
 
@@ -164,10 +229,8 @@ def atomic_write(path: Path, data: bytes) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StyledropError(
-            f"cannot write {path}: {reason}", "choose another place with -o, or make room there"
-        ) from None
+        reason, hint = _UNWRITABLE.get(error.errno or 0, (error.strerror or str(error), "choose another place with -o"))
+        raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
 
 
 def save_png(image: Image.Image, path: Path, settings: dict[str, Any] | None = None) -> None:
@@ -209,18 +272,10 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
     Raises:
         PictureError: it is missing or not a picture, or its settings are garbled.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise PictureError(f"there is no picture at {path}", "check the spelling of the path")
-    try:
-        with Image.open(path) as image:
-            if isinstance(image, PngImagePlugin.PngImageFile):
-                image.load()  # text may also stand behind the pixels
-            text = image.info.get(SETTINGS_KEY)
-    except UnidentifiedImageError:
-        raise PictureError(f"{path} is not a picture this program can read", _READABLE) from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise PictureError(f"{path} cannot be read to its end ({error})", _AGAIN) from None
+    with _opened(Path(path)) as image:
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            image.load()  # text may also stand behind the pixels
+        text = image.info.get(SETTINGS_KEY)
     if text is None:
         return None
     try:
@@ -248,8 +303,10 @@ def from_base64(address: str) -> Image.Image:
     try:
         data = base64.b64decode(address.partition(",")[2], validate=True)
         with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > LARGE:
+                raise ValueError("too large")
             return image.convert("RGB")
-    except (OSError, ValueError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise PictureError("the small picture in this file is garbled") from None
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import re
-from collections.abc import Iterable
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from styledrop_cli.errors import ModelError
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.images import atomic_write
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,12 +28,22 @@ if TYPE_CHECKING:
 START, END = "<|startoftext|>", "<|endoftext|>"
 # How CLIP splits text before merging (contractions, runs of letters, single digits, runs of anything else).
 PIECES = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
-WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+# The marks that scripts put above, below and behind their letters: Python's \w leaves them out.
+MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c).startswith("M"))
+LETTERS = rf"(?:[^\W_][{MARKS}\u200c\u200d]*)+"
+SIGNS = "\u2190-\u21ff\u2300-\u2bff\U0001f000-\U0001faff"  # arrows, dingbats and emoji
+WORD = re.compile(rf"{LETTERS}(?:['-]{LETTERS})*|[{SIGNS}][{SIGNS}\ufe0f\u20e3\u200d]*")
+ROOM = "a big red cat"  # the least that must fit before a style
+SHOWN = 40  # characters of a long text that a message quotes
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, lower case, in order."""
-    return WORD.findall(text.lower())
+    """The words of a text, lower case, in order.
+
+    Where a script puts no spaces between words a run of letters counts as one, and so does a run of emoji: that is
+    also how CLIP splits text.
+    """
+    return WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def with_style(content: str, style: str) -> str:
@@ -40,6 +53,17 @@ def with_style(content: str, style: str) -> str:
     if not style or said:
         return content
     return f"{content} in {style}" if "style" in words(style) else f"{content} in {style} style"
+
+
+def shortened(text: str) -> str:
+    """A text as a message quotes it."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()}..."
+
+
+def quoted(texts: list[str], most: int = 5) -> str:
+    """The first of ``texts`` as a message names them, and how many more there are."""
+    named = ", ".join(f"'{shortened(text)}'" for text in texts[:most])
+    return f"{named} and {len(texts) - most} more" if len(texts) > most else named
 
 
 class TextTokenizer:
@@ -72,6 +96,28 @@ class TextTokenizer:
     def fits(self, text: str) -> bool:
         """Whether the whole text fits the context."""
         return len(self.pieces(text)) <= self.context_length - 2
+
+    def cut(self, content: str, style: str = "", on_message: Callable[[str], None] = lambda message: None) -> str:
+        """As much of ``content`` as fits the context with its style behind it, up to the end of a word if it can be.
+
+        What is left out is said aloud. Raises UsageError if the style alone leaves no room for a content.
+        """
+        if self.fits(with_style(content, style)):
+            return content
+        needed, room = len(self.pieces(with_style(ROOM, style))), self.context_length - 2
+        if needed > room:
+            raise UsageError(
+                f"the style '{shortened(style)}' is too long: {needed} pieces of words, and {room} can be read",
+                "Say the style in a few words.",
+            )
+        content = " ".join(content.split())
+        end = bisect_right(range(1, len(content)), 0, key=lambda n: not self.fits(with_style(content[:n], style)))
+        read = content[:end] if content[end] == " " else content[:end].rpartition(" ")[0] or content[:end]
+        on_message(
+            f"Warning: '{shortened(content)}' is too long: of its {len(content):,} characters only the first "
+            f"{len(read)} are read, up to '{read[-SHOWN // 2 :].lstrip()}'{', and the style' if style else ''}"
+        )
+        return read
 
     def __call__(self, texts: list[str]) -> Tensor:
         """``B`` texts to int64 ids ``[B,context_length]``; what does not fit is cut."""
@@ -111,7 +157,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
 
 def write_merges(path: Path, merges: list[tuple[str, str]]) -> None:
     """Write what ``read_merges`` reads."""
-    path.write_text("".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
+    atomic_write(path, "".join(f"{a} {b}\n" for a, b in merges).encode())
 
 
 def clip_merges(fallback: Path) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import signal
 import threading
 import time
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import pack_optimizer, read_tensors, save_tensors, tensors_hash, unpack_optimizer
 from styledrop_cli.devices import fast_bfloat16
-from styledrop_cli.errors import ModelError
+from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
 
 # A step that took longer than this was interrupted (a paused process, a sleeping laptop): time is not charged for it.
 LONGEST_STEP = 30.0
 WARMUP = 0.02
+MOST_LEFT_OUT = 20  # steps in a row
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class Loop:
         self.trained = {n: p for n, p in task.named_parameters() if p.requires_grad}
         self.averaged = {n: p.detach().clone() for n, p in self.trained.items()} if average else {}
         self.progress = Progress()
+        self._left_out = 0  # steps in a row
 
     def run(self, on_step: Callable[[Progress], None]) -> None:
         """Train until the budget is spent. ``on_step`` may save, measure, or raise to stop."""
@@ -170,13 +173,24 @@ class Loop:
                 group["lr"] = rate * factor
         loss = self._prepared(self._batches(progress.step))
         self._accelerator.backward(loss)
-        self._accelerator.clip_grad_norm_(list(self.trained.values()), self._clip_norm)
-        for optimizer in self._optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        norm = self._accelerator.clip_grad_norm_(list(self.trained.values()), self._clip_norm)
         progress.step += 1
-        self._update_average()
         progress.loss = float(loss.detach())
+        # One bad step would spoil every weight for good, and then every checkpoint: it is left out.
+        finite = math.isfinite(progress.loss) and math.isfinite(float(norm or 0.0))
+        self._left_out = 0 if finite else self._left_out + 1
+        if self._left_out >= MOST_LEFT_OUT:
+            raise StyledropError(
+                f"the training went astray: {MOST_LEFT_OUT} steps in a row, up to step {progress.step}, had no finite "
+                "loss and gradient",
+                "Train with a lower learning rate; what was saved before is whole.",
+            )
+        for optimizer in self._optimizers:
+            if finite:
+                optimizer.step()
+            optimizer.zero_grad()
+        if finite:
+            self._update_average()
         progress.seconds += min(time.monotonic() - started, LONGEST_STEP)
         progress.share = self._budget.progress(progress.step, progress.seconds)
 

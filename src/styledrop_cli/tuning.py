@@ -22,7 +22,7 @@ from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.text import with_style, words
+from styledrop_cli.text import quoted, with_style, words
 from styledrop_cli.training import Budget, Loop, Progress, cast_once, masked_cross_entropy, step_generator
 
 if TYPE_CHECKING:
@@ -100,10 +100,12 @@ def train_adapter(
         raise UsageError(f"{len(images)} pictures but {len(contents)} contents", "Give one for each picture, in order.")
     if contents is None:
         contents = [guess_content(base, image, path, on_message) for image, path in zip(images, pictures, strict=True)]
+    contents = [base.text_tokenizer.cut(content, style, on_message) for content in contents]
     for content in contents:
         if unknown := base.unknown_words(content):
-            named = ", ".join(f"'{word}'" for word in unknown)
-            on_message(f"Warning: {base.name} does not know {named}; name the content in plainer words (--content).")
+            on_message(
+                f"Warning: {base.name} does not know {quoted(unknown)}; name the content in plainer words (--content)."
+            )
     adapter = new_adapter(base, settings)
     shown = [base.reconstruct(image) for image in images]
     quality = [r.psnr for r in shown]

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,47 @@ def refuse_existing(output: Path, overwrite: bool = False) -> None:
         raise UsageError(f"{output} is a folder", "name a file with -o")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} is already there", "choose another name with -o, or say --overwrite")
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse an output folder in which nothing can be written, without making it.
+
+    Raises:
+        UsageError: a file is in its place, or it may not be written to.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file", "name a folder with -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder {there} may not be written to", "choose another place with -o")
+
+
+def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
+    """Refuse numbers outside their ranges, all of them at once: `option=(value, least, most)`.
+
+    Raises:
+        UsageError: one of them is less, more or no number at all.
+    """
+    problems = [
+        f"--{name.replace('_', '-')} must be between {least:,} and {most:,}, not {value}"
+        for name, (value, least, most) in numbers.items()
+        if value is not None and not least <= value <= most
+    ]
+    if problems:
+        raise UsageError("; ".join(problems))
+
+
+def plain_text(text: str, what: str, hint: str) -> str:
+    """`text` without control characters and with single blanks; `what` it is and a `hint` are for the error.
+
+    Raises:
+        UsageError: it holds no letter, digit or sign: it says nothing.
+    """
+    kept = "".join(" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in text)
+    plain = " ".join(kept.split())
+    if not any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in plain):
+        raise UsageError(f"{what} says nothing: '{plain[:40]}'" if plain else f"{what} is empty", hint)
+    return plain
 
 
 # ---- what a command says ------------------------------------------------------------------------
@@ -223,6 +265,8 @@ def _explain(error: Exception) -> tuple[str, str | None, int]:
         return _lower_first(error.format_message()), hint, getattr(error, "exit_code", 2)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "there is not enough memory for this", "close other programs, or say --device cpu", 1
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"cannot use {error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}", None, 1
     words = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     return f"something unexpected happened: {words}", f"{TRACEBACK}=1 in front shows where", 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 OUTPUT = Path("styledrop-out")
+MOST = 1000  # pictures of each prompt: they are all held in memory for the sheet
 DEFAULT = SampleSettings()
 drawing = partial(typer.Option, rich_help_panel="How it draws")
 
@@ -83,11 +83,13 @@ def generate(
     screen = console.Screen(quiet, as_json)
     path, prompts = _adapter_and_prompts(words, base_only)
     chosen = console.given(lambda_a=lambda_a, lambda_b=lambda_b, size=size)
+    if style and style.strip():
+        style = console.plain_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
+    if negative.strip():
+        negative = console.plain_text(negative, "--negative", "say in a few words what to keep away from")
     plain = SampleSettings(steps=steps, temperature=temperature, negative=negative, seed=seed, **chosen)
-    if number < 1:
-        raise UsageError(f"-n {number} draws nothing", "say how many pictures of each prompt: -n 4")
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file", "name a folder with -o")
+    console.refuse_outside(number=(number, 1, MOST))
+    console.refuse_unwritable(output)
     started = time.monotonic()
     with screen.working("waking up the base model"):
         from styledrop_cli import pipeline
@@ -95,16 +97,18 @@ def generate(
         from styledrop_cli.checkpoints import load_adapter
         from styledrop_cli.devices import pick_device
         from styledrop_cli.images import contact_sheet
+        from styledrop_cli.text import quoted
 
         adapter = load_adapter(path) if path else None
         base = load_base(model, pick_device(device))
     header = adapter.header if adapter else {}
     settings = replace(plain, **({"size": base.sizes[-1]} | header.get("recommended", {}) | chosen))
     style = header.get("style", "") if style is None else style
+    prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]
+    settings = replace(settings, negative=base.text_tokenizer.cut(negative, on_message=screen.say))
     said = prompts if adapter else [*prompts, style]  # an adapter was taught its own style
     if unknown := base.unknown_words(" ".join(said)):
-        named = ", ".join(f"'{word}'" for word in unknown)
-        screen.warn(f"{base.name} does not know {named}; it may draw something else")
+        screen.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
     common = {
         "style": style,
         "adapter": path.name if path else None,
@@ -158,15 +162,17 @@ def _adapter_and_prompts(words: list[str], base_only: bool) -> tuple[Path | None
     prompts = words if base_only else rest
     if not prompts:
         raise UsageError("there is nothing to draw", f'add a prompt: styledrop generate {first} "a cat"')
-    if not all(prompt.strip() for prompt in prompts):
-        raise UsageError("a prompt is empty", 'say what to draw: "a cat"')
+    prompts = [console.plain_text(prompt, "a prompt", 'say what to draw: "a cat"') for prompt in prompts]
     if any(prompt in ("a", "an", "the") for prompt in prompts):
         raise UsageError(f"{len(prompts)} prompts: {', '.join(prompts)}", 'put each prompt in quotes: "a cat"')
     return None if base_only else Path(first), prompts
 
 
 def _slug(prompt: str) -> str:
-    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:48] or "picture"
+    """A prompt's words as a file's name: at most 48 characters, in any script."""
+    from styledrop_cli.text import words
+
+    return "-".join(words(prompt)).replace("'", "-")[:48].strip("-") or "picture"
 
 
 def _save(image: Image, folder: Path, stem: str, settings: dict[str, Any]) -> Path:

@@ -18,6 +18,7 @@ from rich.text import Text
 from styledrop_cli.cli import console
 from styledrop_cli.errors import ModelError, StyledropError
 
+ADAPTER = b"\0\0\0\0{"  # at the fifth byte: a length below 4 GB, then JSON; its first bytes may look like a picture
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 LONGEST = 160  # characters of a value that the table shows
 
@@ -31,8 +32,11 @@ def inspect(
 ) -> None:
     """Show what an adapter, a generated picture or a base model says of itself.
 
-    styledrop inspect adapter.safetensors
-    styledrop inspect styledrop-out/a-cat-1.png
+    It goes by what the file holds, not by its name. A picture gives the settings that
+    draw it again, an adapter its style, and what it learnt from and how.
+
+      styledrop inspect adapter.safetensors
+      styledrop inspect styledrop-out/a-cat-1.png
     """
     if not file.exists():
         raise StyledropError(f"there is nothing at {file}", "check the spelling of the path")
@@ -50,7 +54,7 @@ def inspect(
 def _adapter(file: Path) -> dict[str, Any]:
     from styledrop_cli import checkpoints
 
-    return {**checkpoints.read_header(file), "file_size": console.file_size(file.stat().st_size)}
+    return {**checkpoints.load_adapter(file).header, "file_size": console.file_size(file.stat().st_size)}
 
 
 def _picture(file: Path) -> dict[str, Any] | None:
@@ -58,8 +62,9 @@ def _picture(file: Path) -> dict[str, Any] | None:
     from styledrop_cli.images import read_png_settings
 
     with file.open("rb") as start:
-        if not start.read(8).startswith(SIGNATURES):
-            return None
+        first = start.read(9)
+    if first[4:] == ADAPTER or not first.startswith(SIGNATURES):
+        return None
     settings = read_png_settings(file)
     if settings is None:
         raise StyledropError(

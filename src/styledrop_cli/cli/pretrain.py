@@ -11,6 +11,9 @@ import typer
 
 from styledrop_cli.cli import console
 from styledrop_cli.errors import UsageError
+from styledrop_cli.settings import LARGEST_SEED
+
+LEAST_MINUTES, MOST_MINUTES = 0.001, 100_000
 
 
 class Part(StrEnum):
@@ -63,17 +66,17 @@ def pretrain(
       styledrop pretrain base my-pictures/ -o my-model --minutes 240
     """
     screen = console.Screen(quiet, as_json)
+    console.refuse_outside(
+        minutes=(minutes, LEAST_MINUTES, MOST_MINUTES), batch_size=(batch_size, 1, 4096), seed=(seed, 0, LARGEST_SEED)
+    )
     if not corpus.is_dir():
         raise UsageError(f"there is no folder {corpus}", "name a folder of captioned pictures")
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file", "name a folder with -o")
+    console.refuse_unwritable(output)
     if resume and init_from:
         raise UsageError(
             "--resume and --init-from exclude each other",
             "--resume goes on with what is in the output, --init-from starts anew from a model",
         )
-    if minutes <= 0 or (batch_size is not None and batch_size < 1):
-        raise UsageError("--minutes and --batch-size must be more than 0")
     from styledrop_cli import pretraining
     from styledrop_cli.devices import pick_device
     from styledrop_cli.training import Budget, Progress

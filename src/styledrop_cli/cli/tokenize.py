@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from styledrop_cli.cli import console
-from styledrop_cli.errors import UsageError
 
 # How many dB of PSNR above the level where `train` warns each verdict begins.
 VERDICTS = (
@@ -44,8 +43,7 @@ def tokenize(
 
     screen = console.Screen(quiet, as_json)
     image = load_picture(picture)
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file", "name a folder with -o")
+    console.refuse_unwritable(output)
     with screen.working("looking at the picture"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device

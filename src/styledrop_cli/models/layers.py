@@ -48,7 +48,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     if torch.is_grad_enabled() and query.device.type == "cpu":
         # The gradient of the CPU's fused kernel takes longer than all matrix products of so small a network together.
         weights = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-        return weights.softmax(-1).to(values.dtype) @ values
+        mixed: Tensor = weights.softmax(-1).to(values.dtype) @ values
+        return mixed
     return F.scaled_dot_product_attention(query, keys, values)
 
 
@@ -153,7 +154,8 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B,H,W,C]`` to the same shape."""
-        response = x.float().square().sum((1, 2), keepdim=True).sqrt()  # Tensor.norm takes four times as long here
+        # Tensor.norm takes four times as long here; where a channel is all zeros, a root's slope would be infinite.
+        response = x.float().square().sum((1, 2), keepdim=True).clamp(min=1e-30).sqrt()
         response = response / (response.mean(-1, keepdim=True) + NORM_EPS)
         out: Tensor = self.gamma * (x * response) + self.beta + x
         return out

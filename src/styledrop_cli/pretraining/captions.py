@@ -12,6 +12,7 @@ from styledrop_cli.base import POCKET, load_module, read_text_tokenizer
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.corpus import draw_captions, plain_contents, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
+from styledrop_cli.images import atomic_write
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.pretraining.job import Job, Order, flipped, muon, split
 from styledrop_cli.text import TextTokenizer, clip_merges, trim_merges, write_merges
@@ -69,11 +70,10 @@ def clip_job(order: Order) -> Job:
         clip = load_module(source, "clip")
         tokenizer = read_text_tokenizer(source, clip.config)
     if not settled:
-        out.mkdir(parents=True, exist_ok=True)
         write_merges(out / "merges.txt", tokenizer.merges)
         taught = (("words.txt", vocabulary(order.records)), ("contents.txt", plain_contents(order.records)))
         for name, lines in taught:
-            (out / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            atomic_write(out / name, "".join(f"{line}\n" for line in lines).encode())
     pictures, measured = read_pictures(train, 128), read_pictures(held[:256], 128)
     assert clip.visual is not None
     clip.requires_grad_(not settled)
