@@ -125,7 +125,7 @@ class Base:
 
     @torch.no_grad()
     def text_states(self, prompts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """What ``transformer.condition`` takes of ``B`` prompts: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
+        """``B`` prompts for ``transformer.condition``: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
         text, pooled = self.clip.text_states(self.text_tokenizer(prompts).to(self.device))
         return text, pooled, micro_conditions(self.transformer.config, len(prompts), self.device)
 
