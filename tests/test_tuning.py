@@ -608,3 +608,17 @@ def test_generate_appends_the_adapters_own_style(base: Base) -> None:
     assert styled != drawn(file, "a cat", "")
     assert styled != drawn(file, "a cat", "dog")
     assert styled != drawn(None, "a cat in watercolor style")
+
+
+def test_an_unnamed_content_needs_no_warning_of_its_own(base: Base) -> None:
+    said: list[str] = []
+    train_adapter(
+        replace(base, contents=[]),
+        pictures=[put("disc.png")],
+        style="watercolor",
+        settings=SETTINGS,
+        output=Path("a.safetensors"),
+        on_message=said.append,
+    )
+    assert any("taking 'a picture'" in m for m in said)
+    assert not any("does not know" in m for m in said)

@@ -102,7 +102,7 @@ def train_adapter(
         contents = [guess_content(base, image, path, on_message) for image, path in zip(images, pictures, strict=True)]
     contents = [base.text_tokenizer.cut(content, style, on_message) for content in contents]
     for content in contents:
-        if unknown := base.unknown_words(content):
+        if content != NAMELESS and (unknown := base.unknown_words(content)):
             on_message(
                 f"Warning: {base.name} does not know {quoted(unknown)}; name the content in plainer words (--content)."
             )

@@ -272,6 +272,7 @@ def _explain(error: Exception) -> tuple[str, str | None, int]:
 
 
 def _lower_first(message: str) -> str:
+    message = message.replace(": Value error, ", ": ")
     return (message[:1].lower() + message[1:]).rstrip(".")
 
 
