@@ -68,7 +68,7 @@ def main() -> None:
         print(f"  {style or 'no style named':22} first {share(ps, 1):>6}, in five {share(ps, 5):>6}")
     if arguments.corpus:
         records = [r for r in read_corpus(arguments.corpus) if r.held_out]
-        named = [(r, min(r.captions, key=len)) for r in records]
+        named = [(r, min(r.captions, key=len).partition(" in ")[0].partition(" on ")[0]) for r in records]
         named = [(r, name) for r, name in named if name in base.contents]
         real = read_pictures([r for r, _ in named], base.sizes[0]).float() / 255
         tripped = torch.cat([base.tokenizer.decode(base.tokenizer.encode(p)) for p in real.split(32)])

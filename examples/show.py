@@ -44,11 +44,11 @@ def main() -> None:
                 pictures=[HERE / name],
                 style=style,
                 contents=[content],
-                settings=TrainSettings(preview_every=0),
+                settings=TrainSettings(),
                 output=Path(folder, name).with_suffix(".safetensors"),
                 on_message=print,
             )
-            print(f"{name}: {learnt.seconds:.0f} s, tokenizer {learnt.reconstruction_psnr:.1f} dB")
+            print(f"{name}: step {learnt.step}, {learnt.seconds:.0f} s, tokenizer {learnt.reconstruction_psnr:.1f} dB")
             images.append(square(load_picture(HERE / name), 256))
             labels.append(f"learnt from: {style}")
             drawn = pipeline.generate(
