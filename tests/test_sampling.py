@@ -13,7 +13,7 @@ import tiny
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
 from styledrop_cli.sampling.decoding import _draw_tokens, decode
-from styledrop_cli.sampling.guidance import Scales, combine, guided
+from styledrop_cli.sampling.guidance import Scales, combine, guided, only_plausible
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
 K, MASK = 10, 10
@@ -275,6 +275,34 @@ def test_guided_passes(counting: Counting, with_adapter: bool, scales: Scales, r
         assert torch.equal(made, adapted)
 
 
+def test_only_plausible_tokens_are_left() -> None:
+    """At least a tenth as likely as the likeliest, to one of the passes; of those the guided logits are untouched."""
+    guided_logits = torch.tensor([[5.0, 9.0, -3.0, 7.0]])
+    one = torch.tensor([[0.5, 0.4, 0.04, 0.06]]).log()
+    other = torch.tensor([[0.9, 0.005, 0.095, 0.0]]).log()
+    inf = torch.inf
+    assert only_plausible(guided_logits, [one], 0.1).tolist() == [[5, 9, -inf, 7]]
+    assert only_plausible(guided_logits, [other], 0.1).tolist() == [[5, -inf, -3, -inf]]
+    assert only_plausible(guided_logits, [one, other], 0.1).tolist() == [[5, 9, -3, 7]]
+    assert only_plausible(guided_logits, [one, other], 1.0).tolist() == [[5, -inf, -inf, -inf]]
+    assert only_plausible(guided_logits, [other], 0.0) is guided_logits
+
+
+@torch.no_grad()
+def test_implausible_tokens_are_never_drawn_however_strong_the_guidance(counting: Counting) -> None:
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
+    made = guided(counting, prompt, negative, adapter, Scales(9, 9, plausible=0.5))(ids, 0.5)
+    chances = torch.stack([counting(ids, prompt, adapter), counting(ids, prompt)]).softmax(-1)
+    likely = (chances >= 0.499 * chances.amax(-1, keepdim=True)).any(0)
+    assert likely[made > -torch.inf].all()
+    assert (made > -torch.inf).any(-1).all()
+    assert not (made > -torch.inf).all()
+    plain = guided(counting, prompt, negative, adapter, Scales(9, 9))(ids, 0.5)
+    assert torch.equal(made[made > -torch.inf], plain[made > -torch.inf])
+
+
+@torch.no_grad()
 def test_the_adapter_may_read_the_prompt_in_its_own_way(counting: Counting) -> None:
     prompt, negative, own = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
     ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()

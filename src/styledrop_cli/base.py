@@ -151,7 +151,7 @@ class Base:
         if adapter is not None and adapter.reads_text:
             adapted = self.condition(distinct, adapter).select(rows)
         negative = self.condition([settings.negative]).select(torch.zeros_like(rows))
-        scales = Scales(settings.lambda_a, settings.lambda_b, settings.ramp)
+        scales = Scales(settings.lambda_a, settings.lambda_b, settings.ramp, settings.plausible)
         mask_id = self.transformer.config.mask_id
         return decode(
             torch.full((len(prompts), self.grid, self.grid), mask_id, device=self.device),

@@ -38,7 +38,8 @@ class SampleSettings(_Checked):
 
     ``steps`` of parallel decoding; ``temperature`` of the choice of which ids stay masked (StyleDrop: 4.5);
     ``lambda_a`` pushes towards the adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp``
-    both grow linearly over the steps (Muse). ``negative`` is the text to move away from. ``size`` is the
+    both grow linearly over the steps (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not
+    drawn, whatever the scales make of them. ``negative`` is the text to move away from. ``size`` is the
     pictures' side in pixels, ``seed`` the first picture's; those after it count on.
     """
 
@@ -47,6 +48,7 @@ class SampleSettings(_Checked):
     lambda_a: float = 0.0
     lambda_b: float = 1.5
     ramp: bool = True
+    plausible: float = 0.1
     negative: str = ""
     size: int = 256
     seed: int = 0
@@ -56,6 +58,7 @@ class SampleSettings(_Checked):
         "temperature": (0, 100),
         "lambda_a": (0, 50),
         "lambda_b": (0, 50),
+        "plausible": (0, 1),
         "size": (1, 8192),
         "seed": (0, LARGEST_SEED),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from styledrop_cli.models.adapter import on_rows
@@ -20,12 +22,14 @@ class Scales:
     """``lambda_a`` pushes from the base towards the adapter, ``lambda_b`` from the negative text towards the prompt.
 
     ``lambda_b`` is one less than the guidance scale of aMUSEd and diffusers. With ``ramp`` both grow linearly from
-    zero at the first step to their full value at the last (Muse, arXiv 2301.00704, 2.7).
+    zero at the first step to their full value at the last (Muse, arXiv 2301.00704, 2.7). ``plausible`` is how likely a
+    token must be at least, relative to the likeliest, to the adapted network or the base; 0 leaves all (the paper).
     """
 
     lambda_a: float = 0.0
     lambda_b: float = 5.0
     ramp: bool = False
+    plausible: float = 0.0
 
     def at(self, progress: float) -> tuple[float, float]:
         """Both scales at ``progress`` in [0,1] through the steps."""
@@ -46,6 +50,20 @@ def combine(adapted: Tensor, base: Tensor | None, negative: Tensor | None, lambd
         assert base is not None and negative is not None
         logits = logits + lambda_b * (base - negative)
     return logits
+
+
+def only_plausible(guided: Tensor, passes: Sequence[Tensor], share: float) -> Tensor:
+    """``guided`` logits ``[B,H,W,K]`` without the tokens that none of ``passes`` finds plausible.
+
+    What two networks say of tokens that neither would draw is noise, and scales above one raise it above all else.
+    A token is plausible if it is at least ``share`` as likely as the likeliest (arXiv 2210.15097, eq. 3).
+    """
+    if not share:
+        return guided
+    plausible = torch.zeros_like(guided, dtype=torch.bool)
+    for logits in passes:
+        plausible |= logits >= logits.amax(-1, keepdim=True) + math.log(share)
+    return guided.masked_fill(~plausible, -torch.inf)
 
 
 def guided(
@@ -77,6 +95,7 @@ def guided(
         batch = ids.repeat(len(branches), 1, 1)
         parts: Sequence[Tensor] = transformer(batch, joined[len(branches)], partial).float().split(rows)
         base = parts[1] if adapter is not None and len(parts) > 1 else parts[0]
-        return combine(parts[0], base, parts[-1], lambda_a, lambda_b)
+        whole = combine(parts[0], base, parts[-1], lambda_a, lambda_b)
+        return only_plausible(whole, (parts[0], base), scales.plausible) if lambda_a or lambda_b else whole
 
     return logits
