@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.base import Base, load_base
@@ -28,8 +27,7 @@ STYLES = ("3d rendering", "flat design", "cartoon", "watercolor painting", "line
 @torch.no_grad()
 def ranks(base: Base, pictures: Tensor, wanted: list[str]) -> list[int]:
     """The place, from 0, of each picture's own content among all that the base knows."""
-    shown = F.normalize(base.clip.picture_embeds(pictures), dim=-1)
-    scores = shown @ F.normalize(base.content_embeds, dim=-1).T
+    scores = base.picture_embeds(pictures) @ base.content_embeds.T
     own = scores[torch.arange(len(wanted)), [base.contents.index(w) for w in wanted]]
     return (scores > own[:, None]).sum(-1).tolist()
 

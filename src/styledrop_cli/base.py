@@ -103,8 +103,25 @@ class Base:
     @cached_property
     @torch.no_grad()
     def content_embeds(self) -> Tensor:
-        """CLIP's summaries ``[len(contents),E]`` of the things the base was taught."""
-        return self.clip.text_states(self.text_tokenizer(self.contents).to(self.device))[1]
+        """``text_embeds`` of the things the base was taught, ``[len(contents),E]``."""
+        return self.text_embeds(self.contents)
+
+    @torch.no_grad()
+    def text_embeds(self, texts: list[str]) -> Tensor:
+        """CLIP's summaries ``[B,E]`` of ``B`` texts, of length 1."""
+        return F.normalize(self.clip.text_states(self.text_tokenizer(texts).to(self.device))[1].float(), dim=-1)
+
+    @torch.no_grad()
+    def picture_embeds(self, pictures: Tensor) -> Tensor:
+        """CLIP's summaries ``[B,E]`` of pictures ``[B,3,S,S]`` in [0,1] of any size, of length 1."""
+        side = self.clip.config.image_size
+        if pictures.shape[-2:] != (side, side):
+            pictures = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
+        return F.normalize(self.clip.picture_embeds(pictures).float(), dim=-1)
+
+    def chances(self, pictures: Tensor, texts: Tensor) -> Tensor:
+        """Which of ``texts`` ``[T,E]`` each of ``pictures`` ``[B,E]`` shows, by CLIP: probabilities ``[B,T]``."""
+        return (self.clip.logit_scale.exp() * pictures @ texts.T).softmax(-1)
 
     @property
     def grid(self) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.base import Base, Reconstruction
@@ -69,18 +68,18 @@ class Probes:
         self._prompts = [with_style(content, style) for content in self.contents]
         self._blocks = _blocks(views.long()).unique()
         own = [c for c in dict.fromkeys(contents) if not base.unknown_words(c)]
-        self._texts = self._embed_texts([*self.contents, *own])
+        self._texts = base.text_embeds([*self.contents, *own])
         shown = base.pictures(torch.stack([r.ids for r in references]).to(base.device), base.sizes[0])
-        self._shown = self._embed(shown)
+        self._shown = base.picture_embeds(shown)
         self._plain = self._draw(None)
-        self._plain_embeds = self._embed(self._plain[1])
+        self._plain_embeds = base.picture_embeds(self._plain[1])
         self._plain_leak = self._leak(self._plain[0], self._plain_embeds)
 
     def measure(self, adapter: Adapter) -> tuple[Scores, Image]:
         """The scores of ``adapter`` and a sheet: the base's pictures, and the adapter's below."""
         ids, pictures = self._draw(adapter)
-        embeds = self._embed(pictures)
-        chances = self._chances(embeds)
+        embeds = self._base.picture_embeds(pictures)
+        chances = self._base.chances(embeds, self._texts)
         start, now = ((e @ self._shown.T).max(-1).values for e in (self._plain_embeds, embeds))
         moved = ((now - start) / (1 - start).clamp(min=1e-3)).clamp(-1, 1)
         leak = self._leak(ids, embeds) - self._plain_leak
@@ -94,25 +93,9 @@ class Probes:
             pictures = self._base.pictures(ids, self._base.sizes[0]).float()
         return ids, pictures
 
-    @torch.no_grad()
-    def _embed(self, pictures: Tensor) -> Tensor:
-        clip = self._base.clip
-        size = (clip.config.image_size, clip.config.image_size)
-        if pictures.shape[-2:] != size:
-            pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True)
-        return F.normalize(clip.picture_embeds(pictures).float(), dim=-1)
-
-    @torch.no_grad()
-    def _embed_texts(self, texts: list[str]) -> Tensor:
-        tokens = self._base.text_tokenizer(texts).to(self._base.device)
-        return F.normalize(self._base.clip.text_states(tokens)[1].float(), dim=-1)
-
-    def _chances(self, embeds: Tensor) -> Tensor:
-        return (self._base.clip.logit_scale.exp() * embeds @ self._texts.T).softmax(-1)
-
     def _leak(self, ids: Tensor, embeds: Tensor) -> Tensor:
         """Of each picture: the chance of the reference's contents, and the share of blocks taken from it."""
-        likely = self._chances(embeds)[:, len(self.contents) :].sum(-1)
+        likely = self._base.chances(embeds, self._texts)[:, len(self.contents) :].sum(-1)
         copied = torch.stack([_share_in(_blocks(row[None]), self._blocks) for row in ids.cpu()])
         return likely.cpu() + copied
 

@@ -16,6 +16,7 @@ from styledrop_cli.images import atomic_write
 
 MANIFEST = "run.json"
 STATE = "state-{:07d}.safetensors"
+STATES = STATE.replace("{:07d}", "*")
 STATES_KEPT = 2  # the newest may turn out damaged
 
 
@@ -36,7 +37,7 @@ class Run:
         run = cls(folder, settings)
         there = None if fresh else run._read()
         if there is None or there.get("finished"):
-            for pattern in (STATE.replace("{:07d}", "*"), *own):
+            for pattern in (STATES, *own):
                 for path in folder.glob(pattern):
                     path.unlink()
             run._write(finished=False)
@@ -49,7 +50,7 @@ class Run:
 
     def states(self) -> list[Path]:
         """The saved states, the newest first."""
-        return sorted(self.folder.glob(STATE.replace("{:07d}", "*")), reverse=True)
+        return sorted(self.folder.glob(STATES), reverse=True)
 
     def save_state(self, step: int, save: Callable[[Path], None]) -> None:
         """Let ``save`` write the state at ``step``, then drop all but the newest ones."""

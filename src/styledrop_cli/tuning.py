@@ -298,9 +298,7 @@ def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[st
         )
         return NAMELESS
     picture = to_tensor(square(image, base.clip.config.image_size))[None].to(base.device)
-    shown = F.normalize(base.clip.picture_embeds(picture), dim=-1)
-    texts = F.normalize(base.content_embeds, dim=-1)
-    chances = (base.clip.logit_scale.exp() * shown @ texts.T).softmax(-1)[0]
+    chances = base.chances(base.picture_embeds(picture), base.content_embeds)[0]
     best = int(chances.argmax())
     guess = base.contents[best]
     if chances[best] < UNSURE:
