@@ -1,6 +1,8 @@
 """Learn every style in this folder and draw the same things in each: the sheet at the top of the project's README.
 
 python examples/show.py docs/styles.png
+
+With ``--picture``, as often as wanted, it learns from other pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ REFERENCES = (
     ("pointillism.png", "a balloon", "pointillism painting"),
     ("delft_tile.png", "a boat", "blue and white delft tile"),
 )
-PROMPTS = ("a cat", "a teapot", "a rocket", "a tree", "a fish", "a guitar")
+PROMPTS = ["a cat", "a teapot", "a rocket", "a tree", "a fish", "a guitar", "a castle", "a flower"]
 
 
 def main() -> None:
@@ -34,30 +36,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sheet", type=Path)
     parser.add_argument("--model", default="pocket")
-    sheet = parser.parse_args().sheet
-    base = load_base(parser.parse_args().model, pick_device("auto"))
+    parser.add_argument(
+        "--picture",
+        nargs=3,
+        action="append",
+        metavar=("FILE", "CONTENT", "STYLE"),
+        help="learn from this picture instead; the sheet then shows the base beside the adapter, and no reference",
+    )
+    arguments = parser.parse_args()
+    base = load_base(arguments.model, pick_device("auto"))
+    references = arguments.picture or [(str(HERE / name), content, style) for name, content, style in REFERENCES]
     images, labels = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for name, content, style in REFERENCES:
+        for i, (name, content, style) in enumerate(references):
             learnt = tuning.train_adapter(
                 base,
-                pictures=[HERE / name],
+                pictures=[Path(name)],
                 style=style,
                 contents=[content],
                 settings=TrainSettings(),
-                output=Path(folder, name).with_suffix(".safetensors"),
+                output=Path(folder, f"{i}.safetensors"),
                 on_message=print,
             )
             print(f"{name}: step {learnt.step}, {learnt.seconds:.0f} s, tokenizer {learnt.reconstruction_psnr:.1f} dB")
-            images.append(square(load_picture(HERE / name), 256))
-            labels.append(f"learnt from: {style}")
-            drawn = pipeline.generate(
-                base, load_adapter(learnt.path), prompts=list(PROMPTS), count=1, settings=SampleSettings()
+            adapter = load_adapter(learnt.path)
+            if not arguments.picture:
+                images.append(square(load_picture(Path(name)), 256))
+                labels.append(f"learnt from: {style}")
+            rows = (
+                [(None, f", base, in {style} style"), (adapter, ", adapted")] if arguments.picture else [(adapter, "")]
             )
-            for prompt, _, image in drawn:
-                images.append(image)
-                labels.append(prompt)
-    save_png(contact_sheet(images, columns=len(PROMPTS) + 1, labels=labels, cell=192), sheet)
+            for network, who in rows:
+                drawn = pipeline.generate(
+                    base, network, prompts=PROMPTS, count=1, settings=SampleSettings(), style=style
+                )
+                for prompt, _, image in drawn:
+                    images.append(image)
+                    labels.append(f"{prompt}{who}")
+    columns = len(images) // (2 * len(references)) if arguments.picture else len(PROMPTS) + 1
+    save_png(contact_sheet(images, columns=columns, labels=labels, cell=192), arguments.sheet)
 
 
 if __name__ == "__main__":

@@ -131,10 +131,10 @@ def vocabulary(records: Sequence[Record]) -> list[str]:
 def plain_contents(records: Sequence[Record]) -> list[str]:
     """What the pictures show: the names a picture can be given, sorted.
 
-    A name is what stands before the style ("a cat" of "a cat in crayon style") in more than two pictures; one that
-    only adds where ("a cat on a blue background") is none.
+    A name is what stands before the style ("a cat" of "a cat in crayon style") in the first caption of more than two
+    pictures; one that only adds where ("a cat on a blue background") is none.
     """
-    shown = Counter(name for r in records for name in {c.partition(" in ")[0] for c in r.captions})
+    shown = Counter(r.captions[0].partition(" in ")[0] for r in records)
     names = {name for name, times in shown.items() if times > 2}
     return sorted(name for name in names if name.partition(" on ")[0] not in names - {name})
 
@@ -144,3 +144,13 @@ def draw_captions(records: list[Record], rows: Tensor, generator: torch.Generato
     choice = torch.rand(len(rows), generator=generator)
     picked = [records[row].captions for row in rows.tolist()]
     return [captions[int(c * len(captions))] for captions, c in zip(picked, choice.tolist(), strict=True)]
+
+
+def in_unknown_style(caption: str, strange: Sequence[str], generator: torch.Generator) -> str:
+    """The caption with one or two ``strange`` words for its style; as it is, where it names none or more than it."""
+    content, named, style = caption.rpartition(" in ")
+    if not named or not style.endswith(" style"):
+        return caption
+    count = int(torch.randint(1, 3, (), generator=generator))
+    picked = torch.randint(len(strange), (count,), generator=generator).tolist()
+    return f"{content} in {' '.join(strange[i] for i in picked)} style"

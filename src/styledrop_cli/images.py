@@ -71,6 +71,21 @@ def load_picture(path: Path) -> Image.Image:
         return _to_rgb(upright)
 
 
+def load_cutout(path: Path, size: int) -> Tensor:
+    """The square picture at `path` with its transparency: `[4,size,size]` in [0,1], colours not multiplied by alpha.
+
+    Raises:
+        PictureError: it is missing, not a picture, cut short, or not square.
+    """
+    with _opened(path) as image:
+        if image.width != image.height:
+            raise PictureError(f"{path} is {image.width} x {image.height} px", "a cut-out must be square")
+        pixels = np.array(image.convert("RGBa").resize((size, size), Image.Resampling.BOX).convert("RGBA"))
+    import torch
+
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The picture at `path`, its header read and its size bearable; what goes wrong with it is a PictureError."""
@@ -253,6 +268,13 @@ def png_bytes(image: Image.Image, settings: dict[str, Any] | None = None) -> byt
         chunks.add_itxt("parameters", _in_words(settings))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=chunks, optimize=True)
+    return buffer.getvalue()
+
+
+def jpeg_bytes(picture: Tensor) -> bytes:
+    """A picture uint8 `[3,H,W]` as JPEG of high quality."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 

@@ -1,0 +1,225 @@
+"""Drawing a corpus from cut-outs: what is drawn, what the captions say, and what is wrong with an art folder."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+import tiny
+from styledrop_cli import pretraining
+from styledrop_cli.corpus import in_unknown_style, plain_contents, read_corpus, vocabulary
+from styledrop_cli.errors import PictureError, StyledropError, UsageError
+from styledrop_cli.pretraining.drawings import (
+    COLOURS,
+    PALETTES,
+    Art,
+    Drawing,
+    Recipe,
+    draw,
+    plan,
+    read_art,
+    write_corpus,
+)
+from styledrop_cli.styles import STYLES
+from styledrop_cli.training import Budget, Loop
+
+ART = Path("art")
+THINGS = {"disc": ["a disc", "a plate"], "box": ["a red box", "a box"], "letter-a": ["the letter A"]}
+
+
+def cutout(path: Path, name: str, color: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGBA", (64, 64))
+    shape = ImageDraw.Draw(image)
+    (shape.ellipse if name == "disc" else shape.rectangle)((12, 16, 52, 40), fill=color)
+    image.save(path)
+
+
+@pytest.fixture
+def art() -> Art:
+    for family, color in (("flat", "#d02020"), ("glossy", "#30b040")):
+        for name in THINGS:
+            cutout(ART / family / f"{name}.png", name, color)
+    write(outlines=["flat"], styles=["watercolor", "neon", "mosaic"])
+    return read_art(ART)
+
+
+def write(**changes: Any) -> None:
+    said = {
+        "families": {"flat": ["flat design"], "glossy": ["3d rendering"]},
+        "outlines": ["flat"],
+        "things": THINGS,
+        "kinds": {"disc": ["a frisbee"]},
+    }
+    ART.mkdir(exist_ok=True)
+    (ART / "art.json").write_text(json.dumps(said | changes), encoding="utf-8")
+
+
+def one(art: Art, **changes: Any) -> tuple[torch.Tensor, list[str]]:
+    """One drawing on white, and its captions."""
+    about: dict[str, Any] = {"names": ("disc",), "family": "flat", "style": None, "seed": 1, "white": 1.0}
+    pictures, captions = draw([Drawing("x.jpg", **(about | changes))], art, tiny.CPU)
+    return pictures[0].float() / 255, captions[0]
+
+
+def inked(picture: torch.Tensor) -> torch.Tensor:
+    """Where it is not white."""
+    return (picture < 0.9).any(0)
+
+
+def test_a_plan_is_its_seed_and_gives_every_thing_its_share(art: Art) -> None:
+    recipe = Recipe(own=2, styled=3, mixed=2, coloured=4, placed=1, counted=1, paired=1)
+    drawings = plan(art, recipe, 5)
+    assert drawings == plan(art, recipe, 5)
+    assert [d.seed for d in drawings] != [d.seed for d in plan(art, recipe, 6)]
+    assert len({d.path for d in drawings}) == len(drawings)
+    for name in THINGS:
+        own = [d for d in drawings if d.names[0] == name]
+        styled = Counter(d.style for d in own if d.arrangement == "alone" and not d.colour and not d.under)
+        assert styled == {None: 2 * 2, "watercolor": 3, "neon": 3, "mosaic": 3}
+        assert all(d.family == "flat" for d in own if d.style)
+        assert sum(d.under is not None and d.under != d.style for d in own) == 2
+        assert sum(d.colour is not None for d in own) == 4
+        assert sum(d.arrangement in ("two", "three") for d in own) == (0 if name == "letter-a" else 1)  # there is one A
+        # Neon has colours of its own: no caption may promise another.
+        assert not [d for d in own if d.colour and d.style == "neon"]
+    few = plan(art, Recipe(pictures=7), 5)
+    assert len(few) == 7
+
+
+def test_captions_say_what_is_drawn(art: Art) -> None:
+    _, plain = one(art)
+    assert plain[0] == "a disc in flat design style"
+    assert "a disc" in plain or "a plate" in plain
+    assert any("a frisbee" in c for c in plain)
+    _, styled = one(art, style="watercolor")
+    assert styled[0] == "a disc in watercolor painting style"
+    assert all(c.endswith(" style") for c in styled)  # a caption without a style means the plain look
+    _, toned = one(art, style="watercolor", palette="shades of blue")
+    assert toned[0] == "a disc in watercolor painting style, shades of blue"
+    _, mixed = one(art, style="mosaic", under="watercolor")
+    assert mixed[0] == "a disc in watercolor painting and mosaic style"
+    assert one(art, colour="orange")[1][0] == "an orange disc in flat design style"
+    assert one(art, names=("box",), colour="blue")[1][0] == "a blue box in flat design style"  # not a blue red one
+    assert one(art, arrangement="two")[1][0] == "two discs in flat design style"
+    assert one(art, names=("disc", "box"), arrangement="pair")[1][0] == "a disc and a red box in flat design style"
+    assert one(art, arrangement="left")[1][0] == "a disc on the left in flat design style"
+    assert any("background" in c for c in one(art, white=0.0)[1])
+
+
+def test_pictures_show_what_captions_say(art: Art) -> None:
+    alone, _ = one(art)
+    assert alone.shape == (3, 256, 256)
+    ink = inked(alone)
+    assert 0.1 < float(ink.float().mean()) < 0.5
+    small, _ = one(art, arrangement="small")
+    assert float(inked(small).float().mean()) < 0.4 * float(ink.float().mean())
+    left, _ = one(art, arrangement="left")
+    assert not inked(left)[:, 140:].any()
+    two, _ = one(art, arrangement="two")
+    assert not inked(two)[:, 126:130].any() and inked(two)[:, :120].any() and inked(two)[:, 136:].any()
+    pair, _ = one(art, names=("disc", "box"), arrangement="pair")
+    assert not torch.equal(pair, two)
+    blue, _ = one(art, colour="blue")
+    middle = blue[:, 112, 128]
+    assert torch.allclose(middle, torch.tensor(COLOURS["blue"]), atol=0.1)
+    over, _ = one(art, style="mosaic", under="neon")
+    assert not torch.equal(over, one(art, style="mosaic")[0])
+    for palette in PALETTES:
+        toned, _ = one(art, style="watercolor", palette=palette)
+        assert toned.isfinite().all()
+        if PALETTES[palette][2] == 0 and palette != "black and white":
+            hue = palette.rpartition(" ")[2]
+            if hue in ("red", "green", "blue"):
+                assert int(toned.mean((1, 2)).argmax()) == ("red", "green", "blue").index(hue)
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+def test_every_style_draws_the_thing(art: Art, style: str) -> None:
+    picture, captions = one(art, style=style)
+    assert float(picture.std()) > 0.01
+    assert captions[0].endswith(f"{STYLES[style].descriptions[0]} style")
+
+
+def test_a_corpus_is_the_same_however_many_draw_it(art: Art) -> None:
+    recipe = Recipe(own=1, styled=1, mixed=0, coloured=1, placed=0, counted=0, paired=0)
+    number = write_corpus(ART, Path("one"), recipe, device=tiny.CPU)
+    assert write_corpus(ART, Path("two"), recipe, device=tiny.CPU, workers=2) == number
+    assert (Path("one") / "metadata.jsonl").read_bytes() == (Path("two") / "metadata.jsonl").read_bytes()
+    records = read_corpus(Path("one"))
+    assert len(records) == number == 3 * (2 + 3 + 1)
+    for record in records:
+        assert record.path.read_bytes() == (Path("two") / record.path.relative_to("one")).read_bytes()
+    assert plain_contents(records) == ["a disc", "a red box", "the letter A"]
+    assert {"frisbee", "watercolor", "3d"} <= set(vocabulary(records))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"styles": ["watercolor", "crayons"]}, "unknown styles crayons"),
+        ({"things": {"dragon": ["a dragon"]}}, "no family draws dragon"),
+        ({"things": {}}, "no family draws anything"),
+        ({"families": ["flat"]}, "not as it should be"),
+        ({"things": {"disc": 3}}, "not as it should be"),
+    ],
+)
+@pytest.mark.usefixtures("art")
+def test_art_folders_that_cannot_be_drawn_from(changes: dict[str, Any], words: str) -> None:
+    write(**changes)
+    with pytest.raises(UsageError, match=words):
+        read_art(ART)
+
+
+def test_no_art_and_broken_art(art: Art) -> None:
+    with pytest.raises(UsageError, match=r"holds no art\.json"):
+        read_art(Path())
+    (ART / "art.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UsageError, match="not as it should be"):
+        read_art(ART)
+    write()
+    art.path("flat", "disc").write_bytes(b"\x89PNG not a picture")
+    with pytest.raises(PictureError, match="disc.png"):
+        write_corpus(ART, Path("out"), Recipe(), device=tiny.CPU)
+    assert not Path("out/metadata.jsonl").exists()  # half a corpus is none
+    Image.new("RGBA", (40, 30)).save(art.path("flat", "disc"))
+    with pytest.raises(PictureError, match="40 x 30"):
+        write_corpus(ART, Path("out"), Recipe(), device=tiny.CPU)
+
+
+def test_unknown_styles_keep_the_content() -> None:
+    draws, strange = tiny.generator(), ["gravel", "summer"]
+    said = {in_unknown_style("a cat on a red background in ink style", strange, draws) for _ in range(40)}
+    assert all(s.startswith("a cat on a red background in ") and s.endswith(" style") for s in said)
+    assert {w for s in said for w in s.split()} >= set(strange)
+    assert not any("ink" in s.split() for s in said)
+    for caption in ("a cat", "a cat in ink style, shades of blue", ""):
+        assert in_unknown_style(caption, strange, draws) == caption
+
+
+def test_out_of_memory_names_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.shrink_pretraining(monkeypatch)
+    corpus = tiny.write_corpus(Path("corpus"))
+
+    def full(self: Loop, on_step: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Loop, "run", full)
+    with pytest.raises(StyledropError, match="ran out of memory with 4 pictures a step") as error:
+        pretraining.run("tokenizer", corpus, Path("model"), budget=Budget(steps=1), device=tiny.CPU, batch_size=4)
+    assert "--batch-size" in str(error.value.hint)
+
+
+def test_randomness_of_one_drawing_leaves_the_others_alone(art: Art) -> None:
+    random.seed(3)
+    before = random.getstate()
+    plan(art, Recipe(), 0)
+    one(art, white=0.0, smallest=0.5)
+    assert random.getstate() == before
