@@ -1,8 +1,13 @@
-"""The CLIP whose text tower the generator listens to."""
+"""The two CLIPs of a model folder.
+
+``clip`` is the one whose text tower the generator listens to. ``scorer`` is smaller, reads the same words, and was
+taught apart: it grades what the first one chose.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,26 +17,82 @@ from styledrop_cli.base import POCKET, load_module, read_text_tokenizer
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.corpus import draw_captions, plain_contents, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
+from styledrop_cli.errors import UsageError
 from styledrop_cli.images import atomic_write
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.pretraining.job import Job, Order, flipped, muon, split
-from styledrop_cli.text import TextTokenizer, clip_merges, trim_merges, write_merges
+from styledrop_cli.text import TextTokenizer, clip_merges, read_merges, trim_merges, write_merges
 from styledrop_cli.training import step_generator
 
-# Pocket's sizes.
-CLIP = ClipConfig(
-    embed_dim=192,
-    vocab_size=0,  # known once the captions have been read
-    context_length=32,
-    text_width=192,
-    text_heads=3,
-    text_layers=3,
-    image_size=128,
-    image_width=192,
-    image_heads=3,
-    image_layers=4,
-)
 FIRST_MERGES = 2500
+MEASURED = 256  # held-out pictures
+
+
+def moved(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch moved by up to 8 pixels, around the edges; half of its pictures mirrored."""
+    x, y = torch.randint(-8, 9, (2,), generator=generator).tolist()
+    return flipped(pictures.roll((x, y), (2, 3)), generator)
+
+
+def zoomed(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture at a size (0.8 to 1.25), a place, a contrast and a mirroring of its own."""
+    rows = len(pictures)
+    size, across, down, contrast = torch.rand(4, rows, generator=generator)
+    scale, nothing = 0.8 * 1.5625**size, torch.zeros(rows)
+    places = torch.stack([scale, nothing, 0.2 * across - 0.1, nothing, scale, 0.2 * down - 0.1], 1).view(rows, 2, 3)
+    grid = F.affine_grid(places, list(pictures.shape), align_corners=False)
+    views = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return flipped((0.5 + (0.7 + 0.6 * contrast)[:, None, None, None] * (views - 0.5)).clamp(0, 1), generator)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What sets the CLIPs of a model folder apart."""
+
+    sizes: ClipConfig  # the vocabulary's is known once the captions have been read
+    rate: float
+    views: Callable[[Tensor, torch.Generator], Tensor]  # pictures [B,3,S,S] in [0,1] as the training shows them
+    seed: int  # added to the order's
+
+
+# Pocket's.
+RECIPES = {
+    "clip": Recipe(
+        ClipConfig(
+            embed_dim=192,
+            vocab_size=0,
+            context_length=32,
+            text_width=192,
+            text_heads=3,
+            text_layers=3,
+            image_size=128,
+            image_width=192,
+            image_heads=3,
+            image_layers=4,
+        ),
+        rate=1.5e-3,
+        views=moved,
+        seed=0,
+    ),
+    "scorer": Recipe(
+        ClipConfig(
+            embed_dim=96,
+            vocab_size=0,
+            context_length=32,
+            text_width=64,
+            text_heads=2,
+            text_layers=2,
+            image_size=64,
+            patch_size=8,
+            image_width=96,
+            image_heads=2,
+            image_layers=3,
+        ),
+        rate=4e-3,
+        views=zoomed,
+        seed=1_000_000,
+    ),
+}
 
 
 class _ClipTask(nn.Module):
@@ -55,38 +116,70 @@ def contrastive_loss(clip: Clip, pictures: Tensor, tokens: Tensor) -> Tensor:
 
 
 def clip_job(order: Order) -> Job:
-    """Train a CLIP on pictures and captions."""
-    out, device = order.out, order.device
-    train, held = split(order.records)
-    captions = [caption for r in order.records for caption in r.captions]
-    # A base that was trained with a text tower needs that very tower: from then on only the picture tower learns.
-    settled = (out / "transformer.safetensors").exists()
-    source = out if settled else order.init_from
+    """Train the CLIP on pictures and captions; its vocabulary, and the lists of what was taught, are its work too.
+
+    A base that was trained with a text tower needs that very tower: from then on only the picture tower learns.
+    Raises UsageError if other weights are then asked for.
+    """
+    settled = (order.out / "transformer.safetensors").exists()
+    if settled and order.init_from not in (None, order.out):
+        raise UsageError(
+            f"{order.out} holds a base that listens to its own CLIP, which another one's weights would replace",
+            "Leave --init-from out to train that CLIP's picture tower, or make the new CLIP in another folder.",
+        )
+    source = order.out if settled else order.init_from
     if source is None:
+        captions = [caption for r in order.records for caption in r.captions]
         merges = trim_merges(clip_merges(POCKET / "merges.txt"), captions, FIRST_MERGES)
-        tokenizer = TextTokenizer(merges, CLIP.context_length)
-        clip = Clip(replace(CLIP, vocab_size=tokenizer.size))
+        tokenizer = TextTokenizer(merges, RECIPES["clip"].sizes.context_length)
+        clip = Clip(replace(RECIPES["clip"].sizes, vocab_size=tokenizer.size))
     else:
         clip = load_module(source, "clip")
         tokenizer = read_text_tokenizer(source, clip.config)
     if not settled:
-        write_merges(out / "merges.txt", tokenizer.merges)
+        write_merges(order.out / "merges.txt", tokenizer.merges)
         taught = (("words.txt", vocabulary(order.records)), ("contents.txt", plain_contents(order.records)))
         for name, lines in taught:
-            atomic_write(out / name, "".join(f"{line}\n" for line in lines).encode())
-    pictures, measured = read_pictures(train, 128), read_pictures(held[:256], 128)
-    assert clip.visual is not None
+            atomic_write(order.out / name, "".join(f"{line}\n" for line in lines).encode())
     clip.requires_grad_(not settled)
+    assert clip.visual is not None
     clip.visual.requires_grad_(True)
-    task = _ClipTask(clip).to(device)
-    held_tokens = tokenizer([r.captions[0] for r in held[:256]])
+    return _job("clip", order, clip, tokenizer)
+
+
+def scorer_job(order: Order) -> Job:
+    """Train the second, smaller CLIP: from its own seed, with its own views, in the first one's vocabulary.
+
+    Raises ModelError if there is no first one yet, and UsageError if ``init_from`` has another vocabulary.
+    """
+    first: Clip = load_module(order.out, "clip")
+    tokenizer = read_text_tokenizer(order.out, first.config)
+    recipe = RECIPES["scorer"]
+    if order.init_from is None:
+        torch.manual_seed(order.seed + recipe.seed)
+        scorer = Clip(replace(recipe.sizes, vocab_size=tokenizer.size, context_length=tokenizer.context_length))
+    else:
+        scorer = load_module(order.init_from, "scorer")
+        if read_merges(order.init_from / "merges.txt") != tokenizer.merges:
+            raise UsageError(
+                f"the scorer of {order.init_from} was taught in another text vocabulary than {order.out} has",
+                "Leave --init-from out, or start that folder's CLIP from the same model.",
+            )
+        tokenizer = read_text_tokenizer(order.init_from, scorer.config)
+    return _job("scorer", order, scorer.requires_grad_(True), tokenizer)
+
+
+def _job(part: str, order: Order, clip: Clip, tokenizer: TextTokenizer) -> Job:
+    recipe, device = RECIPES[part], order.device
+    train, held = split(order.records)
+    pictures = read_pictures(train, clip.config.image_size)
+    measured = read_pictures(held[:MEASURED], clip.config.image_size)
+    held_tokens = tokenizer([r.captions[0] for r in held[:MEASURED]])
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
-        g = step_generator(order.seed, step)
+        g = step_generator(order.seed + recipe.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
-        views = pictures[rows].float() / 255
-        x, y = torch.randint(-8, 9, (2,), generator=g).tolist()
-        views = flipped(views.roll((x, y), (2, 3)), g)
+        views = recipe.views(pictures[rows].float() / 255, g)
         return views.to(device), tokenizer(draw_captions(train, rows, g)).to(device)
 
     def figure(task: nn.Module) -> str:
@@ -97,4 +190,5 @@ def clip_job(order: Order) -> Job:
         own = scores.diagonal()[:, None]
         return f"held-out: right caption first in {float((scores <= own).all(-1).float().mean()):.1%} of {len(own)}"
 
-    return Job(task, muon(clip, 1.5e-3), batches, figure, lambda t: save_part(out, "clip", clip, clip.config))
+    task = _ClipTask(clip).to(device)
+    return Job(task, muon(clip, recipe.rate), batches, figure, lambda t: save_part(order.out, part, clip, clip.config))
