@@ -90,7 +90,7 @@ def steps() -> list[Step]:
 
     device = torch.device("cpu")
     base, settings, sampling = load_base("pocket", device), TrainSettings(), SampleSettings()
-    adapter = new_adapter(base, settings)
+    adapter = new_adapter(base.transformer, settings)
     optimizer = torch.optim.Adam(adapter.parameters(), lr=settings.lr)
     sizes = base.transformer.config
     draws = torch.Generator().manual_seed(0)

@@ -35,7 +35,9 @@ PAGES = (
 NOT_OURS = {"pip", "npm"}  # printed, but not ours to run
 SCRIPTS = ("examples", "examples/pocket", "benchmarks")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-LATER_PARTS = [["pretrain", part] for part in ("decoder", "clip", "base")]  # they need those before them
+LATER_PARTS = [
+    ["pretrain", part] for part in ("decoder", "clip", "scorer", "base", "superres")
+]  # they need those before them
 GROUP = typer.main.get_group(app)
 
 
@@ -145,7 +147,7 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
 
 def is_mention(arguments: list[str]) -> bool:
     """Whether a command is only named, `styledrop train`, and not given anything to work on."""
-    parts = {"tokenizer", "decoder", "clip", "base"}
+    parts = {"corpus", "tokenizer", *(part for _, part in LATER_PARTS)}
     return len(arguments) == 1 or (len(arguments) == 2 and arguments[0] == "pretrain" and arguments[1] in parts)
 
 
@@ -186,7 +188,7 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
         elif before[name] in ("--model", "--init-from", "-o", "--output"):
             shutil.copytree(model, path)
         elif arguments[0] == "pretrain" and arguments.index(name) == 2:
-            tiny.write_corpus(path)
+            (tiny.write_art if arguments[1] == "corpus" else tiny.write_corpus)(path)
 
 
 def names(blocks: list[Block]) -> list[str]:

@@ -14,9 +14,10 @@ import tiny
 from conftest import draw
 from styledrop_cli import pretraining
 from styledrop_cli.base import load_base
-from styledrop_cli.checkpoints import load_adapter, read_config, read_tensors
+from styledrop_cli.checkpoints import load_adapter, read_config, read_tensors, save_part
 from styledrop_cli.corpus import read_corpus
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, scalar_grid
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.pipeline import generate
@@ -27,8 +28,8 @@ from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training import Budget, Loop, Progress
 from styledrop_cli.tuning import train_adapter
 
-PARTS = ("tokenizer", "decoder", "clip", "base")
-FILES = {"tokenizer": "tokenizer", "decoder": "decoder", "clip": "clip", "base": "transformer"}
+PARTS = ("tokenizer", "decoder", "clip", "scorer", "base", "superres")
+FILES = {part: "transformer" if part == "base" else part for part in PARTS}
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def train(part: str, corpus: Path, out: str = "model", steps: int = 3, **options
 
 
 def test_from_a_folder_of_pictures_to_pictures_in_a_style(corpus: Path) -> None:
-    figures = {"tokenizer": "PSNR", "decoder": "PSNR", "clip": "right caption", "base": "cross-entropy"}
+    figures = dict(zip(PARTS, ("PSNR", "PSNR", *["right caption"] * 2, *["cross-entropy"] * 2), strict=True))
     for part in PARTS:
         messages = train(part, corpus)
         assert messages[0] == "8 pictures, 2 of them held out"
@@ -142,16 +143,17 @@ def test_a_resumed_part_is_bit_identical(corpus: Path, part: str, monkeypatch: p
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
     sheets = sorted(p.name for p in Path("model/.training").glob("*.png"))
-    assert sheets == ([] if part == "clip" else [f"{part}-000003.png", f"{part}-000004.png"])
+    assert sheets == ([] if part in ("clip", "scorer") else [f"{part}-000003.png", f"{part}-000004.png"])
 
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.usefixtures("earlier_parts")
 def test_a_part_can_start_from_another_folders(corpus: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if part in ("decoder", "base"):
+    later = part not in ("tokenizer", "clip")
+    if later:
         train(part, corpus, steps=1)
     other = Path("other")
-    for needed in ("tokenizer", "clip") if part in ("decoder", "base") else ():
+    for needed in ("tokenizer", "clip") if later else ():
         train(needed, corpus, "other", steps=1, init_from=Path("model"))
     # At a learning rate of nothing, what comes out is what went in.
     monkeypatch.setitem(Loop.__init__.__kwdefaults__, "schedule", lambda share: 0.0)
@@ -162,6 +164,19 @@ def test_a_part_can_start_from_another_folders(corpus: Path, part: str, monkeypa
     assert set(after) == set(before)
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, atol=2e-3, rtol=2e-3, msg=name)
+
+
+def test_what_began_from_another_model_resumes_in_its_vocabulary(corpus: Path) -> None:
+    train("clip", tiny.write_corpus(Path("larger"), count=24), "first", steps=1)
+    merges = Path("first/merges.txt").read_bytes() + b"x y\n"  # a vocabulary that this corpus would not give
+    Path("first/merges.txt").write_bytes(merges)
+    sizes = read_config(Path("first"))["parts"]["clip"]
+    clip = Clip(ClipConfig(**sizes | {"vocab_size": sizes["vocab_size"] + 1}))
+    save_part(Path("first"), "clip", clip, clip.config)
+    with pytest.raises(KeyboardInterrupt):
+        train("clip", corpus, steps=4, init_from=Path("first"), on_step=stop_at(2))
+    assert "going on from step 2" in train("clip", corpus, steps=4, resume=True)
+    assert Path("model/merges.txt").read_bytes() == merges
 
 
 @pytest.mark.usefixtures("earlier_parts")
@@ -202,12 +217,11 @@ def test_ids_are_encoded_again_for_another_tokenizer(corpus: Path) -> None:
     records = read_corpus(corpus)
     train("tokenizer", corpus, steps=1)
     folder = Path("model")
-    cache = folder / ".training/tokens.safetensors"
 
     def ids(seed: int) -> torch.Tensor:
         tokenizer = ImageTokenizer(tiny.TOKENIZER)
         tiny.randomise(tokenizer, seed)
-        return base_part._cached_tokens(tokenizer, records, 4, cache, folder, tiny.CPU)
+        return base_part.cached_tokens(tokenizer, records, 4, folder, tiny.CPU)
 
     first = ids(1)
     assert first.shape == (8, 4, 4)

@@ -49,7 +49,13 @@ def put(name: str, color: str | None = None) -> Path:
     return path
 
 
-def train(base: Base, *names: str, output: str = "a.safetensors", **changes: Any) -> AdapterFile:
+def train(
+    base: Base,
+    *names: str,
+    output: str = "a.safetensors",
+    on_step: Callable[[int, int, float], None] = lambda step, total, loss: None,
+    **changes: Any,
+) -> AdapterFile:
     """Train with a content for each picture; the pictures are ``disc.png`` or named by their colour."""
     pictures = [put(n, None if n.startswith("disc") else n.removesuffix(".png")) for n in names]
     train_adapter(
@@ -59,6 +65,7 @@ def train(base: Base, *names: str, output: str = "a.safetensors", **changes: Any
         contents=["a cat", "a dog"][: len(names)],
         settings=replace(SETTINGS, **changes),
         output=Path(output),
+        on_step=on_step,
     )
     return load_adapter(Path(output))
 
@@ -72,7 +79,7 @@ def learnt(file: AdapterFile) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("changes", KINDS)
 def test_after_three_steps_every_saved_tensor_has_changed(base: Base, changes: dict[str, Any]) -> None:
-    fresh = new_adapter(base, replace(SETTINGS, seed=3, **changes)).state_dict()
+    fresh = new_adapter(base.transformer, replace(SETTINGS, seed=3, **changes)).state_dict()
     made = learnt(train(base, "disc.png", seed=3, **changes))
     assert set(made) == set(fresh)
     for name, tensor in made.items():
@@ -82,7 +89,7 @@ def test_after_three_steps_every_saved_tensor_has_changed(base: Base, changes: d
 
 
 def test_a_single_step_learns(base: Base) -> None:
-    fresh = new_adapter(base, SETTINGS).state_dict()
+    fresh = new_adapter(base.transformer, SETTINGS).state_dict()
     assert not torch.equal(learnt(train(base, "disc.png", steps=1))["up"], fresh["up"])
 
 
@@ -102,7 +109,7 @@ def test_same_seed_same_adapter(base: Base) -> None:
 
 
 def test_too_wide_an_adapter_is_refused_before_training(base: Base) -> None:
-    share = sum(p.numel() for p in new_adapter(base, SETTINGS).parameters()) / sum(
+    share = sum(p.numel() for p in new_adapter(base.transformer, SETTINGS).parameters()) / sum(
         p.numel() for p in base.transformer.parameters()
     )
     assert share < 0.01
@@ -151,7 +158,7 @@ def test_small_batches_take_the_references_in_turn(
         return total
 
     one, two = torch.zeros(4, 4, 4), torch.arange(16).view(4, 4).expand(4, 4, 4)
-    views = (torch.cat([one, two]).short(), torch.arange(2).repeat_interleave(4))
+    views = {"views.ids": torch.cat([one, two]).short(), "views.picture": torch.arange(2).repeat_interleave(4)}
     monkeypatch.setattr(tuning, "masked_cross_entropy", watched)
     monkeypatch.setattr(tuning, "tokenize_views", lambda *arguments: views)
     train(base, "disc.png", "red.png", batch_size=batch_size, steps=4)
@@ -160,13 +167,13 @@ def test_small_batches_take_the_references_in_turn(
 
 def test_each_reference_has_its_own_content_text(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts: list[str] = []
-    condition = Base.condition
+    text_states = Base.text_states
 
-    def watched(self: Base, texts: list[str]) -> Any:
+    def watched(self: Base, texts: list[str], *network: Any) -> Any:
         prompts.extend(texts)
-        return condition(self, texts)
+        return text_states(self, texts, *network)
 
-    monkeypatch.setattr(Base, "condition", watched)
+    monkeypatch.setattr(Base, "text_states", watched)
     train(base, "disc.png", "red.png")
     assert prompts == ["a cat in watercolor style", "a dog in watercolor style"]
 
@@ -263,12 +270,17 @@ def test_views_are_large_crops(base: Base, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_views_are_ids_of_the_crops(base: Base) -> None:
-    ids, owners = tokenize_views(base, [draw(), halves()], ["a cat", "a dog"], 20, tiny.generator())
+    views = tokenize_views(base, [draw(), halves()], ["a cat", "a dog"], 20, tiny.generator())
+    ids, owners = views["views.ids"], views["views.picture"]
     assert ids.shape == (40, 4, 4)
     assert owners.tolist() == [0] * 20 + [1] * 20
     assert len(ids[:20].unique(dim=0)) > 2
-    again, _ = tokenize_views(base, [draw(), halves()], ["a cat", "a dog"], 20, tiny.generator())
-    assert torch.equal(ids, again)
+    again = tokenize_views(base, [draw(), halves()], ["a cat", "a dog"], 20, tiny.generator())
+    assert all(torch.equal(views[name], again[name]) for name in views)
+    # For super-resolution the same crops once more, twice as large.
+    large = tokenize_views(base, [draw(), halves()], ["a cat", "a dog"], 20, tiny.generator(), True)
+    assert large["views.superres"].shape == (40, 8, 8)
+    assert float((large["views.ids"] == ids).float().mean()) > 0.8  # another way of scaling, the same crops
 
 
 # ---- what is said ----
@@ -355,7 +367,7 @@ def test_an_adapter_file_explains_itself(base: Base) -> None:
 @pytest.mark.parametrize("changes", KINDS)
 def test_an_adapter_comes_back_exactly(base: Base, changes: dict[str, Any]) -> None:
     file = train(base, "disc.png", **changes)
-    adapter = open_adapter(base, file)
+    adapter = open_adapter(base, file).base
     assert file.header["kind"] == adapter.kind == changes.get("kind", "bottleneck")
     assert not any(p.requires_grad for p in adapter.parameters())
     assert set(adapter.state_dict()) == set(learnt(file))
@@ -622,3 +634,61 @@ def test_an_unnamed_content_needs_no_warning_of_its_own(base: Base) -> None:
     )
     assert any("taking 'a picture'" in m for m in said)
     assert not any("does not know" in m for m in said)
+
+
+# ---- super-resolution ----
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_super_resolution_gets_an_adapter_of_its_own(tmp_path: Path, changes: dict[str, Any]) -> None:
+    base = tiny.base(tmp_path / "tiny", superres=True)
+    assert base.superres is not None
+    file = train(base, "disc.png", superres_steps=2, **changes)
+    own = {n for n in file.tensors if n.startswith("superres.")}
+    assert own and own.isdisjoint({f"superres.{n}" for n in file.tensors})
+    opened = open_adapter(base, file)
+    assert opened.superres is not None
+    assert {f"superres.{n}" for n in opened.superres.state_dict()} == own
+    share = sum(p.numel() for p in opened.superres.parameters()) / sum(p.numel() for p in base.superres.parameters())
+    assert share < 0.01
+    assert file.tensors["views.superres"].shape[1:] == (8, 8)
+    # It learnt, and the base's adapter is the one that training alone gives.
+    again = train(base, "disc.png", superres_steps=4, output="b.safetensors", **changes)
+    assert any(not torch.equal(file.tensors[n], again.tensors[n]) for n in own)
+    assert all(torch.equal(t, again.tensors[n]) for n, t in file.tensors.items() if n.startswith("adapter."))
+
+
+def test_super_resolution_can_be_left_out(tmp_path: Path) -> None:
+    base = tiny.base(tmp_path / "tiny", superres=True)
+    file = train(base, "disc.png", superres_steps=0)
+    assert file.header["superres"] is None
+    assert not any("superres" in n for n in file.tensors)
+    assert open_adapter(base, file).superres is None
+
+
+def test_an_interrupted_run_keeps_super_resolutions_adapter(tmp_path: Path) -> None:
+    base = tiny.base(tmp_path / "tiny", superres=True)
+    whole = train(base, "disc.png", superres_steps=2, output="whole.safetensors")
+    seen: list[int] = []
+
+    def note(step: int, total: int, loss: float) -> None:
+        assert total == 2 + 3
+        seen.append(step)
+
+    def stop(step: int, total: int, loss: float) -> None:
+        if step == 2 + 1:
+            raise KeyboardInterrupt
+
+    for damaged in (False, True):
+        output = f"{damaged}.safetensors"
+        with pytest.raises(KeyboardInterrupt):
+            train(base, "disc.png", superres_steps=2, output=output, on_step=stop)
+        path = Path(f"{output}.run/superres.safetensors")
+        if damaged:
+            data = bytearray(path.read_bytes())
+            data[-3] ^= 1
+            path.write_bytes(bytes(data))
+        seen.clear()
+        done = train(base, "disc.png", superres_steps=2, output=output, on_step=note)
+        assert seen == ([1, 2, 4, 5] if damaged else [4, 5])
+        assert all(torch.equal(t, done.tensors[n]) for n, t in whole.tensors.items())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from conftest import draw
@@ -18,6 +19,7 @@ from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.pretraining import captions, pictures
@@ -60,6 +62,13 @@ TRANSFORMER = TransformerConfig(
     downsample=True,
     upsample=True,
     positions=2,
+)
+SUPERRES = SuperResConfig(
+    **(asdict(TRANSFORMER) | {"sample_size": 8, "positions": 4}),
+    low_res_codebook_size=24,
+    low_res_size=4,
+    low_res_layers=2,
+    low_res_context=False,
 )
 MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n</w>")]
 CLIP = ClipConfig(
@@ -132,7 +141,13 @@ def adapter(kind: str = "bottleneck", **config: Any) -> Adapter:
     return made.requires_grad_(False)
 
 
-def write_base(folder: Path, *, decoder: bool = True, seed: int = 0) -> Path:
+def superres_network(config: SuperResConfig = SUPERRES, seed: int = 0) -> SuperResTransformer:
+    made = SuperResTransformer(config)
+    randomise(made, seed)
+    return made.requires_grad_(False).eval()
+
+
+def write_base(folder: Path, *, decoder: bool = True, superres: bool = False, seed: int = 0) -> Path:
     """A whole model folder of random weights."""
     tokenizer = ImageTokenizer(TOKENIZER)
     enlarged = EnlargedDecoder(ENLARGED)
@@ -142,6 +157,8 @@ def write_base(folder: Path, *, decoder: bool = True, seed: int = 0) -> Path:
     save_part(folder, "tokenizer", tokenizer, TOKENIZER)
     save_part(folder, "clip", clip, CLIP)
     save_part(folder, "transformer", transformer(seed=seed), TRANSFORMER)
+    if superres:
+        save_part(folder, "superres", superres_network(seed=seed), SUPERRES)
     if decoder:
         save_part(folder, "decoder", enlarged, ENLARGED)
     write_merges(folder / "merges.txt", MERGES)
@@ -150,8 +167,8 @@ def write_base(folder: Path, *, decoder: bool = True, seed: int = 0) -> Path:
     return folder
 
 
-def base(folder: Path, *, decoder: bool = True, seed: int = 0) -> Base:
-    return load_base(str(write_base(folder, decoder=decoder, seed=seed)), CPU)
+def base(folder: Path, *, decoder: bool = True, superres: bool = False, seed: int = 0) -> Base:
+    return load_base(str(write_base(folder, decoder=decoder, superres=superres, seed=seed)), CPU)
 
 
 def write_corpus(folder: Path, count: int = 8, held_out: int = 2) -> Path:
@@ -171,13 +188,25 @@ def write_corpus(folder: Path, count: int = 8, held_out: int = 2) -> Path:
     return folder
 
 
+def write_art(folder: Path) -> Path:
+    """Cut-outs of one thing in one family, to draw a corpus from."""
+    (folder / "flat").mkdir(parents=True)
+    Image.new("RGBA", (32, 32), "#d0202080").save(folder / "flat" / "box.png")
+    said = {"families": {"flat": ["flat design"]}, "outlines": ["flat"], "things": {"box": ["a box"]}}
+    (folder / "art.json").write_text(json.dumps(said | {"styles": ["watercolor"]}), encoding="utf-8")
+    return folder
+
+
 def shrink_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `pretrain` make parts of these sizes."""
     monkeypatch.setattr(pictures, "TOKENIZER", TOKENIZER)
     monkeypatch.setattr(pictures, "ENLARGED_CHANNELS", 8)
-    monkeypatch.setattr(captions, "CLIP", replace(CLIP, vocab_size=0, image_size=128, patch_size=32))
+    for part, size in (("clip", 128), ("scorer", 64)):
+        sizes = replace(CLIP, vocab_size=0, image_size=size, patch_size=size // 4)
+        monkeypatch.setitem(captions.RECIPES, part, replace(captions.RECIPES[part], sizes=sizes))
     monkeypatch.setattr(captions, "FIRST_MERGES", 50)
     monkeypatch.setattr(id_part, "BASE", TRANSFORMER)
+    monkeypatch.setattr(id_part, "SUPERRES", SUPERRES)
 
 
 def beside_torchvision(name: str, *attributes: str) -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from styledrop_cli.models.adapter import (
     PromptAdapter,
     PromptConfig,
 )
+from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.text import with_style
 
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
 LARGEST_SHARE = 0.01  # of the base's parameters
 
 
-def new_adapter(base: Base, settings: TrainSettings) -> Adapter:
-    """A fresh adapter for ``base``; raises UsageError for impossible sizes, or 1 % of the base or more."""
-    network = base.transformer
+def new_adapter(network: MaskedTransformer, settings: TrainSettings) -> Adapter:
+    """A fresh adapter for ``network``; raises UsageError for impossible sizes, or 1 % of the network or more."""
     adapter: Adapter
     try:
         if settings.kind == "lora":
@@ -50,17 +50,40 @@ def new_adapter(base: Base, settings: TrainSettings) -> Adapter:
     except ValueError as error:
         raise UsageError(str(error)) from error
     adapter.initialise(generator(settings.seed))
-    own, whole = (sum(p.numel() for p in m.parameters()) for m in (adapter, network))
-    if own >= LARGEST_SHARE * whole:
+    if _share(adapter, network) >= LARGEST_SHARE:
         raise UsageError(
-            f"an adapter of kind {settings.kind} and width {settings.width} is {own / whole:.1%} of the base",
+            f"an adapter of kind {settings.kind} and width {settings.width} is {_share(adapter, network):.1%} of the "
+            "base",
             "Choose a smaller --width, or fewer --targets; under 1 % is what keeps a style from copying its picture.",
         )
     return adapter
 
 
-def open_adapter(base: Base, file: AdapterFile) -> Adapter:
-    """The adapter that ``file`` holds, ready for ``base``; raises ModelError if it belongs to another base."""
+def new_superres_adapter(network: MaskedTransformer, settings: TrainSettings) -> Adapter | None:
+    """One for super-resolution: of the same kind, and as wide up to ``settings.width`` as stays under 1 % of it."""
+    for width in range(settings.width, 0, -1):
+        try:
+            return new_adapter(network, replace(settings, width=width))
+        except UsageError:
+            continue
+    return None
+
+
+def _share(adapter: Adapter, network: MaskedTransformer) -> float:
+    own, whole = (sum(p.numel() for p in m.parameters()) for m in (adapter, network))
+    return own / whole
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The adapters that a file holds: the base transformer's, and super-resolution's where it was trained too."""
+
+    base: Adapter
+    superres: Adapter | None
+
+
+def open_adapter(base: Base, file: AdapterFile) -> Opened:
+    """The adapters that ``file`` holds, ready for ``base``; raises ModelError if it belongs to another base."""
     header = file.header
     about = header["base"]
     if about.get("hash") != base.hash:
@@ -70,26 +93,40 @@ def open_adapter(base: Base, file: AdapterFile) -> Adapter:
         )
     if header["kind"] not in KINDS:
         raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
-    make, config = KINDS[header["kind"]]
+    adapter = _open(file, header["config"], "adapter.", base.transformer).to(base.device)
+    config = header.get("superres")
+    if not isinstance(config, dict) or base.superres is None:
+        return Opened(adapter, None)
+    return Opened(adapter, _open(file, config, "superres.", base.superres).to(base.device))
+
+
+def _open(file: AdapterFile, config: dict[str, Any], prefix: str, network: MaskedTransformer) -> Adapter:
+    make, sizes = KINDS[file.header["kind"]]
     with torch.device("meta"):  # a file may promise any size: nothing is allocated before its tensors have been seen
-        adapter = make(build_config(config, header["config"], str(file.path)), base.transformer)
-    load_strictly(adapter, own_tensors(file.tensors), str(file.path))
-    return adapter.requires_grad_(False).eval().to(base.device)
+        adapter = make(build_config(sizes, config, str(file.path)), network)
+    load_strictly(adapter, own_tensors(file.tensors, prefix), str(file.path))
+    return adapter.requires_grad_(False).eval()
 
 
-def own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The adapter's own among the tensors of its file, by their names in it."""
-    return {n.removeprefix("adapter."): t for n, t in tensors.items() if n.startswith("adapter.")}
+def own_tensors(tensors: dict[str, Tensor], prefix: str = "adapter.") -> dict[str, Tensor]:
+    """An adapter's own among the tensors of its file, by their names in it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def write_adapter(path: Path, adapter: Adapter, header: dict[str, Any], views: dict[str, Tensor]) -> None:
-    """Write ``adapter`` with its header and the tokenized ``views`` that it learnt from."""
-    save_adapter(path, {f"adapter.{n}": t for n, t in adapter.state_dict().items()} | views, header, modelspec(header))
+def tensors_of(adapter: Adapter, prefix: str = "adapter.") -> dict[str, Tensor]:
+    """The tensors of an adapter by their names in a file."""
+    return {f"{prefix}{n}": t for n, t in adapter.state_dict().items()}
+
+
+def write_adapter(path: Path, adapter: Adapter, header: dict[str, Any], beside: dict[str, Tensor]) -> None:
+    """Write ``adapter`` with its header and what stands ``beside`` it: super-resolution's, the views it learnt from."""
+    save_adapter(path, tensors_of(adapter) | beside, header, modelspec(header))
 
 
 def describe(
     base: Base,
     adapter: Adapter,
+    superres: Adapter | None,
     pictures: list[Path],
     images: list[Image],
     contents: list[str],
@@ -102,6 +139,7 @@ def describe(
         "format": FORMAT,
         "kind": adapter.kind,
         "config": asdict(adapter.config),
+        "superres": asdict(superres.config) if superres is not None else None,
         "base": {"name": base.name, "hash": base.hash},
         "style": " ".join(style.split()),
         "contents": contents,

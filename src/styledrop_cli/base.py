@@ -18,6 +18,7 @@ from styledrop_cli.errors import ModelError
 from styledrop_cli.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import decode
@@ -34,8 +35,11 @@ PARTS: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "tokenizer": (ImageTokenizer, TokenizerConfig),
     "decoder": (EnlargedDecoder, TokenizerConfig),
     "clip": (Clip, ClipConfig),
+    "scorer": (Clip, ClipConfig),
     "transformer": (MaskedTransformer, TransformerConfig),
+    "superres": (SuperResTransformer, SuperResConfig),
 }
+ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base's random numbers again
 # Words that carry no content of their own and so need not have been taught.
 FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
 
@@ -89,6 +93,7 @@ class Base:
     transformer: MaskedTransformer
     tokenizer: ImageTokenizer
     decoder: EnlargedDecoder | None
+    superres: SuperResTransformer | None
     clip: Clip
     text_tokenizer: TextTokenizer
     words: frozenset[str]
@@ -141,10 +146,12 @@ class Base:
         return [w for w in dict.fromkeys(words(text)) if w not in self.words | FILLERS and not w.isdigit()]
 
     @torch.no_grad()
-    def text_states(self, prompts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """``B`` prompts for ``transformer.condition``: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
+    def text_states(
+        self, prompts: list[str], network: MaskedTransformer | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``B`` prompts for ``network.condition``: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
         text, pooled = self.clip.text_states(self.text_tokenizer(prompts).to(self.device))
-        return text, pooled, micro_conditions(self.transformer.config, len(prompts), self.device)
+        return text, pooled, micro_conditions((network or self.transformer).config, len(prompts), self.device)
 
     @torch.no_grad()
     def condition(self, prompts: list[str], adapter: Adapter | None = None) -> Condition:
@@ -161,20 +168,62 @@ class Base:
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone."""
+        scales = Scales(settings.lambda_a, settings.lambda_b, settings.ramp, settings.plausible)
+        return self._decode(self.transformer, None, prompts, seeds, settings, settings.steps, scales, adapter, on_step)
+
+    @torch.no_grad()
+    def refine(
+        self,
+        ids: Tensor,
+        prompts: list[str],
+        seeds: list[int],
+        settings: SampleSettings,
+        adapter: Adapter | None = None,
+    ) -> Tensor:
+        """Ids ``[B,h,w]`` as ``sample`` draws them to those of the larger picture, ``[B,H,W]``, by super-resolution.
+
+        ``adapter`` is the super-resolution transformer's own. Raises ValueError if the base has no such transformer.
+        """
+        if self.superres is None:
+            raise ValueError(f"{self.name} has no super-resolution transformer")
+        scales = Scales(settings.superres_lambda_a, settings.superres_lambda_b, settings.ramp, settings.plausible)
+        seeds = [seed ^ ANOTHER_STREAM for seed in seeds]
+        return self._decode(self.superres, ids, prompts, seeds, settings, settings.superres_steps, scales, adapter)
+
+    def _decode(
+        self,
+        network: MaskedTransformer,
+        low_res: Tensor | None,
+        prompts: list[str],
+        seeds: list[int],
+        settings: SampleSettings,
+        steps: int,
+        scales: Scales,
+        adapter: Adapter | None,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         distinct = list(dict.fromkeys(prompts))
         rows = torch.tensor([distinct.index(p) for p in prompts], device=self.device)
-        prompt = self.condition(distinct).select(rows)
-        adapted = None
-        if adapter is not None and adapter.reads_text:
-            adapted = self.condition(distinct, adapter).select(rows)
-        negative = self.condition([settings.negative]).select(torch.zeros_like(rows))
-        scales = Scales(settings.lambda_a, settings.lambda_b, settings.ramp, settings.plausible)
-        mask_id = self.transformer.config.mask_id
+
+        def condition(texts: list[str], rows: Tensor, adapter: Adapter | None = None) -> Condition:
+            reads_text = adapter if adapter is not None and adapter.reads_text else None
+            made = network.condition(*self.text_states(texts, network), reads_text).select(rows)
+            if low_res is None:
+                return made
+            assert isinstance(network, SuperResTransformer)
+            return network.beside(made, low_res, adapter)
+
+        prompt = condition(distinct, rows)
+        # Where the adapter has no say in what is computed beforehand, both networks share it.
+        apart = adapter is not None and (adapter.reads_text or low_res is not None)
+        adapted = condition(distinct, rows, adapter) if apart else None
+        negative = condition([settings.negative], torch.zeros_like(rows))
+        side, mask_id = network.config.sample_size, network.config.mask_id
         return decode(
-            torch.full((len(prompts), self.grid, self.grid), mask_id, device=self.device),
-            guided(self.transformer, prompt, negative, adapter, scales, adapted),
+            torch.full((len(prompts), side, side), mask_id, device=self.device),
+            guided(network, prompt, negative, adapter, scales, adapted),
             mask_id=mask_id,
-            steps=settings.steps,
+            steps=steps,
             temperature=settings.temperature,
             generator=[generator(seed) for seed in seeds],
             on_step=on_step,
@@ -196,9 +245,10 @@ class Base:
     def pictures(self, ids: Tensor, size: int) -> Tensor:
         """Ids ``[B,H,W]`` to pictures ``[B,3,size,size]`` in [0,1]; ``size`` is one of ``sizes``.
 
-        The larger one is the enlarged decoder's, or interpolated where the base has none.
+        The larger one is that of ``refine``'s ids; for ``sample``'s it is made by the enlarged decoder, or
+        interpolated where the base has none.
         """
-        if size == self.sizes[0]:
+        if size == ids.shape[-1] * self.tokenizer.config.factor:
             return self.tokenizer.decode(ids)
         if self.decoder is not None:
             return self.decoder.decode(ids, self.tokenizer.quantize.embedding.weight)
@@ -225,6 +275,7 @@ def load_base(model: str, device: torch.device) -> Base:
         transformer=load_module(folder, "transformer").to(device),
         tokenizer=load_module(folder, "tokenizer").to(device),
         decoder=load_module(folder, "decoder").to(device) if "decoder" in config["parts"] else None,
+        superres=load_module(folder, "superres").to(device) if "superres" in config["parts"] else None,
         clip=clip,
         text_tokenizer=read_text_tokenizer(folder, clip.config),
         words=frozenset(listed("words.txt")),

@@ -37,14 +37,17 @@ def generate(
     if settings.size not in base.sizes:
         known = " or ".join(str(s) for s in base.sizes)
         raise UsageError(f"{base.name} draws {known} px, not {settings.size}", f"Choose --size {base.sizes[-1]}.")
-    network = open_adapter(base, adapter) if adapter is not None else None
+    opened = open_adapter(base, adapter) if adapter is not None else None
     if style is None:
         style = str(adapter.header.get("style", "")) if adapter is not None else ""
     work = [(prompt, settings.seed + i) for prompt in prompts for i in range(count)]
     for start in range(0, len(work), BATCH):
         chunk = work[start : start + BATCH]
         texts = [with_style(prompt, style) for prompt, _ in chunk]
-        ids = base.sample(texts, [seed for _, seed in chunk], settings, network)
+        seeds = [seed for _, seed in chunk]
+        ids = base.sample(texts, seeds, settings, opened.base if opened else None)
+        if base.superres is not None and settings.superres_steps and settings.size == base.sizes[-1]:
+            ids = base.refine(ids, texts, seeds, settings, opened.superres if opened else None)
         for (prompt, seed), row in zip(chunk, ids, strict=True):
             # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
             yield prompt, seed, to_image(base.pictures(row[None], settings.size)[0].cpu())

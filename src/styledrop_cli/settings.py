@@ -40,7 +40,9 @@ class SampleSettings(_Checked):
     ``lambda_a`` pushes towards the adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp``
     both grow linearly over the steps (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not
     drawn, whatever the scales make of them. ``negative`` is the text to move away from. ``size`` is the
-    pictures' side in pixels, ``seed`` the first picture's; those after it count on.
+    pictures' side in pixels, ``seed`` the first picture's; those after it count on. The larger size is drawn by
+    super-resolution in ``superres_steps``, with scales of its own (StyleDrop, Table S3: 1 and 0), or, where those are
+    0, by the enlarged decoder.
     """
 
     steps: int = 18
@@ -52,6 +54,9 @@ class SampleSettings(_Checked):
     negative: str = ""
     size: int = 256
     seed: int = 0
+    superres_steps: int = 8
+    superres_lambda_a: float = 0.0
+    superres_lambda_b: float = 0.0
 
     RANGES: ClassVar[Ranges] = {
         "steps": (1, 256),
@@ -61,6 +66,9 @@ class SampleSettings(_Checked):
         "plausible": (0, 1),
         "size": (1, 8192),
         "seed": (0, LARGEST_SEED),
+        "superres_steps": (0, 256),
+        "superres_lambda_a": (0, 50),
+        "superres_lambda_b": (0, 50),
     }
 
 
@@ -79,7 +87,9 @@ class TrainSettings(_Checked):
     ``shared`` is whether all layers share one bottleneck (paper: width 4, shared, on a base a hundred times larger),
     ``targets`` the attention projections that LoRA updates. ``views`` augmented crops of each reference are tokenized
     once. At ``checkpoints`` points of the way test pictures are drawn, and the best point is what is written, unless
-    ``last``. ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend.
+    ``last``. ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend. The super-resolution
+    transformer, where the base has one, gets an adapter of the same kind, trained for ``superres_steps`` at
+    ``superres_lr`` (paper: 3.3 times the base's); 0 steps leave it out.
     """
 
     kind: str = "bottleneck"
@@ -95,6 +105,8 @@ class TrainSettings(_Checked):
     last: bool = False
     lambda_a: float = SampleSettings.lambda_a
     lambda_b: float = SampleSettings.lambda_b
+    superres_steps: int = 100
+    superres_lr: float = 5e-3
 
     RANGES: ClassVar[Ranges] = {
         "steps": (1, 1_000_000),
@@ -106,6 +118,8 @@ class TrainSettings(_Checked):
         "checkpoints": (0, 100),
         "lambda_a": (0, 50),
         "lambda_b": (0, 50),
+        "superres_steps": (0, 1_000_000),
+        "superres_lr": (1e-8, 1),
     }
 
     @classmethod

@@ -93,6 +93,12 @@ class TextTokenizer:
         """The merged pieces of a text, without start and end."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).tokens)
 
+    def whole_words(self) -> set[str]:
+        """The words of four letters and more that are one piece."""
+        made = {(first + second) for first, second in self.merges}
+        whole = {word.removesuffix("</w>") for word in made if word.endswith("</w>")}
+        return {word for word in whole if len(word) >= 4 and word.isascii() and word.isalpha()}
+
     def fits(self, text: str) -> bool:
         """Whether the whole text fits the context."""
         return len(self.pieces(text)) <= self.context_length - 2

@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.adapters import describe, new_adapter, write_adapter
+from styledrop_cli.adapters import describe, new_adapter, new_superres_adapter, own_tensors, tensors_of, write_adapter
 from styledrop_cli.base import Base, Reconstruction
+from styledrop_cli.checkpoints import load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.images import atomic_write, load_picture, save_png, square, to_tensor
 from styledrop_cli.models.adapter import Adapter
+from styledrop_cli.models.superres import SuperResTransformer
+from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
@@ -38,6 +41,7 @@ SAVE_EVERY = 25  # steps
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
 CHECKPOINT = "step-{:07d}"
+SUPERRES = "superres.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,24 @@ class TrainResult:
 
 
 class _AdapterTask(nn.Module):
-    """The frozen base inside, the adapter beside it."""
+    """The frozen network inside, the adapter beside it."""
 
-    def __init__(self, base: Base, adapter: Adapter, prompts: list[str]) -> None:
+    def __init__(self, base: Base, network: MaskedTransformer, adapter: Adapter, prompts: list[str]) -> None:
         super().__init__()
-        self.transformer = cast_once(base.transformer, base.device)
+        self.network = cast_once(network, base.device)
         self.adapter = adapter
-        self._text = base.text_states(prompts)
+        self._text = base.text_states(prompts, network)
         # Where the adapter has no say in it, what a prompt contributes is computed once.
-        self._condition = None if adapter.reads_text else base.condition(prompts)
+        with torch.no_grad():
+            self._condition = None if adapter.reads_text else network.condition(*self._text)
 
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        ids, masked, rows = batch
-        condition = self._condition or self.transformer.condition(*self._text, self.adapter)
-        return masked_cross_entropy(self.transformer, ids, masked, condition.select(rows), self.adapter, 0.1)
+    def forward(self, batch: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
+        ids, masked, rows, low_res = batch
+        condition = (self._condition or self.network.condition(*self._text, self.adapter)).select(rows)
+        if low_res is not None:
+            assert isinstance(self.network, SuperResTransformer)
+            condition = self.network.beside(condition, low_res, self.adapter)
+        return masked_cross_entropy(self.network, ids, masked, condition, self.adapter, 0.1)
 
 
 def train_adapter(
@@ -106,7 +114,10 @@ def train_adapter(
             on_message(
                 f"Warning: {base.name} does not know {quoted(unknown)}; name the content in plainer words (--content)."
             )
-    adapter = new_adapter(base, settings)
+    adapter = new_adapter(base.transformer, settings)
+    superres = None
+    if base.superres is not None and settings.superres_steps:
+        superres = new_superres_adapter(base.superres, settings)
     shown = [base.reconstruct(image) for image in images]
     quality = [r.psnr for r in shown]
     for path, value in zip(pictures, quality, strict=True):
@@ -115,7 +126,7 @@ def train_adapter(
                 f"Warning: {base.name} can show {path.name} only roughly ({value:.1f} dB; below {POOR_PSNR:.0f} fine "
                 "detail is lost). A simpler or larger crop of the picture, or a larger base (--model), shows it better."
             )
-    header = describe(base, adapter, pictures, images, contents, style, settings, quality)
+    header = describe(base, adapter, superres, pictures, images, contents, style, settings, quality)
     run = Run.begin(
         output.with_name(output.name + ".run"),
         {
@@ -126,9 +137,9 @@ def train_adapter(
             **header["settings"],
         },
         fresh=fresh,
-        own=(CHECKPOINT.replace("{:07d}", "*"), CURVE),
+        own=(CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES),
     )
-    training = _Training(base, adapter, images, shown, contents, style, settings, run, header)
+    training = _Training(base, adapter, superres, images, shown, contents, style, settings, run, header)
     step = training.run(on_step, on_message)
     atomic_write(output, training.file_of(step).read_bytes())
     run.finish()
@@ -142,6 +153,7 @@ class _Training:
         self,
         base: Base,
         adapter: Adapter,
+        superres: Adapter | None,
         images: list[Image],
         shown: list[Reconstruction],
         contents: list[str],
@@ -151,30 +163,46 @@ class _Training:
         header: dict[str, Any],
     ) -> None:
         self._adapter, self._settings, self._run, self._header = adapter, settings, run, header
-        ids, owners = tokenize_views(base, images, contents, settings.views, generator(settings.seed))
-        self._views = {"views.ids": ids, "views.picture": owners}
+        self._base, self._superres = base, superres
+        views = tokenize_views(base, images, contents, settings.views, generator(settings.seed), superres is not None)
+        self._views, self._beside = views, dict(views)
+        prompts = [with_style(content, style) for content in contents]
         sampling = SampleSettings(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
         scored = settings.checkpoints > 0 and base.clip.visual is not None
-        self._probes = Probes(base, shown, ids, contents, style, sampling) if scored else None
+        self._probes = Probes(base, shown, views["views.ids"], contents, style, sampling) if scored else None
         count = settings.checkpoints if scored else 1
         self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
 
-        def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        self._loop = self._new_loop(base.transformer, adapter, prompts, settings.lr, settings.steps)
+        self._refining = None
+        if superres is not None and base.superres is not None:
+            self._refining = self._new_loop(
+                base.superres, superres, prompts, settings.superres_lr, settings.superres_steps
+            )
+
+    def _new_loop(
+        self, network: MaskedTransformer, adapter: Adapter, prompts: list[str], rate: float, steps: int
+    ) -> Loop:
+        base, settings, views = self._base, self._settings, self._views
+        refines = isinstance(network, SuperResTransformer)
+        ids, owners = views["views.superres" if refines else "views.ids"], views["views.picture"]
+
+        def batches(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
             g = step_generator(settings.seed, step)
             # Every reference in turn, so that a small batch leaves none out.
-            owner = (torch.arange(settings.batch_size) + step * settings.batch_size) % len(images)
+            owner = (torch.arange(settings.batch_size) + step * settings.batch_size) % len(prompts)
             rows = owner * settings.views + torch.randint(settings.views, (settings.batch_size,), generator=g)
             batch = ids[rows].long()
             masked = random_mask(len(batch), batch[0].numel(), g).view(batch.shape)
-            return batch.to(base.device), masked.to(base.device), owners[rows].to(base.device)
+            low_res = views["views.ids"][rows].long().to(base.device) if refines else None
+            return batch.to(base.device), masked.to(base.device), owners[rows].to(base.device), low_res
 
-        prompts = [with_style(content, style) for content in contents]
-        self._loop = Loop(
-            _AdapterTask(base, adapter, prompts).to(base.device),
-            [torch.optim.Adam(adapter.parameters(), lr=settings.lr)],
+        return Loop(
+            _AdapterTask(base, network, adapter, prompts).to(base.device),
+            [torch.optim.Adam(adapter.parameters(), lr=rate)],
             batches,
-            budget=Budget(steps=settings.steps),
+            budget=Budget(steps=steps),
             device=base.device,
         )
 
@@ -184,11 +212,14 @@ class _Training:
 
     def run(self, on_step: Callable[[int, int, float], None], on_message: Callable[[str], None]) -> int:
         """Train to the end, from where the run folder stands; the step of the checkpoint that was chosen."""
-        total = self._settings.steps
+        first = self._settings.superres_steps if self._refining is not None else 0
+        total = self._settings.steps + first
+        if self._refining is not None:
+            self._refine(lambda step, loss: on_step(step, total, loss))
 
         def after_step(progress: Progress) -> None:
             self._record()
-            on_step(progress.step, total, progress.loss)
+            on_step(first + progress.step, total, progress.loss)
             if progress.step in self._points:
                 self._checkpoint()
             if progress.step % SAVE_EVERY == 0:
@@ -201,12 +232,34 @@ class _Training:
             if self._loop.progress.step:
                 self._save()
                 on_message(
-                    f"stopped at step {self._loop.progress.step} of {total}; the same command goes on from there"
+                    f"stopped at step {self._loop.progress.step} of {self._settings.steps}; the same command goes on "
+                    "from there"
                 )
             raise
         self._curve["chosen"] = self._choose()
         self._run.write(CURVE, self._curve)
         return int(self._curve["chosen"])
+
+    def _refine(self, on_step: Callable[[int, float], None]) -> None:
+        """Train super-resolution's adapter, or take up the one that an interrupted run had finished.
+
+        It comes first, so that every checkpoint of the base's is a whole adapter file. It takes seconds, and the same
+        seed gives the same weights: interrupted, it starts over.
+        """
+        assert self._superres is not None and self._refining is not None
+        path = self._run.folder / SUPERRES
+        try:
+            saved, about = read_tensors(path)
+            whole = about.get("sha256") == tensors_hash(saved)
+        except ModelError:
+            saved, whole = {}, False
+        if whole:
+            load_strictly(self._superres, own_tensors(saved, "superres."), str(path))
+        else:
+            self._refining.run(lambda progress: on_step(progress.step, progress.loss))
+            saved = tensors_of(self._superres, "superres.")
+            save_tensors(path, saved, {"sha256": tensors_hash(saved)})
+        self._beside |= {n: t.detach() for n, t in tensors_of(self._superres, "superres.").items()}
 
     def _go_on(self, on_message: Callable[[str], None]) -> None:
         """Take up the newest state that is whole, if there is any."""
@@ -247,7 +300,7 @@ class _Training:
             named = asdict(scores) | {"total": scores.total}
             entry["scores"] = {name: round(value, 4) for name, value in named.items()}
             save_png(sheet, self._run.folder / f"{CHECKPOINT.format(progress.step)}.png")
-        write_adapter(self.file_of(progress.step), self._adapter, self._header | entry, self._views)
+        write_adapter(self.file_of(progress.step), self._adapter, self._header | entry, self._beside)
         self._curve["checkpoints"].append(entry)
 
     def _choose(self) -> int:
@@ -260,23 +313,30 @@ class _Training:
 
 @torch.no_grad()
 def tokenize_views(
-    base: Base, images: list[Image], contents: list[str], views: int, draws: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Random crops of each picture as ids, int16 ``[P*views,H,W]``, and the picture each is of, ``[P*views]``.
+    base: Base, images: list[Image], contents: list[str], views: int, draws: torch.Generator, large: bool = False
+) -> dict[str, Tensor]:
+    """Random crops of each picture, tokenized once, by the names that an adapter file gives them.
 
-    Crops cover at least 3/4 of the side; half of them are mirrored, but not where the content names letters or a
-    logo. The first view of each picture is the whole of it. Each is tokenized once.
+    ``views.ids`` int16 ``[P*views,h,w]``, ``views.picture`` the picture each is of ``[P*views]`` and, if ``large``,
+    ``views.superres`` ``[P*views,2h,2w]``, the same crops for super-resolution. Crops cover at least 3/4 of the side;
+    half of them are mirrored, but not where the content names letters or a logo. The first view of each picture is
+    the whole of it.
     """
-    side = base.grid * base.tokenizer.config.factor
-    parts = []
+    side = base.sizes[1] if large else base.sizes[0]
+    parts: list[Tensor] = []
+    larger: list[Tensor] = []
     for image, content in zip(images, contents, strict=True):
-        whole = to_tensor(square(image, 2 * side))
+        whole = to_tensor(square(image, base.sizes[1]))
         mirror = not LETTERED & set(words(content))
         crops = [_random_crop(whole, side, mirror and i > 0, i == 0, draws) for i in range(views)]
         for chunk in torch.stack(crops).split(16):
+            if large:
+                larger.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
+                chunk = F.interpolate(chunk, size=(base.sizes[0],) * 2, mode="bilinear", antialias=True)
             parts.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
     owners = torch.arange(len(images)).repeat_interleave(views)
-    return torch.cat(parts), owners
+    named = {"views.ids": torch.cat(parts), "views.picture": owners}
+    return named | ({"views.superres": torch.cat(larger)} if larger else {})
 
 
 def _random_crop(whole: Tensor, side: int, mirror: bool, complete: bool, draws: torch.Generator) -> Tensor:

@@ -62,6 +62,9 @@ def generate(
     temperature: Annotated[
         float, drawing(help="Variety: low is alike and safe, high is varied and wild.")
     ] = DEFAULT.temperature,
+    superres_steps: Annotated[
+        int, drawing(help="Steps of super-resolution, which draws the larger size; 0 enlarges the smaller one instead.")
+    ] = DEFAULT.superres_steps,
     size: Annotated[
         int | None,
         drawing(metavar="256|128", help="Width and height of the pictures.", show_default="the largest there is"),
@@ -87,7 +90,14 @@ def generate(
         style = console.plain_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
     if negative.strip():
         negative = console.plain_text(negative, "--negative", "say in a few words what to keep away from")
-    plain = SampleSettings(steps=steps, temperature=temperature, negative=negative, seed=seed, **chosen)
+    plain = SampleSettings(
+        steps=steps,
+        temperature=temperature,
+        negative=negative,
+        seed=seed,
+        superres_steps=superres_steps,
+        **chosen,
+    )
     console.refuse_outside(number=(number, 1, MOST))
     console.refuse_unwritable(output)
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -17,29 +18,36 @@ LEAST_MINUTES, MOST_MINUTES = 0.001, 100_000
 
 
 class Part(StrEnum):
-    """The parts of a base model, in the order in which they are made."""
+    """What a base model is made of, in the order in which it is made."""
 
+    corpus = "corpus"
     tokenizer = "tokenizer"
     decoder = "decoder"
     clip = "clip"
+    scorer = "scorer"
     base = "base"
+    superres = "superres"
 
 
 def pretrain(
     part: Annotated[
         Part,
         typer.Argument(
-            metavar="PART", help="tokenizer, decoder, clip or base: which part to train; each needs those before it."
+            metavar="PART",
+            help="corpus, tokenizer, decoder, clip, scorer, base or superres; each needs some of those before it.",
         ),
     ],
     corpus: Annotated[
         Path,
         typer.Argument(
             metavar="CORPUS",
-            help="A folder of pictures with captions: metadata.jsonl, or a .txt beside each.",
+            help="A folder of pictures with captions: metadata.jsonl, or a .txt beside each. For the corpus itself: "
+            "a folder of cut-outs.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The base model's folder.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="The base model's folder, or the corpus's.")
+    ],
     minutes: Annotated[float, typer.Option(help="How long to train. What is there by then is usable.")] = 30.0,
     init_from: Annotated[
         Path | None,
@@ -50,6 +58,10 @@ def pretrain(
         bool, console.flag("--compile", help="Compile the step first: pays from a quarter of an hour on.")
     ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step.", show_default="the part's own")] = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(help="Draw only so many pictures of a corpus.", show_default="all that there are to draw"),
+    ] = None,
     seed: Annotated[int, console.common(help="The same seed trains the same.")] = 0,
     device: console.Device = console.DeviceName.auto,
     quiet: console.Quiet = False,
@@ -60,14 +72,20 @@ def pretrain(
     The result is a folder for --model. It can be stopped at any time with Ctrl-C and
     gone on with by --resume; a held-out figure is shown as it trains.
 
+      styledrop pretrain corpus my-cut-outs/ -o my-pictures
       styledrop pretrain tokenizer my-pictures/ -o my-model --minutes 45
       styledrop pretrain decoder my-pictures/ -o my-model --minutes 20
       styledrop pretrain clip my-pictures/ -o my-model --minutes 20
+      styledrop pretrain scorer my-pictures/ -o my-model --minutes 8
       styledrop pretrain base my-pictures/ -o my-model --minutes 240
+      styledrop pretrain superres my-pictures/ -o my-model --minutes 60
     """
     screen = console.Screen(quiet, as_json)
     console.refuse_outside(
-        minutes=(minutes, LEAST_MINUTES, MOST_MINUTES), batch_size=(batch_size, 1, 4096), seed=(seed, 0, LARGEST_SEED)
+        minutes=(minutes, LEAST_MINUTES, MOST_MINUTES),
+        batch_size=(batch_size, 1, 4096),
+        pictures=(pictures, 2, 10_000_000),
+        seed=(seed, 0, LARGEST_SEED),
     )
     if not corpus.is_dir():
         raise UsageError(f"there is no folder {corpus}", "name a folder of captioned pictures")
@@ -77,6 +95,9 @@ def pretrain(
             "--resume and --init-from exclude each other",
             "--resume goes on with what is in the output, --init-from starts anew from a model",
         )
+    if part is Part.corpus:
+        _draw_corpus(screen, corpus, output, pictures, seed, device)
+        return
     from styledrop_cli import pretraining
     from styledrop_cli.devices import pick_device
     from styledrop_cli.training import Budget, Progress
@@ -109,3 +130,24 @@ def pretrain(
             on_message=message,
         )
     screen.result({"part": part.value, "model": output, **asdict(last), "figure": figures[-1]}, [output])
+
+
+def _draw_corpus(
+    screen: console.Screen, art: Path, output: Path, pictures: int | None, seed: int, device: console.DeviceName
+) -> None:
+    """Draw a corpus from a folder of cut-outs."""
+    from styledrop_cli.devices import pick_device
+    from styledrop_cli.pretraining.drawings import Recipe, write_corpus
+
+    with screen.progress("drawing the corpus") as move:
+        number = write_corpus(
+            art,
+            output,
+            Recipe(pictures=pictures),
+            seed=seed,
+            device=pick_device(device),
+            workers=os.cpu_count() or 1,
+            on_picture=lambda done, total: move(done / total, f"{done}/{total}"),
+        )
+    screen.say(f"{number} pictures with captions:")
+    screen.result({"part": Part.corpus.value, "corpus": output, "pictures": number}, [output])

@@ -69,7 +69,8 @@ class BottleneckAdapter(Adapter):
     def __init__(self, config: BottleneckConfig, transformer: MaskedTransformer) -> None:
         super().__init__()
         self.config: BottleneckConfig = config
-        places, layers, dim = len(PLACES), transformer.config.num_hidden_layers, transformer.config.hidden_size
+        paths, dim = transformer.layer_paths, transformer.config.hidden_size
+        places, layers = len(PLACES), len(paths)
         copies = 1 if config.shared else layers
         self.down = nn.Parameter(torch.zeros(places, copies, dim, config.width))
         self.up = nn.Parameter(torch.zeros(places, copies, config.width, dim))
@@ -77,9 +78,7 @@ class BottleneckAdapter(Adapter):
             self.down_offset = nn.Parameter(torch.zeros(places, layers, 1, config.width))
             self.up_offset = nn.Parameter(torch.zeros(places, layers, 1, dim))
         self._where = {
-            f"transformer_layers.{layer}.{place}": (i, layer)
-            for i, place in enumerate(PLACES)
-            for layer in range(layers)
+            f"{path}.{place}": (i, layer) for i, place in enumerate(PLACES) for layer, path in enumerate(paths)
         }
 
     def initialise(self, generator: torch.Generator) -> None:

@@ -78,11 +78,13 @@ class TransformerConfig:
 class Condition:
     """Everything a prompt contributes, computed once and used at every decoding step.
 
-    ``modulations`` and ``keys_values`` are in the order in which the blocks consume them.
+    ``modulations`` and ``keys_values`` are in the order in which the blocks consume them. ``added`` ``[B,h,w,D]``, if
+    there is any, is laid over the grid of positions before the first layer (super-resolution).
     """
 
     modulations: tuple[Tensor, ...]
     keys_values: tuple[tuple[Tensor, Tensor], ...]
+    added: Tensor | None = None
 
     def __len__(self) -> int:
         return self.keys_values[0][0].shape[0]
@@ -96,6 +98,7 @@ class Condition:
                 (torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts]))
                 for parts in zip(*(c.keys_values for c in conditions), strict=True)
             ),
+            torch.cat(added) if (added := [c.added for c in conditions if c.added is not None]) else None,
         )
 
     def select(self, rows: Tensor) -> Condition:
@@ -103,6 +106,7 @@ class Condition:
         return Condition(
             tuple(m[rows] for m in self.modulations),
             tuple((k[rows], v[rows]) for k, v in self.keys_values),
+            None if self.added is None else self.added[rows],
         )
 
 
@@ -271,6 +275,14 @@ class ConditionEmbedding(nn.Module):
         return out
 
 
+def laid_over(features: Tensor, grid: torch.Size) -> Tensor:
+    """Features ``[B,h,w,D]`` on a grid of another size ``[B,H,W,D]``, each where it lies in the picture."""
+    if features.shape[1:3] == grid:
+        return features
+    planes = nn.functional.interpolate(features.permute(0, 3, 1, 2), size=grid, mode="bilinear", align_corners=False)
+    return planes.permute(0, 2, 3, 1)
+
+
 class MaskedTransformer(nn.Module):
     """Predicts every masked id of a grid at once, given the known ones and a prompt (Muse, arXiv 2301.00704)."""
 
@@ -293,8 +305,16 @@ class MaskedTransformer(nn.Module):
         self.positions = (
             nn.Parameter(torch.zeros(config.positions, config.positions, hidden)) if config.positions else None
         )
+        self._name_places()
+
+    @property
+    def layer_paths(self) -> list[str]:
+        """The names of the layers that have a place for an adapter after their attention and their feed-forward."""
+        return [f"transformer_layers.{i}" for i in range(self.config.num_hidden_layers)]
+
+    def _name_places(self) -> None:
         for name, module in self.named_modules():
-            if isinstance(module, Attention | TransformerLayer):
+            if hasattr(module, "path"):
                 module.path = name
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -323,16 +343,22 @@ class MaskedTransformer(nn.Module):
         features = sinusoidal(micro.flatten(), config.micro_cond_encode_dim).reshape(len(micro), -1)
         cond = self.cond_embed(torch.cat([pooled, features.to(pooled.dtype)], 1))
         modulations: list[Tensor] = []
-        keys_values: list[tuple[Tensor, Tensor]] = []
         for block in self._blocks_in_order():
             if isinstance(block, ResBlock):
                 modulations.append(block.modulation(cond))
-            elif isinstance(block, AttentionBlock):
-                keys_values.extend(block.keys_values(context, adapter))
             elif isinstance(block, TransformerLayer):
                 modulations.extend(n.modulation(cond) for n in (block.norm1, block.norm2, block.norm3))
-                keys_values.append(block.attn2.keys_values(context, adapter))
-        return Condition(tuple(modulations), tuple(keys_values))
+        return Condition(tuple(modulations), tuple(self.keys_values(context, adapter)))
+
+    def keys_values(self, context: Tensor, adapter: AdapterFn | None = None) -> list[tuple[Tensor, Tensor]]:
+        """What every cross-attention reads of ``context`` ``[B,T,D]``, in the order of the blocks."""
+        read: list[tuple[Tensor, Tensor]] = []
+        for block in self._blocks_in_order():
+            if isinstance(block, AttentionBlock):
+                read.extend(block.keys_values(context, adapter))
+            elif isinstance(block, TransformerLayer):
+                read.append(block.attn2.keys_values(context, adapter))
+        return read
 
     def _blocks_in_order(self) -> list[nn.Module]:
         stages = [
@@ -350,21 +376,15 @@ class MaskedTransformer(nn.Module):
         grid = x.shape[1:3]
         hidden = self.project_to_hidden(self.project_to_hidden_norm(x))
         if self.positions is not None:
-            hidden = hidden + self._positions_for(grid)
+            hidden = hidden + laid_over(self.positions[None], grid)
+        if condition.added is not None:
+            hidden = hidden + laid_over(condition.added, grid)
         hidden = hidden.flatten(1, 2)
         for layer in self.transformer_layers:
             hidden = layer(hidden, feed, adapter)
         x = self.project_from_hidden(self.project_from_hidden_norm(hidden)).unflatten(1, grid)
         out: Tensor = self.up_block(x, feed, adapter)
         return out
-
-    def _positions_for(self, grid: torch.Size) -> Tensor:
-        assert self.positions is not None
-        if tuple(grid) == tuple(self.positions.shape[:2]):
-            return self.positions
-        planes = self.positions.permute(2, 0, 1)[None]
-        resized = nn.functional.interpolate(planes, size=tuple(grid), mode="bilinear", align_corners=False)
-        return resized[0].permute(1, 2, 0)
 
     def forward(self, ids: Tensor, condition: Condition, adapter: AdapterFn | None = None) -> Tensor:
         """Ids ``[B,H,W]`` in ``[0, vocab_size)`` to logits ``[B,H,W,K]``."""

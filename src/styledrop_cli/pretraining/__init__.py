@@ -1,7 +1,8 @@
 """Training a base model from a folder of captioned pictures, one part at a time.
 
-Order: ``tokenizer``, then ``decoder`` (its enlargement), ``clip`` (which needs only pictures and captions) and
-``base`` (which needs the tokenizer and the CLIP's text tower). Each part is written into the same model folder.
+Order: ``tokenizer``, then ``decoder`` (its enlargement), ``clip`` (which needs only pictures and captions),
+``scorer`` (a smaller CLIP that grades: it needs the first one's vocabulary), ``base`` and ``superres`` (which need the
+tokenizer and the CLIP's text tower). Each part is written into the same model folder. ``drawings`` makes a corpus.
 Pocket, the bundled base, is what this makes of the corpus in ``examples/pocket``.
 """
 
@@ -14,9 +15,9 @@ from pathlib import Path
 import torch
 
 from styledrop_cli.corpus import read_corpus
-from styledrop_cli.errors import UsageError
-from styledrop_cli.pretraining.captions import clip_job
-from styledrop_cli.pretraining.ids import transformer_job
+from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.pretraining.captions import clip_job, scorer_job
+from styledrop_cli.pretraining.ids import superres_job, transformer_job
 from styledrop_cli.pretraining.job import Job, Order
 from styledrop_cli.pretraining.pictures import decoder_job, tokenizer_job
 from styledrop_cli.training import Budget, Loop, Progress
@@ -26,7 +27,9 @@ PARTS: dict[str, tuple[Callable[[Order], Job], int]] = {
     "tokenizer": (tokenizer_job, 16),
     "decoder": (decoder_job, 8),
     "clip": (clip_job, 128),
+    "scorer": (scorer_job, 128),
     "base": (transformer_job, 64),
+    "superres": (superres_job, 32),
 }
 SAVE_EVERY = 120.0  # seconds
 SHEET_EVERY = 300.0
@@ -56,13 +59,16 @@ def run(
     """
     if part not in PARTS:
         raise UsageError(f"there is no part called '{part}'", f"Choose one of {', '.join(PARTS)}.")
-    records = read_corpus(corpus, captions=part in ("clip", "base"))
+    records = read_corpus(corpus, captions=part not in ("tokenizer", "decoder"))
     on_message(f"{len(records)} pictures, {sum(r.held_out for r in records)} of them held out")
     state = out / ".training" / f"{part}.safetensors"
     if state.exists() and not resume:
         raise UsageError(f"{state} is the checkpoint of an unfinished training", "Add --resume, or delete it.")
     torch.manual_seed(seed)
     make, usual = PARTS[part]
+    if resume and state.exists():
+        # What was begun from another model has that one's sizes and vocabulary: they are in the folder by now.
+        init_from = out
     job = make(Order(records, out, init_from, batch_size or usual, seed, device))
     loop = Loop(job.task, job.optimizers, job.batches, budget=budget, device=device, average=0.999, compiled=compiled)
     if resume and state.exists():
@@ -88,6 +94,11 @@ def run(
 
     try:
         loop.run(after_step)
+    except torch.OutOfMemoryError as error:
+        raise StyledropError(
+            f"{device} ran out of memory with {batch_size or usual} pictures a step",
+            "Say a smaller --batch-size; what was trained so far is kept, and --resume goes on with it.",
+        ) from error
     finally:
         if loop.progress.step:
             save()

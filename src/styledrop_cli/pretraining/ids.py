@@ -1,8 +1,9 @@
-"""The masked transformer, and the ids it learns from."""
+"""The masked transformers, base and super-resolution, and the ids they learn from."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,14 @@ from torch.nn.utils import parametrize
 
 from styledrop_cli.base import Base, load_module, micro_conditions, read_text_tokenizer
 from styledrop_cli.checkpoints import file_hash, read_tensors, save_part, save_tensors
-from styledrop_cli.corpus import Record, draw_captions, read_pictures
+from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.models.clip import Clip
+from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.pretraining.job import Job, Order, muon, save_sheet, split
+from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.training import masked_cross_entropy, step_generator
@@ -43,6 +46,10 @@ BASE = TransformerConfig(
     positions=8,
 )
 TEXT_DROPPED = 0.1
+# How often a caption's style is replaced by words that no caption holds. So words that the base was never taught come
+# to mean "some style", whichever: what a new style's name should mean until an adapter has learnt it.
+STYLE_UNKNOWN = 0.25
+Network = TypeVar("Network", bound=MaskedTransformer)
 PROBES = (
     "a cat in watercolor painting style",
     "a teapot in 3d rendering style",
@@ -106,28 +113,28 @@ def transformer_job(order: Order) -> Job:
     else:
         transformer = load_module(order.init_from, "transformer")
     transformer.requires_grad_(True)
-    levels, config = image_tokenizer.config.levels, transformer.config
-    if levels:
-        for module in (transformer.embed.embeddings, transformer.mlm_layer.conv2):
-            parametrize.register_parametrization(module, "weight", LevelFeatures(levels, config.in_channels))
-            if order.init_from is not None:
-                nn.init.zeros_(module.parametrizations["weight"][0].mix)  # type: ignore[union-attr,index]
-    grid = config.sample_size
-    cache = out / ".training" / "tokens.safetensors"
-    all_ids = _cached_tokens(image_tokenizer.to(device), records, grid, cache, out, device)
+    share_levels(transformer, image_tokenizer.config.levels, warm=order.init_from is not None)
+    grid = transformer.config.sample_size
+    all_ids = cached_tokens(image_tokenizer.to(device), records, grid, out, device)
     is_held = torch.tensor([r.held_out for r in records])
     train_ids, held_ids = all_ids[~is_held], all_ids[is_held][:512].long()
     task = _BaseTask(transformer, clip).to(device)
     g = torch.Generator().manual_seed(1)
     held_mask = random_mask(len(held_ids), grid**2, g).view(held_ids.shape)
     held_tokens = text_tokenizer([r.captions[0] for r in held[:512]])
+    strange = sorted(text_tokenizer.whole_words() - set(vocabulary(records)))
 
     def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(order.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
-        captions = draw_captions(train, rows, g)
-        dropped = torch.rand(order.batch, generator=g) < TEXT_DROPPED
-        texts = ["" if drop else c for c, drop in zip(captions, dropped.tolist(), strict=True)]
+        fates = torch.rand(order.batch, generator=g).tolist()
+        texts = []
+        for caption, fate in zip(draw_captions(train, rows, g), fates, strict=True):
+            if fate < TEXT_DROPPED:
+                caption = ""
+            elif fate < TEXT_DROPPED + STYLE_UNKNOWN and strange:
+                caption = in_unknown_style(caption, strange, g)
+            texts.append(caption)
         masked = random_mask(order.batch, grid**2, g).view(order.batch, grid, grid)
         return train_ids[rows].long().to(device), masked.to(device), text_tokenizer(texts).to(device)
 
@@ -138,20 +145,22 @@ def transformer_job(order: Order) -> Job:
                 losses.append(task((ids.to(device), mask.to(device), tokens.to(device))))
         return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
 
-    def folded(task: nn.Module) -> MaskedTransformer:
-        # Not a copy with its parametrizations removed: copies share the class, and the original would lose them too.
-        plain = MaskedTransformer(config)
-        state = {n: t for n, t in transformer.state_dict().items() if ".parametrizations." not in n}
-        tables = {n: m for n, m in transformer.named_modules() if parametrize.is_parametrized(m)}
-        plain.load_state_dict(state | {f"{n}.weight": m.weight for n, m in tables.items()})
-        return plain.eval().to(device)
-
     def export(task: nn.Module) -> None:
-        save_part(out, "transformer", folded(task), config)
+        save_part(out, "transformer", folded(transformer), transformer.config)
 
     def sheet(task: nn.Module, path: Path) -> None:
         base = Base(
-            "in training", out, folded(task), image_tokenizer, None, clip, text_tokenizer, frozenset(), [], device
+            "in training",
+            out,
+            folded(transformer).to(device),
+            image_tokenizer,
+            None,
+            None,
+            clip,
+            text_tokenizer,
+            frozenset(),
+            [],
+            device,
         )
         prompts = [p for p in PROBES for _ in range(2)]
         ids = base.sample(prompts, list(range(len(prompts))), SampleSettings())
@@ -160,12 +169,154 @@ def transformer_job(order: Order) -> Job:
     return Job(task, muon(transformer, 2e-3), batches, figure, export, sheet)
 
 
+# -- super-resolution ---------------------------------------------------------------------
+
+# Pocket's sizes: what is left of 40 MB.
+SUPERRES = SuperResConfig(
+    codebook_size=1000,
+    vocab_size=1001,
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=256,
+    in_channels=64,
+    block_out_channels=96,
+    num_res_blocks=1,
+    block_num_heads=3,
+    encoder_hidden_size=192,
+    cond_embed_dim=192,
+    micro_cond_encode_dim=16,
+    micro_cond_embed_dim=80,
+    sample_size=32,
+    downsample=True,
+    upsample=True,
+    positions=16,
+    low_res_codebook_size=1000,
+    low_res_size=16,
+    low_res_layers=2,
+    low_res_context=False,
+)
+# Up to this share of a low-resolution grid is replaced at random while training, for what a base draws is never as
+# right as what a tokenizer reads (conditioning augmentation, arXiv 2106.15282).
+MOST_NOISE = 0.1
+
+
+class _SuperResTask(nn.Module):
+    def __init__(self, superres: SuperResTransformer, clip: Clip) -> None:
+        super().__init__()
+        self.superres = superres
+        self.clip = clip.requires_grad_(False)
+
+    def forward(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        ids, masked, low_res, tokens = batch
+        with torch.no_grad():
+            text, pooled = self.clip.text_states(tokens)
+        micro = micro_conditions(self.superres.config, len(ids), ids.device)
+        condition = self.superres.beside(self.superres.condition(text, pooled, micro), low_res)
+        return masked_cross_entropy(self.superres, ids, masked, condition)
+
+
+def superres_job(order: Order) -> Job:
+    """Train the super-resolution transformer, with the tokenizer and the text tower of the same folder."""
+    records, out, device = order.records, order.out, order.device
+    train, held = split(records)
+    image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
+    clip: Clip = load_module(out, "clip")
+    text_tokenizer = read_text_tokenizer(out, clip.config)
+    if order.init_from is None:
+        superres = SuperResTransformer(SUPERRES)
+        superres.initialise(torch.Generator().manual_seed(order.seed))
+    else:
+        superres = load_module(order.init_from, "superres")
+    superres.requires_grad_(True)
+    share_levels(superres, image_tokenizer.config.levels, warm=order.init_from is not None)
+    large, small = superres.config.sample_size, superres.config.low_res_size
+    image_tokenizer.to(device)
+    high, low = (cached_tokens(image_tokenizer, records, grid, out, device) for grid in (large, small))
+    is_held = torch.tensor([r.held_out for r in records])
+    train_high, train_low = high[~is_held], low[~is_held]
+    held_high, held_low = high[is_held][:128].long(), low[is_held][:128].long()
+    task = _SuperResTask(superres, clip).to(device)
+    g = torch.Generator().manual_seed(1)
+    held_mask = random_mask(len(held_high), large**2, g).view(held_high.shape)
+    held_tokens = text_tokenizer([r.captions[0] for r in held[:128]])
+
+    def batches(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        g = step_generator(order.seed, step)
+        rows = torch.randint(len(train), (order.batch,), generator=g)
+        captions = draw_captions(train, rows, g)
+        dropped = torch.rand(order.batch, generator=g) < TEXT_DROPPED
+        texts = ["" if drop else c for c, drop in zip(captions, dropped.tolist(), strict=True)]
+        masked = random_mask(order.batch, large**2, g).view(order.batch, large, large)
+        noise = torch.rand(order.batch, 1, 1, generator=g) * MOST_NOISE
+        seen = train_low[rows].long()
+        other = torch.randint(superres.config.low_res_codebook_size, seen.shape, generator=g)
+        seen = torch.where(torch.rand(seen.shape, generator=g) < noise, other, seen)
+        ids, tokens = train_high[rows].long(), text_tokenizer(texts)
+        return ids.to(device), masked.to(device), seen.to(device), tokens.to(device)
+
+    def figure(task: nn.Module) -> str:
+        losses = []
+        for parts in zip(
+            held_high.split(32), held_mask.split(32), held_low.split(32), held_tokens.split(32), strict=True
+        ):
+            with autocast(device):
+                losses.append(task(tuple(part.to(device) for part in parts)))
+        return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
+
+    def export(task: nn.Module) -> None:
+        save_part(out, "superres", folded(superres), superres.config)
+
+    def sheet(task: nn.Module, path: Path) -> None:
+        low_res, texts = held_low[:8].to(device), held_tokens[:8].to(device)
+        network = folded(superres).to(device)
+        micro = micro_conditions(network.config, len(low_res), device)
+        condition = network.beside(network.condition(*clip.text_states(texts), micro), low_res)
+        drawn = decode(
+            torch.full((len(low_res), large, large), network.config.mask_id, device=device),
+            lambda ids, progress: network(ids, condition),
+            mask_id=network.config.mask_id,
+            steps=SampleSettings().superres_steps,
+            temperature=SampleSettings().temperature,
+            generator=[torch.Generator().manual_seed(i) for i in range(len(low_res))],
+        )
+        small_ones = F.interpolate(image_tokenizer.decode(low_res), scale_factor=2, mode="bicubic").clamp(0, 1)
+        best = image_tokenizer.decode(held_high[:8].to(device))
+        save_sheet(torch.cat([small_ones, image_tokenizer.decode(drawn), best]), path)
+
+    return Job(task, muon(superres, 2e-3), batches, figure, export, sheet)
+
+
+# -- what both share ----------------------------------------------------------------------
+
+
+def share_levels(transformer: MaskedTransformer, levels: tuple[int, ...], warm: bool) -> None:
+    """Let the tables of codes share what follows from the codes' levels; ``warm`` leaves the tables as they are."""
+    if not levels:
+        return
+    for module in (transformer.embed.embeddings, transformer.mlm_layer.conv2):
+        parametrize.register_parametrization(module, "weight", LevelFeatures(levels, transformer.config.in_channels))
+        if warm:
+            nn.init.zeros_(module.parametrizations["weight"][0].mix)  # type: ignore[union-attr,index]
+
+
+def folded(transformer: Network) -> Network:
+    """The same network with plain tables, on the CPU."""
+    # Not a copy with its parametrizations removed: copies share the class, and the original would lose them too.
+    plain = type(transformer)(transformer.config)
+    state = {n: t for n, t in transformer.state_dict().items() if ".parametrizations." not in n}
+    tables = {n: m for n, m in transformer.named_modules() if parametrize.is_parametrized(m)}
+    plain.load_state_dict(state | {f"{n}.weight": m.weight for n, m in tables.items()})
+    return plain.eval()
+
+
 @torch.no_grad()
-def _cached_tokens(
-    tokenizer: ImageTokenizer, records: list[Record], grid: int, cache: Path, out: Path, device: torch.device
+def cached_tokens(
+    tokenizer: ImageTokenizer, records: list[Record], grid: int, out: Path, device: torch.device
 ) -> Tensor:
-    """Every picture's ids as int16 ``[R,grid,grid]``, encoded once a corpus and tokenizer."""
+    """Every picture's ids as int16 ``[R,grid,grid]``, encoded once a corpus, tokenizer and size."""
     key = f"{file_hash(out / 'tokenizer.safetensors')} {len(records)} {records[0].path} {records[-1].path}"
+    cache = out / ".training" / f"tokens-{grid}.safetensors"
     if cache.exists():
         tensors, metadata = read_tensors(cache)
         if metadata.get("key") == key:

@@ -1,0 +1,127 @@
+"""The super-resolution transformer: its shapes, what it listens to, and the path from small ids to a larger picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from styledrop_cli.base import Base
+from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig
+from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
+from styledrop_cli.models.transformer import Condition
+from styledrop_cli.sampling.guidance import Scales, guided
+from styledrop_cli.settings import SampleSettings
+
+CONTEXT = replace(tiny.SUPERRES, low_res_context=True)
+SETTINGS = SampleSettings(steps=2, superres_steps=2)
+
+
+def low_res(rows: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(24, (rows, 4, 4), generator=tiny.generator(seed))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Base:
+    return tiny.base(tmp_path / "tiny", superres=True)
+
+
+def test_muses_cascade_is_a_matter_of_config() -> None:
+    config = SuperResConfig()
+    assert (config.low_res_size, config.sample_size, config.low_res_layers, config.low_res_context) == (
+        16,
+        64,
+        16,
+        True,
+    )
+    with torch.device("meta"):
+        network = SuperResTransformer(config)
+        rows = 2
+        text = torch.zeros(rows, 77, config.encoder_hidden_size)
+        condition = network.condition(text, torch.zeros(rows, config.cond_embed_dim), torch.zeros(rows, 5))
+        condition = network.beside(condition, torch.zeros(rows, 16, 16, dtype=torch.long))
+        keys, _ = condition.keys_values[0]
+        assert keys.shape[2] == 77 + 16 * 16  # text and low-resolution positions, read together
+        features = network.features(torch.zeros(rows, 64, 64, dtype=torch.long), condition)
+        assert network.mlm_layer(features).shape == (rows, 64, 64, config.codebook_size)
+
+
+@pytest.mark.parametrize("config", [tiny.SUPERRES, CONTEXT])
+def test_every_low_resolution_id_is_heard_where_it_lies(config: SuperResConfig) -> None:
+    network = tiny.superres_network(config)
+    prompt, grid = tiny.condition(network, 2), low_res(2)
+    ids = tiny.ids(config, 2, share=1.0)
+    first = network(ids, network.beside(prompt, grid))
+    assert first.shape == (2, 8, 8, 24)
+    changed = grid.clone()
+    changed[0, 3, 3] = (changed[0, 3, 3] + 1) % 24
+    second = network(ids, network.beside(prompt, changed))
+    assert torch.equal(first[1], second[1])
+    moved = (first[0] - second[0]).abs().mean(-1)
+    assert moved.min() > 0
+    assert moved[6:, 6:].mean() > moved[:2, :2].mean()
+
+
+@pytest.mark.parametrize("config", [tiny.SUPERRES, CONTEXT])
+def test_conditions_join_and_repeat(config: SuperResConfig) -> None:
+    network = tiny.superres_network(config)
+    whole = network.beside(tiny.condition(network, 3), low_res(3))
+    parts = [
+        network.beside(tiny.condition(network, 3).select(torch.tensor([i])), low_res(3)[i : i + 1]) for i in range(3)
+    ]
+    ids = tiny.ids(config, 3)
+    torch.testing.assert_close(network(ids, Condition.cat(parts)), network(ids, whole))
+    rows = torch.tensor([2, 0])
+    torch.testing.assert_close(network(ids[rows], whole.select(rows)), network(ids, whole)[rows])
+
+
+def test_a_grid_of_another_size_is_refused() -> None:
+    network = tiny.superres_network()
+    with pytest.raises(ValueError, match=r"low_res has shape \(2, 3, 3\), expected \(2, 4, 4\)"):
+        network.beside(tiny.condition(network, 2), torch.zeros(2, 3, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match="low_res_layers"):
+        SuperResConfig(low_res_layers=0)
+
+
+def test_its_adapters_reach_the_low_resolution_layers() -> None:
+    network = tiny.superres_network()
+    bottleneck = BottleneckAdapter(BottleneckConfig(2, shared=False), network)
+    assert bottleneck.down.shape == (2, 3 + 2, 32, 2)  # its own layers and those over the low-resolution ids
+    lora = LoraAdapter(LoraConfig(1, 1.0), network)
+    assert any("low_res" in name for name in lora.a)
+    for adapter in (bottleneck, lora):
+        adapter.initialise(tiny.generator())
+        prompt, ids = tiny.condition(network, 1), tiny.ids(tiny.SUPERRES, 1)
+        plain = network(ids, network.beside(prompt, low_res(1)))
+        assert torch.equal(network(ids, network.beside(prompt, low_res(1), adapter), adapter), plain)
+        tiny.randomise(adapter, 1)
+        # What it changes beforehand, in the low-resolution layers, counts by itself.
+        assert not torch.equal(network(ids, network.beside(prompt, low_res(1), adapter)), plain)
+
+
+def test_refining_gives_the_larger_grid_and_knows_its_seed(base: Base) -> None:
+    ids = base.sample(["a cat", "a dog"], [1, 2], SETTINGS)
+    large = base.refine(ids, ["a cat", "a dog"], [1, 2], SETTINGS)
+    assert large.shape == (2, 8, 8)
+    assert int(large.max()) < 24
+    assert torch.equal(base.refine(ids[1:], ["a dog"], [2], SETTINGS), large[1:])
+    assert not torch.equal(base.refine(ids[1:], ["a dog"], [3], SETTINGS), large[1:])
+    assert base.pictures(large, 32).shape == (2, 3, 32, 32)
+    with pytest.raises(ValueError, match="no super-resolution"):
+        replace(base, superres=None).refine(ids, ["a cat", "a dog"], [1, 2], SETTINGS)
+
+
+def test_its_adapter_is_guided_as_the_bases_is(base: Base) -> None:
+    network = base.superres
+    assert network is not None
+    adapter = BottleneckAdapter(BottleneckConfig(2, shared=False), network)
+    tiny.randomise(adapter, 1)
+    prompt, grid = tiny.condition(network, 1), low_res(1)
+    ids = tiny.ids(tiny.SUPERRES, 1)
+    plain, adapted = network.beside(prompt, grid), network.beside(prompt, grid, adapter)
+    logits = guided(network, plain, plain, adapter, Scales(2.0, 0.0), adapted)(ids, 1.0)
+    with_it, without = network(ids, adapted, adapter), network(ids, plain)
+    torch.testing.assert_close(logits, with_it + 2 * (with_it - without))
