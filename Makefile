@@ -8,7 +8,7 @@ DEMO   := build/demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow parity demo bench format clean
+.PHONY: help venv check test slow parity demo bench paired format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -47,6 +47,11 @@ demo: $(READY)  ## learn the style of examples/watercolor.png and draw a sheet o
 
 bench: $(READY)  ## time and memory of the everyday commands, and of a step
 	$(BIN)/python benchmarks/bench.py
+
+paired: $(READY)  ## one-picture adaptation judged against the truth, small; needs npm and the art of examples/pocket
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pocket]'
+	test -d corpus/art || $(BIN)/python examples/pocket/make_corpus.py --out corpus --parts art
+	$(BIN)/python benchmarks/paired_styles/__main__.py --quick
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff format .

@@ -22,7 +22,7 @@ def run(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = partial(settings.TrainSettings, steps=1, views=2, checkpoints=0)
+    quick = partial(settings.TrainSettings, steps=1, views=2, checkpoints=0, superres_steps=1)
     monkeypatch.setattr(settings, "TrainSettings", quick)
     monkeypatch.setattr(settings, "SampleSettings", partial(settings.SampleSettings, size=128, steps=2))
     made = run("examples/show.py", "sheet.png", monkeypatch=monkeypatch)

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 import tiny
+from conftest import draw
 from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.transformer import Condition
+from styledrop_cli.pipeline import generate
 from styledrop_cli.sampling.guidance import Scales, guided
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.tuning import train_adapter
 
 CONTEXT = replace(tiny.SUPERRES, low_res_context=True)
 SETTINGS = SampleSettings(steps=2, superres_steps=2)
@@ -125,3 +129,39 @@ def test_its_adapter_is_guided_as_the_bases_is(base: Base) -> None:
     logits = guided(network, plain, plain, adapter, Scales(2.0, 0.0), adapted)(ids, 1.0)
     with_it, without = network(ids, adapted, adapter), network(ids, plain)
     torch.testing.assert_close(logits, with_it + 2 * (with_it - without))
+
+
+def test_the_larger_size_is_drawn_by_super_resolution_unless_told_otherwise(base: Base) -> None:
+    def pictures(count: int, **changes: int) -> list[bytes]:
+        settings = replace(SETTINGS, **{"size": 32} | changes)
+        drawn = generate(base, None, prompts=["a cat", "a dog"], count=count, settings=settings, style="ink")
+        return [image.tobytes() for _, _, image in drawn]
+
+    refined = pictures(2)
+    assert [len(data) for data in refined] == [32 * 32 * 3] * 4
+    assert pictures(1) == refined[::2]  # whatever else is drawn with them
+    assert set(pictures(2, superres_steps=0)).isdisjoint(refined)
+    small = pictures(2, size=16)
+    assert small == pictures(2, size=16, superres_steps=0)
+
+
+def test_its_adapter_changes_what_is_drawn(base: Base, tmp_path: Path) -> None:
+    draw(64, 64).save(tmp_path / "ref.png")
+    settings = TrainSettings(
+        steps=1, superres_steps=20, superres_lr=0.05, width=2, batch_size=2, views=2, checkpoints=0
+    )
+    train_adapter(
+        base,
+        pictures=[tmp_path / "ref.png"],
+        style="ink",
+        contents=["a cat"],
+        settings=settings,
+        output=tmp_path / "a.safetensors",
+    )
+    file = load_adapter(tmp_path / "a.safetensors")
+    without = replace(file, header=file.header | {"superres": None})
+    one, other = (
+        next(generate(base, f, prompts=["a dog"], count=1, settings=replace(SETTINGS, size=32)))[2].tobytes()
+        for f in (file, without)
+    )
+    assert one != other

@@ -216,7 +216,7 @@ def write_sheet(art: Path, path: Path) -> None:
             pictures, _ = draw([drawing], known, torch.device("cpu"))
             images.append(to_image(pictures[0].float() / 255))
             labels.append(style or family)
-    save_png(contact_sheet(images, columns=2 * len(names), labels=labels, cell=96), path)
+    save_png(contact_sheet(images, columns=2 * len(names), labels=labels, cell=64), path)
 
 
 def main() -> None:
@@ -237,21 +237,26 @@ def main() -> None:
             fetch_art(folder)
         render(load_icons(folder), art, options.workers)
     letters = write_letters(art / LETTERS)
+
+    def say_what(names: list[str]) -> None:
+        text = json.dumps(describe(art, names, letters), indent=1)
+        (art / "art.json").write_text(text, encoding="utf-8")
+
+    say_what(listed("taught.txt"))
+    if options.sheet:
+        write_sheet(art, options.sheet)
     device = torch.device(options.device)
     every = sorted(path.stem for path in (art / OUTLINES[0]).glob("*.webp"))
     # The tokenizer sees everything, the base the taught things in every style.
     wide = Recipe(own=5, styled=1, mixed=0, coloured=0, placed=0, counted=0, paired=0, wide=True, pictures=8000)
     for part, names, recipe in (("tok", every, wide), ("train", listed("taught.txt"), Recipe())):
         if part in parts:
-            text = json.dumps(describe(art, names, letters), indent=1)
-            (art / "art.json").write_text(text, encoding="utf-8")
+            say_what(names)
 
             def tell(done: int, total: int, part: str = part) -> None:
                 if done % 2000 < 8 or done == total:
                     _say(f"{part}: {done} of {total}")
 
-            if options.sheet and part == "train":
-                write_sheet(art, options.sheet)
             write_corpus(
                 art, options.out / part, recipe,
                 seed=options.seed, device=device, workers=options.workers, on_picture=tell,

@@ -50,7 +50,7 @@ class SampleSettings(_Checked):
     lambda_a: float = 0.0
     lambda_b: float = 1.5
     ramp: bool = True
-    plausible: float = 0.1
+    plausible: float = 0.03
     negative: str = ""
     size: int = 256
     seed: int = 0

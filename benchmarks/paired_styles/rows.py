@@ -1,0 +1,196 @@
+"""The rows of the table: each a function from a reference, things and seeds to pictures.
+
+A reference is one picture of one thing in one held-out style. Procedural styles draw the outlines of fluent-emoji-flat
+for every other reference, and noto's for those between; a true picture is what the same style with the same random
+parameters makes of the same family's outline of the thing asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from art import OPENMOJI, Art, Look
+from families import HELD_OUT, HeldOut
+from judges import round_trip, shrunk
+from torch import Tensor
+
+import styledrop_cli
+from styledrop_cli.adapters import Opened, open_adapter
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import file_hash, load_adapter
+from styledrop_cli.devices import autocast, generator
+from styledrop_cli.errors import UsageError
+from styledrop_cli.images import save_png, to_image
+from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.text import with_style
+from styledrop_cli.tuning import train_adapter
+
+# No prompt is any reference's thing; the first of each come first in a shorter run.
+PROMPTS = (
+    "cat-face", "house", "automobile", "mushroom", "guitar", "fish", "rocket", "pineapple", "teapot", "butterfly",
+)  # fmt: skip
+REFERENCES = {
+    "stained glass": ("owl", "sailboat", "tulip", "crown"),
+    "risograph": ("dog-face", "airplane", "strawberry", "bell"),
+    "OpenMoji": ("fox", "tractor", "light-bulb", "watermelon"),
+    "cross stitch": ("penguin", "castle", "cherries", "umbrella"),
+    "gold": ("elephant", "bicycle", "rose", "key"),
+}
+OUTLINES = ("fluent-emoji-flat", "noto")
+REFERENCE_SIZE = 256
+BATCH = 16
+# What an adapter depends on besides its settings.
+CODE = ("tuning.py", "training.py", "probing.py", "adapters.py", "base.py", "text.py", "models/*.py", "sampling/*.py")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One picture to learn from: the thing it shows, whose outline that is, and the seed of its random parameters."""
+
+    style: HeldOut
+    thing: str
+    family: str
+    seed: int
+
+
+Row = Callable[[Reference, list[str], list[int]], Tensor]
+
+
+def references(style: HeldOut, count: int, art: Art) -> list[Reference]:
+    """The first ``count`` references of a style; raises UsageError if there are fewer."""
+    things = [t for t in REFERENCES[style.name] if t in art.things]
+    if len(things) < count:
+        raise UsageError(f"there are {len(things)} references of {style.name}, not {count}", "Ask for fewer.")
+    first = 100 * list(HELD_OUT).index(style.name)
+    families = OUTLINES if style.draw else (OPENMOJI,)
+    return [Reference(style, t, families[i % len(families)], first + i) for i, t in enumerate(things[:count])]
+
+
+@dataclass
+class Studio:
+    """Everything that draws: its methods make the rows."""
+
+    base: Base
+    art: Art
+    looks: dict[str, Look]
+    work: Path
+    size: int
+    say: Callable[[str], None]
+    _drawn: dict[str, Tensor] = field(default_factory=dict)
+
+    def true(self, reference: Reference, things: Sequence[str], size: int) -> Tensor:
+        """What the reference's own style makes of ``things``, ``[B,3,size,size]``."""
+        look, ground = self.looks[reference.style.name], torch.ones(1, 3, REFERENCE_SIZE, REFERENCE_SIZE)
+        pictures = [
+            look(self.art.rgba([(reference.family, thing)], REFERENCE_SIZE), ground, generator(reference.seed))
+            for thing in things
+        ]
+        return shrunk(torch.cat(pictures), size)
+
+    # ---- rows: pictures [P*K,3,S,S], the seeds of the first prompt first ----
+
+    def plain(self, reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
+        """The base, told nothing of a style."""
+        return self._once("", things, seeds)
+
+    def told(self, reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
+        """The base, told the style's name."""
+        return self._once(reference.style.text, things, seeds)
+
+    def adapted(self, training: TrainSettings, sampling: SampleSettings) -> Row:
+        """An adapter trained on the reference, and drawn with; without super-resolution where that has no part."""
+        if self.size == self.base.sizes[0]:
+            training = replace(training, superres_steps=0)
+
+        def row(reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
+            adapter = open_adapter(self.base, load_adapter(self.adapter(reference, training)))
+            return self._draw(reference.style.text, things, seeds, sampling, adapter)
+
+        return row
+
+    def real(self, reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
+        """The true pictures."""
+        return self.true(reference, things, self.size).repeat_interleave(len(seeds), 0)
+
+    @torch.no_grad()
+    def tokenized(self, reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
+        """The true pictures as the tokenizer shows them: no generator that speaks in its ids comes nearer."""
+        small, base = self.base.sizes[0], self.base
+        if self.size == small or base.superres is not None:
+            shown = round_trip(base, self.true(reference, things, self.size))
+        else:
+            ids = base.tokenizer.encode(self.true(reference, things, small).to(base.device))
+            shown = base.pictures(ids, self.size).cpu()
+        return shown.repeat_interleave(len(seeds), 0)
+
+    # ---- what the rows are made of ----
+
+    def picture(self, reference: Reference) -> Path:
+        """The reference as a file."""
+        path = self.work / "references" / f"{reference.style.name}-{reference.thing}.png".replace(" ", "-")
+        save_png(to_image(self.true(reference, [reference.thing], REFERENCE_SIZE)[0]), path)
+        return path
+
+    def adapter(self, reference: Reference, training: TrainSettings) -> Path:
+        """The adapter of a reference, trained now or before with the same code and settings."""
+        picture, home = self.picture(reference), Path(styledrop_cli.__file__).parent
+        depends = {
+            "base": self.base.hash,
+            "tokenizer": file_hash(self.base.folder / "tokenizer.safetensors"),
+            "code": [file_hash(path) for pattern in CODE for path in sorted(home.glob(pattern))],
+            "picture": file_hash(picture),
+            "content": self.art.words[reference.thing],
+            "style": reference.style.text,
+            "settings": asdict(training),
+        }
+        name = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+        path = self.work / "adapters" / f"{name}.safetensors"
+        if not path.exists():
+            done = train_adapter(
+                self.base,
+                pictures=[picture],
+                style=reference.style.text,
+                contents=[self.art.words[reference.thing]],
+                settings=training,
+                output=path,
+            )
+            self.say(f"{reference.style.name}, {reference.thing}: step {done.step} after {done.seconds:.0f} s")
+        return path
+
+    def _once(self, style: str, things: list[str], seeds: list[int]) -> Tensor:
+        key = json.dumps([style, things, seeds])
+        if key not in self._drawn:
+            self._drawn[key] = self._draw(style, things, seeds, SampleSettings(size=self.size), None)
+        return self._drawn[key]
+
+    def _draw(
+        self, style: str, things: list[str], seeds: list[int], sampling: SampleSettings, adapter: Opened | None
+    ) -> Tensor:
+        return drawn(
+            self.base,
+            [with_style(self.art.words[thing], style) for thing in things for _ in seeds],
+            [seed for _ in things for seed in seeds],
+            sampling,
+            adapter,
+        )
+
+
+@torch.no_grad()
+def drawn(
+    base: Base, prompts: list[str], seeds: list[int], sampling: SampleSettings, adapter: Opened | None = None
+) -> Tensor:
+    """One picture a prompt, ``[B,3,size,size]`` in [0,1]."""
+    parts = []
+    for start in range(0, len(prompts), BATCH):
+        chunk = slice(start, start + BATCH)
+        with autocast(base.device):
+            ids = base.sample(prompts[chunk], seeds[chunk], sampling, adapter.base if adapter else None)
+            if base.superres is not None and sampling.superres_steps and sampling.size == base.sizes[-1]:
+                ids = base.refine(ids, prompts[chunk], seeds[chunk], sampling, adapter.superres if adapter else None)
+            parts.append(base.pictures(ids, sampling.size).float().cpu())
+    return torch.cat(parts)
