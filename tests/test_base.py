@@ -13,7 +13,7 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base import POCKET, Base, load_base
 from styledrop_cli.checkpoints import read_config, read_tensors, save_tensors, write_json
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.pipeline import BATCH, generate
@@ -211,3 +211,13 @@ def test_generate_refuses_other_sizes(base: Base) -> None:
 def test_config_is_readable(base: Base) -> None:
     config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     assert config["parts"]["transformer"]["positions"] == 2
+
+
+def test_pocket_travels_light_and_is_whole() -> None:
+    folder = POCKET
+    parts = read_config(folder)["parts"]
+    assert set(parts) == {"tokenizer", "clip", "scorer", "transformer", "superres"}
+    sizes = {part: (folder / f"{part}.safetensors").stat().st_size for part in parts}
+    assert sum(sizes.values()) <= 40e6
+    assert sizes["scorer"] <= 3e6
+    assert {p.stem for p in folder.glob("*.safetensors")} == set(parts)

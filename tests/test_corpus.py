@@ -156,6 +156,10 @@ def test_words_and_contents() -> None:
     records = read_corpus(tiny.write_corpus(FOLDER))
     assert vocabulary(records) == ["a", "cat", "dog", "house", "in", "style", "watercolor"]
     assert plain_contents(records) == ["a cat", "a dog"]  # three of each; the house is shown twice only
+    rare = [Record(Path("x"), (f"a blue {w}",)) for w in ("cat", "dog") * 3]
+    many = [Record(Path("x"), (f"a {w}",)) for w in ("cat", "dog", "fox") * 40]
+    assert plain_contents(many + rare) == ["a cat", "a dog", "a fox"]  # a few blue cats are cats
+    assert plain_contents(rare[:2]) == []
     # A caption that always has its style names the thing all the same; where it stands is no part of the name.
     records += [Record(Path("x"), (f"a {w} in ink style", f"a {w} on red in ink style")) for w in ("fox", "cat") * 3]
     assert plain_contents(records) == ["a cat", "a dog", "a fox"]

@@ -1,8 +1,9 @@
 """What the base and its tokenizer can do, in figures: ``python benchmarks/paired_styles/bars.py``.
 
-Four things, on data that nothing was trained on: how well the tokenizer shows OpenMoji; how it does against WebP of the
+Five things, on data that nothing was trained on: how well the tokenizer shows OpenMoji; how it does against WebP of the
 same number of bytes, on a folder of pictures; how many of the taught things are recognised in what the base draws,
-beside what is recognised in real pictures after the tokenizer's round trip; and whether words that no thing is called
+beside what is recognised in real pictures after the tokenizer's round trip; whether super-resolution keeps what is
+recognised; and whether words that no thing is called
 by land on the things they are a kind of.
 """
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import write_json
-from styledrop_cli.devices import generator, pick_device
+from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.images import contact_sheet, load_picture, save_png, square, to_image, to_tensor
 from styledrop_cli.models.tokenizer import psnr
@@ -137,6 +138,28 @@ def taught_things(base: Base, judges: Judges, art: Art, all_looks: dict[str, Loo
     return found | {"base: top-1 as a share of the ceiling": float(ours / max(ceiling, 1e-6))}
 
 
+@torch.no_grad()
+def enlarged(base: Base, judges: Judges, art: Art, all_looks: dict[str, Look], things: list[str]) -> Figures:
+    """Shares recognised at the larger size, the same ids enlarged by super-resolution and without it."""
+    if base.superres is None:
+        return {}
+    settings, side = SampleSettings(superres_steps=8), base.sizes[1]
+    shares = []
+    for style in STYLES:
+        prompts = [with_style(art.words[t], all_looks[style].text) for t in things]
+        made: list[list[Tensor]] = [[], []]
+        for start in range(0, len(prompts), 16):
+            chunk = prompts[start : start + 16]
+            seeds = [0] * len(chunk)
+            with autocast(base.device):
+                ids = base.sample(chunk, seeds, settings)
+                for way, grid in enumerate((base.refine(ids, chunk, seeds, settings), ids)):
+                    made[way].append(base.pictures(grid, side).float())
+        shares.append([float(recognised(judges, torch.cat(parts), things).mean()) for parts in made])
+    refined, plain = np.mean(shares, 0)
+    return {"by super-resolution: top-1": float(refined), "the same ids enlarged plainly: top-1": float(plain)}
+
+
 def read_outside(path: Path) -> list[tuple[str, list[str]]]:
     """Lines ``a corgi: dog-face`` as words and the things accepted for them."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
@@ -189,6 +212,7 @@ def run(arguments: Sequence[str] | None = None, settings: JudgeSettings | None =
         figures |= against_webp(base, paths)
     by_name = {look.name: look for look in everything}
     figures |= taught_things(base, judges, art, by_name, art.things[:: options.every])
+    figures |= enlarged(base, judges, art, by_name, art.things[:: 2 * options.every])
     figures |= outside_words(base, judges, options.seeds, options.output)
     lines = [[name, f"{value:.1%}" if "top-1" in name else f"{value:.2f}"] for name, value in figures.items()]
     print(f"\n{markdown(['what', 'figure'], lines)}")

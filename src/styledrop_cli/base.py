@@ -22,7 +22,7 @@ from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import decode
-from styledrop_cli.sampling.guidance import Scales, guided
+from styledrop_cli.sampling.guidance import Scales, guided, only_plausible
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.text import TextTokenizer, read_merges, words
 
@@ -188,7 +188,9 @@ class Base:
             raise ValueError(f"{self.name} has no super-resolution transformer")
         scales = Scales(settings.superres_lambda_a, settings.superres_lambda_b, settings.ramp, settings.plausible)
         seeds = [seed ^ ANOTHER_STREAM for seed in seeds]
-        return self._decode(self.superres, ids, prompts, seeds, settings, settings.superres_steps, scales, adapter)
+        sharp = settings.superres_plausible
+        steps = settings.superres_steps
+        return self._decode(self.superres, ids, prompts, seeds, settings, steps, scales, adapter, plausible=sharp)
 
     def _decode(
         self,
@@ -201,6 +203,7 @@ class Base:
         scales: Scales,
         adapter: Adapter | None,
         on_step: Callable[[int, Tensor], None] | None = None,
+        plausible: float = 0.0,
     ) -> Tensor:
         distinct = list(dict.fromkeys(prompts))
         rows = torch.tensor([distinct.index(p) for p in prompts], device=self.device)
@@ -219,9 +222,15 @@ class Base:
         adapted = condition(distinct, rows, adapter) if apart else None
         negative = condition([settings.negative], torch.zeros_like(rows))
         side, mask_id = network.config.sample_size, network.config.mask_id
+        guide = guided(network, prompt, negative, adapter, scales, adapted)
+
+        def logits(ids: Tensor, progress: float) -> Tensor:
+            made = guide(ids, progress)
+            return only_plausible(made, [made], plausible)
+
         return decode(
             torch.full((len(prompts), side, side), mask_id, device=self.device),
-            guided(network, prompt, negative, adapter, scales, adapted),
+            logits,
             mask_id=mask_id,
             steps=steps,
             temperature=settings.temperature,

@@ -40,9 +40,12 @@ class SampleSettings(_Checked):
     ``lambda_a`` pushes towards the adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp``
     both grow linearly over the steps (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not
     drawn, whatever the scales make of them. ``negative`` is the text to move away from. ``size`` is the
-    pictures' side in pixels, ``seed`` the first picture's; those after it count on. The larger size is drawn by
-    super-resolution in ``superres_steps``, with scales of its own (StyleDrop, Table S3: 1 and 0), or, where those are
-    0, by the enlarged decoder.
+    pictures' side in pixels, ``seed`` the first picture's; those after it count on.
+
+    The larger size is enlarged plainly or, with ``superres_steps``, drawn by super-resolution, with scales of its own
+    (StyleDrop, Table S3: 1 and 0). Pocket's is sharper and a little harder to recognise, so it is not the default. It
+    draws only tokens at least ``superres_plausible`` times as likely as the likeliest: what is seen small leaves little
+    to chance, and chance frays edges.
     """
 
     steps: int = 18
@@ -54,9 +57,10 @@ class SampleSettings(_Checked):
     negative: str = ""
     size: int = 256
     seed: int = 0
-    superres_steps: int = 8
+    superres_steps: int = 0
     superres_lambda_a: float = 0.0
     superres_lambda_b: float = 0.0
+    superres_plausible: float = 0.5
 
     RANGES: ClassVar[Ranges] = {
         "steps": (1, 256),
@@ -69,6 +73,7 @@ class SampleSettings(_Checked):
         "superres_steps": (0, 256),
         "superres_lambda_a": (0, 50),
         "superres_lambda_b": (0, 50),
+        "superres_plausible": (0, 1),
     }
 
 

@@ -63,7 +63,8 @@ def generate(
         float, drawing(help="Variety: low is alike and safe, high is varied and wild.")
     ] = DEFAULT.temperature,
     superres_steps: Annotated[
-        int, drawing(help="Steps of super-resolution, which draws the larger size; 0 enlarges the smaller one instead.")
+        int,
+        drawing(help="Draw the larger size by super-resolution in so many steps (8 are plenty): sharper; 0 enlarges."),
     ] = DEFAULT.superres_steps,
     size: Annotated[
         int | None,

@@ -199,6 +199,7 @@ SUPERRES = SuperResConfig(
 # Up to this share of a low-resolution grid is replaced at random while training, for what a base draws is never as
 # right as what a tokenizer reads (conditioning augmentation, arXiv 2106.15282).
 MOST_NOISE = 0.1
+SHEET_STEPS = 8
 
 
 class _SuperResTask(nn.Module):
@@ -276,7 +277,7 @@ def superres_job(order: Order) -> Job:
             torch.full((len(low_res), large, large), network.config.mask_id, device=device),
             lambda ids, progress: network(ids, condition),
             mask_id=network.config.mask_id,
-            steps=SampleSettings().superres_steps,
+            steps=SHEET_STEPS,
             temperature=SampleSettings().temperature,
             generator=[torch.Generator().manual_seed(i) for i in range(len(low_res))],
         )
