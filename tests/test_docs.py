@@ -19,6 +19,7 @@ import typer
 import tiny
 from conftest import Run, draw
 from styledrop_cli import base
+from styledrop_cli.checkpoints import save_part
 from styledrop_cli.cli.app import COMMANDS, app
 from styledrop_cli.images import save_png
 from styledrop_cli.settings import TrainSettings
@@ -117,10 +118,13 @@ def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Do what one printed command says; it must succeed."""
-    monkeypatch.setattr(base, "POCKET", tiny_model)
+    # The bundled model has super-resolution too.
+    pocket = Path(shutil.copytree(tiny_model, Path("pocket-of-the-tests").resolve() / tiny_model.name))
+    save_part(pocket, "superres", tiny.superres_network(), tiny.SUPERRES)
+    monkeypatch.setattr(base, "POCKET", pocket)
     tiny.shrink_pretraining(monkeypatch)
-    of = TrainSettings.of
-    monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **given | {"steps": 2, "checkpoints": 1}))
+    of, short = TrainSettings.of, {"steps": 2, "checkpoints": 1, "superres_steps": 1}
+    monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **given | short))
 
     def follow(command: str) -> None:
         program, *arguments = shlex.split(command, comments=True)

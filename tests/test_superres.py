@@ -12,6 +12,7 @@ import tiny
 from conftest import draw
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import load_adapter
+from styledrop_cli.errors import UsageError
 from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.transformer import Condition
@@ -141,8 +142,16 @@ def test_the_larger_size_is_drawn_by_super_resolution_unless_told_otherwise(base
     assert [len(data) for data in refined] == [32 * 32 * 3] * 4
     assert pictures(1) == refined[::2]  # whatever else is drawn with them
     assert set(pictures(2, superres_steps=0)).isdisjoint(refined)
-    small = pictures(2, size=16)
-    assert small == pictures(2, size=16, superres_steps=0)
+    assert len(pictures(1, size=16, superres_steps=0)[0]) == 16 * 16 * 3
+    with pytest.raises(UsageError, match="tiny draws 16 px without super-resolution") as error:
+        pictures(1, size=16)  # asked for in vain, so refused
+    assert "--superres-steps" in str(error.value.hint)
+    with pytest.raises(UsageError, match="tiny has no super-resolution"):
+        list(
+            generate(
+                replace(base, superres=None), None, prompts=["a cat"], count=1, settings=replace(SETTINGS, size=32)
+            )
+        )
 
 
 def test_its_adapter_changes_what_is_drawn(base: Base, tmp_path: Path) -> None:

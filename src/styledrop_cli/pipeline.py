@@ -32,11 +32,16 @@ def generate(
 
     The adapter's own style text is appended to each prompt; ``style`` replaces it, empty leaves it out. The i-th
     picture of every prompt has seed ``settings.seed + i`` and does not depend on its neighbours. Raises ModelError
-    if the adapter is not this base's, UsageError for a size that the base does not draw.
+    if the adapter is not this base's, UsageError for a size that the base does not draw, or not by super-resolution.
     """
     if settings.size not in base.sizes:
         known = " or ".join(str(s) for s in base.sizes)
         raise UsageError(f"{base.name} draws {known} px, not {settings.size}", f"Choose --size {base.sizes[-1]}.")
+    if settings.superres_steps and (base.superres is None or settings.size != base.sizes[-1]):
+        why = (
+            "has no super-resolution" if base.superres is None else f"draws {settings.size} px without super-resolution"
+        )
+        raise UsageError(f"{base.name} {why}", "Leave --superres-steps out.")
     opened = open_adapter(base, adapter) if adapter is not None else None
     if style is None:
         style = str(adapter.header.get("style", "")) if adapter is not None else ""
@@ -46,7 +51,7 @@ def generate(
         texts = [with_style(prompt, style) for prompt, _ in chunk]
         seeds = [seed for _, seed in chunk]
         ids = base.sample(texts, seeds, settings, opened.base if opened else None)
-        if base.superres is not None and settings.superres_steps and settings.size == base.sizes[-1]:
+        if settings.superres_steps:
             ids = base.refine(ids, texts, seeds, settings, opened.superres if opened else None)
         for (prompt, seed), row in zip(chunk, ids, strict=True):
             # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
