@@ -23,10 +23,11 @@ LAYERS = {
     "devices": 2, "images": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "runs": 3,
     "base": 4, "training": 4,
-    "adapters": 5, "probing": 5, "scoring": 5, "pretraining": 5,
-    "tuning": 6, "pipeline": 6,
-    "rounds": 7,
-    "cli": 8, "__main__": 9, "__init__": 0,
+    "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
+    "adapters": 6, "probing": 6,
+    "tuning": 7, "pipeline": 7,
+    "rounds": 8,
+    "cli": 9, "__main__": 10, "__init__": 0,
 }  # fmt: skip
 
 # The exceptions: (who, whom) of the same layer.

@@ -27,7 +27,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 def probes(base: Base, content: str = "a cat") -> Probes:
     reference = base.reconstruct(draw())
-    return Probes(base, [reference], reference.ids[None], [content], "watercolor", SAMPLING)
+    return Probes(base, reference.ids[None], reference.ids[None], [content], "watercolor", SAMPLING)
 
 
 def painter(base: Base, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,12 @@ from styledrop_cli.adapters import new_adapter, open_adapter
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile, load_adapter, read_tensors, save_adapter
 from styledrop_cli.errors import ModelError, PictureError, UsageError
+from styledrop_cli.examples import guess_content, tokenize_views
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.pipeline import generate
 from styledrop_cli.probing import Probes, Scores
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.tuning import guess_content, tokenize_views, train_adapter
+from styledrop_cli.tuning import train_adapter
 
 SETTINGS = TrainSettings(steps=3, lr=1e-2, width=2, shared=False, batch_size=4, views=4, checkpoints=0)
 KINDS: list[dict[str, Any]] = [

@@ -16,6 +16,7 @@ from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import FORMAT, AdapterFile, build_config, load_strictly, save_adapter
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.examples import Examples
 from styledrop_cli.images import thumbnail_base64
 from styledrop_cli.models.adapter import (
     KINDS,
@@ -67,6 +68,25 @@ def new_superres_adapter(network: MaskedTransformer, settings: TrainSettings) ->
         except UsageError:
             continue
     return None
+
+
+def widest(network: MaskedTransformer, settings: TrainSettings) -> TrainSettings:
+    """``settings`` with the largest width that keeps their adapter under 1 % of ``network``, or their own if wider."""
+
+    def fits(width: int) -> bool:
+        try:
+            new_adapter(network, replace(settings, width=width))
+        except UsageError:
+            return False
+        return True
+
+    low, high = settings.width, settings.width + 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return replace(settings, width=low)
 
 
 def _share(adapter: Adapter, network: MaskedTransformer) -> float:
@@ -123,26 +143,26 @@ def write_adapter(path: Path, adapter: Adapter, header: dict[str, Any], beside: 
     save_adapter(path, tensors_of(adapter) | beside, header, modelspec(header))
 
 
-def describe(
-    base: Base,
-    adapter: Adapter,
-    superres: Adapter | None,
-    pictures: list[Path],
-    images: list[Image],
-    contents: list[str],
-    style: str,
-    settings: TrainSettings,
-    quality: list[float],
-) -> dict[str, Any]:
-    """The header of an adapter file: everything needed to use it, and to know where it came from."""
+def describe(base: Base, adapter: Adapter, contents: list[str], style: str, settings: TrainSettings) -> dict[str, Any]:
+    """The header of an adapter file, but for its pictures: everything needed to use it, and to train it again."""
     return {
         "format": FORMAT,
         "kind": adapter.kind,
         "config": asdict(adapter.config),
-        "superres": asdict(superres.config) if superres is not None else None,
         "base": {"name": base.name, "hash": base.hash},
         "style": " ".join(style.split()),
         "contents": contents,
+        "settings": asdict(settings),
+        "recommended": {"lambda_a": settings.lambda_a, "lambda_b": settings.lambda_b},
+        "seed": settings.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "styledrop": __version__,
+    }
+
+
+def of_pictures(paths: list[Path], images: list[Image], quality: list[float]) -> dict[str, Any]:
+    """What the header says of the reference pictures; ``quality`` is the PSNR in dB at which their ids show them."""
+    return {
         "pictures": [
             {
                 "name": path.name,
@@ -151,15 +171,31 @@ def describe(
                 "height": image.height,
                 "psnr": round(psnr, 2),
             }
-            for path, image, psnr in zip(pictures, images, quality, strict=True)
+            for path, image, psnr in zip(paths, images, quality, strict=True)
         ],
-        "settings": asdict(settings),
-        "recommended": {"lambda_a": settings.lambda_a, "lambda_b": settings.lambda_b},
-        "seed": settings.seed,
         "thumbnail": thumbnail_base64(images[0]),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "styledrop": __version__,
     }
+
+
+def examples_of(file: AdapterFile) -> Examples:
+    """What the adapter in ``file`` was trained on; raises ModelError if the file does not hold it."""
+    views = {name: file.tensors.get(name) for name in ("views.ids", "views.picture")}
+    pictures, contents = file.header.get("pictures"), file.header["contents"]
+    ids, owners = views.values()
+    whole = (
+        isinstance(pictures, list)
+        and ids is not None
+        and owners is not None
+        and ids.ndim == 3
+        and owners.shape == ids.shape[:1]
+        and owners.unique().tolist() == list(range(len(contents)))
+        and 0 < len(pictures) <= len(contents)
+    )
+    if not whole:
+        raise ModelError(
+            f"{file.path} does not hold the pictures that it was trained on", "Train it again with 'styledrop train'."
+        )
+    return Examples({n: t for n, t in views.items() if t is not None}, list(contents), len(pictures or []))
 
 
 def modelspec(header: dict[str, Any]) -> dict[str, str]:

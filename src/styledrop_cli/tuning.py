@@ -6,18 +6,27 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.adapters import describe, new_adapter, new_superres_adapter, own_tensors, tensors_of, write_adapter
-from styledrop_cli.base import Base, Reconstruction
-from styledrop_cli.checkpoints import load_strictly, read_tensors, save_tensors, tensors_hash
+from styledrop_cli.adapters import (
+    describe,
+    examples_of,
+    new_adapter,
+    new_superres_adapter,
+    of_pictures,
+    own_tensors,
+    tensors_of,
+    write_adapter,
+)
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.images import atomic_write, load_picture, save_png, square, to_tensor
+from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
+from styledrop_cli.images import atomic_write, load_picture, save_png
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.transformer import MaskedTransformer
@@ -25,18 +34,10 @@ from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.text import quoted, with_style, words
+from styledrop_cli.text import quoted, with_style
 from styledrop_cli.training import Budget, Loop, Progress, cast_once, masked_cross_entropy, step_generator
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SMALLEST_CROP = 0.75  # of the picture's side
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
-UNSURE = 0.25  # of the guesses' probability
-NAMELESS = "a picture"
-# Mirrored, these would be wrong.
-LETTERED = frozenset("letter letters logo text word words number numbers digit sign wordmark monogram alphabet".split())
 SAVE_EVERY = 25  # steps
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
@@ -115,9 +116,6 @@ def train_adapter(
                 f"Warning: {base.name} does not know {quoted(unknown)}; name the content in plainer words (--content)."
             )
     adapter = new_adapter(base.transformer, settings)
-    superres = None
-    if base.superres is not None and settings.superres_steps:
-        superres = new_superres_adapter(base.superres, settings)
     shown = [base.reconstruct(image) for image in images]
     quality = [r.psnr for r in shown]
     for path, value in zip(pictures, quality, strict=True):
@@ -126,54 +124,77 @@ def train_adapter(
                 f"Warning: {base.name} can show {path.name} only roughly ({value:.1f} dB; below {POOR_PSNR:.0f} fine "
                 "detail is lost). A simpler or larger crop of the picture, or a larger base (--model), shows it better."
             )
-    header = describe(base, adapter, superres, pictures, images, contents, style, settings, quality)
-    run = Run.begin(
-        output.with_name(output.name + ".run"),
-        {
-            "base": header["base"],
-            "pictures": [p["sha256"] for p in header["pictures"]],
-            "contents": contents,
-            "style": header["style"],
-            **header["settings"],
-        },
-        fresh=fresh,
-        own=(CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES),
+    superres = None
+    if base.superres is not None and settings.superres_steps:
+        superres = new_superres_adapter(base.superres, settings)
+    examples = Examples(
+        tokenize_views(base, images, contents, settings.views, generator(settings.seed), superres is not None),
+        contents,
+        len(images),
     )
-    training = _Training(base, adapter, superres, images, shown, contents, style, settings, run, header)
-    step = training.run(on_step, on_message)
-    atomic_write(output, training.file_of(step).read_bytes())
-    run.finish()
+    about = {"superres": asdict(superres.config) if superres is not None else None} | of_pictures(
+        pictures, images, quality
+    )
+    learning = _Learning(base, examples, style, settings, adapter, superres, about)
+    step = learning.into(output, [p["sha256"] for p in about["pictures"]], fresh, on_step, on_message)
     return TrainResult(output, contents, min(quality), step, time.monotonic() - started)
 
 
-class _Training:
-    """One training in its run folder."""
+def train_on_picks(
+    base: Base,
+    parent: AdapterFile,
+    *,
+    ids: Tensor,
+    contents: list[str],
+    settings: TrainSettings,
+    output: Path,
+    about: dict[str, Any],
+    on_step: Callable[[int, int, float], None] = lambda step, total, loss: None,
+    on_message: Callable[[str], None] = lambda message: None,
+) -> TrainResult:
+    """Train a new adapter on the references of ``parent`` and on picked ids ``[N,h,w]``, and write it to ``output``.
+
+    A round of feedback (StyleDrop, 3.3): ``contents`` are the picks' prompts without their style. What ``parent`` knows
+    of super-resolution goes over as it is; ``about`` joins the header. Resumed as ``train_adapter`` is. Raises
+    ModelError if ``parent`` holds no views of its references, UsageError as ``train_adapter`` does.
+    """
+    started = time.monotonic()
+    header = parent.header
+    examples = examples_of(parent).with_picks(ids, contents)
+    kept = {"superres": header.get("superres"), "pictures": header["pictures"], "thumbnail": header["thumbnail"]}
+    adapter = new_adapter(base.transformer, settings)
+    learning = _Learning(base, examples, header["style"], settings, adapter, None, kept | about)
+    learning.beside |= {n: t for n, t in parent.tensors.items() if n.startswith("superres.")}
+    step = learning.into(output, [tensors_hash(examples.views)], False, on_step, on_message)
+    return TrainResult(output, examples.contents, 0.0, step, time.monotonic() - started)
+
+
+class _Learning:
+    """One training: its networks, what they learn from, and the run folder once it has begun."""
 
     def __init__(
         self,
         base: Base,
-        adapter: Adapter,
-        superres: Adapter | None,
-        images: list[Image],
-        shown: list[Reconstruction],
-        contents: list[str],
+        examples: Examples,
         style: str,
         settings: TrainSettings,
-        run: Run,
-        header: dict[str, Any],
+        adapter: Adapter,
+        superres: Adapter | None,
+        about: dict[str, Any],
     ) -> None:
-        self._adapter, self._settings, self._run, self._header = adapter, settings, run, header
-        self._base, self._superres = base, superres
-        views = tokenize_views(base, images, contents, settings.views, generator(settings.seed), superres is not None)
-        self._views, self._beside = views, dict(views)
-        prompts = [with_style(content, style) for content in contents]
+        self._base, self._settings, self._adapter, self._superres = base, settings, adapter, superres
+        self._examples = examples
+        self._header = describe(base, adapter, examples.contents, style, settings) | about
+        self.beside = dict(examples.views)  # what stands in the file beside the adapter
         sampling = SampleSettings(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
         scored = settings.checkpoints > 0 and base.clip.visual is not None
-        self._probes = Probes(base, shown, views["views.ids"], contents, style, sampling) if scored else None
+        given = examples.contents[: examples.references]
+        self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling) if scored else None
         count = settings.checkpoints if scored else 1
         self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
 
+        prompts = [with_style(content, style) for content in examples.contents]
         self._loop = self._new_loop(base.transformer, adapter, prompts, settings.lr, settings.steps)
         self._refining = None
         if superres is not None and base.superres is not None:
@@ -184,15 +205,13 @@ class _Training:
     def _new_loop(
         self, network: MaskedTransformer, adapter: Adapter, prompts: list[str], rate: float, steps: int
     ) -> Loop:
-        base, settings, views = self._base, self._settings, self._views
+        base, settings, views = self._base, self._settings, self._examples.views
         refines = isinstance(network, SuperResTransformer)
         ids, owners = views["views.superres" if refines else "views.ids"], views["views.picture"]
 
         def batches(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
             g = step_generator(settings.seed, step)
-            # Every reference in turn, so that a small batch leaves none out.
-            owner = (torch.arange(settings.batch_size) + step * settings.batch_size) % len(prompts)
-            rows = owner * settings.views + torch.randint(settings.views, (settings.batch_size,), generator=g)
+            rows = self._examples.rows(torch.arange(settings.batch_size) + step * settings.batch_size, g)
             batch = ids[rows].long()
             masked = random_mask(len(batch), batch[0].numel(), g).view(batch.shape)
             low_res = views["views.ids"][rows].long().to(base.device) if refines else None
@@ -206,11 +225,38 @@ class _Training:
             device=base.device,
         )
 
+    def into(
+        self,
+        output: Path,
+        sources: list[str],
+        fresh: bool,
+        on_step: Callable[[int, int, float], None],
+        on_message: Callable[[str], None],
+    ) -> int:
+        """Train, or go on, beside ``output`` and write it; ``sources`` are hashes of what is learnt from."""
+        header = self._header
+        self._run = Run.begin(
+            output.with_name(output.name + ".run"),
+            {
+                "base": header["base"],
+                "pictures": sources,
+                "contents": header["contents"],
+                "style": header["style"],
+                **header["settings"],
+            },
+            fresh=fresh,
+            own=(CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES),
+        )
+        step = self._train(on_step, on_message)
+        atomic_write(output, self.file_of(step).read_bytes())
+        self._run.finish()
+        return step
+
     def file_of(self, step: int) -> Path:
         """The adapter file of the checkpoint at ``step``."""
         return self._run.folder / f"{CHECKPOINT.format(step)}.safetensors"
 
-    def run(self, on_step: Callable[[int, int, float], None], on_message: Callable[[str], None]) -> int:
+    def _train(self, on_step: Callable[[int, int, float], None], on_message: Callable[[str], None]) -> int:
         """Train to the end, from where the run folder stands; the step of the checkpoint that was chosen."""
         first = self._settings.superres_steps if self._refining is not None else 0
         total = self._settings.steps + first
@@ -259,7 +305,7 @@ class _Training:
             self._refining.run(lambda progress: on_step(progress.step, progress.loss))
             saved = tensors_of(self._superres, "superres.")
             save_tensors(path, saved, {"sha256": tensors_hash(saved)})
-        self._beside |= {n: t.detach() for n, t in tensors_of(self._superres, "superres.").items()}
+        self.beside |= {n: t.detach() for n, t in tensors_of(self._superres, "superres.").items()}
 
     def _go_on(self, on_message: Callable[[str], None]) -> None:
         """Take up the newest state that is whole, if there is any."""
@@ -300,7 +346,7 @@ class _Training:
             named = asdict(scores) | {"total": scores.total}
             entry["scores"] = {name: round(value, 4) for name, value in named.items()}
             save_png(sheet, self._run.folder / f"{CHECKPOINT.format(progress.step)}.png")
-        write_adapter(self.file_of(progress.step), self._adapter, self._header | entry, self._beside)
+        write_adapter(self.file_of(progress.step), self._adapter, self._header | entry, self.beside)
         self._curve["checkpoints"].append(entry)
 
     def _choose(self) -> int:
@@ -309,63 +355,3 @@ class _Training:
         if self._settings.last or self._probes is None:
             return int(checkpoints[-1]["step"])
         return int(max(checkpoints, key=lambda c: (c["scores"]["total"], c["step"]))["step"])
-
-
-@torch.no_grad()
-def tokenize_views(
-    base: Base, images: list[Image], contents: list[str], views: int, draws: torch.Generator, large: bool = False
-) -> dict[str, Tensor]:
-    """Random crops of each picture, tokenized once, by the names that an adapter file gives them.
-
-    ``views.ids`` int16 ``[P*views,h,w]``, ``views.picture`` the picture each is of ``[P*views]`` and, if ``large``,
-    ``views.superres`` ``[P*views,2h,2w]``, the same crops for super-resolution. Crops cover at least 3/4 of the side;
-    half of them are mirrored, but not where the content names letters or a logo. The first view of each picture is
-    the whole of it.
-    """
-    side = base.sizes[1] if large else base.sizes[0]
-    parts: list[Tensor] = []
-    larger: list[Tensor] = []
-    for image, content in zip(images, contents, strict=True):
-        whole = to_tensor(square(image, base.sizes[1]))
-        mirror = not LETTERED & set(words(content))
-        crops = [_random_crop(whole, side, mirror and i > 0, i == 0, draws) for i in range(views)]
-        for chunk in torch.stack(crops).split(16):
-            if large:
-                larger.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
-                chunk = F.interpolate(chunk, size=(base.sizes[0],) * 2, mode="bilinear", antialias=True)
-            parts.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
-    owners = torch.arange(len(images)).repeat_interleave(views)
-    named = {"views.ids": torch.cat(parts), "views.picture": owners}
-    return named | ({"views.superres": torch.cat(larger)} if larger else {})
-
-
-def _random_crop(whole: Tensor, side: int, mirror: bool, complete: bool, draws: torch.Generator) -> Tensor:
-    full = whole.shape[-1]
-    scale, x, y, flip = torch.rand(4, generator=draws).tolist()
-    size = full if complete else round(full * (SMALLEST_CROP + (1 - SMALLEST_CROP) * scale))
-    left, top = round(x * (full - size)), round(y * (full - size))
-    crop = whole[None, :, top : top + size, left : left + size]
-    crop = F.interpolate(crop, size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
-    return crop.flip(-1) if mirror and flip < 0.5 else crop
-
-
-@torch.no_grad()
-def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:
-    """What a picture shows, by the bundled CLIP among the things it was taught; said aloud."""
-    if not base.contents or base.clip.visual is None:
-        on_message(
-            f"Warning: {base.name} cannot guess what {path.name} shows; taking '{NAMELESS}'. Say it with --content."
-        )
-        return NAMELESS
-    picture = to_tensor(square(image, base.clip.config.image_size))[None].to(base.device)
-    chances = base.chances(base.picture_embeds(picture), base.content_embeds)[0]
-    best = int(chances.argmax())
-    guess = base.contents[best]
-    if chances[best] < UNSURE:
-        on_message(
-            f"Warning: not sure what {path.name} shows (perhaps {guess}, {float(chances[best]):.0%}); "
-            f"taking '{NAMELESS}'. Say it with --content."
-        )
-        return NAMELESS
-    on_message(f"{path.name} shows {guess}, it seems ({float(chances[best]):.0%}); say otherwise with --content.")
-    return guess

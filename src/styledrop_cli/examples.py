@@ -1,0 +1,140 @@
+"""What an adapter learns from: pictures as ids, several views of each, and the text that goes with each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from styledrop_cli.base import Base
+from styledrop_cli.images import square, to_tensor
+from styledrop_cli.text import words
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SMALLEST_CROP = 0.75  # of the picture's side
+UNSURE = 0.25  # of the guesses' probability
+REFERENCE_EVERY = 4  # turns
+NAMELESS = "a picture"
+# Mirrored, these would be wrong.
+LETTERED = frozenset("letter letters logo text word words number numbers digit sign wordmark monogram alphabet".split())
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures to learn from: P of them, the references first, in V views altogether.
+
+    ``views`` holds, by the names that an adapter file gives them, ``views.ids`` int16 ``[V,h,w]``, ``views.picture``
+    ``[V]``, the picture that each is of, in order, and perhaps ``views.superres`` ``[V,2h,2w]``. ``contents`` is what
+    the P pictures show, in words; the first ``references`` of them are given pictures, the others were picked.
+    """
+
+    views: dict[str, Tensor]
+    contents: list[str]
+    references: int
+
+    def with_picks(self, ids: Tensor, contents: Sequence[str]) -> Examples:
+        """These references, without earlier picks, and newly picked ids ``[N,h,w]``, each its own only view."""
+        given = self.views["views.picture"] < self.references
+        owners = torch.arange(self.references, self.references + len(ids))
+        views = {
+            "views.ids": torch.cat([self.views["views.ids"][given], ids.to(torch.int16)]),
+            "views.picture": torch.cat([self.views["views.picture"][given], owners]),
+        }
+        return Examples(views, [*self.contents[: self.references], *contents], self.references)
+
+    @property
+    def own_views(self) -> Tensor:
+        """The references' views, ``[V',h,w]``."""
+        return self.views["views.ids"][self.views["views.picture"] < self.references]
+
+    @property
+    def whole(self) -> Tensor:
+        """The first view of each reference, which is the whole of it: ``[R,h,w]``."""
+        owners = self.views["views.picture"]
+        return torch.stack([self.views["views.ids"][owners == i][0] for i in range(self.references)])
+
+    def rows(self, turns: Tensor, draws: torch.Generator) -> Tensor:
+        """One view of the picture at each of the ``turns`` ``[B]`` (0, 1, 2, ...), drawn at random: rows ``[B]``.
+
+        The pictures come in turn, so that a small batch leaves none out. Where some were picked, every fourth turn
+        is a reference's: it keeps the style from drifting with what is picked.
+        """
+        picked = len(self.contents) - self.references
+        if picked:
+            nth = turns // REFERENCE_EVERY
+            is_given = turns % REFERENCE_EVERY == 0
+            others = turns - nth - 1
+            owner = torch.where(is_given, nth % self.references, self.references + others % picked)
+        else:
+            owner = turns % self.references
+        owners = self.views["views.picture"]
+        count = torch.bincount(owners, minlength=len(self.contents))
+        first = count.cumsum(0) - count
+        return first[owner] + torch.randint(2**31, turns.shape, generator=draws) % count[owner]
+
+
+@torch.no_grad()
+def tokenize_views(
+    base: Base, images: list[Image], contents: list[str], views: int, draws: torch.Generator, large: bool = False
+) -> dict[str, Tensor]:
+    """Random crops of each picture, tokenized once, by the names that an adapter file gives them.
+
+    ``views.ids`` int16 ``[P*views,h,w]``, ``views.picture`` the picture each is of ``[P*views]`` and, if ``large``,
+    ``views.superres`` ``[P*views,2h,2w]``, the same crops for super-resolution. Crops cover at least 3/4 of the side;
+    half of them are mirrored, but not where the content names letters or a logo. The first view of each picture is
+    the whole of it.
+    """
+    side = base.sizes[1] if large else base.sizes[0]
+    parts: list[Tensor] = []
+    larger: list[Tensor] = []
+    for image, content in zip(images, contents, strict=True):
+        whole = to_tensor(square(image, base.sizes[1]))
+        mirror = not LETTERED & set(words(content))
+        crops = [_random_crop(whole, side, mirror and i > 0, i == 0, draws) for i in range(views)]
+        for chunk in torch.stack(crops).split(16):
+            if large:
+                larger.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
+                chunk = F.interpolate(chunk, size=(base.sizes[0],) * 2, mode="bilinear", antialias=True)
+            parts.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
+    owners = torch.arange(len(images)).repeat_interleave(views)
+    named = {"views.ids": torch.cat(parts), "views.picture": owners}
+    return named | ({"views.superres": torch.cat(larger)} if larger else {})
+
+
+def _random_crop(whole: Tensor, side: int, mirror: bool, complete: bool, draws: torch.Generator) -> Tensor:
+    full = whole.shape[-1]
+    scale, x, y, flip = torch.rand(4, generator=draws).tolist()
+    size = full if complete else round(full * (SMALLEST_CROP + (1 - SMALLEST_CROP) * scale))
+    left, top = round(x * (full - size)), round(y * (full - size))
+    crop = whole[None, :, top : top + size, left : left + size]
+    crop = F.interpolate(crop, size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]
+    return crop.flip(-1) if mirror and flip < 0.5 else crop
+
+
+@torch.no_grad()
+def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:
+    """What a picture shows, by the bundled CLIP among the things it was taught; said aloud."""
+    if not base.contents or base.clip.visual is None:
+        on_message(
+            f"Warning: {base.name} cannot guess what {path.name} shows; taking '{NAMELESS}'. Say it with --content."
+        )
+        return NAMELESS
+    picture = to_tensor(square(image, base.clip.config.image_size))[None].to(base.device)
+    chances = base.chances(base.picture_embeds(picture), base.content_embeds)[0]
+    best = int(chances.argmax())
+    guess = base.contents[best]
+    if chances[best] < UNSURE:
+        on_message(
+            f"Warning: not sure what {path.name} shows (perhaps {guess}, {float(chances[best]):.0%}); "
+            f"taking '{NAMELESS}'. Say it with --content."
+        )
+        return NAMELESS
+    on_message(f"{path.name} shows {guess}, it seems ({float(chances[best]):.0%}); say otherwise with --content.")
+    return guess

@@ -1,0 +1,184 @@
+"""What a CLIP makes of pictures drawn after a reference: are they what was asked for, in its style, and not copies?
+
+CLIP's likeness to the reference rewards copying it, and a prompt that names the style is half fulfilled by the style
+alone. So three things are measured apart: the object (the prompt without its style), the style, and the leak of the
+reference's own content, as CLIP sees it and as ids that were taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from styledrop_cli.text import words
+
+THUMBNAIL = 16  # pixels of a side: what is alike at this size is alike at a glance
+EMPTY = 0.02  # standard deviation of a thumbnail's values in [0,1]: below this, nothing is drawn
+ALIKE = 0.02  # mean distance of two thumbnails' values: below this, they are one picture twice
+
+
+class Eye(Protocol):
+    """A CLIP: the base's own, or any `scoring.Scorer`."""
+
+    def picture_embeds(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[B,3,S,S]`` in [0,1] of any size to embeddings ``[B,E]`` of length 1."""
+
+    def text_embeds(self, texts: list[str]) -> Tensor:
+        """``B`` texts to embeddings ``[B,E]`` of length 1."""
+
+    def chances(self, pictures: Tensor, texts: Tensor) -> Tensor:
+        """Which of ``texts`` ``[T,E]`` each of ``pictures`` ``[B,E]`` shows: probabilities ``[B,T]``."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an eye saw in each of N pictures, ``[N]`` each.
+
+    ``text`` in [-1,1]: cosine with what was asked for, the style left out. ``object`` in [0,1]: the probability that
+    this is what it shows, among everything that the judge knows. ``style`` in [-1,1]: cosine with the nearest
+    reference. ``content`` in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the share of
+    the picture's 2x2 blocks of ids, flat ones left out, that the reference has too.
+    """
+
+    text: Tensor
+    object: Tensor
+    style: Tensor
+    content: Tensor
+    copied: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[Seen]) -> Seen:
+        """One after the other."""
+        return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
+
+    def take(self, rows: Tensor | Sequence[int]) -> Seen:
+        """Some of the pictures, by their places."""
+        rows = torch.as_tensor(rows)
+        return Seen(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good pictures are for learning a style from, or a mean over some.
+
+    ``object`` in [0,1]: the probability of what was asked for. ``style``, at most 1: how far the picture has moved from
+    the base's of the same prompt (0) towards the reference (1), in CLIP's space. ``leak`` in [0,2]: how much likelier
+    the reference's content has become, plus the share of the picture's blocks of ids that are the reference's, both
+    above the base's.
+    """
+
+    object: float
+    style: float
+    leak: float
+
+    @property
+    def total(self) -> float:
+        """What a choice goes by."""
+        return self.object + self.style - self.leak
+
+
+class Judge:
+    """One eye, what may be asked for, and the references that copying would be from."""
+
+    def __init__(
+        self, eye: Eye, asked: list[str], known: list[str], shown: Tensor, own: list[str], ids: Tensor
+    ) -> None:
+        """``asked`` are the prompts, without a style, ``known`` other things that a picture might show instead.
+
+        Of the references: ``shown`` ``[R,3,S,S]`` are the pictures in [0,1], ``own`` what they show, ``ids`` ``[V,H,W]``
+        their ids, in as many views as there are.
+        """
+        self._eye = eye
+        own = list(dict.fromkeys(own))
+        texts = list(dict.fromkeys([*asked, *own, *known]))
+        self._places = {text: i for i, text in enumerate(texts)}
+        self._texts = eye.text_embeds(texts)
+        self._own = torch.tensor([self._places[text] for text in own], dtype=torch.long)
+        self._shown = eye.picture_embeds(shown)
+        self._blocks = blocks(ids.long()).unique()
+        # "a red cat" is a cat too: what only says less of the same is no other answer.
+        said = [set(words(text)) for text in texts]
+        self._rivals = torch.tensor([[i == j or not b <= a for j, b in enumerate(said)] for i, a in enumerate(said)])
+
+    @torch.no_grad()
+    def see(self, pictures: Tensor, ids: Tensor, prompts: Sequence[str]) -> Seen:
+        """Look at pictures ``[N,3,S,S]`` in [0,1] with ids ``[N,H,W]``, drawn for ``prompts`` that were ``asked``."""
+        embeds = self._eye.picture_embeds(pictures)
+        wanted = torch.tensor([self._places[prompt] for prompt in prompts])
+        chances = self._eye.chances(embeds, self._texts).float().cpu()
+        rows = torch.arange(len(wanted))
+        own = torch.zeros_like(chances, dtype=torch.bool)
+        own[:, self._own] = True
+        own[rows, wanted] = False  # asked for by name, the reference's content is no leak
+        among = chances / (chances * (self._rivals[wanted] | own)).sum(-1, keepdim=True).clamp(min=1e-9)
+        return Seen(
+            text=(embeds * self._texts[wanted.to(self._texts.device)]).sum(-1).float().cpu(),
+            object=among[rows, wanted],
+            style=(embeds @ self._shown.T).amax(-1).float().cpu(),
+            content=(among * own).sum(-1),
+            copied=torch.stack([share_in(blocks(row[None].long()), self._blocks) for row in ids.cpu()]),
+        )
+
+
+def scores(now: Seen, plain: Seen) -> list[Scores]:
+    """The scores of pictures ``now`` against what the base drew in their place, both of N pictures.
+
+    ``object`` is now.object, ``style`` = (now.style − plain.style) / (1 − plain.style), ``leak`` =
+    max(0, now.content − plain.content + now.copied − plain.copied).
+    """
+    moved = ((now.style - plain.style) / (1 - plain.style).clamp(min=1e-3)).clamp(-1, 1)
+    leak = (now.content + now.copied - plain.content - plain.copied).clamp(min=0)
+    return [Scores(*map(float, row)) for row in zip(now.object, moved, leak, strict=True)]
+
+
+def mean(some: Sequence[Scores]) -> Scores:
+    """The mean of each score; of nothing, an error."""
+    return Scores(*(sum(getattr(s, name) for s in some) / len(some) for name in ("object", "style", "leak")))
+
+
+def blocks(ids: Tensor) -> Tensor:
+    """All 2x2 blocks of ``ids`` ``[V,H,W]`` that are not of one id, each as one number, ``[M]``."""
+    parts = torch.stack([ids[:, :-1, :-1], ids[:, :-1, 1:], ids[:, 1:, :-1], ids[:, 1:, 1:]], -1).flatten(0, 2)
+    parts = parts[(parts != parts[:, :1]).any(-1)]
+    return (parts * torch.tensor([1, 2**15, 2**30, 2**45])).sum(-1)
+
+
+def share_in(some: Tensor, known: Tensor) -> Tensor:
+    """The share of ``some`` values that are ``known``; of none, 0."""
+    return torch.isin(some, known).float().mean() if len(some) else torch.tensor(0.0)
+
+
+def thumbnails(pictures: Tensor) -> Tensor:
+    """Pictures ``[B,3,S,S]`` in [0,1], very small and flat: ``[B,3*16*16]``."""
+    return F.interpolate(pictures.float(), (THUMBNAIL, THUMBNAIL), mode="area").flatten(1).cpu()
+
+
+def empty(small: Tensor) -> Tensor:
+    """Which of the ``thumbnails`` ``[N,D]`` show nothing, boolean ``[N]``."""
+    apart: Tensor = small.unflatten(1, (3, -1)).std(-1).amax(-1) < EMPTY
+    return apart
+
+
+def repeats(small: Tensor, groups: Sequence[object], order: Sequence[int]) -> list[int | None]:
+    """Of which picture each of the ``thumbnails`` ``[N,D]`` is a near-duplicate; of none, None.
+
+    Only pictures of one group (a prompt) are compared; of two alike the one that comes later in ``order`` repeats the
+    other.
+    """
+    found: list[int | None] = [None] * len(small)
+    kept: dict[object, list[int]] = {}
+    for place in order:
+        others = kept.setdefault(groups[place], [])
+        if others:
+            distance = (small[others] - small[place]).abs().mean(-1)
+            nearest = int(distance.argmin())
+            if distance[nearest] < ALIKE:
+                found[place] = others[nearest]
+                continue
+        others.append(place)
+    return found
