@@ -503,6 +503,7 @@ def test_a_header_whose_length_looks_like_a_picture(styledrop: Run, adapter: Pat
 COMPLETE = {
     "train": ("train", "ref.png", "--style", "watercolor"),
     "generate": ("generate", "--base-only", "a cat"),
+    "iterate": ("iterate", "ref.png", "--style", "watercolor"),
     "tokenize": ("tokenize", "ref.png"),
     "pretrain": ("pretrain", "clip", "corpus", "-o", "m"),
     "inspect": ("inspect", "ref.png"),
@@ -511,7 +512,10 @@ NEVER: dict[str, tuple[str, ...]] = {
     "int": ("-1", str(2**64), "1e9", "nan", "two", ""),
     "float": ("-1", "1e30", "nan", "inf", "-inf", "two"),
 }
-NOT_ZERO = {"--steps", "--lr", "--width", "--number", "--size", "--minutes", "--batch-size"}
+NOT_ZERO = {
+    "--steps", "--lr", "--width", "--number", "--size", "--minutes", "--batch-size",
+    "--rounds", "--per-prompt", "--keep",
+}  # fmt: skip
 MORE = {
     ("train", "--steps"): ["1000000000"],
     ("generate", "--number"): ["10000000"],

@@ -9,6 +9,7 @@ import inspect
 import re
 import shlex
 import shutil
+import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import typer
 
 import tiny
 from conftest import Run, draw
+from person import Person
 from styledrop_cli import base
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.cli.app import COMMANDS, app
@@ -123,6 +125,8 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     save_part(pocket, "superres", tiny.superres_network(), tiny.SUPERRES)
     monkeypatch.setattr(base, "POCKET", pocket)
     tiny.shrink_pretraining(monkeypatch)
+    tiny.shrink_rounds(monkeypatch)
+    monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
     of, short = TrainSettings.of, {"steps": 2, "checkpoints": 1, "superres_steps": 1}
     monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **given | short))
 
@@ -166,7 +170,9 @@ def check_mention(styledrop: Run, arguments: list[str]) -> None:
 
 
 def shortened(arguments: list[str]) -> list[str]:
-    """The same command, with a tiny fraction of its minutes."""
+    """The same command, with a tiny fraction of its minutes, its pictures and its steps."""
+    if arguments[0] == "iterate":
+        return [*arguments, "--per-prompt", "2", "--steps", "2"]
     if arguments[0] != "pretrain":
         return arguments
     at = arguments.index("--minutes") if "--minutes" in arguments else len(arguments)
@@ -176,6 +182,8 @@ def shortened(arguments: list[str]) -> list[str]:
 def provide(arguments: list[str], adapter: Path, model: Path) -> None:
     """Put what a command names, and what is not there yet, into the folder: any reader has pictures of their own."""
     before = dict(zip(arguments[1:], arguments, strict=False))
+    if arguments[0] == "iterate" and not Path("adapter.safetensors").exists():
+        shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here
     for name in arguments[1:]:
         path = Path(name)
         if path.exists() or (before[name] in ("-o", "--output") and arguments[:2] not in LATER_PARTS):

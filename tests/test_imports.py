@@ -26,8 +26,9 @@ LAYERS = {
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
     "adapters": 6, "probing": 6,
     "tuning": 7, "pipeline": 7,
-    "rounds": 8,
-    "cli": 9, "__main__": 10, "__init__": 0,
+    "pools": 8,
+    "rounds": 9,
+    "cli": 10, "__main__": 11, "__init__": 0,
 }  # fmt: skip
 
 # The exceptions: (who, whom) of the same layer.
@@ -45,6 +46,8 @@ HOMES = {
     "open_clip": {"scoring"},
     "resvg_py": set[str](),
     "rich": {"cli"},
+    "starlette": {"gallery"},
+    "uvicorn": {"gallery"},
     "safetensors": {"checkpoints", "convert"},
     "tokenizers": {"text"},
     "typer": {"cli"},
@@ -115,13 +118,13 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=env)
 
 
-@pytest.mark.parametrize("command", ["", "train", "generate", "inspect"])
+@pytest.mark.parametrize("command", ["", "train", "generate", "iterate", "inspect"])
 def test_help_does_not_import_torch(command: str) -> None:
     program = (
         "import sys\n"
         "from styledrop_cli.cli.app import app\n"
         f"app({[command, '--help'] if command else ['--help']}, standalone_mode=False)\n"
-        "heavy = {'torch', 'numpy', 'PIL', 'safetensors', 'accelerate', 'open_clip'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'safetensors', 'accelerate', 'open_clip', 'starlette'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
     done = python("-c", program)

@@ -49,9 +49,9 @@ def test_the_references_own_content_is_not_asked_for(base: Base) -> None:
 
 def test_a_fresh_adapter_moves_and_leaks_nothing(base: Base) -> None:
     scores, sheet = probes(base).measure(tiny.fresh_adapter())
-    assert (scores.style, scores.leak) == (0, 0)
+    assert (scores.shape, scores.style, scores.leak) == (pytest.approx(1), 0, 0)
     assert 0 < scores.object < 1
-    assert scores.total == scores.object
+    assert scores.total == scores.object + scores.shape
     assert sheet.width > sheet.height  # the base's row and the adapter's
 
 

@@ -564,7 +564,7 @@ def measured(*totals: float) -> Callable[..., Any]:
     turn = iter(totals)
 
     def measure(self: Probes, adapter: Any) -> tuple[Scores, Image.Image]:
-        return Scores(next(turn), 0.0, 0.0), draw()
+        return Scores(next(turn), 0.0, 0.0, 0.0), draw()
 
     return measure
 

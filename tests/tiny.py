@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from conftest import draw
+from styledrop_cli import rounds
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.models.adapter import KINDS, Adapter
@@ -24,6 +25,7 @@ from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, Toke
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.pretraining import captions, pictures
 from styledrop_cli.pretraining import ids as id_part
+from styledrop_cli.settings import SampleSettings
 from styledrop_cli.text import write_merges
 
 CPU = torch.device("cpu")
@@ -86,6 +88,17 @@ CLIP = ClipConfig(
 )
 WORDS = ("cat", "dog", "red", "watercolor")
 CONTENTS = ("a cat", "a dog", "a house", "a red cat", "a teapot", "a tree")
+
+
+@dataclass(frozen=True)
+class _QuickSampleSettings(SampleSettings):
+    steps: int = 2
+
+
+def shrink_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps a picture, and few pictures to compare by: for tests of the way, not of the pictures."""
+    monkeypatch.setattr(rounds, "SampleSettings", _QuickSampleSettings)
+    monkeypatch.setattr(rounds, "GRADED_EACH", 1)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -45,7 +45,18 @@ OUTLINES = ("fluent-emoji-flat", "noto")
 REFERENCE_SIZE = 256
 BATCH = 16
 # What an adapter depends on besides its settings.
-CODE = ("tuning.py", "training.py", "probing.py", "adapters.py", "base.py", "text.py", "models/*.py", "sampling/*.py")
+CODE = (
+    "tuning.py",
+    "examples.py",
+    "training.py",
+    "probing.py",
+    "ranking.py",
+    "adapters.py",
+    "base.py",
+    "text.py",
+    "models/*.py",
+    "sampling/*.py",
+)
 
 
 @dataclass(frozen=True)

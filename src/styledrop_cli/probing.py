@@ -49,7 +49,8 @@ class Probes:
         self.contents = ([p for p in taught if p not in contents] or taught)[:MOST]
         self._prompts = [with_style(content, style) for content in self.contents]
         own = [c for c in dict.fromkeys(contents) if not base.unknown_words(c)]
-        pictures = base.pictures(shown.long().to(base.device), base.sizes[0])
+        with autocast(base.device):
+            pictures = base.pictures(shown.long().to(base.device), base.sizes[0]).float()
         self._judge = Judge(base, self.contents, [], pictures, own, views)
         self._plain, self._plain_seen = self._draw(None)
 

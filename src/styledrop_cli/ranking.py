@@ -1,8 +1,9 @@
 """What a CLIP makes of pictures drawn after a reference: are they what was asked for, in its style, and not copies?
 
 CLIP's likeness to the reference rewards copying it, and a prompt that names the style is half fulfilled by the style
-alone. So three things are measured apart: the object (the prompt without its style), the style, and the leak of the
-reference's own content, as CLIP sees it and as ids that were taken over.
+alone. So the object (the prompt without its style), the style, and the leak of the reference's own content are measured
+apart. And a small CLIP that has never seen a style is a poor judge of both: beside what it says of the object stands
+whether the contours are still those of the base's own picture, and beside the style the colours.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from styledrop_cli.text import words
 
+CONTOURS = 16  # places of a side
+SHADES = 6  # of each colour channel in a palette
 THUMBNAIL = 16  # pixels of a side: what is alike at this size is alike at a glance
 EMPTY = 0.02  # standard deviation of a thumbnail's values in [0,1]: below this, nothing is drawn
 ALIKE = 0.02  # mean distance of two thumbnails' values: below this, they are one picture twice
@@ -37,49 +40,54 @@ class Eye(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """What an eye saw in each of N pictures, ``[N]`` each.
+    """What was seen in each of N pictures, ``[N]`` each.
 
     ``text`` in [-1,1]: cosine with what was asked for, the style left out. ``object`` in [0,1]: the probability that
     this is what it shows, among everything that the judge knows. ``style`` in [-1,1]: cosine with the nearest
-    reference. ``content`` in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the share of
-    the picture's 2x2 blocks of ids, flat ones left out, that the reference has too.
+    reference. ``palette`` in [0,1]: how far the colours are the nearest reference's (Bhattacharyya coefficient of
+    their histograms). ``content`` in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the
+    share of the picture's 2x2 blocks of ids, flat ones left out, that the reference has too. And ``contours``
+    ``[N,256]``: how much changes from pixel to pixel, and where.
     """
 
     text: Tensor
     object: Tensor
     style: Tensor
+    palette: Tensor
     content: Tensor
     copied: Tensor
+    contours: Tensor
 
     @classmethod
     def cat(cls, parts: Sequence[Seen]) -> Seen:
         """One after the other."""
         return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
 
-    def take(self, rows: Tensor | Sequence[int]) -> Seen:
-        """Some of the pictures, by their places."""
-        rows = torch.as_tensor(rows)
-        return Seen(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+    def means(self, groups: int, each: int) -> Seen:
+        """Of N pictures in as many ``groups``, one after the other, the mean of each group, ``each`` times over."""
+        values = (getattr(self, name).unflatten(0, (groups, -1)).mean(1) for name in self.__dataclass_fields__)
+        return Seen(*(v.repeat_interleave(each, 0) for v in values))
 
 
 @dataclass(frozen=True)
 class Scores:
     """How good pictures are for learning a style from, or a mean over some.
 
-    ``object`` in [0,1]: the probability of what was asked for. ``style``, at most 1: how far the picture has moved from
-    the base's of the same prompt (0) towards the reference (1), in CLIP's space. ``leak`` in [0,2]: how much likelier
-    the reference's content has become, plus the share of the picture's blocks of ids that are the reference's, both
-    above the base's.
+    ``object`` in [0,1]: the probability of what was asked for. ``shape`` in [-1,1]: whether its contours are where the
+    base draws them. ``style`` in [-1,1]: how far the picture has moved from the base's of the same prompt (0) towards
+    the reference (1), in CLIP's space and in its colours. ``leak`` in [0,2]: how much likelier the reference's content
+    has become, plus the share of the picture's blocks of ids that are the reference's, both above the base's.
     """
 
     object: float
+    shape: float
     style: float
     leak: float
 
     @property
     def total(self) -> float:
         """What a choice goes by."""
-        return self.object + self.style - self.leak
+        return self.object + self.shape + self.style - self.leak
 
 
 class Judge:
@@ -90,8 +98,8 @@ class Judge:
     ) -> None:
         """``asked`` are the prompts, without a style, ``known`` other things that a picture might show instead.
 
-        Of the references: ``shown`` ``[R,3,S,S]`` are the pictures in [0,1], ``own`` what they show, ``ids`` ``[V,H,W]``
-        their ids, in as many views as there are.
+        Of the references: ``shown`` ``[R,3,S,S]`` are the pictures in [0,1], ``own`` what they show in words, ``ids``
+        ``[V,H,W]`` their ids, in as many views as there are.
         """
         self._eye = eye
         own = list(dict.fromkeys(own))
@@ -99,7 +107,7 @@ class Judge:
         self._places = {text: i for i, text in enumerate(texts)}
         self._texts = eye.text_embeds(texts)
         self._own = torch.tensor([self._places[text] for text in own], dtype=torch.long)
-        self._shown = eye.picture_embeds(shown)
+        self._shown, self._palettes = eye.picture_embeds(shown), palettes(shown)
         self._blocks = blocks(ids.long()).unique()
         # "a red cat" is a cat too: what only says less of the same is no other answer.
         said = [set(words(text)) for text in texts]
@@ -120,25 +128,49 @@ class Judge:
             text=(embeds * self._texts[wanted.to(self._texts.device)]).sum(-1).float().cpu(),
             object=among[rows, wanted],
             style=(embeds @ self._shown.T).amax(-1).float().cpu(),
+            palette=(palettes(pictures) @ self._palettes.T).amax(-1).cpu(),
             content=(among * own).sum(-1),
             copied=torch.stack([share_in(blocks(row[None].long()), self._blocks) for row in ids.cpu()]),
+            contours=contours(pictures).cpu(),
         )
 
 
 def scores(now: Seen, plain: Seen) -> list[Scores]:
     """The scores of pictures ``now`` against what the base drew in their place, both of N pictures.
 
-    ``object`` is now.object, ``style`` = (now.style − plain.style) / (1 − plain.style), ``leak`` =
-    max(0, now.content − plain.content + now.copied − plain.copied).
+    object = now.object, shape = cos(now.contours, plain.contours), style = the mean over CLIP's style and the palette
+    of (now - plain) / (1 - plain), leak = max(0, now.content - plain.content + now.copied - plain.copied).
     """
-    moved = ((now.style - plain.style) / (1 - plain.style).clamp(min=1e-3)).clamp(-1, 1)
+
+    def moved(after: Tensor, before: Tensor) -> Tensor:
+        return ((after - before) / (1 - before).clamp(min=1e-3)).clamp(-1, 1)
+
+    shape = F.cosine_similarity(now.contours, plain.contours, dim=-1)
+    style = (moved(now.style, plain.style) + moved(now.palette, plain.palette)) / 2
     leak = (now.content + now.copied - plain.content - plain.copied).clamp(min=0)
-    return [Scores(*map(float, row)) for row in zip(now.object, moved, leak, strict=True)]
+    return [Scores(*map(float, row)) for row in zip(now.object, shape, style, leak, strict=True)]
 
 
 def mean(some: Sequence[Scores]) -> Scores:
     """The mean of each score; of nothing, an error."""
-    return Scores(*(sum(getattr(s, name) for s in some) / len(some) for name in ("object", "style", "leak")))
+    return Scores(*(sum(getattr(s, name) for s in some) / len(some) for name in Scores.__dataclass_fields__))
+
+
+def contours(pictures: Tensor) -> Tensor:
+    """Where the lightness of ``pictures`` ``[B,3,S,S]`` in [0,1] changes: ``[B,256]``, less each picture's mean."""
+    grey = F.interpolate(pictures.float().mean(1, keepdim=True), (4 * CONTOURS, 4 * CONTOURS), mode="area")
+    across, down = F.pad(grey.diff(dim=-1), (0, 1)), F.pad(grey.diff(dim=-2), (0, 0, 0, 1))
+    places = F.avg_pool2d((across**2 + down**2).sqrt(), 4).flatten(1)
+    return places - places.mean(1, keepdim=True)
+
+
+def palettes(pictures: Tensor) -> Tensor:
+    """The colours of ``pictures`` ``[B,3,S,S]`` in [0,1]: roots of the shares of 6x6x6 colours, ``[B,216]``."""
+    shades = (pictures.float() * SHADES).long().clamp(0, SHADES - 1)
+    colours = ((shades[:, 0] * SHADES + shades[:, 1]) * SHADES + shades[:, 2]).flatten(1)
+    counts = torch.zeros(len(pictures), SHADES**3, device=pictures.device)
+    counts.scatter_add_(1, colours, torch.ones_like(colours, dtype=counts.dtype))
+    return (counts / colours.shape[1]).sqrt()
 
 
 def blocks(ids: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ class Scorer:
         """``B`` texts to embeddings ``[B,E]`` of length 1; what is too long is cut."""
         return F.normalize(self.network.encode_text(self.tokenizer(texts).to(self.device)).float(), dim=-1)
 
+    def chances(self, pictures: Tensor, texts: Tensor) -> Tensor:
+        """Which of ``texts`` ``[T,E]`` each of ``pictures`` ``[B,E]`` shows: probabilities ``[B,T]``."""
+        scale: Tensor = self.network.logit_scale.exp()
+        return (scale * pictures @ texts.T).softmax(-1)
+
 
 def open_clip_config(config: ClipConfig) -> dict[str, Any]:
     """Our sizes as open_clip's model configuration: ``open_clip.CLIP(**open_clip_config(config))``."""

@@ -133,3 +133,29 @@ class TrainSettings(_Checked):
         if kind not in KINDS:
             raise UsageError(f"there is no kind of adapter called '{kind}'", f"Choose one of {', '.join(KINDS)}.")
         return cls(**({"kind": kind} | KINDS[kind] | given))
+
+
+@dataclass(frozen=True)
+class RoundSettings(_Checked):
+    """How rounds of feedback go.
+
+    ``rounds`` are added to what was trained. Each draws ``per_prompt`` pictures of each prompt (StyleDrop: 64), keeps
+    ``keep`` of them (0 is one a prompt), and trains a new adapter for ``steps`` on these and the references. The pool
+    is drawn with ``lambda_a`` more than the adapter recommends: more style, and more to choose from.
+    """
+
+    rounds: int = 1
+    per_prompt: int = 8
+    keep: int = 0
+    steps: int = TrainSettings.steps
+    lambda_a: float = 0.25
+    seed: int = 0
+
+    RANGES: ClassVar[Ranges] = {
+        "rounds": (1, 100),
+        "per_prompt": (1, 1000),
+        "keep": (0, 100_000),
+        "lambda_a": (0, 50),
+        "steps": (1, 1_000_000),
+        "seed": (0, LARGEST_SEED),
+    }

@@ -13,6 +13,7 @@ from styledrop_cli import __version__
 from styledrop_cli.cli import console
 from styledrop_cli.cli.generate import generate
 from styledrop_cli.cli.inspect import inspect
+from styledrop_cli.cli.iterate import iterate
 from styledrop_cli.cli.pretrain import pretrain
 from styledrop_cli.cli.tokenize import tokenize
 from styledrop_cli.cli.train import train
@@ -28,6 +29,7 @@ HELP = """
 COMMANDS = (
     (train, "train", "fine-tune", "Everyday"),
     (generate, "generate", "sample", "Everyday"),
+    (iterate, "iterate", None, "Everyday"),
     (tokenize, "tokenize", None, "Looking inside"),
     (inspect, "inspect", None, "Looking inside"),
     (pretrain, "pretrain", None, "For makers of base models"),

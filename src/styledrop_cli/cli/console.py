@@ -17,15 +17,20 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.color import Color
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.style import Style
 from rich.text import Text
 from typer.core import TyperCommand
 
 from styledrop_cli.errors import StyledropError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
@@ -224,6 +229,18 @@ def file_size(size: int) -> str:
 def _print(console: Console, text: Text) -> None:
     """Wrap at words for a person's terminal; leave lines whole in a pipe or a log."""
     console.print(text, soft_wrap=not console.is_terminal)
+
+
+def in_blocks(picture: Image, columns: int = 24) -> Text:
+    """A picture made of half blocks, two pixels in each character, square, for a terminal with all colours."""
+    raw = picture.convert("RGB").resize((columns, columns)).tobytes()
+    colours = [Color.from_rgb(*raw[at : at + 3]) for at in range(0, len(raw), 3)]
+    text = Text()
+    for top in range(0, len(colours), 2 * columns):
+        for upper in range(top, top + columns):
+            text.append("▀", Style(color=colours[upper], bgcolor=colours[upper + columns]))
+        text.append("\n")
+    return text
 
 
 # ---- errors and the exit code -------------------------------------------------------------------

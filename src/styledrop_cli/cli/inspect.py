@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.color import Color
 from rich.console import RenderableType
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -45,8 +43,10 @@ def inspect(
     shown: RenderableType = _table(file, about)
     pictures = [value for value in about.values() if isinstance(value, str) and value.startswith("data:image/")]
     if pictures and not as_json and screen.out.color_system == "truecolor":
+        from styledrop_cli.images import from_base64
+
         beside = Table.grid(padding=(0, 3))
-        beside.add_row(Text("\n").join(map(_in_blocks, pictures)), shown)
+        beside.add_row(Text("\n").join(console.in_blocks(from_base64(one)) for one in pictures), shown)
         shown = beside
     screen.result(about, shown)
 
@@ -126,17 +126,3 @@ def _in_words(value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} ..."
-
-
-def _in_blocks(address: str, columns: int = 24) -> Text:
-    """A small picture made of half blocks, two pixels in each character."""
-    from styledrop_cli.images import from_base64
-
-    raw = from_base64(address).resize((columns, columns)).tobytes()
-    colours = [Color.from_rgb(*raw[at : at + 3]) for at in range(0, len(raw), 3)]
-    text = Text()
-    for top in range(0, len(colours), 2 * columns):
-        for upper in range(top, top + columns):
-            text.append("▀", Style(color=colours[upper], bgcolor=colours[upper + columns]))
-        text.append("\n")
-    return text

@@ -1,0 +1,334 @@
+"""`styledrop iterate`: rounds of feedback, picked by CLIP or by a person."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.settings import RoundSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from styledrop_cli.gallery import Gallery
+    from styledrop_cli.rounds import Picker, Result
+
+DEFAULT = RoundSettings()
+FEEDBACK = ("clip", "human", "terminal", "random")
+SCORES = ("object", "shape", "style", "leak", "total")
+LONGEST_FILE = 1_000_000  # bytes of a file of prompts
+rounds_option = partial(typer.Option, rich_help_panel="The rounds")
+
+
+def iterate(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[ADAPTER|PICTURE...]",
+            help="The adapter to go on from, or reference pictures to train one from first. Left out, it is the newest "
+            "adapter in this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="How many rounds of feedback to add.")] = DEFAULT.rounds,
+    feedback: Annotated[
+        str,
+        typer.Option(
+            metavar="WHO",
+            help="Who picks: clip; human, on a page in the browser; terminal, a person without one; random, the "
+            "control. One for each round with commas, the last for all that follow.",
+        ),
+    ] = "clip",
+    style: Annotated[str | None, typer.Option(help="Given pictures: their style in a few words.")] = None,
+    content: Annotated[
+        list[str] | None, typer.Option(help="Given pictures: what each shows; left out, it is guessed and said aloud.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where the rounds go, and best.safetensors.",
+            show_default="the name of the adapter, or of the first picture, with .rounds",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        rounds_option(metavar="FILE", help="What to draw, a prompt a line.", show_default="30 everyday things"),
+    ] = None,
+    per_prompt: Annotated[int, rounds_option(help="Pictures of each prompt to pick from.")] = DEFAULT.per_prompt,
+    keep: Annotated[
+        int | None, rounds_option(help="How many to learn from.", show_default="one of each prompt")
+    ] = None,
+    picks: Annotated[
+        list[Path] | None,
+        rounds_option(metavar="FILE", help="Pick the pictures with these numbers instead; repeat it for each round."),
+    ] = None,
+    steps: Annotated[int, rounds_option(help="Training steps of a round.")] = DEFAULT.steps,
+    last: Annotated[
+        bool, console.flag("--last", help="Take the last round, not the best.", rich_help_panel="The rounds")
+    ] = False,
+    scorer: Annotated[
+        str | None,
+        rounds_option(
+            help="Who compares the rounds: clip, scorer, or a model of open_clip's as in ViT-B-16/openai.",
+            show_default="scorer, the bundled second CLIP",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, console.flag("--fresh", help="Start over where rounds in FOLDER would be gone on with.")
+    ] = False,
+    model: console.Model = "pocket",
+    seed: Annotated[int, console.common(help="The same seed draws and learns the same.")] = DEFAULT.seed,
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    r"""Make an adapter better by feedback: draw, pick the best, train again.
+
+    Each round draws a pool with the adapter in hand, keeps the best by CLIP or
+    lets you pick, and trains a new adapter on the picks and the reference. At
+    the end the rounds are compared on prompts that nothing was picked from,
+    and the best becomes FOLDER/best.safetensors. The adapter in hand stays as
+    it is. Stopped at any time, the same command goes on.
+
+      styledrop iterate --rounds 2
+      styledrop iterate adapter.safetensors --feedback human
+      styledrop iterate ref.png --style "watercolor" --feedback clip,human --rounds 3
+    """
+    screen = console.Screen(quiet, as_json)
+    settings = RoundSettings(rounds=rounds, per_prompt=per_prompt, keep=keep or 0, steps=steps, seed=seed)
+    console.refuse_outside(keep=(keep, 1, RoundSettings.RANGES["keep"][1]))
+    names = _feedback(feedback, picks, rounds)
+    start, pictures = _start(files or [], style, content)
+    folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
+    console.refuse_unwritable(folder)
+    wanted = _prompts(prompts) if prompts else None
+    with screen.working("waking up the base model"):
+        from styledrop_cli.base import load_base
+        from styledrop_cli.devices import pick_device, take_place
+        from styledrop_cli.rounds import assist, first_round, iterate, reference_pictures
+        from styledrop_cli.scoring import load_scorer
+
+        number, of = take_place()
+        base = load_base(model, pick_device(device))
+        over = folder / f".over-{os.getppid()}"
+        if number:
+            assist(base, folder, (number, of), over.exists)
+            return
+        name = scorer or ("scorer" if (base.folder / "scorer.safetensors").exists() else "clip")
+        grader = base if name == "clip" else load_scorer(name, base.folder, base.device)
+    if wanted is not None and (unknown := base.unknown_words(" ".join(wanted))):
+        from styledrop_cli.text import quoted
+
+        screen.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
+    over.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        if of > 1:
+            stack.callback(_leave, over)
+        watcher = stack.enter_context(_Watcher(screen))
+        if start is None:
+            assert style is not None
+            start = first_round(
+                base,
+                pictures,
+                style=style,
+                contents=content,
+                settings=TrainSettings(steps=steps, seed=seed),
+                folder=folder,
+                watcher=watcher,
+                fresh=fresh,
+            )
+        if "human" in names:
+            from styledrop_cli.gallery import Gallery
+
+            shown = reference_pictures(base, start)
+            watcher.gallery = stack.enter_context(Gallery(folder, shown, start.name))
+        pickers = _pickers(names, picks, watcher, seed)
+        result = iterate(
+            base,
+            start,
+            folder=folder,
+            settings=settings,
+            pickers=pickers,
+            watcher=watcher,
+            grader=grader,
+            prompts=wanted,
+            last=last,
+            fresh=fresh,
+            share=(number, of),
+        )
+        watcher.over(result)
+    screen.result(
+        {"adapter": result.path, "best": result.best, "rounds": result.table, "scorer": name},
+        [result.path] if quiet else _table(result, name),
+    )
+    base_option = "" if model == "pocket" else f" --model {shlex.quote(model)}"
+    screen.say(f'draw with it:  styledrop generate {shlex.quote(str(result.path))} "a cat"{base_option}', "dim")
+
+
+class _Watcher:
+    """Tells the terminal how it goes on, and the page, where there is one."""
+
+    def __init__(self, screen: console.Screen) -> None:
+        self.screen = screen
+        self.gallery: Gallery | None = None
+        self._what, self._stack = "", ExitStack()
+        self._move: Callable[[float, str], None]
+
+    def __enter__(self) -> _Watcher:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._stack.close()
+
+    def say(self, message: str) -> None:
+        self.screen.say(message)
+
+    def drawing(self, what: str, share: float, note: str) -> None:
+        self._show(what, share, note)
+        if self.gallery is not None:
+            self.gallery.drawing(share, f"{what}: {note}")
+
+    def learning(self, share: float, note: str) -> None:
+        self._show("learning", share, note)
+        if self.gallery is not None:
+            self.gallery.training(share, note)
+
+    def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
+        self._stack.close()
+        self.say(f"round {number} is done: {sheet}")
+        if self.gallery is None:
+            return planned
+        return self.gallery.another(sheet.read_bytes(), f"Round {number} has been learnt.", planned)
+
+    def over(self, result: Result) -> None:
+        """The page's last words."""
+        if self.gallery is not None:
+            self.gallery.over(f"Round {result.best} is best. It was written to {result.path}.")
+
+    def _show(self, what: str, share: float, note: str) -> None:
+        if what != self._what:
+            self._stack.close()
+            self._what = what
+            self._move = self._stack.enter_context(self.screen.progress(what))
+        self._move(share, note)
+        if share >= 1:
+            self._stack.close()
+            self._what = ""
+
+
+def _leave(over: Path) -> None:
+    """Tell the processes that helped to draw that there is nothing left to do."""
+    over.parent.mkdir(parents=True, exist_ok=True)
+    over.touch()
+
+
+def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in FEEDBACK]:
+        raise UsageError(f"nobody is called '{unknown[0]}' who could pick", f"choose among {', '.join(FEEDBACK)}")
+    if picks and len(picks) != rounds:
+        raise UsageError(f"{len(picks)} --picks for {rounds} rounds", "name a file of numbers for each round")
+    if picks and text != "clip":
+        raise UsageError("--picks and --feedback both say who picks", "leave one of them out")
+    return [] if picks else names
+
+
+def _pickers(names: list[str], picks: list[Path] | None, watcher: _Watcher, seed: int) -> list[Picker]:
+    from styledrop_cli.cli.picking import FilePicker, PagePicker, TerminalPicker
+    from styledrop_cli.rounds import BestPicker, RandomPicker
+
+    made: list[Picker] = [FilePicker(path) for path in picks or []]
+    for name in names:
+        if name == "human":
+            assert watcher.gallery is not None
+            made.append(PagePicker(watcher.gallery, watcher.screen))
+        elif name == "terminal":
+            made.append(TerminalPicker(watcher.screen))
+        else:
+            made.append(BestPicker() if name == "clip" else RandomPicker(seed))
+    return made
+
+
+def _start(files: list[Path], style: str | None, content: list[str] | None) -> tuple[Path | None, list[Path]]:
+    """The adapter to go on from, or the pictures to begin with."""
+    from styledrop_cli.images import load_picture
+
+    if files and files[0].suffix != ".safetensors":
+        if style is None:
+            raise UsageError("reference pictures need a style", 'describe it in a few words: --style "watercolor"')
+        for path in files:
+            load_picture(path)
+        return None, files
+    if style is not None or content:
+        raise UsageError(
+            "an adapter has its own style and contents", "leave out --style and --content, or give pictures"
+        )
+    if len(files) > 1:
+        raise UsageError(f"{len(files)} files where one adapter is gone on from", "name one adapter, or pictures")
+    return (files[0] if files else _newest(Path())), []
+
+
+def _newest(folder: Path) -> Path:
+    """The newest adapter in ``folder`` that `train` made: what a round made is never meant."""
+    from styledrop_cli.checkpoints import read_header
+
+    found = []
+    for path in folder.glob("*.safetensors"):
+        try:
+            header = read_header(path)
+        except ModelError:
+            continue
+        if header.get("round", 1) == 1:
+            found.append((path.stat().st_mtime, path))
+    if not found:
+        raise UsageError(
+            "there is no adapter in this folder to go on from",
+            'train one first: styledrop train ref.png --style "watercolor"',
+        )
+    return max(found)[1]
+
+
+def _prompts(path: Path) -> list[str]:
+    """The prompts in a file, a line each; empty lines and those that begin with # are left out."""
+    try:
+        if path.stat().st_size > LONGEST_FILE:
+            raise UsageError(f"{path} is too large for a list of prompts", "give a text file, a prompt a line")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the prompts in {path} cannot be read: {error}", "give a text file, a prompt a line"
+        ) from None
+    what = "say in each line what to draw: a cat"
+    said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    prompts = list(dict.fromkeys(console.plain_text(line, f"a prompt in {path}", what) for line in said))
+    if not prompts:
+        raise UsageError(f"{path} holds no prompts", what)
+    return prompts
+
+
+def _table(result: Result, scorer: str) -> Table:
+    table = Table(box=None, title_justify="left", title=f"by {scorer}, on prompts that nothing was picked from")
+    for name in ("round", *SCORES, ""):
+        table.add_column(name, justify="left" if not name else "right")
+    for row in result.table:
+        numbers: list[Any] = [f"{row[name]:.3f}" for name in SCORES]
+        best = row["round"] == result.best
+        table.add_row(
+            str(row["round"]) if row["round"] else "base",
+            *numbers,
+            f"{result.path}" if best else "",
+            style="bold" if best else "",
+        )
+    return table

@@ -1,0 +1,475 @@
+"""The picking page's server: it shows what the loop says and hands on what the person does, and decides nothing.
+
+It listens on 127.0.0.1 only, and a page of another site can neither read nor change anything: the address begins with
+a secret, the Host must be this one (or a foreign name could be pointed at 127.0.0.1), and what changes something must
+come from this page itself. Pictures are served from memory; nothing a client sends is used as a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import re
+import secrets
+import socket
+import tempfile
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from styledrop_cli.errors import StyledropError
+from styledrop_cli.gallery.choices import Choices
+
+PAGE = Path(__file__).with_name("page.html")
+REMEMBERED = "page.json"  # port and secret
+LARGEST_BODY = 4096
+TICK, HOLD = 0.25, 10.0  # seconds: how often a waiting answer looks for news, and how long it waits for them
+RETURN = 2.5  # seconds that a tab left open by an earlier process has to come back before a new one is opened
+FAREWELL = 3.0  # seconds that the open tabs have to fetch the end
+_FOREVER = "private, max-age=31536000, immutable"  # of what is addressed by its contents
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One picture to choose from.
+
+    ``picture`` is a PNG, JPEG or WebP file. Those of one ``prompt`` stand together, in the order given. ``scores`` by
+    name and the ``note`` (``empty``, ``like 12``: pictures are numbered from 1) are shown when asked for.
+    """
+
+    prompt: str
+    picture: bytes
+    scores: Mapping[str, float]
+    note: str = ""
+
+
+class Gallery:
+    """The page for all rounds of one run; a context manager, within which it is served at ``url``.
+
+    ``references`` are PNG, JPEG or WebP files, ``title`` names the style. ``folder/page.json`` keeps the address, so
+    that a tab left open goes on when a killed run is started again; if its port is taken meanwhile, port and secret
+    are new. ``open_page`` is called with the address unless such a tab comes back. All methods may be called from any
+    thread; those that wait for the person let Ctrl-C through.
+
+    Raises:
+        StyledropError: on entering, the server cannot be started or the address not be kept.
+        ValueError: a reference, a picture or a sheet is of another file type.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        references: Sequence[bytes],
+        title: str,
+        open_page: Callable[[str], object] = lambda url: webbrowser.open(url),
+    ) -> None:
+        self.url = ""
+        self._folder, self._open_page = folder, open_page
+        self._news = threading.Condition()  # guards all below; notified of each change
+        self._sets: dict[str, list[bytes]] = {}  # pictures by their contents' name: references, pool, sheet
+        self._scene: dict[str, Any] = {
+            "phase": "working", "note": "Getting ready", "share": 0.0, "round": 0, "enough": 0,
+            "title": title, "references": self._keep(references), "pool": None, "sheet": None, "message": "",
+        }  # fmt: skip
+        self._boot, self._number = secrets.token_hex(8), 0  # numbers of one process count on
+        self._candidates: list[Candidate] = []
+        self._choices: Choices | None = None
+        self._answered: bool | None = None
+        self._waiting, self._heard = 0, -math.inf  # tabs that wait for news; when one was last heard of, monotonic
+        self._leaving = 0  # tabs that have not fetched the end yet
+        self._closing = threading.Event()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    # ---- what the loop says ----
+
+    def drawing(self, share: float, note: str) -> None:
+        """Pictures are being drawn, a ``share`` in [0, 1] of them by now."""
+        self._show(phase="drawing", share=_within(share), note=note)
+
+    def pick(self, candidates: Sequence[Candidate], choices: Choices, round: int, enough: int) -> list[int]:  # noqa: A002
+        """Show the pictures until the person is done with ``choices``, and return what is picked, at least one.
+
+        ``round`` counts from 1, ``enough`` is how many picks are plenty. Returns at once where ``choices`` are done.
+        """
+        if choices.count != len(candidates):
+            raise ValueError(f"choices among {choices.count} pictures do not fit {len(candidates)}")
+        with self._news:
+            self._candidates, self._choices = list(candidates), choices
+            pool = self._keep([c.picture for c in candidates], *(c.prompt for c in candidates))
+            self._show(phase="picking", round=round, enough=enough, pool=pool, sheet=None, message="", note="")
+            self._wait(lambda: choices.done)
+            self._show(phase="training", share=0.0)
+        return choices.picked
+
+    def training(self, share: float, note: str) -> None:
+        """An adapter is learning from the picks; a ``share`` in [0, 1] of it is done."""
+        self._show(phase="training", share=_within(share), note=note)
+
+    def another(self, sheet: bytes, message: str, planned: bool) -> bool:
+        """Show the sheet of before and after, and ask whether to go on.
+
+        A ``planned`` round is not asked for: True at once, and the sheet stays in view until there is something to
+        pick.
+        """
+        with self._news:
+            shown = self._keep([sheet])
+            if not planned:
+                self._answered = None
+                self._show(phase="asking", sheet=shown, message=message, note="")
+                self._wait(lambda: self._answered is not None)
+            going_on = planned or bool(self._answered)
+            self._show(phase="working", sheet=shown, message=message, note="Next round" if going_on else "Finishing")
+        return going_on
+
+    def over(self, message: str, sheet: bytes | None = None) -> None:
+        """Show the end: what was written where. An open tab is given the time to fetch it, and needs no server then."""
+        with self._news:
+            shown = self._keep([sheet]) if sheet else None
+            self._leaving = max(self._waiting, int(time.monotonic() - self._heard < 2))
+            self._show(phase="over", sheet=shown, message=message, note="")
+            self._wait(lambda: self._leaving <= 0, FAREWELL)
+
+    # ---- serving ----
+
+    def __enter__(self) -> Gallery:
+        known = _remembered(self._folder / REMEMBERED)
+        listening, secret, again = _listen(known)
+        port = listening.getsockname()[1]
+        try:
+            _remember(self._folder / REMEMBERED, port, secret)
+            config = uvicorn.Config(
+                _Door(self._routes(), port, secret),
+                log_config=None, log_level="error", access_log=False, server_header=False,
+                lifespan="off", ws="none", http="h11", loop="asyncio", timeout_graceful_shutdown=1,
+            )  # fmt: skip
+            self._server = uvicorn.Server(config)
+            self._thread = threading.Thread(
+                target=self._server.run, kwargs={"sockets": [listening]}, name="gallery", daemon=True
+            )
+            self._thread.start()
+            while not self._server.started:
+                if not self._thread.is_alive():
+                    raise StyledropError("the page's server did not start", "Start the command again.")
+                time.sleep(0.01)
+        except BaseException:
+            self.__exit__(None, None, None)
+            listening.close()
+            raise
+        self.url = f"http://127.0.0.1:{port}/{secret}/"
+        # Some browsers keep whoever opens them waiting.
+        threading.Thread(target=self._open, args=(again,), name="open-page", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closing.set()
+        if self._server and self._thread:
+            self._server.should_exit = True
+            self._thread.join(5)
+
+    def _open(self, again: bool) -> None:
+        if again:
+            self._closing.wait(RETURN)
+            if self._heard > -math.inf:
+                return
+        if not self._closing.is_set():
+            self._open_page(self.url)
+
+    def _routes(self) -> Router:
+        # A bare router: what it does not know is a 404, and it never redirects.
+        return Router(
+            [
+                Route("/", self._page),
+                Route("/state", self._state),
+                Route("/pool/{name}", self._pool),
+                Route("/pictures/{name}/{number}", self._picture),
+                Route("/{act}", self._act, methods=["POST"]),
+            ],
+            redirect_slashes=False,
+        )
+
+    async def _page(self, request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        response = HTMLResponse(PAGE.read_text(encoding="utf-8").replace("NONCE", nonce))
+        response.headers["Content-Security-Policy"] = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        return response
+
+    async def _state(self, request: Request) -> Response:
+        """What is to be shown. One who has it already waits for news: browsers slow a hidden tab's clock, not this."""
+        after = request.query_params.get("after")
+        if after == self._tag and self._scene["phase"] == "over":
+            with self._news:
+                self._leaving -= 1  # this tab has all of it
+                self._news.notify_all()
+            return self._answer()
+        self._waiting += 1
+        until = time.monotonic() + HOLD
+        while after == self._tag and time.monotonic() < until and not self._closing.is_set():
+            await asyncio.sleep(TICK)
+        self._waiting -= 1
+        self._heard = time.monotonic()
+        return self._answer()
+
+    async def _pool(self, request: Request) -> Response:
+        with self._news:
+            if request.path_params["name"] != self._scene["pool"]:
+                return JSONResponse({"error": "These pictures are not shown any more."}, 404)
+            return JSONResponse([_words(candidate) for candidate in self._candidates])
+
+    async def _picture(self, request: Request) -> Response:
+        pictures = self._sets.get(request.path_params["name"], [])
+        number = request.path_params["number"]
+        # Not int(): it takes digits of all scripts, and fails on thousands of them.
+        if not re.fullmatch("[0-9]{1,6}", number) or int(number) >= len(pictures):
+            return Response(status_code=404)
+        picture = pictures[int(number)]
+        return Response(picture, media_type=_type(picture), headers={"Cache-Control": _FOREVER})
+
+    async def _act(self, request: Request) -> Response:
+        try:
+            said = await _said(request)
+            with self._news:
+                more = self._do(request.path_params["act"], said)
+                self._show()
+                return self._answer(**more)
+        except _Refused as refused:
+            return self._answer(refused.status, error=str(refused))
+        except (IndexError, ValueError) as error:
+            return self._answer(400, error=str(error))
+        except StyledropError as error:
+            return self._answer(500, error=f"Not saved: {error.message}. {error.hint or ''}".strip())
+
+    def _do(self, act: str, said: dict[str, Any]) -> dict[str, Any]:
+        phase = self._scene["phase"]
+        if act in ("mark", "undo", "finish"):
+            # A tab may have slept through a round: what it says is about pictures that are gone.
+            if phase != "picking" or self._choices is None or said.get("pool") != self._scene["pool"]:
+                raise _Refused(409, "These pictures are not being picked from any more.")
+            if act == "mark":
+                self._choices.mark(said.get("index"), said.get("mark", "none"))  # type: ignore[arg-type]
+            elif act == "undo":
+                return {"undone": self._choices.undo()}
+            else:
+                self._choices.finish()
+        elif act == "answer":
+            if phase != "asking" or said.get("sheet") != self._scene["sheet"] or self._answered is not None:
+                raise _Refused(409, "This is not being asked any more.")
+            if type(said.get("another")) is not bool:
+                raise ValueError("the answer is true or false")
+            self._answered = said["another"]
+        else:
+            raise _Refused(404, "There is nothing to do by this name.")
+        return {}
+
+    # ---- what is shown ----
+
+    @property
+    def _tag(self) -> str:
+        return f"{self._boot}-{self._number}"
+
+    def _show(self, **changes: Any) -> None:
+        with self._news:
+            self._scene = {**self._scene, **changes}
+            shown = (self._scene["references"], self._scene["pool"], self._scene["sheet"])
+            self._sets = {name: pictures for name, pictures in self._sets.items() if name in shown}
+            self._number += 1
+            self._news.notify_all()
+
+    def _wait(self, ready: Callable[[], bool], most: float = math.inf) -> None:
+        """Wait for ``ready``, at ``most`` so many seconds, in steps: Ctrl-C does not end a long wait everywhere."""
+        until = time.monotonic() + most
+        while not self._news.wait_for(ready, timeout=0.5) and time.monotonic() < until:
+            if self._thread is not None and not self._thread.is_alive():
+                raise StyledropError("the page's server has stopped", "Start the same command again: nothing is lost.")
+
+    def _answer(self, status: int = 200, **more: Any) -> Response:
+        with self._news:
+            choices, references = self._choices, self._sets[self._scene["references"]]
+            marks = {
+                "picked": choices.picked if choices else [],
+                "rejected": choices.rejected if choices else [],
+                "undoable": bool(choices and choices.undoable),
+            }
+            order = {"boot": self._boot, "number": self._number, "tag": self._tag}
+            return JSONResponse({**self._scene, **marks, **order, "shown": len(references), **more}, status)
+
+    def _keep(self, pictures: Sequence[bytes], *words: str) -> str:
+        """Have ``pictures`` served, under a name made of their contents and ``words``."""
+        digest = blake2b(digest_size=10)
+        for part in (*pictures, *(w.encode() for w in words)):
+            digest.update(blake2b(part).digest())
+        for picture in pictures:
+            _type(picture)
+        name = digest.hexdigest()
+        with self._news:
+            self._sets = {**self._sets, name: list(pictures)}
+        return name
+
+
+class _Refused(Exception):  # noqa: N818
+    """A request that is not served, and why."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class _Door:
+    """Lets in who asks this server (not a foreign name for it), knows the secret and, to change something, is its page.
+
+    Gives every answer the headers that keep the secret and the page to themselves.
+    """
+
+    def __init__(self, app: ASGIApp, port: int, secret: str) -> None:
+        self._app, self._secret = app, secret.encode()
+        self._hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers["Cross-Origin-Opener-Policy"] = "same-origin"
+            await send(message)
+
+        secret, _, rest = scope["path"].removeprefix("/").partition("/")
+        try:
+            self._check(scope["method"], Headers(scope=scope), secret)
+        except _Refused as refused:
+            await JSONResponse({"error": str(refused)}, refused.status)(scope, receive, guarded)
+        else:
+            await self._app({**scope, "path": f"/{rest}"}, receive, guarded)
+
+    def _check(self, method: str, headers: Headers, secret: str) -> None:
+        host = headers.getlist("host")
+        if len(host) != 1 or host[0] not in self._hosts:
+            raise _Refused(421, f"This page is at {self._hosts[0]} only.")
+        if not secrets.compare_digest(secret.encode("utf-8", "replace"), self._secret):
+            raise _Refused(404, "There is nothing here.")
+        if method not in ("GET", "HEAD"):
+            if headers.getlist("origin") != [f"http://{host[0]}"]:
+                raise _Refused(403, "Only the page itself may do this.")
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+                raise _Refused(415, "This is not JSON.")
+
+
+async def _said(request: Request) -> dict[str, Any]:
+    """The JSON object in the body."""
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_BODY:
+                raise _Refused(413, f"More than {LARGEST_BODY} bytes are not read.")
+        said = json.loads(body)
+    except ClientDisconnect:
+        raise _Refused(400, "The request was cut off.") from None
+    except (ValueError, RecursionError):
+        raise _Refused(400, "This is not JSON.") from None
+    if not isinstance(said, dict):
+        raise _Refused(400, "This is not a JSON object.")
+    return said
+
+
+def _words(candidate: Candidate) -> dict[str, Any]:
+    # JSON has no NaN.
+    scores = {name: float(value) if math.isfinite(value) else None for name, value in candidate.scores.items()}
+    return {"prompt": candidate.prompt, "scores": scores, "note": candidate.note}
+
+
+def _type(picture: bytes) -> str:
+    """The media type of a picture, by its first bytes."""
+    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if picture.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if picture.startswith(b"RIFF") and picture[8:12] == b"WEBP":
+        return "image/webp"
+    raise ValueError(f"a picture for the page is PNG, JPEG or WebP, and does not begin with {picture[:12]!r}")
+
+
+def _within(share: float) -> float:
+    return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
+
+
+# ---- the address ----
+
+
+def _remembered(path: Path) -> tuple[int, str] | None:
+    """The port and the secret of an earlier process."""
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        port, secret = there["port"], there["secret"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    sound = type(port) is int and 0 < port < 65536 and isinstance(secret, str) and re.fullmatch(r"[\w-]{32,99}", secret)
+    return (port, secret) if sound else None
+
+
+def _remember(path: Path, port: int, secret: str) -> None:
+    """Keep the address, for this user's eyes only."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's files are mode 0600
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"port": port, "secret": secret}, file)
+            Path(part).replace(path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise StyledropError(
+            f"cannot write {path}: {error.strerror or error}", "Choose another place with -o."
+        ) from None
+
+
+def _listen(known: tuple[int, str] | None) -> tuple[socket.socket, str, bool]:
+    """A socket, the secret, and whether they are the ``known`` ones.
+
+    With another port the secret is new as well: whoever has the old port now is told the old one by a tab left open.
+    """
+    if known:
+        try:
+            return _bound(known[0]), known[1], True
+        except OSError:
+            pass
+    try:
+        return _bound(0), secrets.token_urlsafe(32), False
+    except OSError as error:
+        raise StyledropError(
+            f"the page cannot be served on 127.0.0.1: {error.strerror or error}", "Pick by --feedback clip instead."
+        ) from None
+
+
+def _bound(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere this would let two programs share a port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -1,0 +1,165 @@
+"""A pool of pictures to choose from: drawn into a folder, shard by shard, and looked at while it is drawn.
+
+What is on disk is the state: a shard that is there is not drawn again, whoever drew it. So a killed run goes on where
+it was, and several processes (``accelerate launch``) share a pool without a word to each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from styledrop_cli.adapters import open_adapter
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import load_adapter, read_tensors, save_tensors, write_json
+from styledrop_cli.devices import autocast
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.ranking import Judge, Seen, thumbnails
+from styledrop_cli.settings import SampleSettings
+from styledrop_cli.text import with_style
+
+SHARD = 24  # pictures: one batch
+PLAN = "plan.json"
+IDS = "ids-{:05d}.safetensors"
+PATIENCE = 60.0  # seconds without a new shard, after which another process's share is drawn here
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pool is made of: ``per_prompt`` pictures of each of ``prompts``, prompt by prompt.
+
+    ``style`` goes behind each prompt; the i-th picture of a prompt has seed ``seed`` + i. ``adapter`` is the file to
+    draw with, seen from the pool's folder, or empty for the base alone.
+    """
+
+    prompts: tuple[str, ...]
+    per_prompt: int
+    seed: int
+    style: str
+    adapter: str
+    sampling: SampleSettings
+
+    def __len__(self) -> int:
+        return len(self.prompts) * self.per_prompt
+
+    @property
+    def of_each(self) -> list[str]:
+        """The prompt of each picture, in order."""
+        return [prompt for prompt in self.prompts for _ in range(self.per_prompt)]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each picture, in order."""
+        return [self.seed + i for _ in self.prompts for i in range(self.per_prompt)]
+
+    @property
+    def hash(self) -> str:
+        """What a shard is known by to be of this plan."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan | None:
+        """The plan of a pool's folder; None if there is none, or not a whole one."""
+        try:
+            about = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+            sampling = SampleSettings(**about.pop("sampling"))
+            return cls(**about | {"prompts": tuple(about["prompts"]), "sampling": sampling})
+        except (OSError, ValueError, TypeError, KeyError, UsageError):
+            return None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """N pictures: ``ids`` ``[N,h,w]``, ``pictures`` uint8 ``[N,3,S,S]``, what was ``seen``, ``small`` thumbnails."""
+
+    ids: Tensor
+    pictures: Tensor
+    seen: Seen
+    small: Tensor
+
+
+class Pool:
+    """A plan's pictures in a folder of their own."""
+
+    def __init__(self, base: Base, folder: Path, plan: Plan) -> None:
+        self._base, self._folder, self._plan = base, folder, plan
+        self._starts = range(0, len(plan), SHARD)
+
+    def draw(self, judge: Judge, on_progress: Callable[[int], None], share: tuple[int, int] = (0, 1)) -> Drawn:
+        """Draw what is missing, look at all of it, and return it; ``on_progress`` hears how many are there.
+
+        Looking at one shard goes on beside the drawing of the next. ``share`` is this process's number among how many:
+        the others' shards are waited for. Raises ModelError for an adapter of another base.
+        """
+        write_json(self._folder / PLAN, asdict(self._plan))
+        looks: dict[int, Future[Drawn]] = {}
+        with ThreadPoolExecutor(1) as pool:
+
+            def take(start: int, ids: Tensor) -> None:
+                looks[start] = pool.submit(self._look, start, ids, judge)
+                on_progress(sum(min(SHARD, len(self._plan) - s) for s in looks))
+
+            def take_drawn() -> None:
+                for start in self._starts:
+                    if start not in looks and (ids := self._read(start)) is not None:
+                        take(start, ids)
+
+            take_drawn()
+            own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
+            self._draw([start for start in own if start not in looks], take)
+            seen, since = len(looks), time.monotonic()
+            while len(looks) < len(self._starts) and time.monotonic() - since < PATIENCE:
+                time.sleep(0.2)
+                take_drawn()
+                if len(looks) > seen:
+                    seen, since = len(looks), time.monotonic()
+            self._draw([start for start in self._starts if start not in looks], take)
+            parts = [looks[start].result() for start in self._starts]
+        return Drawn(
+            torch.cat([p.ids for p in parts]),
+            torch.cat([p.pictures for p in parts]),
+            Seen.cat([p.seen for p in parts]),
+            torch.cat([p.small for p in parts]),
+        )
+
+    def help(self, share: tuple[int, int]) -> None:
+        """Draw this process's share of what is missing."""
+        own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
+        self._draw([start for start in own if self._read(start) is None], lambda start, ids: None)
+
+    @torch.no_grad()
+    def _draw(self, starts: Sequence[int], done: Callable[[int, Tensor], None]) -> None:
+        if not starts:
+            return
+        plan, base = self._plan, self._base
+        adapter = open_adapter(base, load_adapter(self._folder / plan.adapter)).base if plan.adapter else None
+        texts = [with_style(prompt, plan.style) for prompt in plan.of_each]
+        for start in starts:
+            rows = slice(start, start + SHARD)
+            with autocast(base.device):
+                ids = base.sample(texts[rows], plan.seeds[rows], plan.sampling, adapter).to("cpu", torch.int16)
+            save_tensors(self._folder / IDS.format(start), {"ids": ids}, {"plan": plan.hash})
+            done(start, ids)
+
+    def _read(self, start: int) -> Tensor | None:
+        try:
+            tensors, about = read_tensors(self._folder / IDS.format(start))
+        except ModelError:
+            return None
+        return tensors["ids"] if about.get("plan") == self._plan.hash else None
+
+    @torch.no_grad()
+    def _look(self, start: int, ids: Tensor, judge: Judge) -> Drawn:
+        base = self._base
+        with autocast(base.device):
+            pictures = base.pictures(ids.long().to(base.device), base.sizes[0]).float()
+        seen = judge.see(pictures, ids, self._plan.of_each[start : start + SHARD])
+        return Drawn(ids, (pictures * 255).round().to("cpu", torch.uint8), seen, thumbnails(pictures))

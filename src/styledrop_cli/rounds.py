@@ -1,0 +1,465 @@
+"""Rounds of feedback: draw a pool with the adapter, pick the best of it, train a new adapter on the picks.
+
+StyleDrop (arXiv 2306.00983, 3.3). A round is a folder, and what lies in it is not made again: the same call goes on
+where a killed one stopped. A person, a CLIP and chance look the same from here: a ``Picker``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from os.path import relpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from styledrop_cli.adapters import examples_of, open_adapter, widest
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import AdapterFile, build_config, file_hash, load_adapter, read_header
+from styledrop_cli.devices import autocast, generator
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.examples import Examples
+from styledrop_cli.images import atomic_write, contact_sheet, png_bytes, save_png, to_image
+from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
+from styledrop_cli.probing import PROBES
+from styledrop_cli.ranking import Eye, Judge, Scores, empty, mean, repeats, scores
+from styledrop_cli.runs import Run
+from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
+from styledrop_cli.tuning import train_adapter, train_on_picks
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# What a pool shows: subjects x settings (StyleDrop: 10 x 3), none of which chooses a checkpoint or a round.
+SUBJECTS = (
+    "a rabbit", "a lion", "a bird", "a horse", "a bus", "a chair", "a cup of coffee", "a mountain", "a robot",
+    "a banana", "a frog", "a turtle", "a panda", "a duck", "a whale", "a bear", "a train", "a truck", "a ship",
+    "a helicopter", "a sunflower", "a cactus", "a palm tree", "a carrot", "a hamburger", "a gift", "a camera",
+    "an alarm clock", "a hammer", "a balloon",
+)  # fmt: skip
+SETTINGS = ("", " in the snow", " in a forest")
+PROMPTS = 30
+# What the rounds are compared by, and nothing is ever picked from.
+GRADED = (
+    "a dog", "a bicycle", "an umbrella", "an owl", "a castle", "a strawberry", "an airplane", "an elephant",
+    "a sailboat", "a key",
+)  # fmt: skip
+GRADED_EACH = 4
+PLAIN_EACH = 2  # pictures that the base draws of each prompt, to compare with
+ADAPTER, POOL, PLAIN, GRADE = "adapter.safetensors", "pool", "plain", "graded"
+SCORES, PICKS, SHEET, TABLE, BEST = "scores.json", "picks.json", "sheet.png", "table.json", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A pool as a picker sees it: N pictures, uint8 ``[N,3,S,S]``, each with its prompt, its scores and its flaw.
+
+    ``flaws`` are empty for what may be picked by a machine, else ``empty`` or ``like 12``, the picture it repeats.
+    """
+
+    prompts: list[str]
+    pictures: Tensor
+    scores: list[Scores]
+    flaws: list[str]
+
+    def in_turn(self, order: Sequence[int]) -> list[int]:
+        """Flawless pictures, one a prompt, then the next of each; within a turn and a prompt, in the given order."""
+        turns: dict[str, int] = {}
+        ranked = []
+        for place, index in enumerate(order):
+            if not self.flaws[index]:
+                turn = turns[self.prompts[index]] = turns.get(self.prompts[index], -1) + 1
+                ranked.append((turn, place, index))
+        return [index for _, _, index in sorted(ranked)]
+
+
+class Picker(Protocol):
+    """Whoever picks the pictures to learn from."""
+
+    name: str
+
+    def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
+        """At least one and about ``keep`` of the pool, by their places; ``folder`` is the round's, for notes."""
+
+
+class BestPicker:
+    """The best of each prompt by its score, so that what is learnt from stays diverse; then the next best."""
+
+    name = "clip"
+
+    def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
+        totals = [s.total for s in candidates.scores]
+        return candidates.in_turn(sorted(range(len(totals)), key=lambda i: (-totals[i], i)))[:keep]
+
+
+class RandomPicker:
+    """Chance, the control: any picture of each prompt."""
+
+    name = "random"
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
+        order = torch.randperm(len(candidates.prompts), generator=generator(self._seed)).tolist()
+        return candidates.in_turn(order)[:keep]
+
+
+class Watcher(Protocol):
+    """Who is told how it goes on; shares of the way are in [0,1]."""
+
+    def say(self, message: str) -> None:
+        """A remark; one that begins with ``Warning: `` is a warning."""
+
+    def drawing(self, what: str, share: float, note: str) -> None:
+        """Pictures are drawn: ``what`` for."""
+
+    def learning(self, share: float, note: str) -> None:
+        """An adapter is trained."""
+
+    def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
+        """A round is over; whether to add another, which is only asked for where none is ``planned``."""
+
+
+def built_in_prompts(base: Base, contents: Sequence[str]) -> list[str]:
+    """Subjects x settings as far as ``base`` knows them, but for the references' own ``contents``."""
+    if base.contents:
+        settings: tuple[str, ...] = ("",)  # it draws one thing on a plain ground
+        subjects = [s for s in SUBJECTS if s in base.contents] or base.contents
+    else:
+        settings, subjects = SETTINGS, list(SUBJECTS)
+    subjects = [s for s in subjects if s not in contents]
+    return [subject + setting for subject in subjects[: PROMPTS // len(settings)] for setting in settings]
+
+
+def graded_prompts(base: Base, used: Sequence[str]) -> list[str]:
+    """What the rounds are compared by: prompts of which nothing was picked, and none of the references'."""
+    known = [p for p in GRADED if p in base.contents] or base.contents or list(GRADED)
+    free = [p for p in known if p not in used]
+    return (free or [p for p in PROBES if p not in used] or known)[: len(GRADED)]
+
+
+def judge_of(base: Base, eye: Eye, examples: Examples, prompts: Sequence[str]) -> Judge:
+    """A judge of pictures drawn for ``prompts`` after the references of ``examples``."""
+    with autocast(base.device):
+        shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
+    own = [c for c in examples.contents[: examples.references] if not base.unknown_words(c)]
+    return Judge(eye, list(prompts), base.contents, shown, own, examples.own_views)
+
+
+def candidates_of(drawn: Drawn, plain: Drawn, plan: Plan) -> Candidates:
+    """The pool ``drawn`` by ``plan``, scored against the base's ``plain`` pictures of the same prompts."""
+    found = scores(drawn.seen, plain.seen.means(len(plan.prompts), plan.per_prompt))
+    order = sorted(range(len(found)), key=lambda i: (-found[i].total, i))
+    same = repeats(drawn.small, plan.of_each, order)
+    nothing = empty(drawn.small).tolist()
+    flaws = ["empty" if e else "" if of is None else f"like {of + 1}" for e, of in zip(nothing, same, strict=True)]
+    return Candidates(plan.of_each, drawn.pictures, found, flaws)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``iterate`` came to: the file, the round it is of, and of every round the mean of each score."""
+
+    path: Path
+    best: int
+    table: list[dict[str, Any]]
+
+
+def iterate(
+    base: Base,
+    start: Path,
+    *,
+    folder: Path,
+    settings: RoundSettings,
+    pickers: Sequence[Picker],
+    watcher: Watcher,
+    grader: Eye,
+    prompts: list[str] | None = None,
+    last: bool = False,
+    fresh: bool = False,
+    share: tuple[int, int] = (0, 1),
+) -> Result:
+    """Add rounds of feedback to the adapter ``start``, each in a folder in ``folder``, and choose the best round.
+
+    The n-th round is picked by the n-th of ``pickers``, those beyond by the last. ``prompts``, without a style, are
+    what the pools show (default: ``built_in_prompts``). ``grader`` compares the rounds, on other prompts. The best, or
+    the ``last``, becomes ``folder/best.safetensors``; ``start`` is only read. ``share`` is this process's number among
+    how many that draw (see ``Pool.draw``).
+
+    Raises ModelError for an adapter of another base or without its references, UsageError for rounds that were begun
+    with other settings, unless ``fresh``.
+    """
+    rounds = Rounds(base, start, folder, settings, list(pickers), watcher, grader, prompts, fresh, share)
+    number = rounds.first
+    end = rounds.first + settings.rounds
+    while number < end:
+        number += 1
+        rounds.go(number)
+        if watcher.round_done(number, rounds.show(number), number < end) and number == end:
+            end += 1
+    return rounds.choose(end, last)
+
+
+def first_round(
+    base: Base,
+    pictures: list[Path],
+    *,
+    style: str,
+    contents: list[str] | None,
+    settings: TrainSettings,
+    folder: Path,
+    watcher: Watcher,
+    fresh: bool,
+) -> Path:
+    """Train the adapter that the rounds in ``folder`` start from, unless it is there; its file.
+
+    Raises as ``train_adapter`` does, and UsageError if what is there was learnt from something else.
+    """
+    path = folder / "round-1" / ADAPTER
+    if path.exists() and not fresh:
+        header = read_header(path)
+        asked = {
+            "style": " ".join(style.split()),
+            "pictures": [file_hash(p) for p in pictures],
+            "steps": settings.steps,
+        }
+        asked |= {"contents": contents or header["contents"], "seed": settings.seed}
+        there = header | header["settings"] | {"pictures": [p["sha256"] for p in header["pictures"]]}
+        if changed := [f"{n}: {there[n]} there, {value} now" for n, value in asked.items() if there[n] != value]:
+            raise UsageError(
+                f"{path} was learnt from something else: {'; '.join(changed)}",
+                "Repeat its settings, say --fresh to start over, or choose another folder with -o.",
+            )
+        return path
+    train_adapter(
+        base,
+        pictures=pictures,
+        style=style,
+        contents=contents,
+        settings=settings,
+        output=path,
+        fresh=fresh,
+        on_step=lambda step, total, loss: watcher.learning(step / total, f"{step}/{total}  loss {loss:.2f}"),
+        on_message=watcher.say,
+    )
+    return path
+
+
+def reference_pictures(base: Base, start: Path) -> list[bytes]:
+    """The references of an adapter as the base shows them, as PNG; raises ModelError as ``examples_of`` does."""
+    shown = base.pictures(examples_of(load_adapter(start)).whole.long().to(base.device), base.sizes[-1])
+    return [png_bytes(to_image(picture.cpu())) for picture in shown]
+
+
+def assist(base: Base, folder: Path, share: tuple[int, int], over: Callable[[], bool]) -> None:
+    """Draw this process's ``share`` of every pool planned in ``folder``, until it is ``over``."""
+    drawn: set[str] = set()
+    while not over():
+        for path in sorted(folder.rglob(PLAN)):
+            plan = Plan.read(path.parent)
+            if plan is not None and plan.hash not in drawn:
+                Pool(base, path.parent, plan).help(share)
+                drawn.add(plan.hash)
+        time.sleep(0.3)
+
+
+class Rounds:
+    """The rounds in one folder."""
+
+    def __init__(
+        self,
+        base: Base,
+        start: Path,
+        folder: Path,
+        settings: RoundSettings,
+        pickers: list[Picker],
+        watcher: Watcher,
+        grader: Eye,
+        prompts: list[str] | None,
+        fresh: bool,
+        share: tuple[int, int],
+    ) -> None:
+        self._base, self._folder, self._settings, self._share = base, folder, settings, share
+        self._pickers, self._watcher = pickers, watcher
+        if start.resolve() == (folder / BEST).resolve():
+            raise UsageError(f"{start} would be replaced by these rounds' own", "Choose another folder with -o.")
+        parent = load_adapter(start)
+        open_adapter(base, parent)
+        self._examples, header = examples_of(parent), parent.header
+        self._training = _training(parent)
+        self.first = _round_of(header)
+        given = self._examples.contents[: self._examples.references]
+        self._prompts = prompts or built_in_prompts(base, given)
+        self._graded = graded_prompts(base, [*self._prompts, *given])
+        self._style: str = header["style"]
+        self._sampling = SampleSettings(**header["recommended"], size=base.sizes[0])
+        self._judge = judge_of(base, base, self._examples, self._prompts)
+        self._grader = judge_of(base, grader, self._examples, self._graded)
+        if fresh and (folder / "run.json").exists():
+            for made in (*folder.glob("round-*"), folder / PLAIN, folder / GRADE):
+                if made not in start.parents:
+                    shutil.rmtree(made, ignore_errors=True)
+        self._run = Run.begin(
+            folder,
+            {
+                "adapter": file_hash(start),
+                "base": header["base"],
+                "prompts": self._prompts,
+                **{name: value for name, value in asdict(settings).items() if name != "rounds"},
+            },
+            fresh=fresh,
+            own=(BEST, TABLE),
+        )
+        if not self.adapter(self.first).exists():
+            atomic_write(self.adapter(self.first), start.read_bytes())
+
+    def place(self, number: int) -> Path:
+        """The folder of a round."""
+        return self._folder / f"round-{number}"
+
+    def adapter(self, number: int) -> Path:
+        """The adapter that a round made."""
+        return self.place(number) / ADAPTER
+
+    def go(self, number: int) -> None:
+        """Do what is not yet done of a round: draw, pick, train."""
+        if not self.adapter(number).exists():
+            self._learn(number, *self._picked(number))
+
+    def show(self, number: int) -> Path:
+        """A sheet of what the base, the round before and this one make of prompts that nothing was picked from."""
+        path = self.place(number) / SHEET
+        if not path.exists():
+            save_png(self._before_and_after(number), path)
+        return path
+
+    # ---- the pool, and the picks from it ----
+
+    def _plan(self, number: int, folder: Path, prompts: Sequence[str], each: int, seed: int) -> Plan:
+        """Round 0 is the base alone."""
+        adapter = relpath(self.adapter(number), folder) if number else ""
+        return Plan(tuple(prompts), each, self._settings.seed + seed, self._style, adapter, self._sampling)
+
+    def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str) -> Drawn:
+        def move(done: int) -> None:
+            self._watcher.drawing(what, done / len(plan), f"{done}/{len(plan)}")
+
+        return Pool(self._base, folder, plan).draw(judge, move, self._share)
+
+    def _picked(self, number: int) -> tuple[Tensor, list[dict[str, Any]], str]:
+        """Ids ``[N,h,w]`` of the picks, what is known of each, and who picked them."""
+        picker = self._pickers[min(number - self.first, len(self._pickers)) - 1]
+        folder, run = self.place(number), Run(self.place(number), {})
+        plain_plan = self._plan(0, self._folder / PLAIN, self._prompts, PLAIN_EACH, 0)
+        plain = self._drawn(self._folder / PLAIN, plain_plan, self._judge, "drawing without the adapter")
+        # Every round sees other seeds, none of them a test picture's.
+        plan = self._plan(number - 1, folder / POOL, self._prompts, self._settings.per_prompt, 1000 * number)
+        more = min(plan.sampling.lambda_a + self._settings.lambda_a, SampleSettings.RANGES["lambda_a"][1])
+        plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
+        drawn = self._drawn(folder / POOL, plan, self._judge, f"drawing to choose from, round {number}")
+        candidates = candidates_of(drawn, plain, plan)
+        entries = [
+            {"picture": i + 1, "prompt": prompt, "seed": seed, **_plain(score), "flaw": flaw}
+            for i, (prompt, seed, score, flaw) in enumerate(
+                zip(plan.of_each, plan.seeds, candidates.scores, candidates.flaws, strict=True)
+            )
+        ]
+        run.write(SCORES, {"pictures": entries})
+        if not (folder / "pool.png").exists():
+            images = [to_image(p.float() / 255) for p in candidates.pictures]
+            labels = [f"{e['picture']} {e['prompt']}" for e in entries]
+            save_png(
+                contact_sheet(images, 8, labels, f"{self._style}, drawn by round {number - 1}", 96), folder / "pool.png"
+            )
+        there = run.read(PICKS)
+        if not isinstance(there, dict):
+            keep = self._settings.keep or len(self._prompts)
+            picks = picker.pick(candidates, keep, folder)
+            if not picks:
+                raise UsageError(
+                    "there is nothing to pick: every picture of the pool is empty or a copy of another",
+                    "Draw more with --per-prompt, or start from an adapter that was trained for fewer steps.",
+                )
+            there = {"feedback": picker.name, "pictures": [i + 1 for i in picks]}
+            run.write(PICKS, there)
+        rows = [i - 1 for i in there["pictures"]]
+        for i in rows:
+            about = {"prompt": plan.of_each[i], "style": self._style, "seed": plan.seeds[i], "round": number - 1}
+            path = folder / "picks" / f"{i + 1:04d}.png"
+            if not path.exists():
+                save_png(to_image(candidates.pictures[i].float() / 255), path, about)
+        return drawn.ids[rows], [entries[i] for i in rows], str(there["feedback"])
+
+    # ---- training ----
+
+    def _learn(self, number: int, ids: Tensor, picks: list[dict[str, Any]], feedback: str) -> None:
+        parent = load_adapter(self.adapter(number - 1))
+        settings = replace(self._training, steps=self._settings.steps, seed=self._settings.seed, superres_steps=0)
+        train_on_picks(
+            self._base,
+            parent,
+            ids=ids,
+            contents=[pick["prompt"] for pick in picks],
+            settings=widest(self._base.transformer, settings),
+            output=self.adapter(number),
+            about={
+                "round": number,
+                "parent": file_hash(parent.path),
+                "feedback": feedback,
+                "picks": [{name: p[name] for name in ("prompt", "seed", "total")} for p in picks],
+            },
+            on_step=lambda step, total, loss: self._watcher.learning(step / total, f"{step}/{total}  loss {loss:.2f}"),
+            on_message=self._watcher.say,
+        )
+
+    # ---- comparing the rounds ----
+
+    def _grade(self, number: int) -> Drawn:
+        """The graded prompts as a round draws them; round 0 is the base alone."""
+        folder = (self.place(number) if number else self._folder) / GRADE
+        plan = self._plan(number, folder, self._graded, GRADED_EACH, 0)
+        return self._drawn(folder, plan, self._grader, f"drawing to compare, {_name(number)}")
+
+    def _before_and_after(self, number: int) -> Image:
+        rows = (0, number - 1, number)
+        images = [to_image(p.float() / 255) for n in rows for p in self._grade(n).pictures[::GRADED_EACH]]
+        labels = [f"{prompt}, {_name(n)}" for n in rows for prompt in self._graded]
+        return contact_sheet(images, len(self._graded), labels, f"{self._style}: before and after", 160)
+
+    def choose(self, end: int, last: bool) -> Result:
+        """Grade every round, and write the best, of equals the earlier, or the ``last``."""
+        plain = self._grade(0).seen
+        table = []
+        for number in (0, *range(self.first, end + 1)):
+            score = mean(scores(self._grade(number).seen, plain))
+            table.append({"round": number, **_plain(score)})
+        best = end if last else max(table[1:], key=lambda row: row["total"])["round"]
+        self._run.write(TABLE, {"best": best, "prompts": self._graded, "rounds": table})
+        path = self._folder / BEST
+        atomic_write(path, self.adapter(best).read_bytes())
+        return Result(path, best, table)
+
+
+def _name(number: int) -> str:
+    return f"round {number}" if number else "base"
+
+
+def _plain(score: Scores) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in (asdict(score) | {"total": score.total}).items()}
+
+
+def _round_of(header: dict[str, Any]) -> int:
+    number = header.get("round", 1)
+    if type(number) is not int or number < 1:
+        raise ModelError(f"the header of this adapter is damaged: its round is {number!r:.40}")
+    return number
+
+
+def _training(file: AdapterFile) -> TrainSettings:
+    """The settings that the adapter in ``file`` was trained with."""
+    return build_config(TrainSettings, file.header.get("settings", {}), str(file.path))
