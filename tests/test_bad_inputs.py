@@ -504,6 +504,7 @@ COMPLETE = {
     "train": ("train", "ref.png", "--style", "watercolor"),
     "generate": ("generate", "--base-only", "a cat"),
     "iterate": ("iterate", "ref.png", "--style", "watercolor"),
+    "score": ("score", "ref.png", "--prompt", "a cat"),
     "tokenize": ("tokenize", "ref.png"),
     "pretrain": ("pretrain", "clip", "corpus", "-o", "m"),
     "inspect": ("inspect", "ref.png"),

@@ -35,7 +35,7 @@ PAGES = (
     "src/styledrop_cli/pocket/README.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
 )
-NOT_OURS = {"pip", "npm"}  # printed, but not ours to run
+NOT_OURS = {"accelerate", "npm", "pip"}  # printed, but not ours to run
 SCRIPTS = ("examples", "examples/pocket", "benchmarks")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 LATER_PARTS = [
@@ -199,6 +199,9 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
             shutil.copy(adapter, path)
         elif before[name] in ("--model", "--init-from", "-o", "--output"):
             shutil.copytree(model, path)
+        elif arguments[0] == "score" and not path.suffix and before[name] in ("score", "--csv", "--json"):
+            save_png(draw(), path / "a-cat-1.png", {"prompt": "a cat", "seed": 1, "adapter": "adapter.safetensors"})
+            shutil.copy(adapter, "adapter.safetensors")
         elif arguments[0] == "pretrain" and arguments.index(name) == 2:
             (tiny.write_art if arguments[1] == "corpus" else tiny.write_corpus)(path)
 

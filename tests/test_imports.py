@@ -25,7 +25,7 @@ LAYERS = {
     "base": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
     "adapters": 6, "probing": 6,
-    "tuning": 7, "pipeline": 7,
+    "tuning": 7, "pipeline": 7, "appraisal": 7,
     "pools": 8,
     "rounds": 9,
     "cli": 10, "__main__": 11, "__init__": 0,
@@ -118,7 +118,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=env)
 
 
-@pytest.mark.parametrize("command", ["", "train", "generate", "iterate", "inspect"])
+@pytest.mark.parametrize("command", ["", "train", "generate", "iterate", "score", "inspect"])
 def test_help_does_not_import_torch(command: str) -> None:
     program = (
         "import sys\n"

@@ -15,6 +15,7 @@ from styledrop_cli.cli.generate import generate
 from styledrop_cli.cli.inspect import inspect
 from styledrop_cli.cli.iterate import iterate
 from styledrop_cli.cli.pretrain import pretrain
+from styledrop_cli.cli.score import score
 from styledrop_cli.cli.tokenize import tokenize
 from styledrop_cli.cli.train import train
 
@@ -30,6 +31,7 @@ COMMANDS = (
     (train, "train", "fine-tune", "Everyday"),
     (generate, "generate", "sample", "Everyday"),
     (iterate, "iterate", None, "Everyday"),
+    (score, "score", None, "Everyday"),
     (tokenize, "tokenize", None, "Looking inside"),
     (inspect, "inspect", None, "Looking inside"),
     (pretrain, "pretrain", None, "For makers of base models"),
