@@ -1,8 +1,10 @@
-"""Real processes with the bundled base, stopped in the middle: the same command goes on to the same weights."""
+"""Real processes, stopped in the middle: the same command goes on to the same weights and the same picks."""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,19 +14,24 @@ from pathlib import Path
 import pytest
 import torch
 
+import tiny
 from conftest import draw
-from styledrop_cli.checkpoints import read_tensors
+from styledrop_cli.base import load_base
+from styledrop_cli.checkpoints import file_hash, read_tensors, tensors_hash
+from styledrop_cli.settings import TrainSettings
+from styledrop_cli.tuning import train_adapter
 
 pytestmark = pytest.mark.slow
 TRAIN = ["train", "ref.png", "--style", "crayon", "--content", "a ball", "--steps", "60", "--checkpoints", "2"]
 SOURCE = str(Path(__file__).parents[1] / "src")
 
 
-def start(output: str) -> subprocess.Popen[str]:
+def start(output: str, command: list[str] = TRAIN) -> subprocess.Popen[str]:
     # A shell's background jobs ignore Ctrl-C, and so would what they start.
     return subprocess.Popen(
-        [sys.executable, "-m", "styledrop_cli", *TRAIN, "-o", output],
+        [sys.executable, "-m", "styledrop_cli", *command, "-o", output],
         env=os.environ | {"PYTHONPATH": SOURCE},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -34,6 +41,34 @@ def start(output: str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     said = process.communicate(timeout=300)[1]
     return process.returncode, said
+
+
+def little_adapter(model: Path, path: Path) -> list[str]:
+    """Train an adapter that the rounds can start from, at ``path``; the command that starts them, but for its size."""
+    draw().save(path.with_name("ref.png"))
+    train_adapter(
+        load_base(str(model), tiny.CPU),
+        pictures=[path.with_name("ref.png")],
+        style="watercolor",
+        contents=["a cat"],
+        settings=TrainSettings(steps=2, views=2, checkpoints=0),
+        output=path,
+    )
+    return ["iterate", str(path), "--model", str(model), "--device", "cpu"]
+
+
+def whole(folder: Path) -> dict[str, str]:
+    """Every file that rounds made and what is in it, but for the work in progress of a training; all can be read."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".safetensors":
+            found[name] = tensors_hash(read_tensors(path)[0])
+        elif path.suffix in (".json", ".png"):
+            found[name] = file_hash(path)
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+    return {name: content for name, content in found.items() if ".run" not in name}
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -60,3 +95,46 @@ def test_a_stopped_training_goes_on_to_the_same_bits(how: signal.Signals) -> Non
     whole, again = (read_tensors(Path(f"{name}.safetensors"))[0] for name in ("whole", "stopped"))
     assert set(whole) == set(again)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def phase(said: str) -> str:
+    """What rounds that ``said`` this were at."""
+    last = said.strip().rpartition("\n")[2]
+    if last.startswith(("drawing to compare", "round ")):
+        return "comparing"
+    return next((name for name in ("drawing", "learning") if last.startswith(name)), "starting")
+
+
+def test_rounds_killed_at_ten_moments_come_to_the_same_bits(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each moment kills once; a run that is done before its moment is compared, and the next folder begun."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = little_adapter(tiny_model, Path("adapter.safetensors"))
+    Path("prompts.txt").write_text("a dog\na house\na teapot\na tree\n", encoding="utf-8")
+    command += ["--prompts", "prompts.txt", "--per-prompt", "24", "--rounds", "2", "--steps", "100"]
+    began = time.monotonic()
+    code, said = finish(start("never-killed", command))
+    assert code == 0, said
+    length, never_killed = time.monotonic() - began, whole(Path("never-killed"))
+    assert {"best.safetensors", "table.json", "round-3/adapter.safetensors", "round-3/picks.json"} < set(never_killed)
+
+    chance = random.Random(3)
+    moments = [length * (tenth + chance.random()) / 10 for tenth in range(10)]
+    chance.shuffle(moments)
+    folder, phases = Path("killed-0"), set[str]()
+    for number, moment in enumerate(moments, 1):
+        while True:
+            process = start(folder.name, command)
+            try:
+                said = process.communicate(timeout=moment)[1]
+            except subprocess.TimeoutExpired:
+                process.kill()
+                phases.add(phase(process.communicate()[1]))
+                break
+            assert process.returncode == 0, said
+            assert whole(folder) == never_killed
+            folder, moment = Path(f"killed-{number}"), 0.95 * moment
+        whole(folder)  # nothing is there by halves
+    assert len(phases) > 2, phases  # of starting, drawing, learning and comparing
+    code, said = finish(start(folder.name, command))
+    assert code == 0, said
+    assert whole(folder) == never_killed

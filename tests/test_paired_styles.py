@@ -18,7 +18,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.styles import STYLES
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "paired_styles"
-MODULES = ("families", "art", "judges", "measures", "rows", "bars")
+MODULES = ("families", "art", "judges", "measures", "rows", "second_round", "bars")
 TAUGHT = ("cat-face", "house", "fish", "owl", "sailboat", "dog-face", "fox", "bear")
 
 
@@ -259,6 +259,38 @@ def test_a_sweep_trains_once_per_training(bench: Benchmark, small: Any, quick: l
     assert len(figures["settings"]) == 5 and figures["judges"]["seed"] == 1
     assert figures["groups"]["risograph"]["default"]["style"]["difference"] == 0
     assert len(list(Path("build/paired_styles/adapters").glob("*.safetensors"))) == 2
+
+
+def test_second_rounds_share_a_pool_and_differ_in_their_picks(
+    bench: Benchmark, small: Any, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.shrink_rounds(monkeypatch)
+    given = ["--styles", "risograph", "--rounds", "--set", "round.per_prompt=3", "--set", "round.steps=2", "-o", "out"]
+    bench.command.run([*quick, *given], small)
+    table = Path("out/table.md").read_text()
+    assert all(f"| round 2, {who}" in table for who in bench.second_round.PICKERS)
+    (rounds,) = Path("build/paired_styles/rounds").iterdir()
+    pools = {who: sorted((rounds / who / "round-2/pool").glob("ids-*")) for who in bench.second_round.PICKERS}
+    assert len({tuple(path.read_bytes() for path in shards) for shards in pools.values()}) == 1
+    picks = {who: json.loads((rounds / who / "round-2/picks.json").read_text()) for who in bench.second_round.PICKERS}
+    assert [picks[who]["feedback"] for who in bench.second_round.PICKERS] == ["clip", "random", "truth"]
+    assert len({tuple(picked["pictures"]) for picked in picks.values()}) == 3
+
+
+def test_a_sweep_of_rounds_is_of_second_rounds(
+    bench: Benchmark, small: Any, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.shrink_rounds(monkeypatch)
+    small_rounds = ["--set", "round.per_prompt=2", "--set", "round.steps=1,2", "--one-at-a-time"]
+    bench.command.run([*quick, "--styles", "risograph", *small_rounds, "-o", "out"], small)
+    figures = json.loads(Path("out/figures.json").read_text())
+    assert list(figures["cells"]) == [
+        "base",
+        "default",
+        "per_prompt=2 round.steps=1",
+        "per_prompt=2 round.steps=2",
+    ]
+    assert len(list(Path("build/paired_styles/rounds").iterdir())) == 3
 
 
 def test_judges_are_read_back_as_they_were(

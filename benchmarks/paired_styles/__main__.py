@@ -6,9 +6,11 @@ trained and draws other things; two judges that the benchmark trains itself say 
 draws without it and what the style's own artist drew.
 
 Rows: ``base`` (no style named), ``style text`` (the style named, no adapter), ``round 1`` (the adapter, at the scales
-it recommends), ``real`` and ``real, tokenized`` (the true pictures, before and after the tokenizer).
+it recommends), with ``--rounds`` ``round 2`` by each picker, ``real`` and ``real, tokenized`` (the true
+pictures, before and after the tokenizer).
 
-With ``--set`` and more than one value it compares settings instead, on the development styles, by another judge.
+With ``--set`` and more than one value it compares settings instead, on the development styles, by another judge; those
+of a round (``round.lambda_a``) on second rounds picked by CLIP.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from judges import Judges, JudgeSettings, load_judges
 from measures import MEASURES, Cells, Estimate, cells_of, estimates, markdown, written
 from PIL import Image
 from rows import PROMPTS, REFERENCE_SIZE, Reference, Row, Studio, references
+from second_round import PICKERS, Feedback
 from torch import Tensor
 
 from styledrop_cli.base import load_base
@@ -36,13 +39,13 @@ from styledrop_cli.checkpoints import write_json
 from styledrop_cli.devices import pick_device
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.images import atomic_write, contact_sheet, save_png, to_image
-from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 
 BASE, DEFAULT = "base", "default"
 REPORT_SEED, SWEEP_SEED = 0, 1  # of the judges: whoever chooses does not grade
 # Names that both kinds of settings have, and whose is meant where nothing is said.
 MEANT = {"steps": "train", "seed": "train", "lambda_a": "sample", "lambda_b": "sample"}
-KINDS: dict[str, type[Any]] = {"train": TrainSettings, "sample": SampleSettings}
+KINDS: dict[str, type[Any]] = {"train": TrainSettings, "sample": SampleSettings, "round": RoundSettings}
 
 
 def say(line: str) -> None:
@@ -60,6 +63,7 @@ class Combination:
     name: str
     training: TrainSettings
     sampling: SampleSettings
+    feedback: RoundSettings
 
 
 def read_values(given: Sequence[str]) -> dict[str, list[Any]]:
@@ -105,7 +109,7 @@ def combinations(values: Mapping[str, Sequence[Any]], size: int, one_at_a_time: 
     made: dict[object, Combination] = {}
     for one in ({}, *chosen):
         combination = _combination(one, size)
-        made.setdefault((combination.training, combination.sampling), combination)
+        made.setdefault((combination.training, combination.sampling, combination.feedback), combination)
     return list(made.values())
 
 
@@ -119,7 +123,7 @@ def _combination(chosen: Mapping[str, Any], size: int) -> Combination:
     recommended = {"lambda_a": training.lambda_a, "lambda_b": training.lambda_b, "size": size}
     sampling = SampleSettings(**recommended | part("sample"))
     words = " ".join(f"{_shown(n)}={'+'.join(v) if isinstance(v, tuple) else v}" for n, v in chosen.items())
-    return Combination(words or DEFAULT, training, sampling)
+    return Combination(words or DEFAULT, training, sampling, RoundSettings(**part("round")))
 
 
 def _shown(name: str) -> str:
@@ -254,6 +258,7 @@ def parser() -> argparse.ArgumentParser:
     add("--judges", action="store_true", help="make the judges, for reports and for sweeps, and stop")
     add("--judge-seed", type=int, help="which judges (default 0; where settings are compared, 1)")
     add("--set", action="append", default=[], metavar="NAME=VALUE,...", help="a setting of train or generate")
+    add("--rounds", action="store_true", help="rows of a second round too: picked by CLIP, by chance, by the truth")
     add("--one-at-a-time", action="store_true", help="compare each value alone, not every combination")
     return made
 
@@ -302,12 +307,26 @@ def run(arguments: Sequence[str] | None = None, settings: JudgeSettings | None =
 
     shown = [references(style, number, art) for style in styles]
     things = [t for t in PROMPTS if t in art.things][:prompts]
+
+    def adapted(one: Combination) -> Row:
+        return studio.adapted(one.training, one.sampling)
+
+    def second(who: str, one: Combination) -> Row:
+        return feedback.row(who, one.training, one.sampling, one.feedback)
+
     rows: dict[str, Row] = {BASE: studio.plain}
+    of_rounds = any(name.startswith("round.") for name in values)
+    if of_rounds or options.rounds:
+        picks = SWEEP_SEED if judge_seeds[0] == REPORT_SEED else REPORT_SEED  # who picks does not grade
+        feedback = Feedback(
+            studio, load_judges(art, everything, base, options.work, picks, settings or JudgeSettings(), say)
+        )
     if sweep:
-        rows |= {one.name: studio.adapted(one.training, one.sampling) for one in made}
+        rows |= {one.name: second("clip", one) if of_rounds else adapted(one) for one in made}
     else:
-        one = made[-1]
-        rows |= {"style text": studio.told, "round 1": studio.adapted(one.training, one.sampling)}
+        rows |= {"style text": studio.told, "round 1": adapted(made[-1])}
+        if options.rounds:
+            rows |= {f"round 2, {who}": second(who, made[-1]) for who in PICKERS}
         rows |= {"real": studio.real, "real, tokenized": studio.tokenized}
     result = measure(rows, studio, judges, shown, things, seeds)
 

@@ -82,6 +82,12 @@ def references(style: HeldOut, count: int, art: Art) -> list[Reference]:
     return [Reference(style, t, families[i % len(families)], first + i) for i, t in enumerate(things[:count])]
 
 
+def code_hashes(patterns: Sequence[str]) -> list[str]:
+    """Hashes of the package's files that match ``patterns``."""
+    home = Path(styledrop_cli.__file__).parent
+    return [file_hash(path) for pattern in patterns for path in sorted(home.glob(pattern))]
+
+
 @dataclass
 class Studio:
     """Everything that draws: its methods make the rows."""
@@ -120,7 +126,7 @@ class Studio:
 
         def row(reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
             adapter = open_adapter(self.base, load_adapter(self.adapter(reference, training)))
-            return self._draw(reference.style.text, things, seeds, sampling, adapter)
+            return self.draw(reference.style.text, things, seeds, sampling, adapter)
 
         return row
 
@@ -149,11 +155,11 @@ class Studio:
 
     def adapter(self, reference: Reference, training: TrainSettings) -> Path:
         """The adapter of a reference, trained now or before with the same code and settings."""
-        picture, home = self.picture(reference), Path(styledrop_cli.__file__).parent
+        picture = self.picture(reference)
         depends = {
             "base": self.base.hash,
             "tokenizer": file_hash(self.base.folder / "tokenizer.safetensors"),
-            "code": [file_hash(path) for pattern in CODE for path in sorted(home.glob(pattern))],
+            "code": code_hashes(CODE),
             "picture": file_hash(picture),
             "content": self.art.words[reference.thing],
             "style": reference.style.text,
@@ -176,12 +182,13 @@ class Studio:
     def _once(self, style: str, things: list[str], seeds: list[int]) -> Tensor:
         key = json.dumps([style, things, seeds])
         if key not in self._drawn:
-            self._drawn[key] = self._draw(style, things, seeds, SampleSettings(size=self.size), None)
+            self._drawn[key] = self.draw(style, things, seeds, SampleSettings(size=self.size), None)
         return self._drawn[key]
 
-    def _draw(
+    def draw(
         self, style: str, things: list[str], seeds: list[int], sampling: SampleSettings, adapter: Opened | None
     ) -> Tensor:
+        """Pictures of ``things`` with the style's words, a seed each."""
         return drawn(
             self.base,
             [with_style(self.art.words[thing], style) for thing in things for _ in seeds],

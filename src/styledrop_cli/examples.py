@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SMALLEST_CROP = 0.75  # of the picture's side
 UNSURE = 0.25  # of the guesses' probability
-REFERENCE_EVERY = 4  # turns
+REFERENCE_EVERY = 2  # turns
 NAMELESS = "a picture"
 # Mirrored, these would be wrong.
 LETTERED = frozenset("letter letters logo text word words number numbers digit sign wordmark monogram alphabet".split())
@@ -63,8 +63,8 @@ class Examples:
     def rows(self, turns: Tensor, draws: torch.Generator) -> Tensor:
         """One view of the picture at each of the ``turns`` ``[B]`` (0, 1, 2, ...), drawn at random: rows ``[B]``.
 
-        The pictures come in turn, so that a small batch leaves none out. Where some were picked, every fourth turn
-        is a reference's: it keeps the style from drifting with what is picked.
+        The pictures come in turn, so that a small batch leaves none out. Where some were picked, every other turn
+        is a reference's: that keeps the style from drifting with what is picked.
         """
         picked = len(self.contents) - self.references
         if picked:

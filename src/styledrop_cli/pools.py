@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from os.path import normpath
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import load_adapter, read_tensors, save_tensors, write_json
+from styledrop_cli.checkpoints import file_hash, load_adapter, read_tensors, save_tensors, write_json
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.ranking import Judge, Seen, thumbnails
@@ -29,7 +30,7 @@ from styledrop_cli.text import with_style
 SHARD = 24  # pictures: one batch
 PLAN = "plan.json"
 IDS = "ids-{:05d}.safetensors"
-PATIENCE = 60.0  # seconds without a new shard, after which another process's share is drawn here
+PATIENCE = 5.0  # seconds, or twice what a shard took here: so long without a new one, others' shares are drawn here
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,6 @@ class Plan:
         """The seed of each picture, in order."""
         return [self.seed + i for _ in self.prompts for i in range(self.per_prompt)]
 
-    @property
-    def hash(self) -> str:
-        """What a shard is known by to be of this plan."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
-
     @classmethod
     def read(cls, folder: Path) -> Plan | None:
         """The plan of a pool's folder; None if there is none, or not a whole one."""
@@ -92,6 +88,10 @@ class Pool:
     def __init__(self, base: Base, folder: Path, plan: Plan) -> None:
         self._base, self._folder, self._plan = base, folder, plan
         self._starts = range(0, len(plan), SHARD)
+        # What a shard is known by to be of this plan, drawn with the adapter as it is now.
+        self._adapter = Path(normpath(folder / plan.adapter)) if plan.adapter else None
+        drawn_with = file_hash(self._adapter) if self._adapter else ""
+        self._mark = hashlib.sha256(json.dumps([asdict(plan), drawn_with]).encode()).hexdigest()
 
     def draw(self, judge: Judge, on_progress: Callable[[int], None], share: tuple[int, int] = (0, 1)) -> Drawn:
         """Draw what is missing, look at all of it, and return it; ``on_progress`` hears how many are there.
@@ -114,14 +114,15 @@ class Pool:
 
             take_drawn()
             own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
-            self._draw([start for start in own if start not in looks], take)
+            slowest = self._draw([start for start in own if start not in looks], take, share[0])
             seen, since = len(looks), time.monotonic()
-            while len(looks) < len(self._starts) and time.monotonic() - since < PATIENCE:
+            while len(looks) < len(self._starts) and time.monotonic() - since < max(PATIENCE, 2 * slowest):
                 time.sleep(0.2)
                 take_drawn()
                 if len(looks) > seen:
                     seen, since = len(looks), time.monotonic()
-            self._draw([start for start in self._starts if start not in looks], take)
+            # From the end: who is only slow goes on from the beginning.
+            self._draw([start for start in reversed(self._starts) if start not in looks], take, share[0])
             parts = [looks[start].result() for start in self._starts]
         return Drawn(
             torch.cat([p.ids for p in parts]),
@@ -133,28 +134,38 @@ class Pool:
     def help(self, share: tuple[int, int]) -> None:
         """Draw this process's share of what is missing."""
         own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
-        self._draw([start for start in own if self._read(start) is None], lambda start, ids: None)
+        self._draw([start for start in own if self._read(start) is None], lambda start, ids: None, share[0])
 
     @torch.no_grad()
-    def _draw(self, starts: Sequence[int], done: Callable[[int, Tensor], None]) -> None:
+    def _draw(self, starts: Sequence[int], done: Callable[[int, Tensor], None], process: int) -> float:
+        """Draw those of ``starts`` that nobody has drawn by then; how many seconds the slowest took.
+
+        ``process`` is the number of this one, for the files to tell who drew them.
+        """
         if not starts:
-            return
+            return 0.0
         plan, base = self._plan, self._base
-        adapter = open_adapter(base, load_adapter(self._folder / plan.adapter)).base if plan.adapter else None
+        adapter = open_adapter(base, load_adapter(self._adapter)).base if self._adapter else None
         texts = [with_style(prompt, plan.style) for prompt in plan.of_each]
+        slowest = 0.0
         for start in starts:
-            rows = slice(start, start + SHARD)
-            with autocast(base.device):
-                ids = base.sample(texts[rows], plan.seeds[rows], plan.sampling, adapter).to("cpu", torch.int16)
-            save_tensors(self._folder / IDS.format(start), {"ids": ids}, {"plan": plan.hash})
+            began = time.monotonic()
+            if (ids := self._read(start)) is None:
+                rows = slice(start, start + SHARD)
+                with autocast(base.device):
+                    ids = base.sample(texts[rows], plan.seeds[rows], plan.sampling, adapter).to("cpu", torch.int16)
+                about = {"plan": self._mark, "process": str(process)}
+                save_tensors(self._folder / IDS.format(start), {"ids": ids}, about)
+                slowest = max(slowest, time.monotonic() - began)
             done(start, ids)
+        return slowest
 
     def _read(self, start: int) -> Tensor | None:
         try:
             tensors, about = read_tensors(self._folder / IDS.format(start))
         except ModelError:
             return None
-        return tensors["ids"] if about.get("plan") == self._plan.hash else None
+        return tensors["ids"] if about.get("plan") == self._mark else None
 
     @torch.no_grad()
     def _look(self, start: int, ids: Tensor, judge: Judge) -> Drawn:

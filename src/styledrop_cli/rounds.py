@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from os.path import relpath
 from pathlib import Path
@@ -256,15 +257,16 @@ def reference_pictures(base: Base, start: Path) -> list[bytes]:
     return [png_bytes(to_image(picture.cpu())) for picture in shown]
 
 
-def assist(base: Base, folder: Path, share: tuple[int, int], over: Callable[[], bool]) -> None:
-    """Draw this process's ``share`` of every pool planned in ``folder``, until it is ``over``."""
-    drawn: set[str] = set()
+def assist(base: Base, folder: Path, share: tuple[int, int], over: Callable[[], bool], since: float = 0.0) -> None:
+    """Draw this process's ``share`` of every pool planned in ``folder`` after ``since``, until it is ``over``."""
+    drawn: dict[Path, float] = {}  # when each plan was written
     while not over():
-        for path in sorted(folder.rglob(PLAN)):
-            plan = Plan.read(path.parent)
-            if plan is not None and plan.hash not in drawn:
-                Pool(base, path.parent, plan).help(share)
-                drawn.add(plan.hash)
+        with suppress(FileNotFoundError):  # ``fresh`` removes what an earlier run planned
+            for path in sorted(folder.rglob(PLAN)):
+                written = path.stat().st_mtime
+                if written >= since and drawn.get(path) != written and (plan := Plan.read(path.parent)) is not None:
+                    Pool(base, path.parent, plan).help(share)
+                    drawn[path] = written
         time.sleep(0.3)
 
 
@@ -341,9 +343,12 @@ class Rounds:
     # ---- the pool, and the picks from it ----
 
     def _plan(self, number: int, folder: Path, prompts: Sequence[str], each: int, seed: int) -> Plan:
-        """Round 0 is the base alone."""
-        adapter = relpath(self.adapter(number), folder) if number else ""
-        return Plan(tuple(prompts), each, self._settings.seed + seed, self._style, adapter, self._sampling)
+        """As the adapter of a round recommends; round 0 is the base alone."""
+        adapter, sampling = "", self._sampling
+        if number:
+            adapter = relpath(self.adapter(number), folder)
+            sampling = replace(sampling, **read_header(self.adapter(number))["recommended"])
+        return Plan(tuple(prompts), each, self._settings.seed + seed, self._style, adapter, sampling)
 
     def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str) -> Drawn:
         def move(done: int) -> None:
@@ -359,8 +364,8 @@ class Rounds:
         plain = self._drawn(self._folder / PLAIN, plain_plan, self._judge, "drawing without the adapter")
         # Every round sees other seeds, none of them a test picture's.
         plan = self._plan(number - 1, folder / POOL, self._prompts, self._settings.per_prompt, 1000 * number)
-        more = min(plan.sampling.lambda_a + self._settings.lambda_a, SampleSettings.RANGES["lambda_a"][1])
-        plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
+        more = min(self._sampling.lambda_a + self._settings.pool_lambda_a, SampleSettings.RANGES["lambda_a"][1])
+        plan = replace(plan, sampling=replace(self._sampling, lambda_a=more))
         drawn = self._drawn(folder / POOL, plan, self._judge, f"drawing to choose from, round {number}")
         candidates = candidates_of(drawn, plain, plan)
         entries = [
@@ -399,7 +404,15 @@ class Rounds:
 
     def _learn(self, number: int, ids: Tensor, picks: list[dict[str, Any]], feedback: str) -> None:
         parent = load_adapter(self.adapter(number - 1))
-        settings = replace(self._training, steps=self._settings.steps, seed=self._settings.seed, superres_steps=0)
+        # To the end, as StyleDrop does: from many things one does not learn to copy one, and the rounds are compared.
+        settings = replace(
+            self._training,
+            steps=self._settings.steps,
+            seed=self._settings.seed,
+            checkpoints=0,
+            lambda_a=max(self._training.lambda_a, self._settings.lambda_a),
+            superres_steps=0,
+        )
         train_on_picks(
             self._base,
             parent,

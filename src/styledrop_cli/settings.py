@@ -141,20 +141,24 @@ class RoundSettings(_Checked):
 
     ``rounds`` are added to what was trained. Each draws ``per_prompt`` pictures of each prompt (StyleDrop: 64), keeps
     ``keep`` of them (0 is one a prompt), and trains a new adapter for ``steps`` on these and the references. The pool
-    is drawn with ``lambda_a`` more than the adapter recommends: more style, and more to choose from.
+    is drawn with ``pool_lambda_a`` more than the first adapter recommends: more style, and more to choose from. What
+    was learnt from many things can be drawn more strongly without showing any of them: a round's adapter recommends
+    ``lambda_a`` at least.
     """
 
     rounds: int = 1
     per_prompt: int = 8
     keep: int = 0
     steps: int = TrainSettings.steps
-    lambda_a: float = 0.25
+    pool_lambda_a: float = 0.25
+    lambda_a: float = 0.1
     seed: int = 0
 
     RANGES: ClassVar[Ranges] = {
         "rounds": (1, 100),
         "per_prompt": (1, 1000),
         "keep": (0, 100_000),
+        "pool_lambda_a": (0, 50),
         "lambda_a": (0, 50),
         "steps": (1, 1_000_000),
         "seed": (0, LARGEST_SEED),

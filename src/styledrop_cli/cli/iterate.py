@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,7 +107,9 @@ def iterate(
       styledrop iterate adapter.safetensors --feedback human
       styledrop iterate ref.png --style "watercolor" --feedback clip,human --rounds 3
     """
-    screen = console.Screen(quiet, as_json)
+    began, launcher = time.time(), os.getppid()
+    helps = int(os.environ.get("RANK", 0)) > 0  # beside the process that the person sees
+    screen = console.Screen(quiet or helps, as_json)
     settings = RoundSettings(rounds=rounds, per_prompt=per_prompt, keep=keep or 0, steps=steps, seed=seed)
     console.refuse_outside(keep=(keep, 1, RoundSettings.RANGES["keep"][1]))
     names = _feedback(feedback, picks, rounds)
@@ -114,6 +117,10 @@ def iterate(
     folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
     console.refuse_unwritable(folder)
     wanted = _prompts(prompts) if prompts else None
+    over = folder / f".over-{launcher}"
+    if not helps:
+        for left in folder.glob(".over-*"):
+            left.unlink(missing_ok=True)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device, take_place
@@ -122,9 +129,9 @@ def iterate(
 
         number, of = take_place()
         base = load_base(model, pick_device(device))
-        over = folder / f".over-{os.getppid()}"
-        if number:
-            assist(base, folder, (number, of), over.exists)
+        if helps:
+            with suppress(KeyboardInterrupt):  # the other one says so
+                assist(base, folder, (number, of), lambda: over.exists() or os.getppid() != launcher, began)
             return
         name = scorer or ("scorer" if (base.folder / "scorer.safetensors").exists() else "clip")
         grader = base if name == "clip" else load_scorer(name, base.folder, base.device)
@@ -132,7 +139,6 @@ def iterate(
         from styledrop_cli.text import quoted
 
         screen.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
-    over.unlink(missing_ok=True)
     with ExitStack() as stack:
         if of > 1:
             stack.callback(_leave, over)
