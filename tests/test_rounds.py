@@ -319,6 +319,15 @@ def test_a_shard_of_another_plan_or_cut_short_is_drawn_again(go: Go, tmp_path: P
     assert torch.equal(pool_of(folder), whole)
 
 
+@pytest.mark.parametrize("picks", [{}, {"pictures": []}, {"pictures": [13]}, {"pictures": [["1"]]}, {"pictures": 3}])
+def test_picks_that_name_no_pictures(go: Go, tmp_path: Path, picks: dict[str, Any]) -> None:
+    go(Fake(0))
+    (tmp_path / "rounds/round-2/adapter.safetensors").unlink()
+    (tmp_path / "rounds/round-2/picks.json").write_text(json.dumps(picks))
+    with pytest.raises(UsageError, match="does not name pictures of 1 to 12"):
+        go(Fake(0))
+
+
 class Killed(BaseException):
     """The end of the process, seen from inside."""
 

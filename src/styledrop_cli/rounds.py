@@ -392,13 +392,16 @@ class Rounds:
                 )
             there = {"feedback": picker.name, "pictures": [i + 1 for i in picks]}
             run.write(PICKS, there)
-        rows = [i - 1 for i in there["pictures"]]
+        numbers = there.get("pictures")
+        if not (isinstance(numbers, list) and numbers and all(n in range(1, len(plan) + 1) for n in numbers)):
+            raise UsageError(f"{folder / PICKS} does not name pictures of 1 to {len(plan)}", "Remove it to pick again.")
+        rows = [i - 1 for i in numbers]
         for i in rows:
             about = {"prompt": plan.of_each[i], "style": self._style, "seed": plan.seeds[i], "round": number - 1}
             path = folder / "picks" / f"{i + 1:04d}.png"
             if not path.exists():
                 save_png(to_image(candidates.pictures[i].float() / 255), path, about)
-        return drawn.ids[rows], [entries[i] for i in rows], str(there["feedback"])
+        return drawn.ids[rows], [entries[i] for i in rows], str(there.get("feedback"))
 
     # ---- training ----
 

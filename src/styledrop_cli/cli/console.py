@@ -125,6 +125,30 @@ def plain_text(text: str, what: str, hint: str) -> str:
     return plain
 
 
+def checked_references(
+    pictures: Sequence[Path], style: str, content: Sequence[str] | None
+) -> tuple[str, list[str] | None]:
+    """The style and the contents as plain texts, once all is found that can be wrong with references by themselves.
+
+    Raises:
+        UsageError: a text says nothing, or there are not as many contents as pictures.
+        PictureError: a picture cannot be read.
+    """
+    from styledrop_cli.images import load_picture
+
+    style = plain_text(style, "--style", 'describe the style in a few words: "watercolor"')
+    what = 'say what the picture shows: "a cat"'
+    content = [plain_text(text, "a --content", what) for text in content] if content else None
+    if content and len(content) != len(pictures):
+        raise UsageError(
+            f"pictures: {len(pictures)}, --content texts: {len(content)}",
+            "give one --content for each picture, in their order, or none",
+        )
+    for picture in pictures:
+        load_picture(picture)
+    return style, content
+
+
 # ---- what a command says ------------------------------------------------------------------------
 
 

@@ -114,6 +114,8 @@ def iterate(
     console.refuse_outside(keep=(keep, 1, RoundSettings.RANGES["keep"][1]))
     names = _feedback(feedback, picks, rounds)
     start, pictures = _start(files or [], style, content)
+    if style is not None:
+        style, content = console.checked_references(pictures, style, content)
     folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
     console.refuse_unwritable(folder)
     wanted = _prompts(prompts) if prompts else None
@@ -123,6 +125,7 @@ def iterate(
             left.unlink(missing_ok=True)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
+        from styledrop_cli.checkpoints import read_header
         from styledrop_cli.devices import pick_device, take_place
         from styledrop_cli.rounds import assist, first_round, iterate, reference_pictures
         from styledrop_cli.scoring import load_scorer
@@ -158,8 +161,8 @@ def iterate(
         if "human" in names:
             from styledrop_cli.gallery import Gallery
 
-            shown = reference_pictures(base, start)
-            watcher.gallery = stack.enter_context(Gallery(folder, shown, start.name))
+            shown, title = reference_pictures(base, start), read_header(start)["style"]
+            watcher.gallery = stack.enter_context(Gallery(folder, shown, title))
         pickers = _pickers(names, picks, watcher, seed)
         result = iterate(
             base,
@@ -269,13 +272,9 @@ def _pickers(names: list[str], picks: list[Path] | None, watcher: _Watcher, seed
 
 def _start(files: list[Path], style: str | None, content: list[str] | None) -> tuple[Path | None, list[Path]]:
     """The adapter to go on from, or the pictures to begin with."""
-    from styledrop_cli.images import load_picture
-
     if files and files[0].suffix != ".safetensors":
         if style is None:
             raise UsageError("reference pictures need a style", 'describe it in a few words: --style "watercolor"')
-        for path in files:
-            load_picture(path)
         return None, files
     if style is not None or content:
         raise UsageError(

@@ -109,10 +109,8 @@ def train(
         seed=seed,
         **console.given(lr=lr, width=width),
     )
-    style = console.plain_text(style, "--style", 'describe the style in a few words: "watercolor"')
-    what = 'say what the picture shows: "a cat"'
-    content = [console.plain_text(text, "a --content", what) for text in content] if content else None
-    _check(pictures, content, output, overwrite)
+    _refuse_output(output, overwrite)
+    style, content = console.checked_references(pictures, style, content)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
@@ -155,18 +153,8 @@ def _chosen(settings: TrainSettings, step: int) -> str:
     return f"step {step} of {settings.steps} drew best"
 
 
-def _check(pictures: list[Path], content: list[str] | None, output: Path, overwrite: bool) -> None:
-    """Everything that can be wrong without the base model, before it is loaded."""
-    from styledrop_cli.images import load_picture
-
-    if content and len(content) != len(pictures):
-        raise UsageError(
-            f"pictures: {len(pictures)}, --content texts: {len(content)}",
-            "give one --content for each picture, in their order, or none",
-        )
+def _refuse_output(output: Path, overwrite: bool) -> None:
     console.refuse_existing(output, overwrite)
     console.refuse_unwritable(output.parent)
     if output.suffix != ".safetensors":
         raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")
-    for picture in pictures:
-        load_picture(picture)
