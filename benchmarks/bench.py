@@ -53,6 +53,18 @@ def measure(arguments: list[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss * unit / 1e9
 
 
+def varied(drawn: Path, folder: Path, number: int) -> None:
+    """So many pictures like those in ``drawn``, each a file of its own that says how it was made."""
+    from styledrop_cli.images import load_picture, read_png_settings, save_png
+
+    said = {path: read_png_settings(path) or {} for path in sorted(drawn.glob("*.png"))}
+    pictures = [(load_picture(path), settings) for path, settings in said.items() if "seed" in settings]  # no sheet
+    for i in range(number):
+        picture, settings = pictures[i % len(pictures)]
+        turned = picture.rotate(i // len(pictures), fillcolor="white")
+        save_png(turned, folder / f"{i:04d}.png", settings)
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of training or drawing, as a function that takes it."""
@@ -147,7 +159,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=3, help="runs of the slow commands (default 3)")
-    runs = parser.parse_args().runs
+    parser.add_argument("--only", default="", help="commands whose name holds this, and no steps")
+    runs, only = (given := parser.parse_args()).runs, given.only
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     print(f"{'command':34} {'median s':>9} {'least':>7} {'most':>7} {'aim':>6} {'peak GB':>8}")
     with tempfile.TemporaryDirectory() as folder:
@@ -162,14 +175,26 @@ def main() -> None:
             Row("generate, 4 pictures", [*draw, "-n", "4"], runs, 8),
             Row("generate, 64 pictures", [*draw, "-n", "64"], runs, 100),
             Row("tokenize", ["tokenize", picture, "--quiet", "-o", str(Path(folder, "ids"))], runs, 8),
+            Row("iterate, one round", ["iterate", adapter, "--quiet", "--fresh"], runs, 360),
+            Row("score, 1000 pictures", ["score", str(Path(folder, "many")), "--quiet", "--csv"], runs, 60),
         ]
-        for row in rows:
+        chosen = [row for row in rows if only in row.name]
+        if any(row.name.startswith("score") for row in chosen):
+            from styledrop_cli.rounds import SUBJECTS
+
+            measure(train)
+            measure(["generate", adapter, *SUBJECTS, "-n", "2", "-o", str(Path(folder, "few")), "--quiet"])
+            varied(Path(folder, "few"), Path(folder, "many"), 1000)
+        elif any(row.name.startswith(("generate", "iterate")) for row in chosen):
+            measure(train)
+        for row in chosen:
             times, memory = zip(*(measure(row.arguments) for _ in range(row.runs)), strict=True)
             print(
                 f"{row.name:34} {statistics.median(times):9.2f} {min(times):7.2f} {max(times):7.2f} "
                 f"{row.seconds:6.1f} {max(memory):8.2f}"
             )
-    print_steps(runs)
+    if not only:
+        print_steps(runs)
 
 
 if __name__ == "__main__":

@@ -571,7 +571,13 @@ def measured(*totals: float) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(
     ("totals", "last", "chosen"),
-    [((0.5, 0.9, 0.7), False, 4), ((0.5, 0.7, 0.9), False, 6), ((0.9, 0.9, 0.1), False, 4), ((0.9, 0.5, 0.1), True, 6)],
+    [
+        ((0.5, 0.9, 0.7), False, 4),
+        ((0.5, 0.7, 0.9), False, 6),
+        ((0.9, 0.9, 0.1), False, 4),
+        ((0.9, 0.7, 0.8), False, 6),
+        ((0.9, 0.5, 0.1), True, 6),
+    ],
 )
 def test_the_best_checkpoint_is_written(
     base: Base, monkeypatch: pytest.MonkeyPatch, totals: tuple[float, ...], last: bool, chosen: int
