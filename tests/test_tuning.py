@@ -576,6 +576,7 @@ def measured(*totals: float) -> Callable[..., Any]:
         ((0.5, 0.7, 0.9), False, 6),
         ((0.9, 0.9, 0.1), False, 4),
         ((0.9, 0.7, 0.8), False, 6),
+        ((0.9, 0.8, 0.7), False, 4),
         ((0.9, 0.5, 0.1), True, 6),
     ],
 )
