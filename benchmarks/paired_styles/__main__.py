@@ -211,6 +211,19 @@ def report(found: Mapping[str, Mapping[str, Mapping[str, Estimate]]], against: s
     return "\n".join(parts)
 
 
+def against_first(cells: Mapping[str, Cells], styles: list[HeldOut]) -> str:
+    """What a second round changes: its rows against round 1 instead of the base."""
+    rows = {row: values for row, values in cells.items() if row == BASE or row.startswith("round")}
+    found = {
+        f"{group}, against round 1": {
+            row: values for row, values in estimates(rows, members, BASE, "round 1").items() if row != BASE
+        }
+        for group, members in groups_of(styles).items()
+        if len(members) > 1 or len(styles) == 1
+    }
+    return report(found, "round 1")
+
+
 def sheet(result: Result, studio: Studio, of_style: list[Reference], things: list[str]) -> Image.Image:
     """Per reference a line of pictures for each row, the reference before them; the true ones come last."""
     images, labels = [], []
@@ -333,6 +346,8 @@ def run(arguments: Sequence[str] | None = None, settings: JudgeSettings | None =
     against = DEFAULT if sweep else BASE
     found = {group: estimates(result.cells, members, BASE, against) for group, members in groups_of(styles).items()}
     text = report(found, against)
+    if options.rounds and not sweep:
+        text += f"\n{against_first(result.cells, styles)}"
     print(f"\n{text}\nIn brackets: 95 % of paired bootstrap differences against {against}. All but truth in per cent.")
     output = options.output or options.work / ("sweep" if sweep else "report")
     atomic_write(output / "table.md", text.encode())
