@@ -287,6 +287,7 @@ class Rounds:
         share: tuple[int, int],
     ) -> None:
         self._base, self._folder, self._settings, self._share = base, folder, settings, share
+        self._grades: dict[int, Drawn] = {}
         self._pickers, self._watcher = pickers, watcher
         if start.resolve() == (folder / BEST).resolve():
             raise UsageError(f"{start} would be replaced by these rounds' own", "Choose another folder with -o.")
@@ -437,9 +438,11 @@ class Rounds:
 
     def _grade(self, number: int) -> Drawn:
         """The graded prompts as a round draws them; round 0 is the base alone."""
-        folder = (self.place(number) if number else self._folder) / GRADE
-        plan = self._plan(number, folder, self._graded, GRADED_EACH, 0)
-        return self._drawn(folder, plan, self._grader, f"drawing to compare, {_name(number)}")
+        if number not in self._grades:
+            folder = (self.place(number) if number else self._folder) / GRADE
+            plan = self._plan(number, folder, self._graded, GRADED_EACH, 0)
+            self._grades[number] = self._drawn(folder, plan, self._grader, f"drawing to compare, {_name(number)}")
+        return self._grades[number]
 
     def _before_and_after(self, number: int) -> Image:
         rows = (0, number - 1, number)
