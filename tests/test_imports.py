@@ -20,7 +20,7 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 LAYERS = {
     "errors": 0, "settings": 0,
     "models": 1, "sampling": 1,
-    "devices": 2, "images": 2,
+    "devices": 2, "images": 2, "sheets": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "runs": 3,
     "base": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
@@ -41,7 +41,7 @@ SIDEWAYS = {
 
 # Heavy names from outside and the only modules that may import them.
 HOMES = {
-    "PIL": {"images"},
+    "PIL": {"images", "sheets"},
     "accelerate": {"training"},
     "open_clip": {"scoring"},
     "resvg_py": set[str](),

@@ -38,8 +38,9 @@ from styledrop_cli.base import load_base
 from styledrop_cli.checkpoints import write_json
 from styledrop_cli.devices import pick_device
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.images import atomic_write, contact_sheet, save_png, to_image
+from styledrop_cli.images import atomic_write, save_png, to_image
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
+from styledrop_cli.sheets import contact_sheet
 
 BASE, DEFAULT = "base", "default"
 REPORT_SEED, SWEEP_SEED = 0, 1  # of the judges: whoever chooses does not grade

@@ -29,9 +29,10 @@ from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import write_json
 from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.images import contact_sheet, load_picture, save_png, square, to_image, to_tensor
+from styledrop_cli.images import load_picture, save_png, square, to_image, to_tensor
 from styledrop_cli.models.tokenizer import psnr
 from styledrop_cli.settings import SampleSettings
+from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.text import with_style
 
 WORDS = Path(__file__).parent / "outside_words.txt"

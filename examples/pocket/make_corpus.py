@@ -199,8 +199,9 @@ def describe(art: Path, names: list[str], letters: dict[str, list[str]]) -> dict
 
 def write_sheet(art: Path, path: Path) -> None:
     """A contact sheet of every look: eight things in each family and each style, to look at before training."""
-    from styledrop_cli.images import contact_sheet, save_png, to_image
+    from styledrop_cli.images import save_png, to_image
     from styledrop_cli.pretraining.drawings import Drawing, draw, read_art
+    from styledrop_cli.sheets import contact_sheet
     from styledrop_cli.styles import STYLES
 
     known = read_art(art)

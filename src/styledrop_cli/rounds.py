@@ -24,12 +24,13 @@ from styledrop_cli.checkpoints import AdapterFile, build_config, file_hash, load
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import Examples
-from styledrop_cli.images import atomic_write, contact_sheet, png_bytes, save_png, to_image
+from styledrop_cli.images import atomic_write, png_bytes, save_png, to_image
 from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.probing import PROBES
 from styledrop_cli.ranking import Eye, Judge, Scores, empty, mean, repeats, scores
 from styledrop_cli.runs import Run
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
+from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.tuning import train_adapter, train_on_picks
 
 if TYPE_CHECKING:

@@ -107,7 +107,7 @@ def generate(
         from styledrop_cli.base import load_base
         from styledrop_cli.checkpoints import load_adapter
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.images import contact_sheet
+        from styledrop_cli.sheets import contact_sheet
         from styledrop_cli.text import quoted
 
         adapter = load_adapter(path) if path else None

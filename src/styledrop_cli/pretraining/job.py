@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.corpus import Record
-from styledrop_cli.images import contact_sheet, save_png, to_image
+from styledrop_cli.images import save_png, to_image
+from styledrop_cli.sheets import contact_sheet
 
 
 @dataclass(frozen=True)
