@@ -51,7 +51,7 @@ bench: $(READY)  ## time and memory of the everyday commands, and of a step
 paired: $(READY)  ## one-picture adaptation judged against the truth, small; needs npm and the art of examples/pocket
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pocket]'
 	test -d corpus/art || $(BIN)/python examples/pocket/make_corpus.py --out corpus --parts art
-	$(BIN)/python benchmarks/paired_styles/__main__.py --quick
+	$(BIN)/styledrop bench styles --quick
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff format .

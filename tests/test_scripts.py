@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from functools import partial
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+import tiny
 from styledrop_cli import settings
+from styledrop_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,3 +39,44 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recognised(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run("benchmarks/recognised.py", "--model", tiny_model, "--every", "3", monkeypatch=monkeypatch)
     assert "%" in capsys.readouterr().out
+
+
+def test_bars(
+    tiny_model: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.shrink_bench(monkeypatch)
+    art = tiny.write_bench_art(Path("art"))
+    Path("pictures").mkdir()
+    picture.rename("pictures/one.png")
+    given = ("--model", tiny_model, "--art", art, "--pictures", "pictures", "--every", 4, "--seeds", 1, "-o", "out")
+    run("benchmarks/bars.py", *given, monkeypatch=monkeypatch)
+    figures = json.loads(Path("out/bars.json").read_text())["figures"]
+    # 64x64 ids of 24 codes: this tokenizer makes 4 px an id.
+    assert figures["bytes of a picture's ids at 256 px"] == int(64 * 64 * 4.58496 / 8)
+    assert figures["WebP at equal bytes, dB"] > figures["tokenizer, pictures at 256 px, dB"]  # of an untrained one
+    assert "WebP" in capsys.readouterr().out and Path("out/outside-words.png").exists()
+
+
+@pytest.fixture(scope="module")
+def bars() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "benchmarks" / "bars.py"))
+
+
+def test_webp_keeps_to_its_bytes(bars: dict[str, Any]) -> None:
+    noise = (torch.rand(256, 256, 3, generator=tiny.generator()) * 255).byte().numpy()
+    image, best = Image.fromarray(noise), bars["best_webp"]
+    assert best(image, 400) < best(image, 4000) < best(image, 60000)
+
+
+def test_words_outside_are_outside(bars: dict[str, Any]) -> None:
+    asked = bars["read_outside"](bars["WORDS"])
+    assert len(asked) == 60 == len(dict(asked))
+    recipe = runpy.run_path(str(ROOT / "examples" / "pocket" / "make_corpus.py"))
+    known = {words[0] for words in recipe["table"]("words.txt").values()}
+    assert not known & {words for words, _ in asked}
+    assert {thing for _, things in asked for thing in things} <= set(recipe["listed"]("taught.txt"))
+
+
+def test_pictures_that_are_not_there(bars: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no pictures"):
+        bars["pictures_in"](tmp_path)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,17 +18,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from art import FAMILIES, OPENMOJI, Art, Look, grounds, placed, recoloured
-from families import HELD_OUT
 from torch import Tensor, nn
 
 from styledrop_cli import styles
 from styledrop_cli.base import Base
+from styledrop_cli.bench.art import Art, Look
+from styledrop_cli.bench.families import HELD_OUT
+from styledrop_cli.bench.renders import Examples, examples, shrunk
 from styledrop_cli.checkpoints import file_hash, load_strictly, read_tensors, save_tensors
 from styledrop_cli.devices import autocast, generator
 
 Say = Callable[[str], None]
-CALL = 8  # pictures drawn together
+# What a judge depends on besides its settings: these here, and the training styles.
+CODE = ("art.py", "families.py", "judges.py", "renders.py")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Judge(nn.Module):
     It looks at them ``side`` px wide.
     """
 
+    centre: Tensor
+
     def __init__(self, classes: int, width: int, side: int) -> None:
         super().__init__()
         w, self.side = width, side
@@ -72,6 +75,7 @@ class Judge(nn.Module):
         )  # fmt: skip
         self.head = nn.Linear(8 * w, classes)
         self.register_buffer("centre", torch.zeros(8 * w))  # the features' mean over styles, of pictures held out
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs leave it out
 
     def features(self, pictures: Tensor) -> Tensor:
         """What the last layer sees."""
@@ -84,84 +88,6 @@ class Judge(nn.Module):
         return out
 
 
-@dataclass
-class Examples:
-    """Pictures uint8 ``[N,3,S,S]``, each one's look and thing, and whether it has been through the tokenizer."""
-
-    pictures: Tensor
-    look: Tensor
-    thing: Tensor
-    tripped: Tensor
-
-    def where(self, rows: Tensor) -> Examples:
-        """Those that ``rows`` [N] (bool) picks."""
-        return Examples(self.pictures[rows], self.look[rows], self.thing[rows], self.tripped[rows])
-
-    def at(self, side: int) -> Examples:
-        """The same, ``side`` px wide."""
-        if self.pictures.shape[-1] == side:
-            return self
-        parts = [_bytes(shrunk(p.float() / 255, side)) for p in self.pictures.split(256)]
-        return Examples(torch.cat(parts), self.look, self.thing, self.tripped)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-
-def shrunk(pictures: Tensor, side: int) -> Tensor:
-    """Pictures ``[B,3,S,S]`` in [0,1], ``side`` px wide."""
-    if pictures.shape[-1] == side:
-        return pictures.float()
-    return F.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True).clamp(0, 1)
-
-
-@torch.no_grad()
-def round_trip(base: Base, pictures: Tensor, exact: bool = False) -> Tensor:
-    """What the tokenizer makes of pictures ``[B,3,S,S]`` in [0,1] of any size that it takes; ``exact``: in fp32."""
-    with autocast(base.device, not exact):
-        parts = [base.tokenizer.decode(base.tokenizer.encode(p.to(base.device))) for p in pictures.split(32)]
-    return torch.cat(parts).float().cpu()
-
-
-def examples(art: Art, all_looks: Sequence[Look], base: Base, settings: JudgeSettings, seed: int) -> Examples:
-    """Things in every look, placed, coloured and grounded at random; outlines come from any family.
-
-    A held-out style comes up three times as often as a training style and an art family twice: those are the ones to
-    be told from all others. A style's lengths are drawn once per call, so that calls are small.
-    """
-    rng, draws = random.Random(f"judge {seed}"), generator(seed)
-    size, side = base.sizes[0], max(settings.style_side, settings.content_side)
-    taught = set(styles.STYLES)
-    weights = [1 if look.name in taught else 2 if look.name in FAMILIES else 3 for look in all_looks]
-    parts: list[tuple[Tensor, int, list[int], bool]] = []
-    for number, look in enumerate(all_looks):
-        count = round(settings.renders * weights[number] / sum(weights))
-        names: list[int] = []
-        while len(names) < count:
-            names += rng.sample(range(len(art.things)), len(art.things))
-        for start in range(0, count, CALL):
-            things = names[start : min(start + CALL, count)]
-            families = [look.family or rng.choice([*FAMILIES, OPENMOJI]) for _ in things]
-            # References are drawn at twice the tokenizer's size and shrunk.
-            large = size * (2 if look.name in HELD_OUT and rng.random() < 0.4 else 1)
-            rgba = art.rgba([(f, art.things[t]) for f, t in zip(families, things, strict=True)], large)
-            rgba = recoloured(placed(rgba, 0.72, draws), 0.25, draws)
-            drawn = shrunk(look(rgba, grounds(len(things), large, 0.6, draws), draws), size)
-            parts.append((_bytes(shrunk(drawn, side)), number, things, False))
-            if rng.random() < settings.tripped:
-                parts.append((_bytes(shrunk(round_trip(base, drawn), side)), number, things, True))
-    return Examples(
-        torch.cat([p for p, _, _, _ in parts]),
-        torch.tensor([look for p, look, _, _ in parts for _ in range(len(p))]),
-        torch.tensor([t for _, _, things, _ in parts for t in things]),
-        torch.tensor([trip for p, _, _, trip in parts for _ in range(len(p))]),
-    )
-
-
-def _bytes(pictures: Tensor) -> Tensor:
-    return (pictures * 255).round().to(torch.uint8)
-
-
 def fit(judge: Judge, seen: Examples, labels: Tensor, passes: float, batch: int, seed: int, hues: bool) -> None:
     """Train ``judge`` to tell ``labels`` [N]; ``hues`` also swaps colours, which says that colour is no clue."""
     draws = generator(seed)
@@ -171,7 +97,7 @@ def fit(judge: Judge, seen: Examples, labels: Tensor, passes: float, batch: int,
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.2 * steps + 1), 0.5 + 0.5 * math.cos(math.pi * step / steps))
     )
-    judge.to(memory_format=torch.channels_last).train()
+    judge.train()
     order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         if len(order) < batch:
@@ -220,7 +146,7 @@ def right(judge: Judge, shown: Examples, labels: Tensor) -> float:
     return float((opinions(judge, shown.pictures)[1].argmax(-1) == labels).float().mean())
 
 
-@dataclass
+@dataclass(frozen=True)
 class Judges:
     """Both judges, what they tell apart, and how well they do on pictures that were held out (``accuracy``)."""
 
@@ -236,7 +162,7 @@ class Judges:
         return Seen(F.normalize(features - self.style.centre, dim=-1), style, opinions(self.content, pictures)[1])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
     """Of each picture: the style's features, centred and of length 1, ``[B,F]``, and both judges' probabilities."""
 
@@ -253,7 +179,7 @@ def load_judges(
     A file's name is a hash of all they depend on: the art, the styles' code, the tokenizer, the settings.
     """
     names, things = [look.name for look in all_looks], art.things
-    code = [Path(__file__), *Path(__file__).parent.glob("[af]*.py"), *Path(styles.__file__).parent.glob("*.py")]
+    code = [*(Path(__file__).with_name(name) for name in CODE), *Path(styles.__file__).parent.glob("*.py")]
     depends = {
         "art": art.hash,
         "code": [file_hash(path) for path in sorted(code)],
@@ -273,23 +199,43 @@ def load_judges(
         for judge, prefix in ((style, "style."), (content, "content.")):
             own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             load_strictly(judge, own, str(path))
-            judge.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+            judge.eval().requires_grad_(False)
         return Judges(style, content, names, things, json.loads(about["accuracy"]))
+    say(f"judge {seed} is trained, once for this art and this tokenizer: that takes minutes")
+    shown = examples(
+        art,
+        all_looks,
+        base,
+        renders=settings.renders,
+        tripped=settings.tripped,
+        side=max(settings.style_side, settings.content_side),
+        seed=seed,
+    )
+    accuracy = _teach(style, content, shown, names, settings, seed, say)
+    both = {"style": style, "content": content}
+    tensors = {f"{name}.{key}": t for name, judge in both.items() for key, t in judge.state_dict().items()}
+    save_tensors(path, tensors, {"accuracy": json.dumps(accuracy), "depends": json.dumps(depends)})
+    return Judges(style, content, names, things, accuracy)
 
+
+def _teach(
+    style: Judge, content: Judge, shown: Examples, looks: list[str], settings: JudgeSettings, seed: int, say: Say
+) -> dict[str, float]:
+    """Train both judges, find the style's centre, and return how well they do on what they were not shown."""
     started = time.monotonic()
 
     def lap(what: str) -> None:
         say(f"judge {seed}: {what} ({time.monotonic() - started:.0f} s)")
 
-    shown = examples(art, all_looks, base, settings, seed)
-    lap(f"{len(shown)} pictures of {len(things)} things in {len(names)} styles")
     draws = generator(seed + 1000)
     # The style judge is tested on things it has never seen, the content judge on things in a style it has not seen
     # them in; all parameters are random besides.
-    unseen_thing = torch.rand(len(things), generator=draws) < settings.held_out
-    unseen_pair = torch.rand(len(names), len(things), generator=draws) < settings.held_out
+    things = content.head.out_features
+    unseen_thing = torch.rand(things, generator=draws) < settings.held_out
+    unseen_pair = torch.rand(len(looks), things, generator=draws) < settings.held_out
     held = {"style": unseen_thing[shown.thing], "content": unseen_pair[shown.look, shown.thing]}
     accuracy = {}
+    lap(f"{len(shown)} pictures of {things} things in {len(looks)} styles")
     for what, judge, passes, labels in (
         ("style", style, settings.style_passes, shown.look),
         ("content", content, settings.content_passes, shown.thing),
@@ -299,14 +245,12 @@ def load_judges(
         for kind, rows in (("real", away & ~shown.tripped), ("tokenized", away & shown.tripped)):
             accuracy[f"{what}, {kind}"] = right(judge, seen.where(rows), labels[rows])
         lap(f"{what}: " + ", ".join(f"{v:.1%} {k.split(', ')[1]}" for k, v in accuracy.items() if k.startswith(what)))
-    away = shown.where(held["style"])
-    features, chances = opinions(style, away.pictures)
-    apart = torch.tensor([names.index(name) for name in HELD_OUT])
-    ours, guess = torch.isin(away.look, apart), chances.argmax(-1)
-    accuracy["held-out styles known"] = float((guess == away.look)[ours].float().mean())
+    unknown = shown.where(held["style"])
+    features, chances = opinions(style, unknown.pictures)
+    apart = torch.tensor([looks.index(name) for name in HELD_OUT])
+    ours, guess = torch.isin(unknown.look, apart), chances.argmax(-1)
+    accuracy["held-out styles known"] = float((guess == unknown.look)[ours].float().mean())
     accuracy["others taken for one"] = float(torch.isin(guess, apart)[~ours].float().mean())
     # Styles weigh alike, however often each comes up.
-    style.centre.copy_(torch.stack([features[away.look == i].mean(0) for i in away.look.unique()]).mean(0))
-    tensors = {f"{n}.{k}": t for n, j in (("style", style), ("content", content)) for k, t in j.state_dict().items()}
-    save_tensors(path, tensors, {"accuracy": json.dumps(accuracy), "depends": json.dumps(depends)})
-    return Judges(style, content, names, things, accuracy)
+    style.centre.copy_(torch.stack([features[unknown.look == i].mean(0) for i in unknown.look.unique()]).mean(0))
+    return accuracy

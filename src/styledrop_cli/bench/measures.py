@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from judges import Judges
 from torch import Tensor
+
+from styledrop_cli.bench.judges import Judges
 
 # Cells are ``[S,R,P,K]``: styles, references of each, prompts, seeds.
 MEASURES = ("style", "content", "top-5", "leak", "truth")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from judges import Judges
-from rows import CODE, Reference, Row, Studio, code_hashes
 
 from styledrop_cli.adapters import open_adapter
+from styledrop_cli.bench.judges import Judges
+from styledrop_cli.bench.rows import CODE, Reference, Row, Studio, code_hashes
 from styledrop_cli.checkpoints import file_hash, load_adapter
 from styledrop_cli.rounds import ADAPTER, PLAIN, POOL, BestPicker, Candidates, Picker, RandomPicker, Rounds
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
@@ -80,7 +80,7 @@ class TruePicker:
         return sorted(best_of_prompt, key=lambda i: -marks[i])[:ENOUGH]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Feedback:
     """Makes rows of the second round, which one of ``PICKERS`` picked for."""
 
@@ -92,9 +92,11 @@ class Feedback:
         studio = self.studio
 
         def row(reference: Reference, things: list[str], seeds: list[int]) -> torch.Tensor:
-            path = self.adapter(who, reference, training, settings)
-            adapter = open_adapter(studio.base, load_adapter(path))
-            return studio.draw(reference.style.text, things, seeds, sampling, adapter)
+            file = load_adapter(self.adapter(who, reference, training, settings))
+            # A round recommends scales of its own; they give way only to those that were asked for.
+            own = {n: v for n, v in file.header["recommended"].items() if getattr(sampling, n) == getattr(training, n)}
+            scaled = replace(sampling, **own)
+            return studio.draw(reference.style.text, things, seeds, scaled, open_adapter(studio.base, file))
 
         return row
 
@@ -122,7 +124,7 @@ class Feedback:
     def _picker(self, who: str, reference: Reference) -> Picker:
         if who == "truth":
             return TruePicker(self.studio, self.judges, reference)
-        return {"clip": BestPicker(), "random": RandomPicker(CHANCE_SEED)}[who]
+        return BestPicker() if who == "clip" else RandomPicker(CHANCE_SEED)
 
     @staticmethod
     def _share_pool(of_all: Path, folder: Path) -> None:

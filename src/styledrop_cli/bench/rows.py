@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from art import OPENMOJI, Art, Look
-from families import HELD_OUT, HeldOut
-from judges import round_trip, shrunk
 from torch import Tensor
 
 import styledrop_cli
 from styledrop_cli.adapters import Opened, open_adapter
 from styledrop_cli.base import Base
+from styledrop_cli.bench.art import Art, Look
+from styledrop_cli.bench.families import HELD_OUT, HeldOut
+from styledrop_cli.bench.openmoji import OPENMOJI
+from styledrop_cli.bench.renders import round_trip, shrunk
 from styledrop_cli.checkpoints import file_hash, load_adapter
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import UsageError
@@ -41,6 +42,8 @@ REFERENCES = {
     "cross stitch": ("penguin", "castle", "cherries", "umbrella"),
     "gold": ("elephant", "bicycle", "rose", "key"),
 }
+# The rows that others are compared with.
+BASE, FIRST, REAL, TOKENIZED = "base", "round 1", "real", "real, tokenized"
 OUTLINES = ("fluent-emoji-flat", "noto")
 REFERENCE_SIZE = 256
 BATCH = 16
@@ -100,14 +103,14 @@ class Studio:
     say: Callable[[str], None]
     _drawn: dict[str, Tensor] = field(default_factory=dict)
 
-    def true(self, reference: Reference, things: Sequence[str], size: int) -> Tensor:
-        """What the reference's own style makes of ``things``, ``[B,3,size,size]``."""
+    def true(self, reference: Reference, things: Sequence[str], size: int | None = None) -> Tensor:
+        """What the reference's own style makes of ``things``, ``[B,3,size,size]``; as large as references are."""
         look, ground = self.looks[reference.style.name], torch.ones(1, 3, REFERENCE_SIZE, REFERENCE_SIZE)
         pictures = [
             look(self.art.rgba([(reference.family, thing)], REFERENCE_SIZE), ground, generator(reference.seed))
             for thing in things
         ]
-        return shrunk(torch.cat(pictures), size)
+        return shrunk(torch.cat(pictures), size or REFERENCE_SIZE)
 
     # ---- rows: pictures [P*K,3,S,S], the seeds of the first prompt first ----
 
@@ -150,7 +153,7 @@ class Studio:
     def picture(self, reference: Reference) -> Path:
         """The reference as a file."""
         path = self.work / "references" / f"{reference.style.name}-{reference.thing}.png".replace(" ", "-")
-        save_png(to_image(self.true(reference, [reference.thing], REFERENCE_SIZE)[0]), path)
+        save_png(to_image(self.true(reference, [reference.thing])[0]), path)
         return path
 
     def adapter(self, reference: Reference, training: TrainSettings) -> Path:

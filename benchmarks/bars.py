@@ -1,4 +1,4 @@
-"""What the base and its tokenizer can do, in figures: ``python benchmarks/paired_styles/bars.py``.
+"""What the base and its tokenizer can do, in figures: ``python benchmarks/bars.py``.
 
 Five things, on data that nothing was trained on: how well the tokenizer shows OpenMoji; how it does against WebP of the
 same number of bytes, on a folder of pictures; how many of the taught things are recognised in what the base draws,
@@ -18,14 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from art import FAMILIES, OPENMOJI, SIZE, Art, Look, load_art, looks
-from judges import Judges, JudgeSettings, load_judges, round_trip
-from measures import markdown
 from PIL import Image
-from rows import drawn
 from torch import Tensor
 
 from styledrop_cli.base import Base, load_base
+from styledrop_cli.bench.art import FAMILIES, Art, Look, load_art, looks
+from styledrop_cli.bench.judges import Judges, JudgeSettings, load_judges
+from styledrop_cli.bench.measures import markdown
+from styledrop_cli.bench.openmoji import OPENMOJI, SIZE
+from styledrop_cli.bench.renders import round_trip
+from styledrop_cli.bench.rows import drawn
 from styledrop_cli.checkpoints import write_json
 from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import StyledropError, UsageError
@@ -188,26 +190,26 @@ def outside_words(base: Base, judges: Judges, seeds: int, output: Path | None) -
     return found
 
 
-def run(arguments: Sequence[str] | None = None, settings: JudgeSettings | None = None) -> None:
+def run() -> None:
     """Everything the command does; raises StyledropError."""
     made = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = made.add_argument
     add("--model", default="pocket", help="pocket, or a model folder")
-    add("--raw", type=Path, default=Path("corpus/art"), help="folder of rendered art (default corpus/art)")
+    add("--art", type=Path, default=Path("corpus/art"), help="folder of rendered art (default corpus/art)")
     add("--openmoji", type=Path, help="OpenMoji's icon package; without it, it is fetched with npm")
-    add("--work", type=Path, default=Path("build/paired_styles"), help="judges are kept here")
+    add("--work", type=Path, default=Path("styledrop-bench"), help="judges are kept here")
     add("--pictures", type=Path, help="folder of pictures to compare with WebP on")
     add("--every", type=int, default=1, help="draw only every so-manieth thing")
     add("--seeds", type=int, default=2, help="pictures of each word outside the names (default 2)")
     add("-o", "--output", type=Path, help="folder for the figures and a sheet")
-    options = made.parse_args(arguments)
+    options = made.parse_args()
     for name in ("every", "seeds"):
         if not 1 <= getattr(options, name) <= 100:
             raise UsageError(f"--{name} must be between 1 and 100, not {getattr(options, name)}")
     paths = pictures_in(options.pictures) if options.pictures else []
     base = load_base(options.model, pick_device("cpu"))
-    art, everything = load_art(options.raw, options.openmoji, options.work), looks()
-    judges = load_judges(art, everything, base, options.work, 0, settings or JudgeSettings(), print)
+    art, everything = load_art(options.art, options.openmoji, options.work), looks()
+    judges = load_judges(art, everything, base, options.work, 0, JudgeSettings(), print)
     figures = openmoji_psnr(base, art)
     if paths:
         figures |= against_webp(base, paths)

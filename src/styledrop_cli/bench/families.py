@@ -1,8 +1,8 @@
 """The held-out styles: four procedural families, and OpenMoji, which is drawn by hand.
 
-They exist to measure with: nothing is ever trained on them, so they live beside the benchmark and not in
-``styledrop_cli.styles``, with whose canvas they are drawn. Stained glass after Mould 2003 (leading along the contours,
-glass in cells between); the rest is plain image arithmetic.
+They exist to measure with: nothing is ever trained on them, so they live here and not in ``styledrop_cli.styles``,
+with whose canvas they are drawn. Stained glass after Mould 2003 (leading along the contours, glass in cells between);
+the rest is plain image arithmetic.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def risograph(c: Canvas) -> Tensor:
     magenta = (magenta + (1 - third) * 0.5 * yellow).clamp(0, 1)
     # A disc of tint behind the thing, as posters have it, in the second ink or the third.
     radius = c.uniform(92, 116)
-    disc = smooth(((c.x - 128).square() + (c.y - 128).square()).sqrt(), radius + 1, radius - 1) * c.chance(0.6)
+    disc = smooth(radius - ((c.x - 128).square() + (c.y - 128).square()).sqrt(), -1, 1) * c.chance(0.6)
     tint = 0.4 * disc * (1 - smooth(c.grow(c.alpha, 2), 0.3, 0.7))
     which = c.chance(0.5) * third
     densities = (cyan + 0.35 * black, magenta + tint * (1 - which), yellow * third + tint * which)
