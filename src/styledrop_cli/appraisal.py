@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,14 @@ from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import PictureError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
 from styledrop_cli.images import load_picture, square, to_tensor
-from styledrop_cli.ranking import Eye, Judge, Seen, empty, repeats, scores, thumbnails
+from styledrop_cli.ranking import Eye, Judge, Ruler, Seen, empty, repeats, scores, thumbnails
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.text import with_style
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-COLUMNS = ("text", "likeness", "object", "shape", "style", "leak", "total")
+COLUMNS = ("text", "likeness", "csls", "object", "shape", "style", "leak", "total")
 BATCH = 64  # pictures that are read and looked at together
 READERS = 2  # threads that decode them
 DRAWN = 24  # pictures that the base draws together
@@ -105,7 +106,8 @@ class Row:
     """What was made of one picture.
 
     ``text`` and ``likeness`` in [-1,1]: cosines with its prompt and with the nearest reference (the paper's Text and
-    Style). The others as in ``ranking.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better
+    Style). ``csls`` in [-4,4]: the likeness of style, calibrated (see ``calibration``); None where nothing calibrates.
+    The others as in ``ranking.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better
     one of the same prompt, or nothing. Without a reference, only ``text`` and ``object`` are there.
     """
 
@@ -113,6 +115,7 @@ class Row:
     text: float
     object: float
     likeness: float | None = None
+    csls: float | None = None
     shape: float | None = None
     style: float | None = None
     leak: float | None = None
@@ -147,17 +150,18 @@ def appraise(
     pictures: Sequence[Picture],
     references: References | None,
     on_progress: Callable[[float, str], None] = lambda share, note: None,
+    ruler: Ruler | None = None,
 ) -> Appraisal:
     """Score ``pictures`` that were drawn after the same ``references``, or after none, with ``eye``.
 
     Each is cut to its middle square and looked at as large as the base draws small, some at a time: memory does not
     grow with their number. Their ids, by which copying is found, are read off the pixels, and so are those of what the
     base draws to compare with: pocket reads two to four of five ids as they were drawn, and finds as much copied in
-    them, within 0.03 on average, or up to 0.05 more where a style was exaggerated.
+    them, within 0.03 on average, or up to 0.05 more where a style was exaggerated. ``ruler`` calibrates the likeness.
     """
     distinct = sorted({(p.prompt, p.style) for p in pictures})
     places = {said: place for place, said in enumerate(distinct)}
-    judge = _judge(base, eye, references, sorted({prompt for prompt, _ in distinct}))
+    judge = judge_of(base, eye, references, sorted({prompt for prompt, _ in distinct}), ruler)
     each = PLAIN_EACH if len(distinct) <= MANY else 1
     work = len(pictures) + (each * len(distinct) if references else 0)
 
@@ -200,13 +204,14 @@ def means(rows: Sequence[Row]) -> dict[str, float | None]:
     return found
 
 
-def _judge(base: Base, eye: Eye, references: References | None, prompts: list[str]) -> Judge:
+def judge_of(base: Base, eye: Eye, references: References | None, prompts: list[str], ruler: Ruler | None) -> Judge:
+    """A judge of pictures drawn for ``prompts``, which say no style, after ``references`` or after none."""
     if references is None:  # grey stands for the reference that is not there; nothing is said of it
         nothing = torch.full((1, 3, base.sizes[0], base.sizes[0]), 0.5, device=base.device)
         return Judge(eye, prompts, base.contents, nothing, [], torch.zeros(1, 2, 2))
     given = references.examples.contents[: references.examples.references]
     own = [content for content in given if content != NAMELESS and not base.unknown_words(content)]
-    return Judge(eye, prompts, base.contents, references.shown, own, references.examples.own_views)
+    return Judge(eye, prompts, base.contents, references.shown, own, references.examples.own_views, ruler)
 
 
 def _plain(
@@ -241,8 +246,10 @@ def _rows(pictures: Sequence[Picture], seen: Seen, plain: Seen | None) -> list[R
     if plain is None:
         return rows
     return [
-        replace(row, likeness=likeness, total=score.total, **asdict(score))
-        for row, likeness, score in zip(rows, seen.style.tolist(), scores(seen, plain), strict=True)
+        replace(row, likeness=likeness, csls=None if isnan(csls) else csls, total=score.total, **asdict(score))
+        for row, likeness, csls, score in zip(
+            rows, seen.style.tolist(), seen.csls.tolist(), scores(seen, plain), strict=True
+        )
     ]
 
 

@@ -38,21 +38,30 @@ class Eye(Protocol):
         """Which of ``texts`` ``[T,E]`` each of ``pictures`` ``[B,E]`` shows: probabilities ``[B,T]``."""
 
 
+class Ruler(Protocol):
+    """What takes off a likeness what any two pictures have in common: ``calibration.Calibration``."""
+
+    def likeness(self, pictures: Tensor, references: Tensor) -> Tensor:
+        """How far each of the embeddings ``[N,E]`` has the style of the nearest reference's ``[R,E]``: ``[N]``."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What was seen in each of N pictures, ``[N]`` each.
 
     ``text`` in [-1,1]: cosine with what was asked for, the style left out. ``object`` in [0,1]: the probability that
     this is what it shows, among everything that the judge knows. ``style`` in [-1,1]: cosine with the nearest
-    reference. ``palette`` in [0,1]: how far the colours are the nearest reference's (Bhattacharyya coefficient of
-    their histograms). ``content`` in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the
-    share of the picture's 2x2 blocks of ids, flat ones left out, that the reference has too. And ``contours``
-    ``[N,256]``: how much changes from pixel to pixel, and where.
+    reference. ``csls`` in [-4,4]: that likeness as the judge's ruler measures it, NaN without one. ``palette`` in
+    [0,1]: how far the colours are the nearest reference's (Bhattacharyya coefficient of their histograms). ``content``
+    in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the share of the picture's 2x2 blocks
+    of ids, flat ones left out, that the reference has too. And ``contours`` ``[N,256]``: how much changes from pixel to
+    pixel, and where.
     """
 
     text: Tensor
     object: Tensor
     style: Tensor
+    csls: Tensor
     palette: Tensor
     content: Tensor
     copied: Tensor
@@ -94,14 +103,21 @@ class Judge:
     """One eye, what may be asked for, and the references that copying would be from."""
 
     def __init__(
-        self, eye: Eye, asked: list[str], known: list[str], shown: Tensor, own: list[str], ids: Tensor
+        self,
+        eye: Eye,
+        asked: list[str],
+        known: list[str],
+        shown: Tensor,
+        own: list[str],
+        ids: Tensor,
+        ruler: Ruler | None = None,
     ) -> None:
         """``asked`` are the prompts, without a style, ``known`` other things that a picture might show instead.
 
         Of the references: ``shown`` ``[R,3,S,S]`` are the pictures in [0,1], ``own`` what they show in words, ``ids``
-        ``[V,H,W]`` their ids, in as many views as there are.
+        ``[V,H,W]`` their ids, in as many views as there are. ``ruler`` is the eye's own.
         """
-        self._eye = eye
+        self._eye, self._ruler = eye, ruler
         own = list(dict.fromkeys(own))
         texts = list(dict.fromkeys([*asked, *own, *known]))
         self._places = {text: i for i, text in enumerate(texts)}
@@ -128,6 +144,7 @@ class Judge:
             text=(embeds * self._texts[wanted.to(self._texts.device)]).sum(-1).float().cpu(),
             object=among[rows, wanted],
             style=(embeds @ self._shown.T).amax(-1).float().cpu(),
+            csls=self._ruler.likeness(embeds, self._shown) if self._ruler else torch.full((len(embeds),), torch.nan),
             palette=(palettes(pictures) @ self._palettes.T).amax(-1).cpu(),
             content=(among * own).sum(-1),
             copied=torch.stack([share_in(blocks(row[None].long()), self._blocks) for row in ids.cpu()]),

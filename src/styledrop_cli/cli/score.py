@@ -17,12 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from styledrop_cli.cli import console
-from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
+from styledrop_cli.errors import PictureError, StyledropError, UsageError
 
 if TYPE_CHECKING:
     from styledrop_cli.appraisal import Picture, References, Row
     from styledrop_cli.base import Base
-    from styledrop_cli.ranking import Eye
 
     Group = tuple[References | None, list["Found"]]
 
@@ -81,11 +80,12 @@ def score(
 ) -> None:
     """See how good pictures are: what they show, their style, and what they copy.
 
-    text and likeness are CLIP's cosines with the prompt and with the reference.
-    object is how surely it shows what was asked for, shape and style compare it
-    with what the base draws without an adapter, leak is what it copied, and
-    total = object + shape + style - leak. Pictures that generate drew need no
-    other argument where their adapter is at hand.
+    text and likeness are CLIP's cosines with the prompt and with the reference,
+    csls the likeness of the style alone: above 0, it is nearer to the reference
+    than to any other style. object is how surely it shows what was asked for,
+    shape and style compare it with what the base draws without an adapter, leak
+    is what it copied, and total = object + shape + style - leak. Pictures that
+    generate drew need no other argument where their adapter is at hand.
 
       styledrop score styledrop-out
       styledrop score cat.png --prompt "a cat" --reference ref.png
@@ -107,15 +107,22 @@ def score(
         from styledrop_cli.appraisal import appraise
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
+        from styledrop_cli.scoring import open_eye
         from styledrop_cli.text import quoted
 
         base = load_base(model, pick_device(device))
-        eye = _eye(base, scorer)
+        eye = open_eye(base, scorer)
         given = _given(base, reference, contents) if reference else None
         groups: list[Group] = [(given, found)] if given else _by_adapter(base, found, screen)
     asked = [(references, _asked(some, prompt, references)) for references, some in groups]
     if unknown := base.unknown_words(" ".join(dict.fromkeys(one.prompt for _, some in asked for one in some))):
         screen.warn(f"{base.name} does not know {quoted(unknown)}; what it says of such pictures means little")
+    ruler = None
+    if any(references for references, _ in asked):
+        from styledrop_cli.calibration import Calibration
+
+        with screen.progress("looking at other styles") as move:
+            ruler = Calibration(eye, move)
     rows: dict[Path, Row] = {}
     done = 0
     with screen.progress("scoring") as move:
@@ -124,7 +131,7 @@ def score(
             def on_progress(share: float, note: str, before: int = done, count: int = len(some)) -> None:
                 move((before + share * count) / len(found), note)
 
-            made = appraise(base, eye, some, references, on_progress)
+            made = appraise(base, eye, some, references, on_progress, ruler)
             rows |= {row.picture.path: row for row in made.rows}
             broken += made.unreadable
             done += len(some)
@@ -213,16 +220,6 @@ def _asked(found: list[Found], prompt: str | None, references: References | None
 
 
 # ---- what it is compared with ----
-
-
-def _eye(base: Base, scorer: str) -> Eye:
-    if scorer != "clip":
-        from styledrop_cli.scoring import load_scorer
-
-        return load_scorer(scorer, base.folder, base.device)
-    if base.clip.visual is None:
-        raise ModelError(f"the clip of {base.folder} has no picture tower", "name another judge with --scorer")
-    return base
 
 
 def _given(base: Base, reference: list[Path], contents: list[str]) -> References:

@@ -1,0 +1,62 @@
+"""How alike two styles are to a CLIP, once it is known how alike pictures are to it anyhow.
+
+A raw cosine with the reference mostly says whether both show the same thing on the same ground: a CLIP was taught to
+tell things apart. A bank of pictures, the same things in many other styles, says what is to be taken off. First the
+directions in which pictures of one style differ are shrunk (within-class covariance normalization, Hatch et al.,
+Interspeech 2006): they are the things. Then two pictures count as alike only as far as they are more so than each is to
+its nearest ones in the bank (CSLS, arXiv 1710.04087, eq. 6, with the bank on both sides).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from styledrop_cli.ranking import Eye
+from styledrop_cli.sheets import read_tiles
+
+BANK = Path(__file__).parent / "styles" / "bank.webp"  # a row for each style, a column for each thing
+SIDE = 64  # pixels of a picture in it
+NEIGHBOURS = 10  # k of CSLS
+RIDGE = 0.3  # added to the covariance, as a share of its mean eigenvalue
+BATCH = 64
+
+
+class Calibration:
+    """One eye, and what it makes of the bank."""
+
+    def __init__(self, eye: Eye, on_progress: Callable[[float, str], None] = lambda share, note: None) -> None:
+        tiles = read_tiles(BANK, SIDE)
+        styles, things = tiles.shape[:2]
+        parts = []
+        for chunk in tiles.flatten(0, 1).split(BATCH):
+            parts.append(eye.picture_embeds(chunk.float() / 255).double().cpu())
+            done = sum(map(len, parts))
+            on_progress(done / (styles * things), f"{done}/{styles * things}")
+        bank = torch.cat(parts).view(styles, things, -1)
+        self._mean = bank.mean((0, 1))
+        apart = (bank - bank.mean(1, keepdim=True)).flatten(0, 1)
+        values, vectors = torch.linalg.eigh(apart.T @ apart / len(apart))
+        self._shrink = vectors * (values.clamp(min=0) + RIDGE * values.mean()).rsqrt()
+        self._bank = self._seen(bank.flatten(0, 1))
+
+    def likeness(self, pictures: Tensor, references: Tensor) -> Tensor:
+        """How far each of the eye's embeddings ``pictures`` ``[N,E]`` has the style of the nearest reference ``[R,E]``.
+
+        In [-4,4], and 0 where they are as alike as each is to its nearest pictures of other styles: with x' the shrunk
+        embeddings and r(x) the mean cosine of x' and its 10 nearest in the bank, the largest of
+        2 cos(x', y') - r(x) - r(y)  over the references y. ``[N]``.
+        """
+        ours, theirs = self._seen(pictures), self._seen(references)
+        alike = 2 * ours @ theirs.T - self._usual(ours)[:, None] - self._usual(theirs)
+        return alike.amax(-1).float()
+
+    def _seen(self, embeds: Tensor) -> Tensor:
+        return F.normalize((embeds.double().cpu() - self._mean) @ self._shrink, dim=-1)
+
+    def _usual(self, seen: Tensor) -> Tensor:
+        return (seen @ self._bank.T).topk(min(NEIGHBOURS, len(self._bank))).values.mean(-1)
