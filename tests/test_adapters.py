@@ -14,13 +14,13 @@ from styledrop_cli import settings
 from styledrop_cli.checkpoints import read_tensors, save_tensors
 from styledrop_cli.models.adapter import (
     KINDS,
-    Adapter,
     BottleneckConfig,
     LoraConfig,
     PromptConfig,
+    at_strength,
     on_rows,
 )
-from styledrop_cli.models.layers import Attention
+from styledrop_cli.models.layers import AdapterFn, Attention
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.pretraining.ids import BASE
 from styledrop_cli.settings import TrainSettings
@@ -37,7 +37,7 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
 every = pytest.mark.parametrize(("kind", "config"), EVERY, ids=[f"{k}-{i}" for i, (k, _) in enumerate(EVERY)])
 
 
-def logits(network: MaskedTransformer, adapter: Adapter | None, rows: int = 2) -> Tensor:
+def logits(network: MaskedTransformer, adapter: AdapterFn | None, rows: int = 2) -> Tensor:
     """Of made-up ids and prompts, read and worked on with the adapter."""
     draws = tiny.generator()
     text = torch.randn(rows, 7, 16, generator=draws)
@@ -124,6 +124,40 @@ def test_on_rows_leaves_the_others_alone(kind: str, config: dict[str, Any]) -> N
     torch.testing.assert_close(mixed[:2], network(ids, condition, adapter)[:2])
     torch.testing.assert_close(mixed[2:], network(ids, condition)[2:])
     assert not torch.allclose(mixed[:2], network(ids, condition)[:2])
+
+
+@every
+def test_at_full_strength_it_is_itself_and_at_none_there_is_none(kind: str, config: dict[str, Any]) -> None:
+    adapter = tiny.adapter(kind, **config)
+    assert at_strength(adapter, 1) is adapter
+    assert at_strength(adapter, 0) is None
+
+
+@every
+@pytest.mark.parametrize("strength", [0.25, 2.0])
+def test_strength_scales_what_each_kind_adds(kind: str, config: dict[str, Any], strength: float) -> None:
+    """As the weights that stand last in its formula do: the text's and the sites' alike."""
+    network, adapter, scaled = tiny.transformer(), tiny.adapter(kind, **config), tiny.adapter(kind, **config)
+    with torch.no_grad():
+        if kind == "prompt":  # tanh(gate) scales it; twice that must be possible
+            for one in (adapter, scaled):
+                one.gate.clamp_(-0.4, 0.4)  # type: ignore[operator, union-attr]
+        for name, parameter in scaled.named_parameters():
+            if name == "gate":
+                parameter.copy_((strength * parameter.tanh()).atanh())
+            elif name.startswith(("up", "b.")):
+                parameter.mul_(strength)
+    made = at_strength(adapter, strength)
+    assert made is not None
+    torch.testing.assert_close(logits(network, made), logits(network, scaled), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(logits(network, made), logits(network, adapter))
+
+
+@every
+def test_strength_leaves_alone_what_the_adapter_does(kind: str, config: dict[str, Any]) -> None:
+    made, value = at_strength(tiny.adapter(kind, **config), 0.5), torch.ones(1, 4, 32)
+    assert made is not None
+    assert made("nowhere", nn.Identity(), value, value) is value  # so that branches are not copied for nothing
 
 
 @every

@@ -16,6 +16,7 @@ from conftest import draw
 from styledrop_cli.base import POCKET, Base, load_base
 from styledrop_cli.checkpoints import read_config, read_tensors, save_tensors, write_json
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.pipeline import BATCH, generate
 from styledrop_cli.settings import SampleSettings
 
@@ -168,6 +169,7 @@ def test_prompt_negative_and_adapter_are_used(base: Base) -> None:
         {"temperature": 0},
         {"lambda_a": 3},
         {"lambda_b": 0},
+        {"strength": 0.3},
         {"ramp": not SampleSettings.ramp},
         {"negative": "a dog"},
     ],
@@ -176,6 +178,20 @@ def test_every_setting_reaches_the_sampler(base: Base, change: dict[str, Any]) -
     prompts, seeds, plain = ["a cat"] * 8, list(range(8)), SampleSettings(steps=3)
     drawn = (base.sample(prompts, seeds, s, tiny.adapter()) for s in (plain, replace(plain, **change)))
     assert not torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "lora", "prompt"])
+@pytest.mark.parametrize("scales", [{}, {"lambda_a": 2.0}, {"lambda_b": 0.0}])
+def test_strength(base: Base, kind: str, scales: dict[str, float]) -> None:
+    """Without any the base alone draws, to the bit; in between something else, whatever the kind."""
+    prompts, seeds, adapter = ["a cat"] * 32, list(range(32)), tiny.adapter(kind)
+
+    def drawn(strength: float, adapter: Adapter | None = adapter) -> torch.Tensor:
+        return base.sample(prompts, seeds, SampleSettings(steps=3, strength=strength, **scales), adapter)  # type: ignore[arg-type]
+
+    assert torch.equal(drawn(0), drawn(1, None))
+    assert torch.equal(drawn(3, None), drawn(1, None))
+    assert len({drawn(strength).numpy().tobytes() for strength in (0, 0.5, 1, 2)}) == 4
 
 
 def test_generate_counts_seeds_on_and_batches_change_nothing(base: Base) -> None:

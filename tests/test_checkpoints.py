@@ -28,6 +28,7 @@ from styledrop_cli.checkpoints import (
     save_tensors,
     unpack_optimizer,
     write_json,
+    write_recommended,
 )
 from styledrop_cli.errors import ModelError
 from styledrop_cli.models.tokenizer import TokenizerConfig
@@ -224,6 +225,12 @@ def test_adapters_round_trip() -> None:
         ({"styledrop": json.dumps({"format": 1})}, "header of a.safetensors is damaged"),
         ({"styledrop": json.dumps(HEADER | {"base": "pocket"})}, "header of a.safetensors is damaged: base"),
         ({"styledrop": json.dumps(HEADER | {"recommended": {"steps": "no"}})}, "damaged: recommended"),
+        ({"styledrop": json.dumps(HEADER | {"recommended": {"steps": 2.5}})}, "damaged: recommended"),
+        ({"styledrop": json.dumps(HEADER | {"recommended": {"steps": 0}})}, "damaged: recommended"),
+        ({"styledrop": json.dumps(HEADER | {"recommended": {"strength": 11}})}, "damaged: recommended"),
+        ({"styledrop": json.dumps(HEADER | {"recommended": {"strength": True}})}, "damaged: recommended"),
+        ({"styledrop": json.dumps(HEADER | {"recommended": {"temperature": -1}})}, "damaged: recommended"),
+        ({"styledrop": json.dumps(HEADER | {"recommended": {"size": 256}})}, "damaged: recommended"),
     ],
 )
 def test_foreign_and_damaged_headers(metadata: dict[str, str] | None, words: str) -> None:
@@ -232,6 +239,33 @@ def test_foreign_and_damaged_headers(metadata: dict[str, str] | None, words: str
     for read in (read_header, load_adapter):
         with pytest.raises(ModelError, match=words):
             read(path)
+
+
+def test_a_file_recommends_what_it_is_told_and_else_stays_as_it_is() -> None:
+    path, other = Path("a.safetensors"), Path("b.safetensors")
+    tensors = {"adapter.down": torch.rand(3, 2).half(), "views.ids": torch.arange(4, dtype=torch.int16)}
+    save_adapter(path, tensors, HEADER, {"modelspec.title": "art"})
+    save_adapter(other, {"adapter.down": torch.zeros(3, 2)}, HEADER | {"step": 3, "recommended": {}}, {})
+    write_recommended(path, {"lambda_b": 3.0, "steps": 12, "strength": 0.5, "temperature": 1.5})
+    wanted = {"lambda_a": 2.0, "lambda_b": 3.0, "steps": 12, "strength": 0.5, "temperature": 1.5}
+    assert read_header(path) == HEADER | {"recommended": wanted}
+    back, metadata = read_tensors(path)
+    assert set(back) == set(tensors)
+    assert all(torch.equal(back[n], t) and back[n].dtype == t.dtype for n, t in tensors.items())
+    assert metadata["modelspec.title"] == "art"
+    write_recommended(path, {"steps": 9}, other)  # it becomes the other, and keeps what it recommends
+    assert read_header(path) == HEADER | {"step": 3, "recommended": wanted | {"steps": 9}}
+    assert torch.equal(load_adapter(path).tensors["adapter.down"], torch.zeros(3, 2))
+    assert sorted(p.name for p in Path().iterdir()) == ["a.safetensors", "b.safetensors"]
+
+
+def test_what_may_not_be_recommended_is_not_written() -> None:
+    save_adapter(Path("a.safetensors"), {}, HEADER, {})
+    before = Path("a.safetensors").read_bytes()
+    for values in ({"steps": 2.5}, {"strength": 99.0}, {"seed": 3}):
+        with pytest.raises(ModelError, match="damaged: recommended"):
+            write_recommended(Path("a.safetensors"), values)
+    assert Path("a.safetensors").read_bytes() == before
 
 
 def test_values_that_are_not_finite() -> None:

@@ -11,9 +11,11 @@ import typer
 
 from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
+from styledrop_cli.checkpoints import write_recommended
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app
 from styledrop_cli.images import save_png
+from styledrop_cli.settings import SampleSettings
 
 COMMANDS = ("train", "fine-tune", "generate", "sample", "tokenize", "inspect", "pretrain")
 
@@ -200,6 +202,28 @@ def test_the_main_job(styledrop: Run, picture: Path, tiny_model: Path) -> None:
     other = json.loads(styledrop(*draw_two, "--lambda-b", "9", "--json", "--quiet").out)
     assert other["pictures"][0]["path"] == "out/a-corgi-0-2.png"  # another picture never replaces one
     assert {path: path.read_bytes() for path in drawn} == drawn
+
+
+def test_generate_goes_by_what_the_adapter_recommends(styledrop: Run, picture: Path, tiny_model: Path) -> None:
+    model = ("--model", tiny_model, "--json", "--quiet")
+    learn = ("train", picture, "--style", "ink", "--content", "a cat", "--steps", "1", "--checkpoints", "0")
+    adapter = Path(json.loads(styledrop(*learn, *model).out)["adapter"])
+    recommended = {"lambda_a": 0.5, "strength": 0.25, "temperature": 3.0, "steps": 2}
+    write_recommended(adapter, recommended)
+    shown = styledrop("inspect", adapter).out
+    assert all(words in shown for words in ("lambda_a  0.5", "strength  0.25", "temperature  3", "steps  2"))
+
+    def drawn_with(*options: str) -> dict[str, object]:
+        said = json.loads(styledrop("generate", adapter, "a cat", "-n", "1", *options, *model).out)["settings"]
+        return {name: said[name] for name in recommended}
+
+    assert drawn_with() == recommended
+    given = ("--strength", "0", "--steps", "1", "--temperature", "0", "--lambda-a", "0")
+    assert drawn_with(*given) == {"lambda_a": 0, "strength": 0, "temperature": 0, "steps": 1}
+    out = styledrop("generate", "--base-only", "a cat", "-n", "1", *model).out
+    assert {name: json.loads(out)["settings"][name] for name in recommended} == {
+        name: SampleSettings.defaults()[name] for name in recommended
+    }
 
 
 def test_base_only_and_its_sizes(styledrop: Run, tiny_model: Path) -> None:

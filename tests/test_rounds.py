@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from conftest import draw
 from styledrop_cli import checkpoints, images, pools, rounds, runs, tuning
 from styledrop_cli.adapters import examples_of
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors
+from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, write_recommended
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.ranking import Scores
@@ -121,6 +122,17 @@ def pool_of(folder: Path) -> torch.Tensor:
 
 
 # ---- what a round does ----
+
+
+def test_each_round_draws_as_its_own_adapter_recommends(go: Go, start: Path, tmp_path: Path) -> None:
+    write_recommended(start, {"strength": 0.5, "temperature": 3.0})
+    go(Fake(1, 2, 3), settings=replace(SETTINGS, rounds=2))
+    pools_of = [Plan.read(tmp_path / f"rounds/round-{n}/pool") for n in (2, 3)]
+    graded = [Plan.read(tmp_path / f"rounds/round-{n}/graded") for n in (1, 2, 3)]
+    # What a sweep found of the first adapter says nothing of those that are trained after it.
+    for plans, strengths in ((pools_of, [0.5, 1.0]), (graded, [0.5, 1.0, 1.0])):
+        assert [plan.sampling.strength for plan in plans if plan] == strengths
+    assert [plan.sampling.temperature for plan in graded if plan] == [3.0, 2.0, 2.0]
 
 
 def test_picks_train_on_their_own_ids_beside_the_references(go: Go, start: Path, tmp_path: Path) -> None:

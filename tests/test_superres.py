@@ -132,6 +132,21 @@ def test_its_adapter_is_guided_as_the_bases_is(base: Base) -> None:
     torch.testing.assert_close(logits, with_it + 2 * (with_it - without))
 
 
+def test_its_adapter_has_a_strength(base: Base) -> None:
+    """In the low-resolution layers, before the steps begin, and in the steps."""
+    assert base.superres is not None
+    adapter = BottleneckAdapter(BottleneckConfig(4, shared=False), base.superres)
+    tiny.randomise(adapter, 1)
+    prompts, seeds = ["a cat"] * 4, list(range(4))
+
+    def refined(strength: float, adapter: BottleneckAdapter | None = adapter) -> torch.Tensor:
+        settings = replace(SETTINGS, strength=strength, superres_lambda_a=1.0)
+        return base.refine(low_res(4), prompts, seeds, settings, adapter)
+
+    assert torch.equal(refined(0), refined(1, None))
+    assert len({refined(strength).numpy().tobytes() for strength in (0, 0.5, 1)}) == 3
+
+
 def test_the_larger_size_is_drawn_by_super_resolution_unless_told_otherwise(base: Base) -> None:
     def pictures(count: int, **changes: int) -> list[bytes]:
         settings = replace(SETTINGS, **{"size": 32} | changes)

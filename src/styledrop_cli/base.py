@@ -16,8 +16,9 @@ from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_c
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError
 from styledrop_cli.images import square, to_image, to_tensor
-from styledrop_cli.models.adapter import Adapter
+from styledrop_cli.models.adapter import Adapter, at_strength
 from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
@@ -207,10 +208,11 @@ class Base:
     ) -> Tensor:
         distinct = list(dict.fromkeys(prompts))
         rows = torch.tensor([distinct.index(p) for p in prompts], device=self.device)
+        scaled = at_strength(adapter, settings.strength) if adapter is not None else None
+        reads_text = adapter is not None and adapter.reads_text
 
-        def condition(texts: list[str], rows: Tensor, adapter: Adapter | None = None) -> Condition:
-            reads_text = adapter if adapter is not None and adapter.reads_text else None
-            made = network.condition(*self.text_states(texts, network), reads_text).select(rows)
+        def condition(texts: list[str], rows: Tensor, adapter: AdapterFn | None = None) -> Condition:
+            made = network.condition(*self.text_states(texts, network), adapter if reads_text else None).select(rows)
             if low_res is None:
                 return made
             assert isinstance(network, SuperResTransformer)
@@ -218,11 +220,11 @@ class Base:
 
         prompt = condition(distinct, rows)
         # Where the adapter has no say in what is computed beforehand, both networks share it.
-        apart = adapter is not None and (adapter.reads_text or low_res is not None)
-        adapted = condition(distinct, rows, adapter) if apart else None
+        apart = scaled is not None and (reads_text or low_res is not None)
+        adapted = condition(distinct, rows, scaled) if apart else None
         negative = condition([settings.negative], torch.zeros_like(rows))
         side, mask_id = network.config.sample_size, network.config.mask_id
-        guide = guided(network, prompt, negative, adapter, scales, adapted)
+        guide = guided(network, prompt, negative, scaled, scales, adapted)
 
         def logits(ids: Tensor, progress: float) -> Tensor:
             made = guide(ids, progress)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from styledrop_cli.errors import ModelError
 from styledrop_cli.images import atomic_write
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import RECOMMENDABLE, SampleSettings
 
 CONFIG = "config.json"
 HEADER_KEY = "styledrop"
@@ -30,7 +30,7 @@ FORMAT = 1
 LARGEST_SIZE = 1_000_000  # of a dimension of a network
 # What every adapter's header holds, and of what type; tuning.py writes it.
 HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
-SCALES = {name: SampleSettings.RANGES[name] for name in ("lambda_a", "lambda_b")}
+SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
 Config = TypeVar("Config")
 
 
@@ -175,6 +175,20 @@ def save_adapter(path: Path, tensors: Mapping[str, Tensor], header: dict[str, An
     save_tensors(path, tensors, metadata)
 
 
+def write_recommended(path: Path, values: Mapping[str, float], source: Path | None = None) -> None:
+    """Let the adapter file at ``path`` recommend ``values``, beside what it recommends already; atomically.
+
+    All else stays as it is, the tensors to the bit. With ``source``, another checkpoint of its training, it becomes
+    that one.
+    """
+    recommended = read_header(path)["recommended"] | dict(values)
+    tensors, metadata = read_tensors(source or path)
+    header = _header(path, metadata) | {"recommended": recommended}
+    metadata |= {HEADER_KEY: json.dumps(header, ensure_ascii=False)}
+    _header(path, metadata)  # nothing is written that could not be read
+    save_tensors(path, tensors, metadata)
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """What an adapter file says of itself; raises ModelError if it says nothing or is no safetensors file."""
     try:
@@ -212,12 +226,16 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise ModelError(f"{path} is an adapter of another format", "Update styledrop, or train it again.")
     wrong = [name for name, kind in HEADER.items() if not isinstance(header.get(name), kind)]
     scales = header.get("recommended", {})
-    if not wrong and not all(k in SCALES and _within(v, *SCALES[k]) for k, v in scales.items()):
+    if not wrong and not all(_recommendable(*item) for item in scales.items()):
         wrong = ["recommended"]
     if wrong:
         raise ModelError(f"the header of {path} is damaged: {', '.join(wrong)} missing or of the wrong kind")
     return header
 
 
-def _within(value: object, least: float, most: float) -> bool:
-    return isinstance(value, int | float) and least <= value <= most
+def _recommendable(name: str, value: object) -> bool:
+    if name not in SCALES or not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    least, most = SCALES[name]
+    whole = isinstance(value, int) or not isinstance(SampleSettings.defaults()[name], int)
+    return whole and least <= value <= most

@@ -27,7 +27,7 @@ from styledrop_cli.examples import Examples
 from styledrop_cli.images import atomic_write, png_bytes, save_png, to_image
 from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.probing import PROBES
-from styledrop_cli.ranking import Eye, Judge, Scores, empty, mean, repeats, scores
+from styledrop_cli.ranking import Eye, Judge, Ruler, Scores, empty, mean, repeats, scores
 from styledrop_cli.runs import Run
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.sheets import contact_sheet
@@ -145,12 +145,12 @@ def graded_prompts(base: Base, used: Sequence[str]) -> list[str]:
     return (free or [p for p in PROBES if p not in used] or known)[: len(GRADED)]
 
 
-def judge_of(base: Base, eye: Eye, examples: Examples, prompts: Sequence[str]) -> Judge:
-    """A judge of pictures drawn for ``prompts`` after the references of ``examples``."""
+def judge_of(base: Base, eye: Eye, examples: Examples, prompts: Sequence[str], ruler: Ruler | None = None) -> Judge:
+    """A judge of pictures drawn for ``prompts`` after the references of ``examples``; ``ruler`` is the eye's own."""
     with autocast(base.device):
         shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
     own = [c for c in examples.contents[: examples.references] if not base.unknown_words(c)]
-    return Judge(eye, list(prompts), base.contents, shown, own, examples.own_views)
+    return Judge(eye, list(prompts), base.contents, shown, own, examples.own_views, ruler)
 
 
 def candidates_of(drawn: Drawn, plain: Drawn, plan: Plan) -> Candidates:
@@ -349,7 +349,8 @@ class Rounds:
         adapter, sampling = "", self._sampling
         if number:
             adapter = relpath(self.adapter(number), folder)
-            sampling = replace(sampling, **read_header(self.adapter(number))["recommended"])
+            recommended = read_header(self.adapter(number))["recommended"]
+            sampling = SampleSettings(**recommended, size=self._sampling.size)  # its own, not the first adapter's
         return Plan(tuple(prompts), each, self._settings.seed + seed, self._style, adapter, sampling)
 
     def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str) -> Drawn:
@@ -367,7 +368,7 @@ class Rounds:
         # Every round sees other seeds, none of them a test picture's.
         plan = self._plan(number - 1, folder / POOL, self._prompts, self._settings.per_prompt, 1000 * number)
         more = min(self._sampling.lambda_a + self._settings.pool_lambda_a, SampleSettings.RANGES["lambda_a"][1])
-        plan = replace(plan, sampling=replace(self._sampling, lambda_a=more))
+        plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
         drawn = self._drawn(folder / POOL, plan, self._judge, f"drawing to choose from, round {number}")
         candidates = candidates_of(drawn, plain, plan)
         entries = [

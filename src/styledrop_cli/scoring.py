@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base import load_module, read_text_tokenizer
+from styledrop_cli.base import Base, load_module, read_text_tokenizer
 from styledrop_cli.checkpoints import load_strictly
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.models.clip import Clip, ClipConfig
@@ -83,6 +83,27 @@ def open_clip_config(config: ClipConfig) -> dict[str, Any]:
             "layers": config.text_layers,
         },
     }
+
+
+def open_eye(base: Base, name: str) -> Base | Scorer:
+    """Who judges pictures of ``base``: its own CLIP, which is called ``clip``, or the scorer called ``name``.
+
+    Raises as ``load_scorer`` does, and ModelError if the base's CLIP sees no pictures.
+    """
+    if name != "clip":
+        return load_scorer(name, base.folder, base.device)
+    if base.clip.visual is None:
+        raise ModelError(f"the clip of {base.folder} has no picture tower", "name another judge with --scorer")
+    return base
+
+
+def open_second_eye(base: Base, name: str | None = None) -> tuple[str, Base | Scorer]:
+    """Who grades what the base's CLIP has chosen, and its name: the one called ``name``, or the base's second CLIP.
+
+    A base without one is graded by its only CLIP. Raises as ``open_eye`` does.
+    """
+    name = name or ("scorer" if (base.folder / "scorer.safetensors").exists() else "clip")
+    return name, open_eye(base, name)
 
 
 def load_scorer(name: str, folder: Path, device: torch.device) -> Scorer:

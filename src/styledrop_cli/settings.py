@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import Any, ClassVar
 
 from styledrop_cli.errors import UsageError
@@ -37,10 +39,11 @@ class SampleSettings(_Checked):
     """How pictures are drawn.
 
     ``steps`` of parallel decoding; ``temperature`` of the choice of which ids stay masked (StyleDrop: 4.5);
-    ``lambda_a`` pushes towards the adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp``
-    both grow linearly over the steps (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not
-    drawn, whatever the scales make of them. ``negative`` is the text to move away from. ``size`` is the
-    pictures' side in pixels, ``seed`` the first picture's; those after it count on.
+    ``strength`` is how much of the adapter there is: 0 none, 1 as it was trained. ``lambda_a`` pushes towards the
+    adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp`` both grow linearly over the steps
+    (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not drawn, whatever the scales make of
+    them. ``negative`` is the text to move away from. ``size`` is the pictures' side in pixels, ``seed`` the first
+    picture's; those after it count on.
 
     The larger size is enlarged plainly or, with ``superres_steps``, drawn by super-resolution, with scales of its own
     (StyleDrop, Table S3: 1 and 0). Pocket's is sharper and a little harder to recognise, so it is not the default. It
@@ -50,6 +53,7 @@ class SampleSettings(_Checked):
 
     steps: int = 18
     temperature: float = 2.0
+    strength: float = 1.0
     lambda_a: float = 0.0
     lambda_b: float = 1.5
     ramp: bool = True
@@ -65,6 +69,7 @@ class SampleSettings(_Checked):
     RANGES: ClassVar[Ranges] = {
         "steps": (1, 256),
         "temperature": (0, 100),
+        "strength": (0, 10),
         "lambda_a": (0, 50),
         "lambda_b": (0, 50),
         "plausible": (0, 1),
@@ -76,6 +81,9 @@ class SampleSettings(_Checked):
         "superres_plausible": (0, 1),
     }
 
+
+# What an adapter's file may recommend of these.
+RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")
 
 # Kinds of adapter and what fits each: ``width`` is the bottleneck's width, LoRA's rank or the number of text vectors.
 KINDS: dict[str, dict[str, float]] = {
@@ -163,3 +171,59 @@ class RoundSettings(_Checked):
         "steps": (1, 1_000_000),
         "seed": (0, LARGEST_SEED),
     }
+
+
+CHECKPOINT = "checkpoint"  # an axis of a sweep: its values are steps of the training
+
+
+@dataclass(frozen=True)
+class SweepSettings(_Checked):
+    """What a sweep compares: ``prompts``, each with ``number`` seeds from ``seed`` on, at every combination of values.
+
+    ``axes`` has the values by name, which is one of ``RECOMMENDABLE`` or ``CHECKPOINT``. An axis of one value just sets
+    it. At most two have more: a sheet has rows and columns.
+    """
+
+    axes: Mapping[str, Sequence[float]]
+    prompts: Sequence[str]
+    number: int = 4
+    seed: int = 0
+
+    RANGES: ClassVar[Ranges] = {"number": (1, 1000), "seed": (0, LARGEST_SEED)}
+    MOST_CELLS: ClassVar[int] = 64
+    MOST_PICTURES: ClassVar[int] = 2000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        several = self.several
+        if len(several) > 2:
+            raise UsageError(
+                f"{', '.join(several[:-1])} and {several[-1]} all have several values",
+                "a sheet has rows and columns: leave several values to two of them",
+            )
+        if not several:
+            raise UsageError("one combination of settings is nothing to compare", "give one of them several values")
+        cells = math.prod(map(len, self.axes.values()))
+        pictures = cells * len(self.prompts) * self.number
+        problems = []
+        if cells > self.MOST_CELLS:
+            problems.append(f"{cells:,} combinations of settings are too many: at most {self.MOST_CELLS}")
+        if pictures > self.MOST_PICTURES:
+            problems.append(f"{pictures:,} pictures are too many: at most {self.MOST_PICTURES:,}")
+        if problems:
+            raise UsageError("; ".join(problems), "give fewer values, prompts or seeds (--number)")
+
+    @property
+    def several(self) -> list[str]:
+        """The axes with more than one value."""
+        return [name for name, values in self.axes.items() if len(values) > 1]
+
+    @property
+    def combinations(self) -> list[dict[str, float]]:
+        """Each combination of the axes' values, by their names; the last axis changes first."""
+        return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each picture of a prompt."""
+        return [self.seed + i for i in range(self.number)]

@@ -13,7 +13,7 @@ import traceback
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,11 @@ from styledrop_cli.errors import StyledropError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from styledrop_cli.base import Base
+
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
+LONGEST_FILE = 1_000_000  # bytes of a file of prompts
 INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
 
@@ -84,17 +87,17 @@ def refuse_existing(output: Path, overwrite: bool = False) -> None:
         raise UsageError(f"{output} is already there", "choose another name with -o, or say --overwrite")
 
 
-def refuse_unwritable(folder: Path) -> None:
-    """Refuse an output folder in which nothing can be written, without making it.
+def refuse_unwritable(folder: Path, option: str = "-o") -> None:
+    """Refuse a folder that `option` names if nothing can be written in it, without making it.
 
     Raises:
         UsageError: a file is in its place, or it may not be written to.
     """
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise UsageError(f"{there} is a file", "name a folder with -o")
+        raise UsageError(f"{there} is a file", f"name a folder with {option}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"the folder {there} may not be written to", "choose another place with -o")
+        raise UsageError(f"the folder {there} may not be written to", f"choose another place with {option}")
 
 
 def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
@@ -103,13 +106,17 @@ def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
     Raises:
         UsageError: one of them is less, more or no number at all.
     """
-    problems = [
+    if problems := outside(**numbers):
+        raise UsageError("; ".join(problems))
+
+
+def outside(**numbers: tuple[float | None, float, float]) -> list[str]:
+    """What `refuse_outside` says of each number that is outside its range."""
+    return [
         f"--{name.replace('_', '-')} must be between {least:,} and {most:,}, not {value}"
         for name, (value, least, most) in numbers.items()
         if value is not None and not least <= value <= most
     ]
-    if problems:
-        raise UsageError("; ".join(problems))
 
 
 def plain_text(text: str, what: str, hint: str) -> str:
@@ -123,6 +130,53 @@ def plain_text(text: str, what: str, hint: str) -> str:
     if not any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in plain):
         raise UsageError(f"{what} says nothing: '{plain[:40]}'" if plain else f"{what} is empty", hint)
     return plain
+
+
+def checked_prompts(prompts: Sequence[str], command: str) -> list[str]:
+    """What to draw, as plain texts; `command` is what they were given to, as it was typed, for the hint.
+
+    Raises:
+        UsageError: there are none, one says nothing, or they are the words of one that was not quoted.
+    """
+    if not prompts:
+        raise UsageError("there is nothing to draw", f'add a prompt: {command} "a cat"')
+    plain = [plain_text(prompt, "a prompt", 'say what to draw: "a cat"') for prompt in prompts]
+    if any(prompt in ("a", "an", "the") for prompt in plain):
+        raise UsageError(f"{len(plain)} prompts: {', '.join(plain)}", 'put each prompt in quotes: "a cat"')
+    return plain
+
+
+def prompts_in(path: Path) -> list[str]:
+    """The prompts in a file, a line each, each once; empty lines and those that begin with # are left out.
+
+    Raises:
+        UsageError: it cannot be read, holds none, or a line says nothing.
+    """
+    try:
+        if path.stat().st_size > LONGEST_FILE:
+            raise UsageError(f"{path} is too large for a list of prompts", "give a text file, a prompt a line")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the prompts in {path} cannot be read: {error}", "give a text file, a prompt a line"
+        ) from None
+    what = "say in each line what to draw: a cat"
+    said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    prompts = list(dict.fromkeys(plain_text(line, f"a prompt in {path}", what) for line in said))
+    if not prompts:
+        raise UsageError(f"{path} holds no prompts", what)
+    return prompts
+
+
+def checked_style(style: str | None) -> str | None:
+    """What `--style` says instead of an adapter's own style, as a plain text; empty to drop it, None if not given.
+
+    Raises:
+        UsageError: it says nothing.
+    """
+    if not style or not style.strip():
+        return style
+    return plain_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
 
 
 def checked_references(
@@ -172,6 +226,13 @@ class Screen:
     def warn(self, message: str) -> None:
         """Something that may spoil the result; shown in any case."""
         _print(self.err, Text.assemble((WARNING, "bold yellow"), message))
+
+    def warn_of_unknown(self, base: Base, texts: Sequence[str]) -> None:
+        """A warning where `base` was not taught a word of what it is to draw."""
+        from styledrop_cli.text import quoted
+
+        if unknown := base.unknown_words(" ".join(texts)):
+            self.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
 
     def result(self, data: Mapping[str, Any], shown: RenderableType | Sequence[Path | str] = ()) -> None:
         """The outcome: `data` with --json, otherwise `shown` (a table, or paths one per line)."""
@@ -227,6 +288,35 @@ class Screen:
                     self.say(f"{what}: {note}")
 
             yield line
+
+
+class Steps:
+    """The progress of work that goes through several steps, each with a bar of its own."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen, self._stack, self._what = screen, ExitStack(), ""
+        self._move: Callable[[float, str], None]
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.close()
+
+    def show(self, what: str, share: float, note: str) -> None:
+        """How far the step called `what` is, a share in [0,1]; another name begins another step."""
+        if what != self._what:
+            self.close()
+            self._what = what
+            self._move = self._stack.enter_context(self._screen.progress(what))
+        self._move(share, note)
+        if share >= 1:
+            self.close()
+
+    def close(self) -> None:
+        """The step that is shown is over."""
+        self._stack.close()
+        self._what = ""
 
 
 def _time_left(seconds: float | None, unfinished: bool) -> str:

@@ -26,6 +26,10 @@ DEFAULT = SampleSettings()
 drawing = partial(typer.Option, rich_help_panel="How it draws")
 
 
+def _recommended(default: float) -> str:
+    return f"what the adapter recommends, or {default:g}"
+
+
 def generate(
     words: Annotated[
         list[str],
@@ -44,24 +48,38 @@ def generate(
         ),
     ] = None,
     negative: Annotated[str, drawing(help="What to keep away from.")] = DEFAULT.negative,
+    strength: Annotated[
+        float | None,
+        drawing(
+            help="How much of the adapter there is: 0 none, 1 as it was trained.",
+            show_default=_recommended(DEFAULT.strength),
+        ),
+    ] = None,
     lambda_a: Annotated[
         float | None,
         drawing(
-            help="Style strength. Too high brings back the reference's content.",
-            show_default=f"what the adapter recommends, or {DEFAULT.lambda_a:g}",
+            help="Push towards the style. Too high brings back the reference's content.",
+            show_default=_recommended(DEFAULT.lambda_a),
         ),
     ] = None,
     lambda_b: Annotated[
         float | None,
         drawing(
-            help="Prompt strength. Too high brings back the base model's own look.",
-            show_default=f"what the adapter recommends, or {DEFAULT.lambda_b:g}",
+            help="Push towards the words. Too high brings back the base model's own look.",
+            show_default=_recommended(DEFAULT.lambda_b),
         ),
     ] = None,
-    steps: Annotated[int, drawing(help="Drawing steps: more is slower and finer.")] = DEFAULT.steps,
+    steps: Annotated[
+        int | None,
+        drawing(help="Drawing steps: more is slower and finer.", show_default=_recommended(DEFAULT.steps)),
+    ] = None,
     temperature: Annotated[
-        float, drawing(help="Variety: low is alike and safe, high is varied and wild.")
-    ] = DEFAULT.temperature,
+        float | None,
+        drawing(
+            help="Variety: low is alike and safe, high is varied and wild.",
+            show_default=_recommended(DEFAULT.temperature),
+        ),
+    ] = None,
     superres_steps: Annotated[
         int,
         drawing(help="Draw the larger size by super-resolution in so many steps (8 are plenty): sharper; 0 enlarges."),
@@ -86,19 +104,13 @@ def generate(
     """
     screen = console.Screen(quiet, as_json)
     path, prompts = _adapter_and_prompts(words, base_only)
-    chosen = console.given(lambda_a=lambda_a, lambda_b=lambda_b, size=size)
-    if style and style.strip():
-        style = console.plain_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
+    chosen = console.given(
+        strength=strength, lambda_a=lambda_a, lambda_b=lambda_b, steps=steps, temperature=temperature, size=size
+    )
+    style = console.checked_style(style)
     if negative.strip():
         negative = console.plain_text(negative, "--negative", "say in a few words what to keep away from")
-    plain = SampleSettings(
-        steps=steps,
-        temperature=temperature,
-        negative=negative,
-        seed=seed,
-        superres_steps=superres_steps,
-        **chosen,
-    )
+    plain = SampleSettings(negative=negative, seed=seed, superres_steps=superres_steps, **chosen)
     console.refuse_outside(number=(number, 1, MOST))
     console.refuse_unwritable(output)
     started = time.monotonic()
@@ -108,7 +120,6 @@ def generate(
         from styledrop_cli.checkpoints import load_adapter
         from styledrop_cli.devices import pick_device
         from styledrop_cli.sheets import contact_sheet
-        from styledrop_cli.text import quoted
 
         adapter = load_adapter(path) if path else None
         base = load_base(model, pick_device(device))
@@ -118,8 +129,7 @@ def generate(
     prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]
     settings = replace(settings, negative=base.text_tokenizer.cut(negative, on_message=screen.say))
     said = prompts if adapter else [*prompts, style]  # an adapter was taught its own style
-    if unknown := base.unknown_words(" ".join(said)):
-        screen.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
+    screen.warn_of_unknown(base, said)
     common = {
         "style": style,
         "adapter": path.name if path else None,
@@ -170,12 +180,7 @@ def _adapter_and_prompts(words: list[str], base_only: bool) -> tuple[Path | None
             f"'{first}' is no adapter file (*.safetensors)",
             "put the adapter before the prompts, or say --base-only to draw without one",
         )
-    prompts = words if base_only else rest
-    if not prompts:
-        raise UsageError("there is nothing to draw", f'add a prompt: styledrop generate {first} "a cat"')
-    prompts = [console.plain_text(prompt, "a prompt", 'say what to draw: "a cat"') for prompt in prompts]
-    if any(prompt in ("a", "an", "the") for prompt in prompts):
-        raise UsageError(f"{len(prompts)} prompts: {', '.join(prompts)}", 'put each prompt in quotes: "a cat"')
+    prompts = console.checked_prompts(words if base_only else rest, f"styledrop generate {first}")
     return None if base_only else Path(first), prompts
 
 

@@ -18,15 +18,12 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import RoundSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from styledrop_cli.gallery import Gallery
     from styledrop_cli.rounds import Picker, Result
 
 DEFAULT = RoundSettings()
 FEEDBACK = ("clip", "human", "terminal", "random")
 SCORES = ("object", "shape", "style", "leak", "total")
-LONGEST_FILE = 1_000_000  # bytes of a file of prompts
 rounds_option = partial(typer.Option, rich_help_panel="The rounds")
 
 
@@ -118,7 +115,7 @@ def iterate(
         style, content = console.checked_references(pictures, style, content)
     folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
     console.refuse_unwritable(folder)
-    wanted = _prompts(prompts) if prompts else None
+    wanted = console.prompts_in(prompts) if prompts else None
     over = folder / f".over-{launcher}"
     if not helps:
         for left in folder.glob(".over-*"):
@@ -128,7 +125,7 @@ def iterate(
         from styledrop_cli.checkpoints import read_header
         from styledrop_cli.devices import pick_device, take_place
         from styledrop_cli.rounds import assist, first_round, iterate, reference_pictures
-        from styledrop_cli.scoring import load_scorer
+        from styledrop_cli.scoring import open_second_eye
 
         number, of = take_place()
         base = load_base(model, pick_device(device))
@@ -136,12 +133,8 @@ def iterate(
             with suppress(KeyboardInterrupt):  # the other one says so
                 assist(base, folder, (number, of), lambda: over.exists() or os.getppid() != launcher, began)
             return
-        name = scorer or ("scorer" if (base.folder / "scorer.safetensors").exists() else "clip")
-        grader = base if name == "clip" else load_scorer(name, base.folder, base.device)
-    if wanted is not None and (unknown := base.unknown_words(" ".join(wanted))):
-        from styledrop_cli.text import quoted
-
-        screen.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
+        name, grader = open_second_eye(base, scorer)
+    screen.warn_of_unknown(base, wanted or [])
     with ExitStack() as stack:
         if of > 1:
             stack.callback(_leave, over)
@@ -192,30 +185,29 @@ class _Watcher:
     def __init__(self, screen: console.Screen) -> None:
         self.screen = screen
         self.gallery: Gallery | None = None
-        self._what, self._stack = "", ExitStack()
-        self._move: Callable[[float, str], None]
+        self._steps = console.Steps(screen)
 
     def __enter__(self) -> _Watcher:
         return self
 
     def __exit__(self, *about: object) -> None:
-        self._stack.close()
+        self._steps.close()
 
     def say(self, message: str) -> None:
         self.screen.say(message)
 
     def drawing(self, what: str, share: float, note: str) -> None:
-        self._show(what, share, note)
+        self._steps.show(what, share, note)
         if self.gallery is not None:
             self.gallery.drawing(share, f"{what}: {note}")
 
     def learning(self, share: float, note: str) -> None:
-        self._show("learning", share, note)
+        self._steps.show("learning", share, note)
         if self.gallery is not None:
             self.gallery.training(share, note)
 
     def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
-        self._stack.close()
+        self._steps.close()
         self.say(f"round {number} is done: {sheet}")
         if self.gallery is None:
             return planned
@@ -225,16 +217,6 @@ class _Watcher:
         """The page's last words."""
         if self.gallery is not None:
             self.gallery.over(f"Round {result.best} is best. It was written to {result.path}.")
-
-    def _show(self, what: str, share: float, note: str) -> None:
-        if what != self._what:
-            self._stack.close()
-            self._what = what
-            self._move = self._stack.enter_context(self.screen.progress(what))
-        self._move(share, note)
-        if share >= 1:
-            self._stack.close()
-            self._what = ""
 
 
 def _leave(over: Path) -> None:
@@ -303,24 +285,6 @@ def _newest(folder: Path) -> Path:
             'train one first: styledrop train ref.png --style "watercolor"',
         )
     return max(found)[1]
-
-
-def _prompts(path: Path) -> list[str]:
-    """The prompts in a file, a line each; empty lines and those that begin with # are left out."""
-    try:
-        if path.stat().st_size > LONGEST_FILE:
-            raise UsageError(f"{path} is too large for a list of prompts", "give a text file, a prompt a line")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"the prompts in {path} cannot be read: {error}", "give a text file, a prompt a line"
-        ) from None
-    what = "say in each line what to draw: a cat"
-    said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    prompts = list(dict.fromkeys(console.plain_text(line, f"a prompt in {path}", what) for line in said))
-    if not prompts:
-        raise UsageError(f"{path} holds no prompts", what)
-    return prompts
 
 
 def _table(result: Result, scorer: str) -> Table:

@@ -77,10 +77,10 @@ def train(
         console.flag("--last", help="Take the last checkpoint, not the best.", rich_help_panel="How it learns"),
     ] = False,
     lambda_a: Annotated[
-        float, learning(help="Style strength that the file recommends to generate.")
+        float, learning(help="Push towards the style that the file recommends to generate.")
     ] = DEFAULT.lambda_a,
     lambda_b: Annotated[
-        float, learning(help="Prompt strength that the file recommends to generate.")
+        float, learning(help="Push towards the words that the file recommends to generate.")
     ] = DEFAULT.lambda_b,
     model: console.Model = "pocket",
     seed: Annotated[int, console.common(help="The same seed learns the same.")] = DEFAULT.seed,

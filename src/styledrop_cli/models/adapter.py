@@ -207,6 +207,24 @@ KINDS: dict[str, tuple[type[Adapter], type[Any]]] = {
 }
 
 
+def at_strength(adapter: Adapter, strength: float) -> AdapterFn | None:
+    """``value + strength * (adapter(value) - value)``: so much of what an adapter of any kind adds.
+
+    At 1 it is the adapter itself, to the bit; at 0 there is none, and nothing is computed for it.
+    """
+    if strength == 1:
+        return adapter
+    if strength == 0:
+        return None
+
+    def scaled(site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        after = adapter(site, module, source, value)
+        mixed: Tensor = value if after is value else value + strength * (after - value)
+        return mixed
+
+    return scaled
+
+
 def on_rows(adapter: AdapterFn, rows: int) -> AdapterFn:
     """Apply ``adapter`` to the first ``rows`` of a batch only: branches with and without it in one pass."""
 
