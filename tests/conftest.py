@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image, ImageDraw
@@ -13,6 +16,9 @@ from PIL import Image, ImageDraw
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app
+
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +84,37 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide = replace(tiny.TRANSFORMER, hidden_size=128, intermediate_size=768)
     save_part(folder, "transformer", tiny.transformer(wide), wide)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; without it the tests that use it are skipped, and say so."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tabs(browser: Any) -> Iterator[SimpleNamespace]:
+    """`open(url)` opens a tab; whatever a tab asks for or complains of is in `asked` and `complaints`."""
+    asked: list[str] = []
+    complaints: list[str] = []
+    with ExitStack() as stack:
+
+        def open_tab(url: str, **options: Any) -> Any:
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
+            stack.callback(context.close)
+            context.set_default_timeout(15000)
+            page = context.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(url)
+            return page
+
+        yield SimpleNamespace(open=open_tab, asked=asked, complaints=complaints)

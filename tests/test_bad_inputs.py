@@ -447,7 +447,9 @@ HEADERS: list[tuple[dict[str, Any], str, bool]] = [
     ({"config": [8]}, "damaged: config", True),
     ({"recommended": {"lambda_a": math.nan}}, "damaged: recommended", True),
     ({"recommended": {"lambda_a": 1e9}}, "damaged: recommended", True),
-    ({"recommended": {"steps": 3}}, "damaged: recommended", True),
+    ({"recommended": {"steps": 2.5}}, "damaged: recommended", True),
+    ({"recommended": {"strength": 11}}, "damaged: recommended", True),
+    ({"recommended": {"seed": 3}}, "damaged: recommended", True),
     ({"kind": "hypernetwork"}, "of kind 'hypernetwork', which is not known", False),
     ({"base": {"name": "mega", "hash": "f" * 64}}, "was trained on another base (mega) than this one (tiny)", False),
     ({"config": {"width": 10**9, "shared": False}}, "width is no whole number up to 1,000,000: 1000000000", False),
@@ -505,9 +507,12 @@ COMPLETE = {
     "generate": ("generate", "--base-only", "a cat"),
     "iterate": ("iterate", "ref.png", "--style", "watercolor"),
     "score": ("score", "ref.png", "--prompt", "a cat"),
+    "sweep": ("sweep", "adapter.safetensors", "a cat"),
+    "report": ("report", "adapter.safetensors"),
     "tokenize": ("tokenize", "ref.png"),
     "pretrain": ("pretrain", "clip", "corpus", "-o", "m"),
     "inspect": ("inspect", "ref.png"),
+    "bench": ("bench", "styles"),
 }
 NEVER: dict[str, tuple[str, ...]] = {
     "int": ("-1", str(2**64), "1e9", "nan", "two", ""),
@@ -515,7 +520,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 }
 NOT_ZERO = {
     "--steps", "--lr", "--width", "--number", "--size", "--minutes", "--batch-size",
-    "--rounds", "--per-prompt", "--keep",
+    "--rounds", "--per-prompt", "--keep", "--references", "--prompts", "--seeds",
 }  # fmt: skip
 MORE = {
     ("train", "--steps"): ["1000000000"],

@@ -126,8 +126,9 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     monkeypatch.setattr(base, "POCKET", pocket)
     tiny.shrink_pretraining(monkeypatch)
     tiny.shrink_rounds(monkeypatch)
+    tiny.shrink_bench(monkeypatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
-    of, short = TrainSettings.of, {"steps": 2, "checkpoints": 1, "superres_steps": 1}
+    of, short = TrainSettings.of, {"steps": 2, "views": 2, "checkpoints": 1, "superres_steps": 1}
     monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **given | short))
 
     def follow(command: str) -> None:
@@ -155,8 +156,8 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
 
 def is_mention(arguments: list[str]) -> bool:
     """Whether a command is only named, `styledrop train`, and not given anything to work on."""
-    parts = {"corpus", "tokenizer", *(part for _, part in LATER_PARTS)}
-    return len(arguments) == 1 or (len(arguments) == 2 and arguments[0] == "pretrain" and arguments[1] in parts)
+    parts = {"pretrain": {"corpus", "tokenizer", *(part for _, part in LATER_PARTS)}, "bench": {"styles"}}
+    return len(arguments) == 1 or (len(arguments) == 2 and arguments[1] in parts.get(arguments[0], ()))
 
 
 def check_mention(styledrop: Run, arguments: list[str]) -> None:
@@ -173,6 +174,10 @@ def shortened(arguments: list[str]) -> list[str]:
     """The same command, with a tiny fraction of its minutes, its pictures and its steps."""
     if arguments[0] == "iterate":
         return [*arguments, "--per-prompt", "2", "--steps", "2"]
+    if arguments[0] == "report":
+        return [*arguments, "-n", "1"]
+    if arguments[0] == "bench":
+        return [*arguments, "--references", "1", "--prompts", "2", "--seeds", "1"]
     if arguments[0] != "pretrain":
         return arguments
     at = arguments.index("--minutes") if "--minutes" in arguments else len(arguments)
@@ -184,6 +189,8 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
     before = dict(zip(arguments[1:], arguments, strict=False))
     if arguments[0] == "iterate" and not Path("adapter.safetensors").exists():
         shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here
+    if arguments[0] == "bench" and not Path("corpus/art").exists():
+        tiny.write_bench_art(Path("corpus/art"))
     for name in arguments[1:]:
         path = Path(name)
         if path.exists() or (before[name] in ("-o", "--output") and arguments[:2] not in LATER_PARTS):
@@ -197,6 +204,10 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
             draw().save(path)
         elif path.suffix == ".safetensors":
             shutil.copy(adapter, path)
+        elif path.suffix == ".rounds" and arguments[0] == "report":
+            for number in (1, 2):
+                (path / f"round-{number}").mkdir(parents=True)
+                shutil.copy(adapter, path / f"round-{number}" / "adapter.safetensors")
         elif before[name] in ("--model", "--init-from", "-o", "--output"):
             shutil.copytree(model, path)
         elif arguments[0] == "score" and not path.suffix and before[name] in ("score", "--csv", "--json"):
@@ -291,4 +302,5 @@ def test_pages_are_read_as_a_shell_reads_them() -> None:
 def test_there_is_something_to_run() -> None:
     commands = [command for block in PAGE_BLOCKS for command in block.commands if command.startswith("styledrop")]
     assert len(commands) > 10
-    assert {"train", "generate", "tokenize", "inspect", "pretrain"} <= {command.split()[1] for command in commands}
+    named = {command.split()[1] for command in commands}
+    assert {"train", "generate", "tokenize", "inspect", "pretrain", "bench"} <= named

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +20,7 @@ from PIL import Image
 from styledrop_cli.gallery import Candidate, Choices, Gallery
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update")  # fmt: skip
+
 PROMPTS = {"a cat": 8, "a bus": 3, "an owl": 8, "a chair": 5}  # pictures of each; the second row is short
 
 
@@ -40,35 +36,6 @@ CANDIDATES = [
     for i in range(count)
 ]
 SHEET = plain(40, 1200, 300)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def tabs(browser: Any) -> Iterator[SimpleNamespace]:
-    """`open(url)` opens a tab; whatever a tab asks for or complains of is in `asked` and `complaints`."""
-    asked: list[str] = []
-    complaints: list[str] = []
-    with ExitStack() as stack:
-
-        def open_tab(url: str, **options: Any) -> Any:
-            context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
-            stack.callback(context.close)
-            context.set_default_timeout(15000)
-            page = context.new_page()
-            page.on("request", lambda request: asked.append(request.url))
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto(url)
-            return page
-
-        yield SimpleNamespace(open=open_tab, asked=asked, complaints=complaints)
 
 
 @pytest.fixture

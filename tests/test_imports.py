@@ -18,17 +18,18 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 
 # A module imports from smaller layers only. Packages (models, sampling, cli, ...) count as one.
 LAYERS = {
-    "errors": 0, "settings": 0,
+    "errors": 0, "settings": 0, "intervals": 1,
     "models": 1, "sampling": 1,
     "devices": 2, "images": 2, "sheets": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "runs": 3,
     "base": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
-    "adapters": 6, "probing": 6,
+    "adapters": 6, "probing": 6, "calibration": 6,
     "tuning": 7, "pipeline": 7, "appraisal": 7,
     "pools": 8,
-    "rounds": 9,
-    "cli": 10, "__main__": 11, "__init__": 0,
+    "rounds": 9, "sweeping": 9,
+    "bench": 10, "report": 10,
+    "cli": 11, "__main__": 12, "__init__": 0,
 }  # fmt: skip
 
 # The exceptions: (who, whom) of the same layer.
@@ -42,9 +43,11 @@ SIDEWAYS = {
 # Heavy names from outside and the only modules that may import them.
 HOMES = {
     "PIL": {"images", "sheets"},
+    "jinja2": {"report"},
+    "matplotlib": {"report"},
     "accelerate": {"training"},
     "open_clip": {"scoring"},
-    "resvg_py": set[str](),
+    "resvg_py": {"bench"},
     "rich": {"cli"},
     "starlette": {"gallery"},
     "uvicorn": {"gallery"},
@@ -118,7 +121,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=env)
 
 
-@pytest.mark.parametrize("command", ["", "train", "generate", "iterate", "score", "inspect"])
+@pytest.mark.parametrize("command", ["", "train", "generate", "iterate", "score", "sweep", "inspect", "bench"])
 def test_help_does_not_import_torch(command: str) -> None:
     program = (
         "import sys\n"

@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 
 from conftest import draw
 from styledrop_cli import rounds
 from styledrop_cli.base import Base, load_base
+from styledrop_cli.bench import comparisons, judges, paired, rows
+from styledrop_cli.bench.art import FAMILIES
+from styledrop_cli.bench.judges import JudgeSettings
+from styledrop_cli.bench.openmoji import OPENMOJI
+from styledrop_cli.bench.rows import OUTLINES
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
@@ -25,7 +30,8 @@ from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, Toke
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.pretraining import captions, pictures
 from styledrop_cli.pretraining import ids as id_part
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.report import grading
+from styledrop_cli.settings import RoundSettings, SampleSettings
 from styledrop_cli.text import write_merges
 
 CPU = torch.device("cpu")
@@ -95,9 +101,16 @@ class _QuickSampleSettings(SampleSettings):
     steps: int = 2
 
 
+@dataclass(frozen=True)
+class _QuickRoundSettings(RoundSettings):
+    per_prompt: int = 2
+    steps: int = 2
+
+
 def shrink_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps a picture, and few pictures to compare by: for tests of the way, not of the pictures."""
     monkeypatch.setattr(rounds, "SampleSettings", _QuickSampleSettings)
+    monkeypatch.setattr(grading, "SampleSettings", _QuickSampleSettings)
     monkeypatch.setattr(rounds, "GRADED_EACH", 1)
 
 
@@ -208,6 +221,44 @@ def write_art(folder: Path) -> Path:
     said = {"families": {"flat": ["flat design"]}, "outlines": ["flat"], "things": {"box": ["a box"]}}
     (folder / "art.json").write_text(json.dumps(said | {"styles": ["watercolor"]}), encoding="utf-8")
     return folder
+
+
+# Prompts, two references of each style, and one thing that is neither.
+BENCH_THINGS = (
+    "cat-face", "house", "fish", "owl", "sailboat", "dog-face", "airplane", "fox", "penguin", "castle", "elephant",
+    "bicycle", "bear",
+)  # fmt: skip
+
+
+def write_bench_art(folder: Path) -> Path:
+    """Art to measure with: a shape tells the thing, its colours the family."""
+    for family, of_family in enumerate((*FAMILIES, OPENMOJI)):
+        (folder / of_family).mkdir(parents=True)
+        for number, thing in enumerate(BENCH_THINGS):
+            image = Image.new("RGBA", (64, 64))
+            colour = (40 + 50 * family, 230 - 45 * family, 60 + 20 * number, 255)
+            ImageDraw.Draw(image).regular_polygon(
+                (32, 32, 26), 3 + number, rotation=15 * number, fill=colour, outline=(0, 0, 0, 255)
+            )
+            image.save(folder / of_family / f"{thing}.webp", lossless=True)
+    called = {thing: [f"{'an' if thing[0] in 'aeo' else 'a'} {thing.removesuffix('-face')}"] for thing in BENCH_THINGS}
+    said = {"families": {name: [words] for name, words in FAMILIES.items()}, "outlines": [*OUTLINES]}
+    (folder / "art.json").write_text(json.dumps(said | {"things": called}), encoding="utf-8")
+    return folder
+
+
+def shrink_bench(monkeypatch: pytest.MonkeyPatch) -> JudgeSettings:
+    """Judges of seconds, small references, two steps a picture, and short rounds; the judges' settings."""
+    sizes = {"style_side": 16, "content_side": 8, "style_width": 4, "content_width": 4}
+    small = JudgeSettings(renders=80, style_passes=1, content_passes=1, batch=16, held_out=0.3, **sizes)
+    for module in (judges, paired):
+        monkeypatch.setattr(module, "JudgeSettings", lambda: small)
+    monkeypatch.setattr(rows, "REFERENCE_SIZE", 64)
+    for module in (comparisons, rows):
+        monkeypatch.setattr(module, "SampleSettings", _QuickSampleSettings)
+    monkeypatch.setattr(comparisons, "RoundSettings", _QuickRoundSettings)
+    monkeypatch.setitem(comparisons.KINDS, "round", _QuickRoundSettings)
+    return small
 
 
 def shrink_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:

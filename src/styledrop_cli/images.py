@@ -263,10 +263,12 @@ def png_bytes(image: Image.Image, settings: dict[str, Any] | None = None) -> byt
     return buffer.getvalue()
 
 
-def jpeg_bytes(picture: Tensor) -> bytes:
-    """A picture uint8 `[3,H,W]` as JPEG of high quality."""
+def jpeg_bytes(picture: Image.Image | Tensor, quality: int = 95) -> bytes:
+    """A picture, uint8 `[3,H,W]` if it is a tensor, as JPEG; its colours are not thinned out."""
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
     buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=95, subsampling=0)
+    picture.convert("RGB").save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
     return buffer.getvalue()
 
 

@@ -1,0 +1,117 @@
+"""`styledrop report`: one page that shows what was learnt, how good it is, and how it came about."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import UsageError
+
+OUTPUT = Path("report.html")
+NUMBER, MOST = 4, 64  # pictures of each prompt
+PICTURES = 20_000  # at most, of all rows
+FIRST = 500_000  # seed
+
+
+def report(
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ADAPTER|FOLDER", help="An adapter file, or the folder in which iterate put its rounds."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = OUTPUT,
+    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    number: Annotated[int, typer.Option("--number", "-n", help="How many pictures of each prompt and row.")] = NUMBER,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What to draw, a prompt a line.", show_default="12 things nothing was chosen by"
+        ),
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Who grades: clip, scorer, or a model of open_clip's as in ViT-B-16/openai.",
+            show_default="scorer, the bundled second CLIP",
+        ),
+    ] = None,
+    model: console.Model = "pocket",
+    seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = FIRST,
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    """See what was learnt: one page with pictures, scores and history.
+
+    Draws the same prompts and seeds with the base, with the base told the style
+    in words, and with the adapter, or with that of every round. A second CLIP
+    grades them, on prompts that nothing was chosen by. The page needs no other
+    file and no network.
+
+      styledrop report adapter.safetensors
+      styledrop report adapter.rounds -o rounds.html -n 8
+    """
+    from styledrop_cli.settings import LARGEST_SEED
+
+    screen = console.Screen(quiet, as_json)
+    console.refuse_outside(number=(number, 1, MOST), seed=(seed, 0, LARGEST_SEED))
+    console.refuse_existing(output, overwrite)
+    console.refuse_unwritable(output.parent)
+    asked = console.prompts_in(prompts) if prompts else None
+    started = time.monotonic()
+    with screen.working("waking up the base model"):
+        from styledrop_cli.base import load_base
+        from styledrop_cli.devices import pick_device
+        from styledrop_cli.images import atomic_write
+        from styledrop_cli.report.commands import commands
+        from styledrop_cli.report.grading import free_prompts, grade
+        from styledrop_cli.report.page import Grader, write_page
+        from styledrop_cli.report.story import check_one_base, read_story
+        from styledrop_cli.rounds import built_in_prompts
+        from styledrop_cli.scoring import open_second_eye
+
+        story = read_story(place)
+        check_one_base(story)
+        base = load_base(model, pick_device(device))
+        name, eye = open_second_eye(base, scorer)
+    wanted = asked or free_prompts(base, story)
+    rows = 2 + len(story.stages)
+    if (count := rows * len(wanted) * number) > PICTURES:
+        raise UsageError(
+            f"{rows} rows of {len(wanted):,} prompts and {number} seeds are {count:,} pictures: a report holds at most "
+            f"{PICTURES:,}",
+            "name fewer prompts, or say a smaller -n",
+        )
+    screen.warn_of_unknown(base, wanted)
+    for error in story.unreadable:
+        screen.warn(f"left out: {error.message}")
+    work = output.with_name(output.name + ".run")
+    with console.Steps(screen) as steps:
+        graded = grade(base, story, eye, prompts=wanted, number=number, seed=seed, folder=work, on_progress=steps.show)
+    options = [f"-o {shlex.quote(output.name)}"]
+    options += [f"-n {number}"] if number != NUMBER else []
+    options += [f"--scorer {shlex.quote(scorer)}"] if scorer else []
+    options += [f"--seed {seed}"] if seed != FIRST else []
+    given = [str(content) for content in story.stages[0].header["contents"]]
+    again = commands(story, asked or [], built_in_prompts(base, given), model, " ".join(options))
+    page = write_page(base, story, graded, Grader(name, name == "clip"), again)
+    atomic_write(output, page.encode())
+    shutil.rmtree(work, ignore_errors=True)
+    found = {
+        row: {measure: vars(estimate) for measure, estimate in of.items()} for row, of in graded.estimates().items()
+    }
+    seconds = time.monotonic() - started
+    screen.say(f"{count:,} pictures, {console.file_size(len(page))}, in {console.duration(seconds)}:")
+    screen.result(
+        {"report": output, "scorer": name, "prompts": graded.prompts, "seeds": graded.seeds, "rows": found}, [output]
+    )
+    if story.unreadable:
+        raise typer.Exit(1)

@@ -1,0 +1,106 @@
+"""The commands that make it all again, as they are typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from styledrop_cli.report.story import ROUNDS, Stage, Story
+from styledrop_cli.settings import RoundSettings, TrainSettings
+
+# The settings that have an option, and what it is called.
+TRAIN = {
+    "kind": "--kind",
+    "steps": "--steps",
+    "lr": "--lr",
+    "width": "--width",
+    "targets": "--targets",
+    "checkpoints": "--checkpoints",
+    "last": "--last",
+    "lambda_a": "--lambda-a",
+    "lambda_b": "--lambda-b",
+    "seed": "--seed",
+}
+ROUND = {"per_prompt": "--per-prompt", "keep": "--keep", "steps": "--steps", "seed": "--seed"}
+FEEDBACK = ("clip", "human", "terminal", "random")
+
+
+def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], model: str, report: str) -> list[str]:
+    """A command a line, from the reference to this report; lines that begin with # say what no command says.
+
+    ``prompts`` is empty or a file's name, ``built_in`` the prompts that rounds take by themselves, ``model`` is what
+    --model was given.
+    """
+    adapter, base = "adapter.safetensors", [] if model == "pocket" else ["--model", model]
+    lines: list[str] = []
+    first = story.stages[0]
+    if first.header.get("round", 1) == 1:
+        lines += [*_training(first, [*base, "-o", adapter])]
+    else:
+        adapter = first.file.name
+        lines.append("# what came before is not here: this adapter is of a later round")
+    target = adapter
+    if len(story.stages) > 1:
+        target = f"adapter{ROUNDS}"
+        lines += _rounds(story, adapter, built_in, [*base, "-o", target])
+    asked = ["--prompts", "prompts.txt"] if prompts else []
+    if prompts:
+        lines.append(f"# prompts.txt holds, a line each: {' / '.join(prompts)}")
+    lines.append(_line("report", [target, *asked, *base, *report.split()]))
+    return lines
+
+
+def _training(stage: Stage, rest: list[str]) -> list[str]:
+    header, settings = stage.header, stage.header.get("settings", {})
+    pictures = [str(p.get("name", "reference.png")) for p in header["pictures"]]
+    words = [*pictures, "--style", header["style"]]
+    for content in header["contents"][: len(pictures)]:
+        words += ["--content", str(content)]
+    usual = asdict(TrainSettings.of(str(settings.get("kind", TrainSettings.kind))))
+    usual["kind"] = TrainSettings.kind
+    given, unsaid = _options(settings, usual, TRAIN)
+    return [*unsaid, _line("train", [*words, *given, *rest])]
+
+
+def _rounds(story: Story, adapter: str, built_in: Sequence[str], rest: list[str]) -> list[str]:
+    settings, later = story.rounds or {}, story.stages[1:]
+    lines, words = [], [adapter, "--rounds", str(len(later))]
+    who = [str(stage.header.get("feedback")) for stage in later]
+    if set(who) <= set(FEEDBACK):
+        if set(who) != {"clip"}:
+            words += ["--feedback", ",".join(who)]
+    else:
+        lines.append(f"# picked by {', '.join(who)}: the numbers are in each round's picks.json")
+        for stage in later:
+            words += ["--picks", f"picks-{stage.header.get('round')}.txt"]
+    asked = [str(prompt) for prompt in settings.get("prompts", [])]
+    if asked and asked != list(built_in):
+        lines.append(f"# subjects.txt holds, a line each: {' / '.join(asked)}")
+        words += ["--prompts", "subjects.txt"]
+    given, unsaid = _options(settings, asdict(RoundSettings()), ROUND)
+    return [*lines, *unsaid, _line("iterate", [*words, *given, *rest])]
+
+
+def _options(
+    settings: Mapping[str, Any], usual: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Options for what differs from the defaults, and a remark for each difference that has no option."""
+    words: list[str] = []
+    unsaid: list[str] = []
+    for name, value in settings.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if name not in usual or value == usual[name]:
+            continue
+        if name not in names:
+            unsaid.append(f"# {name} was {value}, for which there is no option")
+        elif value is True:
+            words.append(names[name])
+        elif value is not False:
+            words += [names[name], ",".join(value) if isinstance(value, tuple) else f"{value}"]
+    return words, unsaid
+
+
+def _line(command: str, words: Sequence[str]) -> str:
+    return f"styledrop {command} {shlex.join(words)}"

@@ -1,0 +1,188 @@
+"""The report as one HTML file that needs nothing else: pictures, plots and words stand in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from styledrop_cli import __version__
+from styledrop_cli.adapters import examples_of
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import load_adapter
+from styledrop_cli.errors import PictureError
+from styledrop_cli.images import jpeg_bytes, load_picture, square, to_image
+from styledrop_cli.report import plots
+from styledrop_cli.report.grading import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
+from styledrop_cli.report.story import Stage, Story, parent_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURE, REFERENCE = 85, 90  # JPEG qualities
+REFERENCE_SIDE = 384
+
+
+@dataclass(frozen=True)
+class Grader:
+    """Who graded: its ``name``, and whether it is the very CLIP that chose checkpoints and picks."""
+
+    name: str
+    chose: bool
+
+
+def write_page(
+    base: Base,
+    story: Story,
+    graded: Graded,
+    grader: Grader,
+    commands: Sequence[str],
+) -> str:
+    """The HTML of the report."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("styledrop_cli.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    found = graded.estimates()
+    curves = {stage.name: stage.curve for stage in story.stages if stage.curve is not None}
+    page = environment.get_template("page.html").render(
+        style=story.style,
+        references=_references(base, story),
+        stages=[_of_stage(stage, before) for stage, before in zip(story.stages, [None, *story.stages], strict=False)],
+        verdicts=[_verdict(stage.name, found[stage.name]) for stage in story.stages],
+        measures=[{"name": name, "about": about, "up": up} for name, about, up in MEASURES],
+        table=[_line(row, of) for row, of in found.items()],
+        told=TOLD,
+        prompts=[_strip(graded, place) for place in range(len(graded.prompts))],
+        seeds=graded.seeds,
+        grader=grader,
+        also_chose=also_chose(story, graded.prompts),
+        plot=_plot(plots.text_against_style(found, plain=2)),
+        losses=_plot(plots.losses(curves)) if curves else None,
+        checkpoints=[_plot(plots.checkpoints(c, name)) for name, c in curves.items() if c.checkpoints],
+        unreadable=[error.message for error in story.unreadable],
+        commands=commands,
+        base=base.name,
+        version=__version__,
+        number=len(graded.prompts) * len(graded.seeds),
+    )
+    return str(page)
+
+
+# ---- what the page shows ----
+
+
+def _references(base: Base, story: Story) -> list[dict[str, str]]:
+    """The pictures learnt from: the files themselves where they are at hand, else what the tokens show of them."""
+    header = story.stages[0].header
+    examples = examples_of(load_adapter(story.stages[0].file))
+    shown = base.pictures(examples.whole.long().to(base.device), base.sizes[-1])
+    made = []
+    for picture, about, content in zip(shown, header["pictures"], examples.contents, strict=False):
+        image = _original(about, [Path(), story.place.parent, story.stages[0].file.parent])
+        said = "the picture itself" if image is not None else "as the base model's tokens show it"
+        if image is None:
+            image = to_image(picture.cpu())
+        made.append(
+            {
+                "src": _address(jpeg_bytes(square(image, REFERENCE_SIDE), REFERENCE)),
+                "content": content,
+                "name": str(about.get("name", "")),
+                "sha256": str(about.get("sha256", "")),
+                "said": said,
+            }
+        )
+    return made
+
+
+def _original(about: Mapping[str, Any], folders: Sequence[Path]) -> Image | None:
+    """The reference's own file, if one of its name and contents lies in one of ``folders``."""
+    name = str(about.get("name", ""))
+    if not name or Path(name).name != name:
+        return None
+    for folder in folders:
+        path = folder / name
+        try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == about.get("sha256"):
+                return load_picture(path)
+        except (OSError, PictureError):
+            continue
+    return None
+
+
+def _of_stage(stage: Stage, before: Stage | None) -> dict[str, Any]:
+    header = stage.header
+    settings = {name: value for name, value in header.get("settings", {}).items() if value is not None}
+    return {
+        "name": stage.name,
+        "hash": stage.hash,
+        "created": header.get("created", ""),
+        "kind": header["kind"],
+        "base": header["base"],
+        "parent": parent_of(stage, before),
+        "references": len(header.get("pictures") or []),
+        "feedback": header.get("feedback", ""),
+        "picks": [
+            {"prompt": p.prompt, "seed": p.seed, "src": _address(_small(p.file)) if p.file else ""} for p in stage.picks
+        ],
+        "settings": settings,
+        "recommended": header["recommended"],
+    }
+
+
+def _small(path: Path) -> bytes:
+    image = load_picture(path)
+    return jpeg_bytes(square(image, min(128, min(image.size))), PICTURE)
+
+
+def _strip(graded: Graded, place: int) -> dict[str, Any]:
+    """One prompt: of each row the pictures of all seeds, with their scores."""
+    rows = []
+    for row in graded.rows:
+        tiles = []
+        for k, seed in enumerate(graded.seeds):
+            scores = {name: float(values[place, k]) for name, values in graded.cells[row].items()}
+            tiles.append(
+                {"src": _address(jpeg_bytes(graded.pictures[row][place, k], PICTURE)), "seed": seed, "scores": scores}
+            )
+        rows.append({"name": row, "tiles": tiles})
+    return {"prompt": graded.prompts[place], "rows": rows}
+
+
+def _line(row: str, of: Mapping[str, Estimate]) -> dict[str, Any]:
+    cells = []
+    for name, _, up in MEASURES:
+        one = of[name]
+        better = (one.difference > 0) == up
+        verdict = "" if row == TOLD or not one.sure else "better" if better else "worse"
+        cells.append({"of": one, "verdict": verdict})
+    return {"name": row, "cells": cells, "told": row == TOLD, "plain": row in (BASE, TOLD)}
+
+
+def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
+    """A sentence that says what this adapter brings, and only what the pictures can tell."""
+    sure, unsure = [], []
+    for measure, what in (("csls", "style"), ("text", "text"), ("object", "the thing itself"), ("leak", "leak")):
+        one = of[measure]
+        if not one.sure:
+            unsure.append(what)
+            continue
+        way = "more" if one.difference > 0 else "less"
+        sure.append(f"{way} {what} ({one.difference:+.2f}, {one.difference_low:+.2f} to {one.difference_high:+.2f})")
+    parts = [f"{', '.join(sure)}" if sure else "no difference that these pictures can tell"]
+    if sure and unsure:
+        parts.append(f"no difference that these pictures can tell in {', '.join(unsure)}")
+    return f"{name}: {'; '.join(parts)}."
+
+
+def _plot(plot: plots.Plot) -> dict[str, str]:
+    """As a picture of its own: side by side in one page, the parts of two drawings would share their names."""
+    return {"src": _address(plot.svg.encode(), "svg+xml"), "said": plot.said}
+
+
+def _address(data: bytes, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

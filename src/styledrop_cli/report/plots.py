@@ -1,0 +1,138 @@
+"""The report's plots, as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from styledrop_cli.report.grading import Estimate
+from styledrop_cli.report.story import Curve
+
+INK, SOFT, LINE = "#1b1b1b", "#6b6b6b", "#d6d6d6"
+# Told apart by everyone (Okabe and Ito); the rows without an adapter are grey.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+GREYS = ("#9a9a9a", "#5c5c5c")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing, and what it shows in words for who cannot see it."""
+
+    svg: str
+    said: str
+
+
+def text_against_style(found: Mapping[str, Mapping[str, Estimate]], plain: int) -> Plot:
+    """Each row as a cross: calibrated style to the right, text upwards.
+
+    The arms are the 95 % intervals of the paired differences. The first ``plain`` rows have no adapter.
+    """
+    figure, axes = _figure(6.4, 4.4)
+    before: tuple[float, float] | None = None
+    for place, (row, of) in enumerate(found.items()):
+        x, y = of["csls"], of["text"]
+        colour = GREYS[place] if place < plain else COLOURS[(place - plain) % len(COLOURS)]
+        axes.errorbar(
+            x.mean,
+            y.mean,
+            xerr=_arms(x),
+            yerr=_arms(y),
+            fmt="o",
+            color=colour,
+            markersize=7,
+            elinewidth=1.5,
+            capsize=3,
+        )
+        if before is not None:
+            arrow = {"arrowstyle": "->", "color": LINE, "shrinkA": 8, "shrinkB": 8}
+            axes.annotate("", (x.mean, y.mean), before, arrowprops=arrow, zorder=0)
+        above = 7 if place % 2 else -16
+        axes.annotate(row, (x.mean, y.mean), (8, above), textcoords="offset points", color=colour, fontsize=10)
+        before = (x.mean, y.mean)
+    axes.set_xlabel("style: calibrated likeness to the reference (csls)")
+    axes.set_ylabel("text: cosine with the prompt")
+    axes.margins(x=0.18, y=0.18)
+    return _drawn(figure, "Text against style: " + "; ".join(_said(row, of) for row, of in found.items()))
+
+
+def losses(curves: Mapping[str, Curve]) -> Plot:
+    """The training losses over the steps, each smoothed over a tenth of its points."""
+    figure, axes = _figure(6.4, 3.2)
+    for place, (name, curve) in enumerate(curves.items()):
+        steps = [step for step, _ in curve.losses]
+        values = [loss for _, loss in curve.losses]
+        colour = COLOURS[place % len(COLOURS)]
+        axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(steps, _smooth(values, max(1, len(values) // 10)), color=colour, linewidth=1.8, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats a masked id)")
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    ends = "; ".join(f"{name} ends at {curve.losses[-1][1]:.2f}" for name, curve in curves.items())
+    return _drawn(figure, f"Training loss: {ends}")
+
+
+def checkpoints(curve: Curve, name: str) -> Plot:
+    """The scores of the test pictures at each checkpoint, and which one was chosen."""
+    figure, axes = _figure(6.4, 3.2)
+    steps = [point.step for point in curve.checkpoints]
+    for place, score in enumerate(("total", "object", "shape", "style", "leak")):
+        values = [point.scores[score] for point in curve.checkpoints]
+        colour = INK if score == "total" else COLOURS[place - 1]
+        width = 2.2 if score == "total" else 1.4
+        axes.plot(steps, values, "o-", color=colour, linewidth=width, markersize=4, label=score)
+    if curve.chosen is not None:
+        axes.axvline(curve.chosen, color=SOFT, linestyle=":", linewidth=1.2)
+        axes.annotate(
+            "taken", (curve.chosen, 1), (-4, -10), xycoords=("data", "axes fraction"), textcoords="offset points",
+            color=SOFT, fontsize=9, ha="right",
+        )  # fmt: skip
+    axes.set_xlabel("step")
+    axes.set_ylabel("mean score of the test pictures")
+    axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return _drawn(figure, f"Checkpoints of {name}; step {curve.chosen} was taken")
+
+
+def _arms(of: Estimate) -> list[list[float]]:
+    """How far the interval of the paired difference reaches to either side."""
+    return [[of.difference - of.difference_low], [of.difference_high - of.difference]]
+
+
+def _said(row: str, of: Mapping[str, Estimate]) -> str:
+    return f"{row} has text {of['text'].mean:.3f} and style {of['csls'].mean:.3f}"
+
+
+def _smooth(values: Sequence[float], window: int) -> list[float]:
+    """Running means, over fewer values at either end."""
+    half = window // 2
+    parts = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [sum(part) / len(part) for part in parts]
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure with one pair of axes, without pyplot's global state; imported here, because it takes half a second."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(SOFT)
+    axes.tick_params(colors=SOFT, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _drawn(figure: Any, said: str) -> Plot:
+    import matplotlib as mpl
+
+    svg = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "styledrop"}):  # the same names each time
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Plot(svg.getvalue(), said)

@@ -1,0 +1,194 @@
+"""What there is to report on: one adapter or the adapters of several rounds, and how each came to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from styledrop_cli.checkpoints import file_hash, read_header
+from styledrop_cli.errors import ModelError, PictureError, UsageError
+from styledrop_cli.images import load_picture
+from styledrop_cli.rounds import ADAPTER, PICKS
+from styledrop_cli.tuning import CURVE
+
+RUN, ROUNDS = ".run", ".rounds"  # what the folders beside an adapter end in
+SCORED = ("object", "shape", "style", "leak", "total")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A point of a training, and the mean scores of its test pictures."""
+
+    step: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a training went: ``losses`` as (step, loss), its checkpoints, and which one was ``chosen``."""
+
+    losses: list[tuple[int, float]]
+    checkpoints: list[Checkpoint]
+    chosen: int | None
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A picture that was learnt from: what it was drawn for, and its file if that is at hand."""
+
+    prompt: str
+    seed: int | None
+    file: Path | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One adapter: its name in the report, its file and header, its training, and the pictures picked for it."""
+
+    name: str
+    file: Path
+    hash: str
+    header: Mapping[str, Any]
+    curve: Curve | None
+    picks: list[Pick]
+
+
+@dataclass(frozen=True)
+class Story:
+    """The adapters, the first one first.
+
+    ``place`` is what the report was asked for, ``rounds`` what the rounds were begun with, ``unreadable`` what is left
+    out.
+    """
+
+    place: Path
+    stages: list[Stage]
+    rounds: Mapping[str, Any] | None
+    unreadable: list[PictureError]
+
+    @property
+    def style(self) -> str:
+        """The style in words."""
+        return str(self.stages[0].header["style"])
+
+    @property
+    def used(self) -> list[str]:
+        """Every prompt and content that something was learnt from or picked by, as far as it is known."""
+        said = [c for stage in self.stages for c in stage.header["contents"]]
+        said += [pick.prompt for stage in self.stages for pick in stage.picks]
+        said += (self.rounds or {}).get("prompts", [])
+        return list(dict.fromkeys(str(text) for text in said))
+
+
+def read_story(place: Path) -> Story:
+    """What is known of an adapter file, of the folder of its training, or of a folder of rounds.
+
+    Raises UsageError for a folder that holds neither, ModelError for a file that is missing or no adapter.
+    """
+    if not place.is_dir():
+        unreadable: list[PictureError] = []
+        stage = _stage("adapter", place, [place.with_name(place.name + RUN)], place.parent, unreadable)
+        return Story(place, [stage], None, unreadable)
+    numbers = sorted(
+        int(number)
+        for path in place.glob(f"round-*/{ADAPTER}")
+        if (number := path.parent.name.removeprefix("round-")).isdigit()
+    )
+    if numbers:
+        return _of_rounds(place, numbers)
+    adapter = place.with_name(place.name.removesuffix(RUN))
+    if place.name.endswith(RUN) and adapter.is_file():
+        return read_story(adapter)
+    if place.name.endswith(RUN):
+        raise UsageError(f"the training in {place} has not written {adapter.name}", "Let it finish first.")
+    raise UsageError(
+        f"{place} holds no rounds and no training",
+        "Name an adapter file, the folder that 'styledrop iterate' filled, or the .run folder beside an adapter.",
+    )
+
+
+def _of_rounds(place: Path, numbers: list[int]) -> Story:
+    stages: list[Stage] = []
+    unreadable: list[PictureError] = []
+    for number in numbers:
+        file = place / f"round-{number}" / ADAPTER
+        runs = [file.with_name(file.name + RUN)]
+        if number == numbers[0]:  # trained before the rounds, most often under the name that the folder took over
+            runs.append(place.with_name(place.name.removesuffix(ROUNDS) + ".safetensors" + RUN))
+        stages.append(_stage(f"round {number}", file, runs, file.parent, unreadable))
+    about = _json(place / "run.json")
+    settings = about.get("settings") if isinstance(about, dict) else None
+    return Story(place, stages, settings if isinstance(settings, dict) else None, unreadable)
+
+
+def _stage(name: str, file: Path, runs: list[Path], folder: Path, unreadable: list[PictureError]) -> Stage:
+    header = read_header(file)
+    curve = next((curve for run in runs if (curve := _curve(run / CURVE)) is not None), None)
+    return Stage(name, file, file_hash(file), header, curve, _picks(folder, header, unreadable))
+
+
+def _picks(folder: Path, header: Mapping[str, Any], unreadable: list[PictureError]) -> list[Pick]:
+    """The pictures beside the adapter, or what its header says of them."""
+    listed = [p for p in header.get("picks") or [] if isinstance(p, dict)]
+    if not listed:
+        return []
+    there = _json(folder / PICKS)
+    numbers = there.get("pictures") if isinstance(there, dict) else None
+    if not (isinstance(numbers, list) and len(numbers) == len(listed) and all(type(n) is int for n in numbers)):
+        numbers = [0] * len(listed)
+    picks = []
+    for number, one in zip(numbers, listed, strict=True):
+        file = folder / "picks" / f"{number:04d}.png"
+        try:
+            load_picture(file)
+        except PictureError as error:
+            if file.exists():
+                unreadable.append(error)
+                continue
+        seed = one.get("seed")
+        at_hand = file if file.exists() else None
+        picks.append(Pick(str(one.get("prompt", "")), seed if isinstance(seed, int) else None, at_hand))
+    return picks
+
+
+def _curve(path: Path) -> Curve | None:
+    """What a training wrote of itself; None where there is nothing, or it is not whole."""
+    about = _json(path)
+    try:
+        losses = [(int(step), float(loss)) for step, loss in about["losses"]]
+        checkpoints = [
+            Checkpoint(int(one["step"]), {name: float(one["scores"][name]) for name in SCORED})
+            for one in about["checkpoints"]
+        ]
+        chosen = about.get("chosen")
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+    return Curve(losses, checkpoints, chosen if isinstance(chosen, int) else None) if losses else None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def parent_of(stage: Stage, before: Stage | None) -> str:
+    """Whether the header's parent is the stage before: for the lineage."""
+    parent = stage.header.get("parent")
+    if parent is None:
+        return ""
+    if before is not None and parent == before.hash:
+        return f"made from {before.name}"
+    return f"made from an adapter that is not here ({str(parent)[:12]})"
+
+
+def check_one_base(story: Story) -> None:
+    """Raise ModelError unless all adapters were trained on one base."""
+    first, *others = story.stages
+    for other in others:
+        if other.header["base"].get("hash") != first.header["base"].get("hash"):
+            raise ModelError(f"{other.file} was trained on another base than {first.file}", "Report on each alone.")

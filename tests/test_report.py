@@ -1,0 +1,366 @@
+"""`styledrop report`: what it says, what it refuses, and how the page behaves in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+import tiny
+from conftest import Outcome, Run, draw
+from styledrop_cli.base import load_base
+from styledrop_cli.checkpoints import load_adapter, save_adapter
+from styledrop_cli.cli.app import app
+from styledrop_cli.probing import PROBES
+from styledrop_cli.report import grading
+from styledrop_cli.report.commands import commands
+from styledrop_cli.report.grading import PROMPTS, TOLD, Graded, also_chose, free_prompts
+from styledrop_cli.report.story import read_story
+from styledrop_cli.rounds import GRADED, SUBJECTS
+from styledrop_cli.settings import RoundSettings, TrainSettings
+from styledrop_cli.tuning import train_adapter
+
+Report = Callable[..., Outcome]
+MEASURES = [name for name, *_ in grading.MEASURES]
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.shrink_rounds(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an adapter, its training, and one round of feedback after it."""
+    folder = tmp_path_factory.mktemp("made")
+    draw().save(folder / "ref.png")
+    base = load_base(str(tiny_model), tiny.CPU)
+    train_adapter(
+        base,
+        pictures=[folder / "ref.png"],
+        style="watercolor",
+        contents=["a cat"],
+        settings=TrainSettings(steps=4, views=2, checkpoints=2),
+        output=folder / "adapter.safetensors",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.shrink_rounds(patch)
+        from styledrop_cli.rounds import BestPicker, iterate
+        from test_rounds import Watcher
+
+        iterate(
+            base,
+            folder / "adapter.safetensors",
+            folder=folder / "adapter.rounds",
+            settings=RoundSettings(per_prompt=3, steps=2),
+            pickers=[BestPicker()],
+            watcher=Watcher(),
+            grader=base,
+            prompts=["a dog", "a house"],
+        )
+    return folder
+
+
+@pytest.fixture
+def report(styledrop: Run, tiny_model: Path, made: Path) -> Report:
+    """The command, beside a copy of all that there is to report on."""
+    shutil.copytree(made, ".", dirs_exist_ok=True)
+    Path("prompts.txt").write_text("a red cat\na tree\n", encoding="utf-8")
+
+    def run(*arguments: str | Path, model: Path = tiny_model) -> Outcome:
+        return styledrop("report", *arguments, "--prompts", "prompts.txt", "-n", "2", "--model", model)
+
+    return run
+
+
+def words_of(page: Path) -> str:
+    """What a person reads."""
+    import html
+
+    text = re.sub(r"<(style).*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+# ---- what it reports on ----
+
+
+def test_an_adapter(report: Report) -> None:
+    code, out, err = report("adapter.safetensors", "-q")
+    assert (code, out) == (0, "report.html\n"), err
+    said = words_of(Path("report.html"))
+    for part in ("watercolor", "a cat · ref.png", "the picture itself", "a red cat", "a tree", TOLD, "adapter"):
+        assert part in said
+    assert "Training" in said and "Picks" not in said
+    assert list(Path().glob("report.html.run*")) == []
+    page = Path("report.html").read_text()
+    assert page.count("data:image/jpeg") == 1 + 3 * 2 * 2  # the reference, and three rows of two prompts and seeds
+    assert page.count("data:image/svg+xml;base64") == 3  # the plane, the losses, the checkpoints
+
+
+def test_rounds(report: Report) -> None:
+    found = json.loads(report("adapter.rounds", "--json").out)
+    assert list(found["rows"]) == ["base", TOLD, "round 1", "round 2"]
+    assert set(found["rows"]["round 2"]) == set(MEASURES)
+    said = words_of(Path("report.html"))
+    assert "For round 2, picked by clip: 2" in said
+    assert "made from round 1" in said
+    assert "styledrop iterate adapter.safetensors --rounds 1" in said
+    # The training before the rounds is found under the name that they took over.
+    assert Path("report.html").read_text().count("data:image/svg+xml;base64") >= 3
+
+
+def test_a_training_is_its_adapter(report: Report) -> None:
+    assert report("adapter.safetensors.run", "-q").code == 0
+    Path("adapter.safetensors").unlink()
+    code, _, err = report("adapter.safetensors.run", "--overwrite")
+    assert code == 2
+    assert "has not written adapter.safetensors" in err
+
+
+def test_without_the_folders_beside_it(report: Report) -> None:
+    """A lone file still says whose picks it learnt from, and shows the reference as tokens."""
+    shutil.copy("adapter.rounds/round-2/adapter.safetensors", "lone.safetensors")
+    shutil.rmtree("adapter.rounds")
+    Path("ref.png").unlink()
+    assert report("lone.safetensors", "-q").code == 0
+    said = words_of(Path("report.html"))
+    assert "as the base model's tokens show it" in said
+    assert "an adapter that is not here" in said
+    assert "picked by clip: 2" in said
+
+
+def test_another_picture_of_that_name_is_not_shown(report: Report) -> None:
+    draw(50, 50).save("ref.png")
+    assert report("adapter.safetensors", "-q").code == 0
+    assert "as the base model's tokens show it" in words_of(Path("report.html"))
+
+
+# ---- what is counted ----
+
+
+def test_the_same_command_counts_the_same(report: Report) -> None:
+    first = json.loads(report("adapter.safetensors", "--json").out)["rows"]
+    page = Path("report.html").read_bytes()
+    Path("prompts.txt").write_text("a tree\na red cat\n", encoding="utf-8")  # order is nothing
+    second = json.loads(report("adapter.safetensors", "--json", "--overwrite").out)["rows"]
+    for row, values in first.items():
+        for name, estimate in values.items():
+            assert estimate["mean"] == pytest.approx(second[row][name]["mean"], abs=1e-5), (row, name)
+    Path("prompts.txt").write_text("a red cat\na tree\n", encoding="utf-8")
+    report("adapter.safetensors", "--json", "--overwrite")
+    assert Path("report.html").read_bytes() == page
+
+
+def test_differences_are_paired() -> None:
+    cells = {
+        row: {name: torch.randn(4, 3, generator=tiny.generator(i)) for name in MEASURES}
+        for i, row in enumerate(("base", TOLD))
+    }
+    cells["adapter"] = {name: value + 0.125 for name, value in cells[TOLD].items()}
+    found = Graded(["p"] * 4, [0, 1, 2], cells, {}).estimates()
+    for name in MEASURES:
+        one = found["adapter"][name]
+        assert one.difference == pytest.approx(0.125, abs=1e-6)
+        assert (one.difference_low, one.difference_high) == pytest.approx((0.125, 0.125), abs=1e-6)
+        assert one.sure
+        assert not found[TOLD][name].sure
+        assert one.low < one.mean < one.high
+
+
+def test_a_stopped_report_goes_on(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    from styledrop_cli.base import Base
+
+    sample, drawn = Base.sample, []
+
+    def count(self: Base, prompts: list[str], *rest: Any, **options: Any) -> Any:
+        drawn.append(len(prompts))
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return sample(self, prompts, *rest, **options)
+
+    monkeypatch.setattr(Base, "sample", count)
+    assert report("adapter.safetensors").code == 130
+    assert not Path("report.html").exists()
+    before = len(drawn)
+    assert report("adapter.safetensors", "-q").code == 0
+    assert len(drawn) - before == 2  # of four drawings two were there
+
+
+# ---- what chose does not grade ----
+
+
+def test_the_prompts_choose_nothing_elsewhere() -> None:
+    assert not set(PROMPTS) & {*PROBES, *SUBJECTS, *GRADED}
+    known = set(load_base("pocket", tiny.CPU).contents)
+    assert set(PROMPTS) <= known
+
+
+def test_what_was_learnt_from_is_left_out(tiny_model: Path, made: Path) -> None:
+    base = load_base(str(tiny_model), tiny.CPU)
+    story = read_story(made / "adapter.rounds")
+    assert {"a cat", "a dog", "a house"} <= set(story.used)
+    assert set(free_prompts(base, story)) == {"a red cat"}  # a teapot and a tree are test pictures
+    assert also_chose(story, ["a tree", "a red cat", "a dog"]) == ["a tree", "a dog"]
+
+
+def test_it_says_when_what_chose_grades(report: Report) -> None:
+    report("adapter.safetensors", "-q")  # the tiny model has no second CLIP
+    said = words_of(Path("report.html"))
+    assert "There is no second CLIP here" in said
+    assert "Something was chosen or learnt by some of these prompts, too: a tree." in said
+
+
+def test_it_says_who_graded(report: Report, tiny_model: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, "model"))
+    shutil.copy(model / "clip.safetensors", model / "scorer.safetensors")
+    config = json.loads((model / "config.json").read_text())
+    config["parts"]["scorer"] = config["parts"]["clip"]
+    (model / "config.json").write_text(json.dumps(config))
+    Path("prompts.txt").write_text("a red cat\n", encoding="utf-8")
+    assert report("adapter.safetensors", "-q", model=model).code == 0
+    said = words_of(Path("report.html"))
+    assert "“scorer” graded. It is not the CLIP by which checkpoints and picks are chosen." in said
+    assert "No checkpoint, pick or round was chosen by any of these prompts or seeds." in said
+
+
+# ---- the commands that it prints ----
+
+
+def test_the_commands_exist(made: Path) -> None:
+    story = read_story(made / "adapter.rounds")
+    lines = commands(story, ["a tree"], ["a bird"], "my model", "-o report.html")
+    group = typer.main.get_group(app)
+    for line in lines:
+        if line.startswith("#"):
+            continue
+        program, name, *words = shlex.split(line)
+        assert program == "styledrop"
+        group.commands[name].make_context(name, words)  # raises for an option or a value that there is not
+    text = "\n".join(lines)
+    assert "--style watercolor --content 'a cat' --steps 4 --checkpoints 2" in text
+    assert "# views was 2, for which there is no option" in text
+    assert "--rounds 1 --prompts subjects.txt --per-prompt 3 --steps 2 --model 'my model' -o adapter.rounds" in text
+    assert "# subjects.txt holds, a line each: a dog / a house" in text
+    assert lines[-1] == "styledrop report adapter.rounds --prompts prompts.txt --model 'my model' -o report.html"
+
+
+# ---- what is refused, and what is left out ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("nowhere.safetensors",), 1, ("there is no adapter file nowhere.safetensors",)),
+        (("ref.png",), 1, ("not a whole safetensors file",)),
+        (("empty",), 2, ("empty holds no rounds and no training", "styledrop iterate")),
+        (("adapter.safetensors", "--scorer", "scorrer"), 2, ("no scorer called 'scorrer'", "Did you mean 'scorer'?")),
+        (("adapter.safetensors", "-o", "empty"), 2, ("empty is a folder",)),
+        (("adapter.safetensors", "-o", "there.html"), 2, ("there.html is already there", "--overwrite")),
+        (("adapter.safetensors", "-o", "ref.png/report.html"), 2, ("ref.png is a file",)),
+    ],
+)
+def test_refused(report: Report, arguments: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
+    Path("empty").mkdir()
+    Path("there.html").write_text("mine")
+    before = sorted(Path().rglob("*"))
+    outcome = report(*arguments)
+    assert outcome.code == code, outcome.err
+    assert all(word in outcome.err for word in words), outcome.err
+    assert "Traceback" not in outcome.err and outcome.out == ""
+    assert sorted(Path().rglob("*")) == before
+    assert Path("there.html").read_text() == "mine"
+
+
+def test_prompts_that_say_nothing(report: Report) -> None:
+    Path("prompts.txt").write_text("# nothing\n", encoding="utf-8")
+    code, _, err = report("adapter.safetensors")
+    assert code == 2
+    assert "prompts.txt holds no prompts" in err
+
+
+def test_far_too_many_pictures(report: Report) -> None:
+    Path("prompts.txt").write_text("\n".join(f"a cat {i}" for i in range(9000)), encoding="utf-8")
+    code, _, err = report("adapter.safetensors")
+    assert code == 2
+    assert "are 54,000 pictures" in err
+
+
+def test_an_adapter_without_its_references(report: Report) -> None:
+    file = load_adapter(Path("adapter.safetensors"))
+    tensors = {n: t for n, t in file.tensors.items() if not n.startswith("views.")}
+    save_adapter(Path("bare.safetensors"), tensors, dict(file.header), {})
+    code, _, err = report("bare.safetensors")
+    assert code == 1
+    assert "does not hold the pictures that it was trained on" in err
+
+
+def test_picks_that_cannot_be_read_are_named_and_left_out(report: Report) -> None:
+    first, *_ = sorted(Path("adapter.rounds/round-2/picks").iterdir())
+    first.write_text("these are words")
+    code, out, err = report("adapter.rounds", "-q")
+    assert (code, out) == (1, "report.html\n")
+    assert f"Warning: left out: {first} is not a picture" in err
+    said = words_of(Path("report.html"))
+    assert f"Left out: {first}" in said
+    assert "picked by clip: 1" in said
+
+
+def test_damaged_neighbours_do_no_harm(report: Report) -> None:
+    for name, text in (
+        ("adapter.safetensors.run/curve.json", '{"losses": [1, 2], "checkpoints": null}'),
+        ("adapter.rounds/run.json", "[]"),
+        ("adapter.rounds/round-2/picks.json", '{"pictures": ["x"]}'),
+    ):
+        Path(name).write_text(text)
+    assert report("adapter.rounds", "-q").code == 0
+
+
+def test_words_that_look_like_html_are_words(report: Report) -> None:
+    """Style, contents and prompts come from a file that anyone may have made."""
+    file = load_adapter(Path("adapter.safetensors"))
+    evil = "<script>alert(1)</script>\" onload=alert(2) '"
+    header = dict(file.header) | {"style": evil, "contents": [evil], "feedback": evil, "created": evil}
+    header["picks"] = [{"prompt": evil, "seed": evil}]
+    header["pictures"] = [{"name": evil, "sha256": evil}]
+    header["settings"] = dict(header["settings"]) | {evil: evil}
+    save_adapter(Path("evil.safetensors"), file.tensors, header, {})
+    assert report("evil.safetensors", "-q").code == 0
+    page = Path("report.html").read_text()
+    assert "<script" not in page
+    assert evil in words_of(Path("report.html")).replace("  ", " ")
+
+
+# ---- in a browser ----
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(report: Report, tabs: SimpleNamespace, width: int) -> None:
+    """It needs nothing, complains of nothing, and never scrolls sideways; its switches work without a script."""
+    report("adapter.rounds", "-q")
+    place = Path("report.html").resolve().as_uri()
+    page = tabs.open(place, viewport={"width": width, "height": 800}, offline=True)
+    assert tabs.complaints == []
+    assert [url for url in tabs.asked if not url.startswith("data:")] == [place]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    assert page.evaluate(f"document.images.length > 10 && {broken}") == 0
+    assert page.locator(".plot img").count() >= 3
+    scores = page.locator(".tiles dl").first
+    assert not scores.is_visible()
+    page.get_by_label("With scores").check()
+    assert scores.is_visible()
+    before = page.locator(".tiles img").first.bounding_box()["width"]
+    page.get_by_label("Larger").check()
+    assert page.locator(".tiles img").first.bounding_box()["width"] >= before
+    for link in page.locator("nav a").all():
+        assert page.locator(link.get_attribute("href")).count() == 1
+    assert page.locator("img:not([alt])").count() == 0
