@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,11 @@ from styledrop_cli.base import load_base
 from styledrop_cli.bench import families, judges, measures, openmoji, paired
 from styledrop_cli.bench.art import check_art, load_art, looks
 from styledrop_cli.bench.comparisons import chosen_styles, combinations, read_values
+from styledrop_cli.bench.likeness import ranked_first
 from styledrop_cli.bench.renders import Examples
 from styledrop_cli.bench.second_round import PICKERS
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import TrainSettings
+from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.styles import STYLES
 from styledrop_cli.styles.canvas import Canvas
 
@@ -337,6 +339,66 @@ def test_a_sweep_of_rounds_is_of_second_rounds(
     ]
     assert figures["settings"]["per_prompt=3 round.steps=2"]["round"]["steps"] == 2
     assert len(list(Path("styledrop-bench/rounds").iterdir())) == 3
+
+
+def test_a_round_is_drawn_at_the_scales_that_it_recommends(
+    styledrop: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool would draw it so; what is set by hand goes first."""
+    from styledrop_cli.bench.rows import Studio
+
+    tiny.shrink_rounds(monkeypatch)
+    drawn: list[float] = []
+    draw = Studio.draw
+
+    def note(
+        self: Studio, style: str, things: list[str], seeds: list[int], sampling: SampleSettings, adapter: Any
+    ) -> Any:
+        if adapter is not None:
+            drawn.append(sampling.lambda_a)
+        return draw(self, style, things, seeds, sampling, adapter)
+
+    monkeypatch.setattr(Studio, "draw", note)
+    small = ["--styles", "risograph", "--set", "round.per_prompt=3", "--set", "round.lambda_a=0.1,0.7"]
+    assert styledrop(*quick, *small).code == 0
+    assert drawn == [0.1, 0.1, 0.7]  # the default first
+    drawn.clear()
+    assert styledrop(*quick, *small, "--set", "sample.lambda_a=0.3").code == 0
+    assert drawn == [0.1, 0.3, 0.3]
+
+
+# ---- how well a measure knows a style ----
+
+
+def test_how_often_ours_come_first() -> None:
+    ours, theirs = torch.tensor([3.0, 1.0]), torch.tensor([0.0, 1.0, 2.0, 4.0])
+    assert ranked_first(ours, theirs) == pytest.approx((3 + 1.5) / 8)
+    assert ranked_first(ours, ours) == 0.5
+    assert ranked_first(ours + 9, theirs) == 1
+
+
+def test_likenesses_are_compared_by_every_eye(styledrop: Run, quick: list[str]) -> None:
+    given = [one for one in quick if one not in ("-o", "out")]
+    given[1] = "likeness"
+    outcome = styledrop(*given, "--styles", "gold,risograph", "--json")
+    assert outcome.code == 0, outcome.err
+    said = json.loads(outcome.out)
+    assert [one["style"] for one in said["references"]] == ["gold", "risograph"]
+    assert set(said["ranked_first"]) == {"clip"}  # the tiny model has no second one
+    for kinds in said["ranked_first"]["clip"].values():
+        assert list(kinds) == ["held-out styles", "all styles", "the reference's thing"]
+        assert all(0 <= share <= 1 for shares in kinds.values() for share in shares)
+    shown = styledrop(*given, "--styles", "gold,risograph").out
+    assert "| report-only | clip | csls " in " ".join(shown.split())
+    again = styledrop(*given, "--styles", "risograph,gold", "--json")
+    turned = json.loads(again.out)["ranked_first"]["clip"]["csls"]["all styles"]
+    assert turned == said["ranked_first"]["clip"]["csls"]["all styles"][::-1]
+
+
+def test_what_likeness_has_no_use_for_is_refused(styledrop: Run, quick: list[str]) -> None:
+    code, _, err = styledrop("bench", "likeness", "--rounds")
+    assert code == 2
+    assert "leave out --rounds" in err
 
 
 KINDS = ("real", "tokenized")

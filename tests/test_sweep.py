@@ -241,7 +241,7 @@ def test_many_seeds_go_on_below() -> None:
 # ---- what is recommended ----
 
 
-def test_the_highest_mean_total_is_recommended_and_compared_with_what_was() -> None:
+def test_the_highest_mean_balance_is_recommended_and_compared_with_what_was() -> None:
     totals = [[1.0, 0.0, 1.0, 0.2], [2.0, 0.1, 0.9, 0.7], [0.0, 0.0, 3.0, 0.6], [0.3, 0.4, 0.0, 0.1]]
     axes = {"lambda_a": (0.0, 1.0), "lambda_b": (1.0, 3.0)}
     result = made_up(axes, totals, 2, present=0)
@@ -270,7 +270,7 @@ def test_a_cell_shows_what_generate_draws_with_its_settings(base: Base, adapter:
         drawn = generate(base, load_adapter(adapter), prompts=[*PROMPTS], count=2, settings=settings)
         wanted = torch.stack([to_tensor(image) * 255 for _, _, image in drawn])
         assert (cell.pictures.float() - wanted).abs().max() <= 1  # alone and in a batch decoding rounds differently
-        assert cell.mean.total == pytest.approx(float(cell.totals.mean()))
+        assert cell.mean.balance == pytest.approx(float(cell.balances.mean()))
     first, _, third, last = (cell.pictures for cell in result.cells)
     assert torch.equal(first, third)  # of nothing, nothing can be exaggerated
     assert not torch.equal(third, last)
@@ -285,7 +285,7 @@ def test_neither_order_nor_company_changes_a_cell(base: Base, adapter: Path, mon
     for values, cell in two.items():
         assert torch.equal(cell.pictures, one[values].pictures)
         for found, wanted in zip(cell.scores, one[values].scores, strict=True):
-            assert found.total == pytest.approx(wanted.total, abs=1e-5)
+            assert found.balance == pytest.approx(wanted.balance, abs=1e-5)
 
 
 def test_the_base_is_looked_at_with_other_seeds(base: Base, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +368,7 @@ def test_a_sweep_from_end_to_end(go: Go, styledrop: Run) -> None:
     assert about["prompt"] == "a cat | a dog | a corgi"
     assert about["seeds"] == [0, 1]
     assert len(about["cells"]) == 6
-    best = max(about["cells"], key=lambda cell: cell["total"])
+    best = max(about["cells"], key=lambda cell: cell["balance"])
     assert about["recommended"] == {name: best[name] for name in about["axes"]}
     assert f"recommended: lambda_a {best['lambda_a']:g}, lambda_b {best['lambda_b']:g}, steps 2" in out
     assert json.loads(styledrop("inspect", "sweep.png", "--json").out) == about

@@ -22,6 +22,7 @@ CONTOURS = 16  # places of a side
 SHADES = 6  # of each colour channel in a palette
 THUMBNAIL = 16  # pixels of a side: what is alike at this size is alike at a glance
 EMPTY = 0.02  # standard deviation of a thumbnail's values in [0,1]: below this, nothing is drawn
+STYLE_WEIGHT = 3  # of the style among settings: with less, the base without an adapter would be best of all
 ALIKE = 0.02  # mean distance of two thumbnails' values: below this, they are one picture twice
 
 
@@ -95,8 +96,13 @@ class Scores:
 
     @property
     def total(self) -> float:
-        """What a choice goes by."""
+        """What a choice among pictures of one prompt and setting goes by."""
         return self.object + self.shape + self.style - self.leak
+
+    @property
+    def balance(self) -> float:
+        """What a choice among settings goes by: there a little style costs much of the thing (docs/tuning.md)."""
+        return self.total + (STYLE_WEIGHT - 1) * self.style
 
 
 class Judge:

@@ -1,7 +1,7 @@
 """Which settings suit an adapter: the same prompts and seeds drawn at every combination of some, beside each other.
 
 Each combination is a cell. Its pictures are scored as checkpoints and rounds are, against what the base draws for the
-same prompts without the adapter, and the cell with the highest mean total is recommended.
+same prompts without the adapter, and the cell with the best balance of thing and style is recommended.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ class Cell:
         return mean(self.scores)
 
     @property
-    def totals(self) -> Tensor:
-        """The total of each picture, ``[P*K]``."""
-        return torch.tensor([score.total for score in self.scores])
+    def balances(self) -> Tensor:
+        """The balance of each picture, ``[P*K]``."""
+        return torch.tensor([score.balance for score in self.scores])
 
 
 @dataclass(frozen=True)
 class Sweep:
     """What a sweep came to: the cells in the order of ``settings.combinations``, the references ``[R,3,S,S]`` in [0,1].
 
-    ``best`` is the number of the cell with the highest mean total, ``present`` that of what the adapter recommends so
+    ``best`` is the number of the cell with the highest mean balance, ``present`` that of what the adapter recommends so
     far, if it is among them. ``other`` is the cell that the best is compared with: ``present``, or the second best.
-    ``gain`` is the mean difference of their totals, picture by picture, ``interval`` where it lies in 95 %.
+    ``gain`` is the mean difference of their balances, picture by picture, ``interval`` where it lies in 95 %.
     """
 
     settings: SweepSettings
@@ -171,10 +171,10 @@ def sweep(
 
 def judged(settings: SweepSettings, cells: list[Cell], references: Tensor, present: int | None) -> Sweep:
     """Which of the ``cells`` is best, of equals the first, and how sure that is; ``present`` is recommended so far."""
-    order = sorted(range(len(cells)), key=lambda index: (-cells[index].mean.total, index))
+    order = sorted(range(len(cells)), key=lambda index: (-cells[index].mean.balance, index))
     best, second = order[:2]
     other = second if present is None or present == best else present
-    difference = (cells[best].totals - cells[other].totals).unflatten(0, (len(settings.prompts), settings.number))
+    difference = (cells[best].balances - cells[other].balances).unflatten(0, (len(settings.prompts), settings.number))
     return Sweep(
         settings, cells, references, best, present, other, float(difference.mean()), paired_interval(difference)
     )
@@ -202,7 +202,7 @@ def sheet_of(result: Sweep, title: str, scorer: str) -> Image:
         [_label(column) for column in columns],
         shape,
         title,
-        [f"{prompts}   ({', '.join([*fixed, seeds])})", f"total = object + shape + style - leak, by {scorer}"],
+        [f"{prompts}   ({', '.join([*fixed, seeds])})", f"balance = object + shape + 3 style - leak, by {scorer}"],
         [to_image(one) for one in result.references],
     )
 
@@ -261,7 +261,7 @@ def _words(result: Sweep, place: int) -> GridCell:
     said = f"object {score.object:.2f}   style {score.style:.2f}   leak {score.leak:.2f}"
     best, now = place == result.best, place == result.present
     mark = "recommended" if best else "as it was" if now else ""
-    return GridCell(f"{score.total:.2f}", said, mark, best)
+    return GridCell(f"{score.balance:.2f}", said, mark, best)
 
 
 def _lines(pictures: Tensor, prompts: int, across: int) -> list[list[Image]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from styledrop_cli.sweeping import Sweep
 
 OUTPUT = Path("sweep.png")
-SCORES = ("object", "shape", "style", "leak", "total")
+SCORES = ("object", "shape", "style", "leak", "balance")
 compared = partial(typer.Option, metavar="VALUE,...", rich_help_panel="What is compared")
 
 
@@ -232,7 +232,7 @@ def _verdict(result: Sweep) -> list[str]:
     whom = "what it was" if result.other == result.present else f"the second best, {_said(other.values)}"
     lines = [
         f"recommended{already}: {_said(best.values)}",
-        f"its total of {best.mean.total:.3f} is {result.gain:.3f} above {whom}",
+        f"its balance of {best.mean.balance:.3f} is {result.gain:.3f} above {whom}",
     ]
     if len(settings.prompts) * settings.number == 1:
         return [*lines, "of one picture in each cell that says little: give more prompts and seeds"]
