@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
 from styledrop_cli.checkpoints import write_recommended
 from styledrop_cli.cli import console
-from styledrop_cli.cli.app import app
+from styledrop_cli.cli.app import app, main
 from styledrop_cli.images import save_png
 from styledrop_cli.settings import SampleSettings
 
@@ -348,3 +349,19 @@ def test_duration(seconds: float, words: str) -> None:
 @pytest.mark.parametrize(("size", "words"), [(820, "820 bytes"), (98_400, "98 kB"), (3_420_000, "3.4 MB")])
 def test_file_size(size: int, words: str) -> None:
     assert console.file_size(size) == words
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_sleep_soon(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None) -> None:
+    """Beside another busy program a picture took three to six times as long; who has chosen otherwise is left alone."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that all of it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

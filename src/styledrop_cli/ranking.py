@@ -22,7 +22,6 @@ CONTOURS = 16  # places of a side
 SHADES = 6  # of each colour channel in a palette
 THUMBNAIL = 16  # pixels of a side: what is alike at this size is alike at a glance
 EMPTY = 0.02  # standard deviation of a thumbnail's values in [0,1]: below this, nothing is drawn
-STYLE_WEIGHT = 3  # of the style among settings: with less, the base without an adapter would be best of all
 ALIKE = 0.02  # mean distance of two thumbnails' values: below this, they are one picture twice
 
 
@@ -101,8 +100,13 @@ class Scores:
 
     @property
     def balance(self) -> float:
-        """What a choice among settings goes by: there a little style costs much of the thing (docs/tuning.md)."""
-        return self.total + (STYLE_WEIGHT - 1) * self.style
+        """What a choice among settings goes by, in [0,1]: the thing and the style must both be there.
+
+        The harmonic mean of (object + shape) / 2 and style - leak, each within [0,1]. A sum would have one make up for
+        the other: it is highest without any adapter or, with more weight on the style, for copies (docs/tuning.md).
+        """
+        thing, style = (min(max(v, 0.0), 1.0) for v in ((self.object + self.shape) / 2, self.style - self.leak))
+        return 2 * thing * style / (thing + style) if thing + style else 0.0
 
 
 class Judge:

@@ -55,6 +55,11 @@ class Cell:
         return mean(self.scores)
 
     @property
+    def balance(self) -> float:
+        """The mean balance of its pictures."""
+        return float(self.balances.mean())
+
+    @property
     def balances(self) -> Tensor:
         """The balance of each picture, ``[P*K]``."""
         return torch.tensor([score.balance for score in self.scores])
@@ -171,7 +176,7 @@ def sweep(
 
 def judged(settings: SweepSettings, cells: list[Cell], references: Tensor, present: int | None) -> Sweep:
     """Which of the ``cells`` is best, of equals the first, and how sure that is; ``present`` is recommended so far."""
-    order = sorted(range(len(cells)), key=lambda index: (-cells[index].mean.balance, index))
+    order = sorted(range(len(cells)), key=lambda index: (-cells[index].balance, index))
     best, second = order[:2]
     other = second if present is None or present == best else present
     difference = (cells[best].balances - cells[other].balances).unflatten(0, (len(settings.prompts), settings.number))
@@ -202,7 +207,10 @@ def sheet_of(result: Sweep, title: str, scorer: str) -> Image:
         [_label(column) for column in columns],
         shape,
         title,
-        [f"{prompts}   ({', '.join([*fixed, seeds])})", f"balance = object + shape + 3 style - leak, by {scorer}"],
+        [
+            f"{prompts}   ({', '.join([*fixed, seeds])})",
+            f"balance of thing (object, shape) and style (less leak), by {scorer}",
+        ],
         [to_image(one) for one in result.references],
     )
 
@@ -257,11 +265,11 @@ def _label(values: _Values) -> tuple[str, str]:
 
 
 def _words(result: Sweep, place: int) -> GridCell:
-    score = result.cells[place].mean
+    score, balance = result.cells[place].mean, result.cells[place].balance
     said = f"object {score.object:.2f}   style {score.style:.2f}   leak {score.leak:.2f}"
     best, now = place == result.best, place == result.present
     mark = "recommended" if best else "as it was" if now else ""
-    return GridCell(f"{score.balance:.2f}", said, mark, best)
+    return GridCell(f"{balance:.2f}", said, mark, best)
 
 
 def _lines(pictures: Tensor, prompts: int, across: int) -> list[list[Image]]:

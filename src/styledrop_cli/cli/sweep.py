@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
@@ -23,7 +23,7 @@ from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, Sw
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from styledrop_cli.sweeping import Sweep
+    from styledrop_cli.sweeping import Cell, Sweep
 
 OUTPUT = Path("sweep.png")
 SCORES = ("object", "shape", "style", "leak", "balance")
@@ -123,7 +123,9 @@ def sweep(
             checkpoints=files,
             on_progress=lambda done, total: move(done / total, f"{done}/{total}"),
         )
-    cells = [{**cell.values, **_rounded(cell.mean)} for cell in result.cells]
+    cells = [
+        {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}} for cell in result.cells
+    ]
     common = {
         "prompt": " | ".join(settings.prompts),
         "style": style,
@@ -203,8 +205,9 @@ def _refuse_files(adapter: Path, save: bool, output: Path, overwrite: bool) -> N
 # ---- what comes out ----
 
 
-def _rounded(score: Any) -> dict[str, float]:
-    return {name: round(getattr(score, name), 4) for name in SCORES}
+def _means(cell: Cell) -> dict[str, float]:
+    """The mean of each score over a cell's pictures."""
+    return {name: cell.balance if name == "balance" else getattr(cell.mean, name) for name in SCORES}
 
 
 def _table(result: Sweep, scorer: str) -> Table:
@@ -218,7 +221,7 @@ def _table(result: Sweep, scorer: str) -> Table:
     for place, cell in enumerate(result.cells):
         best = place == result.best
         mark = "recommended" if best else "as it was" if place == result.present else ""
-        values = (*(f"{value:g}" for value in cell.values.values()), *(f"{getattr(cell.mean, n):.3f}" for n in SCORES))
+        values = (*(f"{value:g}" for value in cell.values.values()), *(f"{mean:.3f}" for mean in _means(cell).values()))
         table.add_row(*values, mark, style="bold" if best else "")
     return table
 
@@ -232,7 +235,7 @@ def _verdict(result: Sweep) -> list[str]:
     whom = "what it was" if result.other == result.present else f"the second best, {_said(other.values)}"
     lines = [
         f"recommended{already}: {_said(best.values)}",
-        f"its balance of {best.mean.balance:.3f} is {result.gain:.3f} above {whom}",
+        f"its balance of {best.balance:.3f} is {result.gain:.3f} above {whom}",
     ]
     if len(settings.prompts) * settings.number == 1:
         return [*lines, "of one picture in each cell that says little: give more prompts and seeds"]
