@@ -44,16 +44,17 @@ def text_against_style(found: Mapping[str, Mapping[str, Estimate]], plain: int) 
             markersize=7,
             elinewidth=1.5,
             capsize=3,
+            label=row,
         )
         if before is not None:
             arrow = {"arrowstyle": "->", "color": LINE, "shrinkA": 8, "shrinkB": 8}
             axes.annotate("", (x.mean, y.mean), before, arrowprops=arrow, zorder=0)
-        above = 7 if place % 2 else -16
-        axes.annotate(row, (x.mean, y.mean), (8, above), textcoords="offset points", color=colour, fontsize=10)
         before = (x.mean, y.mean)
     axes.set_xlabel("style: calibrated likeness to the reference (csls)")
     axes.set_ylabel("text: cosine with the prompt")
-    axes.margins(x=0.18, y=0.18)
+    axes.margins(x=0.12, y=0.12)
+    # Beside each other in a legend: rounds lie close together, and their names would cover each other and the arms.
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _drawn(figure, "Text against style: " + "; ".join(_said(row, of) for row, of in found.items()))
 
 
