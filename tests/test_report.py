@@ -114,6 +114,9 @@ def test_rounds(report: Report) -> None:
     assert "For round 2, picked by clip: 2" in said
     assert "made from round 1" in said
     assert "styledrop iterate adapter.safetensors --rounds 1" in said
+    story = read_story(Path("adapter.rounds"))
+    assert [len(stage.curve.losses) for stage in story.stages if stage.curve] == [4, 2]
+    assert [len(stage.curve.checkpoints) for stage in story.stages if stage.curve] == [2, 0]
     # The training before the rounds is found under the name that they took over.
     assert Path("report.html").read_text().count("data:image/svg+xml;base64") >= 3
 

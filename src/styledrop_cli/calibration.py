@@ -1,7 +1,7 @@
 """How alike two styles are to a CLIP, once it is known how alike pictures are to it anyhow.
 
-A raw cosine with the reference mostly says whether both show the same thing on the same ground: a CLIP was taught to
-tell things apart. A bank of pictures, the same things in many other styles, says what is to be taken off. First the
+A raw cosine with the reference says as much of what both show as of how it is drawn: a CLIP was taught to tell things
+apart. A bank of pictures, the same things in many other styles, says what is to be taken off. First the
 directions in which pictures of one style differ are shrunk (within-class covariance normalization, Hatch et al.,
 Interspeech 2006): they are the things. Then two pictures count as alike only as far as they are more so than each is to
 its nearest ones in the bank (CSLS, arXiv 1710.04087, eq. 6, with the bank on both sides).

@@ -162,6 +162,7 @@ def _curve(path: Path) -> Curve | None:
         checkpoints = [
             Checkpoint(int(one["step"]), {name: float(one["scores"][name]) for name in SCORED})
             for one in about["checkpoints"]
+            if one.get("scores")  # a round of feedback draws no test pictures
         ]
         chosen = about.get("chosen")
     except (TypeError, KeyError, ValueError, AttributeError):
