@@ -18,13 +18,13 @@ def paired_interval(difference: Tensor, draws: int = DRAWS, seed: int = 0) -> tu
     """
     prompts, seeds = difference.shape
     g = torch.Generator().manual_seed(seed)
-    u, v = _counts(draws, prompts, g), _counts(draws, seeds, g)
+    u, v = counts(draws, prompts, g), counts(draws, seeds, g)
     means = torch.einsum("dp,dk,pk->d", u, v, difference.double()) / (prompts * seeds)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
     return low, high
 
 
-def _counts(rows: int, n: int, g: torch.Generator) -> Tensor:
+def counts(rows: int, n: int, g: torch.Generator) -> Tensor:
     """How often each of ``n`` comes up in ``n`` draws with replacement, ``[rows,n]``."""
     drawn = torch.randint(n, (rows, n), generator=g)
     return torch.zeros(rows, n, dtype=torch.double).scatter_add_(1, drawn, torch.ones(rows, n, dtype=torch.double))

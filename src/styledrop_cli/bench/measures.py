@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.bench.judges import Judges
+from styledrop_cli.intervals import counts
 
 # Cells are ``[S,R,P,K]``: styles, references of each, prompts, seeds.
 MEASURES = ("style", "content", "top-5", "leak", "truth")
@@ -63,17 +64,11 @@ def bootstrap(difference: Tensor, draws: int = 2000, seed: int = 0) -> tuple[flo
     """
     S, R, P = difference.shape[:3]
     g = torch.Generator().manual_seed(seed)
-    u = _counts(draws * S, R, g).view(draws, S, R)
-    v = _counts(draws, P, g)
+    u = counts(draws * S, R, g).view(draws, S, R)
+    v = counts(draws, P, g)
     means = torch.einsum("dsr,dp,srp->d", u, v, difference.double().mean(-1)) / (S * R * P)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
     return low, high
-
-
-def _counts(rows: int, n: int, g: torch.Generator) -> Tensor:
-    """How often each of ``n`` comes up in ``n`` draws with replacement, ``[rows,n]``."""
-    drawn = torch.randint(n, (rows, n), generator=g)
-    return torch.zeros(rows, n, dtype=torch.double).scatter_add_(1, drawn, torch.ones(rows, n, dtype=torch.double))
 
 
 def estimates(

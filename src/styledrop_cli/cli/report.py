@@ -16,7 +16,7 @@ from styledrop_cli.errors import UsageError
 OUTPUT = Path("report.html")
 NUMBER, MOST = 4, 64  # pictures of each prompt
 PICTURES = 20_000  # at most, of all rows
-FIRST = 500_000  # seed
+FIRST = 500_000  # the seed: no pool's, test picture's or round's
 
 
 def report(

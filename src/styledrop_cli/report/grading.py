@@ -33,7 +33,6 @@ PROMPTS = (
     "a guitar", "a butterfly", "a mushroom", "a pineapple", "a penguin", "a crab", "a crown", "a motorcycle",
     "a volcano", "a snowman", "an octopus", "a candle",
 )  # fmt: skip
-SEED = 500_000  # no pool's, test picture's or round's
 BASE, TOLD = "base", "style in words"  # the rows without an adapter; the second is what all others are held against
 # Of each measure: its name, what it says, and whether more of it is better.
 MEASURES = (
