@@ -127,7 +127,7 @@ def steps() -> list[Step]:
 
     @torch.no_grad()
     def draw() -> None:
-        logits(half, 0.5)
+        logits(half, masked[:4], 0.5)
 
     places = (side // 2) ** 2
     text = base.clip.config.context_length

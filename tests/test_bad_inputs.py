@@ -29,11 +29,11 @@ import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import base as base_module
 from styledrop_cli import images
+from styledrop_cli.base import BATCH
 from styledrop_cli.checkpoints import load_adapter, save_adapter
 from styledrop_cli.cli.app import app
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.images import atomic_write, read_png_settings
-from styledrop_cli.pipeline import BATCH
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.tuning import train_adapter
 
@@ -512,6 +512,7 @@ COMPLETE = {
     "tokenize": ("tokenize", "ref.png"),
     "pretrain": ("pretrain", "clip", "corpus", "-o", "m"),
     "inspect": ("inspect", "ref.png"),
+    "models": ("models", "list"),
     "bench": ("bench", "styles"),
 }
 NEVER: dict[str, tuple[str, ...]] = {

@@ -13,11 +13,11 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli.base import POCKET, Base, load_base
+from styledrop_cli.base import BATCH, POCKET, Base, load_base
 from styledrop_cli.checkpoints import read_config, read_tensors, save_tensors, write_json
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.models.adapter import Adapter
-from styledrop_cli.pipeline import BATCH, generate
+from styledrop_cli.pipeline import generate
 from styledrop_cli.settings import SampleSettings
 
 FAST = SampleSettings(steps=3, size=16)

@@ -21,7 +21,7 @@ LAYERS = {
     "errors": 0, "settings": 0, "intervals": 1,
     "models": 1, "sampling": 1,
     "devices": 2, "images": 2, "sheets": 2,
-    "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "runs": 3,
+    "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "hub": 3, "runs": 3,
     "base": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
     "adapters": 6, "probing": 6, "calibration": 6,
@@ -37,6 +37,8 @@ SIDEWAYS = {
     ("sampling", "models"),
     ("corpus", "text"),  # a corpus and a prompt are cut into words by the same rule
     ("settings", "errors"),
+    ("convert", "checkpoints"),
+    ("convert", "text"),
     ("__init__", "errors"),
 }
 
@@ -46,6 +48,7 @@ HOMES = {
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "accelerate": {"training"},
+    "huggingface_hub": {"hub"},
     "open_clip": {"scoring"},
     "resvg_py": {"bench"},
     "rich": {"cli"},
@@ -121,7 +124,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=env)
 
 
-@pytest.mark.parametrize("command", ["", "train", "generate", "iterate", "score", "sweep", "inspect", "bench"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "generate", "iterate", "score", "sweep", "inspect", "models", "bench"]
+)
 def test_help_does_not_import_torch(command: str) -> None:
     program = (
         "import sys\n"

@@ -177,7 +177,7 @@ def test_decoding_is_bit_equal(diffusers: Any, steps: int, schedule: str, known:
     made: list[Tensor] = []
     decode(
         start,
-        lambda ids, progress: next(turns),
+        lambda ids, masked, progress: next(turns)[masked],
         mask_id=mask,
         steps=steps,
         temperature=(2, 0),

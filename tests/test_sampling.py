@@ -12,7 +12,7 @@ from torch import Tensor
 import tiny
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
-from styledrop_cli.sampling.decoding import _draw_tokens, decode
+from styledrop_cli.sampling.decoding import NOISES, LogitsFn, _draw_tokens, decode
 from styledrop_cli.sampling.guidance import Scales, combine, guided, only_plausible
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
@@ -24,23 +24,23 @@ AFTER_12 = {
 }
 
 
-def fixed(logits: torch.Tensor) -> Callable[[torch.Tensor, float], torch.Tensor]:
+def fixed(logits: torch.Tensor) -> LogitsFn:
     """A network that answers the same whatever it is asked."""
-    return lambda ids, progress: torch.broadcast_to(logits, (*ids.shape, logits.shape[-1]))
+    return lambda ids, masked, progress: torch.broadcast_to(logits, (*ids.shape, logits.shape[-1]))[masked]
 
 
-def network(ids: Tensor, progress: float) -> Tensor:
+def network(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
     """Logits that depend on every id of the same picture, on the place and on the progress."""
     places = torch.arange(ids[0].numel() * K).view(*ids.shape[1:], K)
     seen = (ids * torch.arange(1, ids[0].numel() + 1).view(ids.shape[1:])).sum((1, 2))
-    return 3 * torch.sin(places + seen[:, None, None, None] * 0.37 + progress)
+    return 3 * torch.sin(places + seen[:, None, None, None] * 0.37 + progress)[masked]
 
 
 def fill(
     ids: Tensor,
     seed: int | list[int] = 0,
     *,
-    logits: Callable[[Tensor, float], Tensor] = network,
+    logits: LogitsFn = network,
     steps: int = 6,
     temperature: float | tuple[float, float] = 4.5,
     schedule: str = "cosine",
@@ -150,9 +150,9 @@ def test_every_step_leaves_the_planned_number_masked() -> None:
     left: list[int] = []
     progress: list[float] = []
 
-    def logits(ids: Tensor, share: float) -> Tensor:
+    def logits(ids: Tensor, masked: Tensor, share: float) -> Tensor:
         progress.append(share)
-        return network(ids, share)
+        return network(ids, masked, share)
 
     fill(
         empty(2, 16),
@@ -236,9 +236,11 @@ class Counting(MaskedTransformer):
 
     rows: list[int]
 
-    def forward(self, ids: Tensor, condition: Condition, adapter: AdapterFn | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, condition: Condition, adapter: AdapterFn | None = None, where: Tensor | None = None
+    ) -> Tensor:
         self.rows.append(len(ids))
-        return super().forward(ids, condition, adapter)
+        return super().forward(ids, condition, adapter, where)
 
 
 @pytest.fixture
@@ -265,10 +267,13 @@ def test_guided_passes(counting: Counting, with_adapter: bool, scales: Scales, r
     """One batch with just the passes that count, equal to the same passes run apart."""
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
     ids = tiny.ids(tiny.TRANSFORMER, 2)
+    masked = ids == tiny.TRANSFORMER.mask_id
     adapter = tiny.adapter() if with_adapter else None
-    made = guided(counting, prompt, negative, adapter, scales)(ids, 0.3)
+    made = guided(counting, prompt, negative, adapter, scales)(ids, masked, 0.3)
     assert counting.rows == [rows]
-    adapted, base, away = counting(ids, prompt, adapter), counting(ids, prompt), counting(ids, negative)
+    adapted, base, away = (
+        counting(ids, c, a, masked) for c, a in ((prompt, adapter), (prompt, None), (negative, None))
+    )
     wanted = combine(adapted, base, away, scales.lambda_a if with_adapter else 0, scales.lambda_b)
     torch.testing.assert_close(made, wanted, atol=2e-5, rtol=1e-4)
     if scales == Scales(0, 0):
@@ -292,13 +297,14 @@ def test_only_plausible_tokens_are_left() -> None:
 def test_implausible_tokens_are_never_drawn_however_strong_the_guidance(counting: Counting) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
     ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
-    made = guided(counting, prompt, negative, adapter, Scales(9, 9, plausible=0.5))(ids, 0.5)
-    chances = torch.stack([counting(ids, prompt, adapter), counting(ids, prompt)]).softmax(-1)
+    masked = ids == tiny.TRANSFORMER.mask_id
+    made = guided(counting, prompt, negative, adapter, Scales(9, 9, plausible=0.5))(ids, masked, 0.5)
+    chances = torch.stack([counting(ids, prompt, adapter, masked), counting(ids, prompt, None, masked)]).softmax(-1)
     likely = (chances >= 0.499 * chances.amax(-1, keepdim=True)).any(0)
     assert likely[made > -torch.inf].all()
     assert (made > -torch.inf).any(-1).all()
     assert not (made > -torch.inf).all()
-    plain = guided(counting, prompt, negative, adapter, Scales(9, 9))(ids, 0.5)
+    plain = guided(counting, prompt, negative, adapter, Scales(9, 9))(ids, masked, 0.5)
     assert torch.equal(made[made > -torch.inf], plain[made > -torch.inf])
 
 
@@ -306,8 +312,10 @@ def test_implausible_tokens_are_never_drawn_however_strong_the_guidance(counting
 def test_the_adapter_may_read_the_prompt_in_its_own_way(counting: Counting) -> None:
     prompt, negative, own = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
     ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
-    made = guided(counting, prompt, negative, adapter, Scales(2, 3), own)(ids, 0.5)
-    wanted = combine(counting(ids, own, adapter), counting(ids, prompt), counting(ids, negative), 2, 3)
+    masked = ids == tiny.TRANSFORMER.mask_id
+    made = guided(counting, prompt, negative, adapter, Scales(2, 3), own)(ids, masked, 0.5)
+    passes = ((own, adapter), (prompt, None), (negative, None))
+    wanted = combine(*(counting(ids, condition, a, masked) for condition, a in passes), 2, 3)
     torch.testing.assert_close(made, wanted, atol=2e-5, rtol=1e-4)
 
 
@@ -316,9 +324,10 @@ def test_ramp_starts_with_one_pass(counting: Counting) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
     logits = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3, ramp=True))
     ids = tiny.ids(tiny.TRANSFORMER, 2)
-    assert torch.equal(logits(ids, 0.0), counting(ids, prompt, tiny.adapter()))
+    masked = ids == tiny.TRANSFORMER.mask_id
+    assert torch.equal(logits(ids, masked, 0.0), counting(ids, prompt, tiny.adapter(), masked))
     full = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3))
-    assert torch.equal(logits(ids, 1.0), full(ids, 0.1))
+    assert torch.equal(logits(ids, masked, 1.0), full(ids, masked, 0.1))
 
 
 @pytest.mark.parametrize("kind", ["bottleneck", "lora", "prompt"])
@@ -343,13 +352,31 @@ def test_network_decodes_alone_as_in_a_batch(kind: str) -> None:
         assert torch.equal(drawn(prompt.select(only), negative.select(only), [8 + row])[0], together[row])
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
-    """One generator a picture: by inverse transform, and a token that cannot be is never drawn."""
+@pytest.mark.parametrize("noise", NOISES)
+def test_tokens_are_drawn_as_often_as_they_are_likely(noise: str) -> None:
+    """One generator a picture, and a token that cannot be is never drawn."""
     wanted = torch.tensor([0.0, 0.5, 0.0, 0.2, 0.3, 0.0])
-    drawn = _draw_tokens(wanted.expand(2, 20_000, 6).contiguous(), [tiny.generator(1), tiny.generator(2)])
-    assert drawn.shape == (2, 20_000)
+    generators = [tiny.generator(1), tiny.generator(2)]
+    unknown = torch.ones(2, 20_000, dtype=torch.bool)
+    drawn = _draw_tokens(wanted.expand(40_000, 6).contiguous(), unknown, generators, noise).view(2, -1)
     for row in drawn:
         share = row.bincount(minlength=6) / len(row)
         torch.testing.assert_close(share, wanted, atol=0.015, rtol=0)
         assert not share[wanted == 0].any()
     assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_noise_of_tokens_is_multinomials_whatever_is_known() -> None:
+    """Upstream draws for every place: what is known must not move the noise of the rest."""
+    logits = 3 * torch.randn(2, 30, 12, generator=tiny.generator(1))
+    probabilities = logits.softmax(-1)
+    unknown = torch.rand(2, 30, generator=tiny.generator(2)) < 0.4
+    wanted = torch.multinomial(probabilities.view(-1, 12), 1, generator=tiny.generator(3)).view(2, 30)[unknown]
+    assert torch.equal(_draw_tokens(probabilities[unknown], unknown, tiny.generator(3), "token"), wanted)
+    rows = [
+        torch.multinomial(p, 1, generator=tiny.generator(g))[:, 0] for p, g in zip(probabilities, (4, 5), strict=True)
+    ]
+    apart = _draw_tokens(probabilities[unknown], unknown, [tiny.generator(4), tiny.generator(5)], "token")
+    assert torch.equal(apart, torch.stack(rows)[unknown])
+    with pytest.raises(ValueError, match="'pixel'.*position, token"):
+        decode(empty(), network, mask_id=MASK, steps=1, temperature=0, generator=tiny.generator(), noise="pixel")

@@ -9,7 +9,6 @@ import json
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -387,7 +386,7 @@ def test_other_scorers(score: Score, drawn: list[Path], base: Base, monkeypatch:
 
 
 def test_a_base_that_sees_no_pictures(score: Score, picture: Path, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    blind = replace(base, clip=copy.deepcopy(base.clip))
+    blind = base.having(clip=copy.deepcopy(base.clip))
     blind.clip.visual = None
     monkeypatch.setattr(base_module, "load_base", lambda model, device: blind)
     code, _, err = score(picture, "--prompt", "a cat")

@@ -116,7 +116,7 @@ def test_refining_gives_the_larger_grid_and_knows_its_seed(base: Base) -> None:
     assert not torch.equal(base.refine(ids[1:], ["a dog"], [3], SETTINGS), large[1:])
     assert base.pictures(large, 32).shape == (2, 3, 32, 32)
     with pytest.raises(ValueError, match="no super-resolution"):
-        replace(base, superres=None).refine(ids, ["a cat", "a dog"], [1, 2], SETTINGS)
+        base.having(superres=None).refine(ids, ["a cat", "a dog"], [1, 2], SETTINGS)
 
 
 def test_its_adapter_is_guided_as_the_bases_is(base: Base) -> None:
@@ -126,9 +126,10 @@ def test_its_adapter_is_guided_as_the_bases_is(base: Base) -> None:
     tiny.randomise(adapter, 1)
     prompt, grid = tiny.condition(network, 1), low_res(1)
     ids = tiny.ids(tiny.SUPERRES, 1)
+    masked = ids == tiny.SUPERRES.mask_id
     plain, adapted = network.beside(prompt, grid), network.beside(prompt, grid, adapter)
-    logits = guided(network, plain, plain, adapter, Scales(2.0, 0.0), adapted)(ids, 1.0)
-    with_it, without = network(ids, adapted, adapter), network(ids, plain)
+    logits = guided(network, plain, plain, adapter, Scales(2.0, 0.0), adapted)(ids, masked, 1.0)
+    with_it, without = network(ids, adapted, adapter, masked), network(ids, plain, None, masked)
     torch.testing.assert_close(logits, with_it + 2 * (with_it - without))
 
 
@@ -163,9 +164,7 @@ def test_the_larger_size_is_drawn_by_super_resolution_unless_told_otherwise(base
     assert "--superres-steps" in str(error.value.hint)
     with pytest.raises(UsageError, match="tiny has no super-resolution"):
         list(
-            generate(
-                replace(base, superres=None), None, prompts=["a cat"], count=1, settings=replace(SETTINGS, size=32)
-            )
+            generate(base.having(superres=None), None, prompts=["a cat"], count=1, settings=replace(SETTINGS, size=32))
         )
 
 

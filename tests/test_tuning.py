@@ -317,11 +317,11 @@ def test_guessing_the_content(base: Base) -> None:
     def guess(base: Base) -> str:
         return guess_content(base, draw(), Path("ref.png"), messages.append)
 
-    sure = replace(base, clip=tiny_clip(base, temperature=8.0))
+    sure = base.having(clip=tiny_clip(base, temperature=8.0))
     assert guess(sure) in tiny.CONTENTS
     assert "ref.png shows" in messages[-1]
     assert "%" in messages[-1]
-    assert guess(replace(base, clip=tiny_clip(base, temperature=-20.0))) == "a picture"
+    assert guess(base.having(clip=tiny_clip(base, temperature=-20.0))) == "a picture"
     assert messages[-1].startswith("Warning: not sure what ref.png shows")
     assert guess(replace(base, contents=[])) == "a picture"
     assert messages[-1].startswith("Warning: tiny cannot guess")
@@ -608,7 +608,7 @@ def test_a_base_that_cannot_see_takes_the_last(base: Base) -> None:
 
     clip = copy.deepcopy(base.clip)
     clip.visual = None
-    assert go(replace(base, clip=clip)).header["step"] == 8
+    assert go(base.having(clip=clip)).header["step"] == 8
 
 
 # ---- drawing with it ----

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from conftest import draw
+from styledrop_cli import base as base_module
 from styledrop_cli import rounds
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.bench import comparisons, judges, paired, rows
@@ -23,6 +24,7 @@ from styledrop_cli.bench.judges import JudgeSettings
 from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.rows import OUTLINES
 from styledrop_cli.checkpoints import save_part
+from styledrop_cli.convert import save_published
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
@@ -30,7 +32,6 @@ from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, Toke
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.pretraining import captions, pictures
 from styledrop_cli.pretraining import ids as id_part
-from styledrop_cli.report import grading
 from styledrop_cli.settings import RoundSettings, SampleSettings
 from styledrop_cli.text import write_merges
 
@@ -92,6 +93,19 @@ CLIP = ClipConfig(
     image_heads=2,
     image_layers=1,
 )
+# The published layout's: nothing that upstream does not have. 16 px are 8x8 ids.
+PUBLISHED_TOKENIZER = replace(TOKENIZER, vq_embed_dim=8, patch_size=1, linear_path=False, levels=())
+PUBLISHED_TRANSFORMER = replace(
+    TRANSFORMER,
+    vocab_size=32,
+    hidden_size=128,
+    intermediate_size=768,
+    sample_size=8,
+    downsample=False,
+    upsample=False,
+    positions=0,
+)
+PUBLISHED_CLIP = replace(CLIP, image_size=0, quick_gelu=True)
 WORDS = ("cat", "dog", "red", "watercolor")
 CONTENTS = ("a cat", "a dog", "a house", "a red cat", "a teapot", "a tree")
 
@@ -109,8 +123,7 @@ class _QuickRoundSettings(RoundSettings):
 
 def shrink_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps a picture, and few pictures to compare by: for tests of the way, not of the pictures."""
-    monkeypatch.setattr(rounds, "SampleSettings", _QuickSampleSettings)
-    monkeypatch.setattr(grading, "SampleSettings", _QuickSampleSettings)
+    monkeypatch.setattr(base_module, "SampleSettings", _QuickSampleSettings)
     monkeypatch.setattr(rounds, "GRADED_EACH", 1)
 
 
@@ -190,6 +203,15 @@ def write_base(folder: Path, *, decoder: bool = True, superres: bool = False, se
     write_merges(folder / "merges.txt", MERGES)
     (folder / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
     (folder / "contents.txt").write_text("\n".join(CONTENTS), encoding="utf-8")
+    return folder
+
+
+def write_published(folder: Path, *, half: bool = False, seed: int = 0) -> Path:
+    """A folder of random weights as aMUSEd's are published; ``half`` in fp16."""
+    tokenizer, clip = ImageTokenizer(PUBLISHED_TOKENIZER), Clip(PUBLISHED_CLIP)
+    for module in (tokenizer, clip):
+        randomise(module, seed)
+    save_published(folder, transformer(PUBLISHED_TRANSFORMER, seed), tokenizer, clip, MERGES, half=half)
     return folder
 
 

@@ -70,7 +70,7 @@ class References:
         examples = examples_of(file)
         with torch.no_grad(), autocast(base.device):
             shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
-        sampling = SampleSettings(**file.header["recommended"], size=base.sizes[0])
+        sampling = base.sampling(**file.header["recommended"])
         return cls(examples, shown, str(file.header["style"]), sampling)
 
     @classmethod
@@ -79,7 +79,7 @@ class References:
         settings = TrainSettings()
         views = tokenize_views(base, list(images), contents, settings.views, generator(settings.seed))
         shown = torch.stack([to_tensor(square(image, base.sizes[0])) for image in images]).to(base.device)
-        return cls(Examples(views, contents, len(images)), shown, "", SampleSettings(size=base.sizes[0]))
+        return cls(Examples(views, contents, len(images)), shown, "", base.sampling())
 
     @classmethod
     def joined(cls, parts: Sequence[References]) -> References:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_config
-from styledrop_cli.devices import generator
+from styledrop_cli.convert import Published, is_published, read_published
+from styledrop_cli.devices import autocast, fast_bfloat16, generator, matrices_in_bfloat16
 from styledrop_cli.errors import ModelError
 from styledrop_cli.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter, at_strength
@@ -24,7 +26,7 @@ from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, Toke
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.guidance import Scales, guided, only_plausible
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
 from styledrop_cli.text import TextTokenizer, read_merges, words
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ PARTS: dict[str, tuple[type[nn.Module], type[Any]]] = {
 }
 ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base's random numbers again
 # Words that carry no content of their own and so need not have been taught.
+BATCH = 8  # pictures
 FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
 
 
@@ -75,6 +78,19 @@ def micro_conditions(config: TransformerConfig, rows: int, device: torch.device)
     return torch.tensor([[side, side, 0.0, 0.0, 6.0]], device=device).expand(rows, 5)
 
 
+def scales_of(settings: SampleSettings, lambda_a: float, lambda_b: float) -> Scales:
+    """Guidance with these scales, as the rest of ``settings`` has it."""
+    return Scales(
+        lambda_a,
+        lambda_b,
+        settings.ramp,
+        settings.plausible,
+        settings.guidance_every,
+        settings.guidance_from,
+        settings.guidance_to,
+    )
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """A picture as the tokenizer sees it: the square cut from it, its ids ``[H,W]``, and what they show."""
@@ -85,25 +101,110 @@ class Reconstruction:
     psnr: float  # dB
 
 
+class Parts:
+    """The networks of a base model by name, each loaded when it is first asked for and, once let go, again."""
+
+    def __init__(self, loaders: Mapping[str, Callable[[], nn.Module]]) -> None:
+        self.loaders = dict(loaders)
+        self._here: dict[str, nn.Module] = {}
+
+    @classmethod
+    def of(cls, **networks: nn.Module | None) -> Parts:
+        """Networks that are here already; None where a base has none."""
+        return cls({name: partial(_same, network) for name, network in networks.items() if network is not None})
+
+    def get(self, name: str) -> Any:
+        """The network called ``name``, or None."""
+        if name not in self._here and name in self.loaders:
+            self._here[name] = self.loaders[name]()
+        return self._here.get(name)
+
+    def release(self, name: str) -> None:
+        """Let a network go: its memory is free once nobody else holds it."""
+        self._here.pop(name, None)
+
+
+def _same(network: nn.Module) -> nn.Module:
+    return network
+
+
 @dataclass
 class Base:
-    """All parts of a base model, on one device. ``words`` and ``contents`` are what it was taught, empty if unknown."""
+    """A base model, on one device. ``words`` and ``contents`` are what it was taught, empty if unknown.
+
+    ``schedule`` is that of its masks. A ``published`` base is large, and draws upstream's pictures: from the same seed
+    the same noise, in upstream's order. On a CPU it keeps in memory what a step needs, and nothing else.
+    """
 
     name: str
     folder: Path
-    transformer: MaskedTransformer
-    tokenizer: ImageTokenizer
-    decoder: EnlargedDecoder | None
-    superres: SuperResTransformer | None
-    clip: Clip
+    parts: Parts
     text_tokenizer: TextTokenizer
-    words: frozenset[str]
-    contents: list[str]
     device: torch.device
+    words: frozenset[str] = frozenset()
+    contents: list[str] = field(default_factory=list)
+    schedule: str = "cosine"
+    published: Published | None = None
+
+    @property
+    def transformer(self) -> MaskedTransformer:
+        network: MaskedTransformer = self.parts.get("transformer")
+        return network
+
+    @property
+    def tokenizer(self) -> ImageTokenizer:
+        network: ImageTokenizer = self.parts.get("tokenizer")
+        return network
+
+    @property
+    def clip(self) -> Clip:
+        network: Clip = self.parts.get("clip")
+        return network
+
+    @property
+    def decoder(self) -> EnlargedDecoder | None:
+        network: EnlargedDecoder | None = self.parts.get("decoder")
+        return network
+
+    @property
+    def superres(self) -> SuperResTransformer | None:
+        network: SuperResTransformer | None = self.parts.get("superres")
+        return network
+
+    def having(self, **networks: nn.Module | None) -> Base:
+        """The same base with other ``networks``, by name; None leaves one out."""
+        rest = {name: load for name, load in self.parts.loaders.items() if name not in networks}
+        return replace(self, parts=Parts(rest | Parts.of(**networks).loaders))
+
+    def done_with(self, name: str) -> None:
+        """Free the memory of a network that the next step does not need, where memory is short."""
+        if self.published is not None and self.device.type == "cpu":
+            self.parts.release(name)
+
+    def arithmetic(self) -> AbstractContextManager[object]:
+        """In what precision to draw: bfloat16 for a published base on a card that has it, fp32 elsewhere."""
+        return autocast(self.device, enabled=self.published is not None and self.device.type != "cpu")
+
+    @property
+    def batch(self) -> int:
+        """How many pictures to draw at once: beyond one, a large base on a CPU gains nothing but waiting."""
+        return 1 if self.published is not None and self.device.type == "cpu" else BATCH
+
+    def sampling(self, **given: Any) -> SampleSettings:
+        """How this base draws best, at its smallest size, with what is ``given`` in its place."""
+        suits = PUBLISHED["sampling"] if self.published is not None else {}
+        return SampleSettings(**(suits | {"size": self.sizes[0]} | given))
+
+    def training(self, kind: str = TrainSettings.kind, **given: Any) -> TrainSettings:
+        """How an adapter of this ``kind`` is trained best on this base, with what is ``given`` in its place."""
+        suits = PUBLISHED["training"] | PUBLISHED.get(kind, {}) if self.published is not None else {}
+        return TrainSettings.of(kind, **(suits | given))
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of the transformer's weights: what an adapter was trained on."""
+        """What an adapter was trained on: sha256 of the transformer's weights, or a published one's fingerprint."""
+        if self.published is not None:
+            return self.published.fingerprint()
         return file_hash(self.folder / "transformer.safetensors")
 
     @cached_property
@@ -132,11 +233,14 @@ class Base:
     @property
     def grid(self) -> int:
         """Ids along a side."""
-        return self.transformer.config.sample_size
+        sizes = self.published.transformer if self.published is not None else self.transformer.config
+        return sizes.sample_size
 
     @property
-    def sizes(self) -> tuple[int, int]:
-        """The picture sides, in pixels, that this base draws: the tokenizer's own, and twice that."""
+    def sizes(self) -> tuple[int, ...]:
+        """The picture sides, in pixels, that this base draws: the tokenizer's own and, with ours, twice that."""
+        if self.published is not None:
+            return (self.published.transformer.sample_size * self.published.tokenizer.factor,)
         small = self.grid * self.tokenizer.config.factor
         return small, 2 * small
 
@@ -157,7 +261,8 @@ class Base:
     @torch.no_grad()
     def condition(self, prompts: list[str], adapter: Adapter | None = None) -> Condition:
         """What ``B`` prompts contribute to every step."""
-        return self.transformer.condition(*self.text_states(prompts), adapter)
+        with self.arithmetic():
+            return self.transformer.condition(*self.text_states(prompts), adapter)
 
     @torch.no_grad()
     def sample(
@@ -169,8 +274,10 @@ class Base:
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone."""
-        scales = Scales(settings.lambda_a, settings.lambda_b, settings.ramp, settings.plausible)
-        return self._decode(self.transformer, None, prompts, seeds, settings, settings.steps, scales, adapter, on_step)
+        scales = scales_of(settings, settings.lambda_a, settings.lambda_b)
+        steps = settings.steps
+        with self.arithmetic():
+            return self._decode(self.transformer, None, prompts, seeds, settings, steps, scales, adapter, on_step)
 
     @torch.no_grad()
     def refine(
@@ -187,11 +294,12 @@ class Base:
         """
         if self.superres is None:
             raise ValueError(f"{self.name} has no super-resolution transformer")
-        scales = Scales(settings.superres_lambda_a, settings.superres_lambda_b, settings.ramp, settings.plausible)
+        scales = scales_of(settings, settings.superres_lambda_a, settings.superres_lambda_b)
         seeds = [seed ^ ANOTHER_STREAM for seed in seeds]
         sharp = settings.superres_plausible
         steps = settings.superres_steps
-        return self._decode(self.superres, ids, prompts, seeds, settings, steps, scales, adapter, plausible=sharp)
+        with self.arithmetic():
+            return self._decode(self.superres, ids, prompts, seeds, settings, steps, scales, adapter, plausible=sharp)
 
     def _decode(
         self,
@@ -223,11 +331,12 @@ class Base:
         apart = scaled is not None and (reads_text or low_res is not None)
         adapted = condition(distinct, rows, scaled) if apart else None
         negative = condition([settings.negative], torch.zeros_like(rows))
+        self.done_with("clip")
         side, mask_id = network.config.sample_size, network.config.mask_id
         guide = guided(network, prompt, negative, scaled, scales, adapted)
 
-        def logits(ids: Tensor, progress: float) -> Tensor:
-            made = guide(ids, progress)
+        def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+            made = guide(ids, masked, progress)
             return only_plausible(made, [made], plausible)
 
         return decode(
@@ -237,6 +346,8 @@ class Base:
             steps=steps,
             temperature=settings.temperature,
             generator=[generator(seed) for seed in seeds],
+            schedule=self.schedule,
+            noise=settings.noise,
             on_step=on_step,
         )
 
@@ -268,13 +379,22 @@ class Base:
 
 
 def load_base(model: str, device: torch.device) -> Base:
-    """Load ``pocket``, the bundled base, or a model folder made by ``styledrop pretrain``.
+    """Load ``pocket``, the bundled base, a model folder made by ``styledrop pretrain``, or a published one.
 
-    Raises ModelError if there is no such model or a part of it is missing or broken.
+    A published base's networks are loaded when they are first used. Raises ModelError if there is no such model or a
+    part of it is missing or broken.
     """
     folder = POCKET if model == "pocket" else Path(model)
+    return _published(folder, device) if is_published(folder) else _ours(folder, device)
+
+
+def _ours(folder: Path, device: torch.device) -> Base:
     config = read_config(folder)
-    clip = load_module(folder, "clip").to(device)
+    networks = {
+        part: load_module(folder, part).to(device)
+        for part in ("clip", "transformer", "tokenizer", "decoder", "superres")
+        if part in config["parts"] or part not in ("decoder", "superres")
+    }
 
     def listed(name: str) -> list[str]:
         path = folder / name
@@ -283,13 +403,30 @@ def load_base(model: str, device: torch.device) -> Base:
     return Base(
         name=str(config.get("name", folder.name)),
         folder=folder,
-        transformer=load_module(folder, "transformer").to(device),
-        tokenizer=load_module(folder, "tokenizer").to(device),
-        decoder=load_module(folder, "decoder").to(device) if "decoder" in config["parts"] else None,
-        superres=load_module(folder, "superres").to(device) if "superres" in config["parts"] else None,
-        clip=clip,
-        text_tokenizer=read_text_tokenizer(folder, clip.config),
+        parts=Parts.of(**networks),
+        text_tokenizer=read_text_tokenizer(folder, networks["clip"].config),
+        device=device,
         words=frozenset(listed("words.txt")),
         contents=listed("contents.txt"),
+    )
+
+
+def _published(folder: Path, device: torch.device) -> Base:
+    read = read_published(folder)
+
+    def load(part: str) -> nn.Module:
+        network = read.load(part)
+        if part == "transformer" and device.type != "cpu" and fast_bfloat16(device):
+            network = matrices_in_bfloat16(network)  # the image tokenizer stays in fp32, as upstream has it
+        return network.to(device)
+
+    parts = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "text_encoder"}
+    return Base(
+        name=folder.name,
+        folder=folder,
+        parts=Parts({name: partial(load, part) for name, part in parts.items()}),
+        text_tokenizer=read.text_tokenizer,
         device=device,
+        schedule=read.schedule,
+        published=read,
     )

@@ -53,8 +53,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy ``tensors`` into ``module``; raises ModelError naming what is missing, extra, misshapen or not finite."""
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, finite: bool = True) -> None:
+    """Give ``tensors`` to ``module``; raises ModelError naming what is missing, extra, misshapen or not finite.
+
+    Not ``finite`` leaves the values unread: those of a mapped file stay on the disk until they are used.
+    """
     own = module.state_dict()
     problems = [f"{n} is missing" for n in own if n not in tensors]
     problems += [f"{n} is not known" for n in tensors if n not in own]
@@ -63,7 +66,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
         for n, t in tensors.items()
         if n in own and own[n].shape != t.shape
     ]
-    if not problems:
+    if not problems and finite:
         problems = [f"{n} holds a value that is not finite" for n, t in tensors.items() if not t.isfinite().all()]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""

@@ -6,6 +6,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from styledrop_cli.errors import DeviceError
 
@@ -74,3 +75,11 @@ def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManag
     if not enabled or not fast_bfloat16(device):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def matrices_in_bfloat16(network: nn.Module) -> nn.Module:
+    """The same frozen network with its matrices in the type that `autocast` would give them at every step."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.bfloat16()
+    return network

@@ -91,14 +91,14 @@ def tokenize_views(
     half of them are mirrored, but not where the content names letters or a logo. The first view of each picture is
     the whole of it.
     """
-    side = base.sizes[1] if large else base.sizes[0]
+    side = base.sizes[-1] if large else base.sizes[0]
     parts: list[Tensor] = []
     larger: list[Tensor] = []
     for image, content in zip(images, contents, strict=True):
-        whole = to_tensor(square(image, base.sizes[1]))
+        whole = to_tensor(square(image, 2 * base.sizes[0]))
         mirror = not LETTERED & set(words(content))
         crops = [_random_crop(whole, side, mirror and i > 0, i == 0, draws) for i in range(views)]
-        for chunk in torch.stack(crops).split(16):
+        for chunk in torch.stack(crops).split(2 * base.batch):
             if large:
                 larger.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
                 chunk = F.interpolate(chunk, size=(base.sizes[0],) * 2, mode="bilinear", antialias=True)

@@ -16,8 +16,6 @@ from styledrop_cli.text import with_style
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BATCH = 8
-
 
 def generate(
     base: Base,
@@ -46,13 +44,15 @@ def generate(
     if style is None:
         style = str(adapter.header.get("style", "")) if adapter is not None else ""
     work = [(prompt, settings.seed + i) for prompt in prompts for i in range(count)]
-    for start in range(0, len(work), BATCH):
-        chunk = work[start : start + BATCH]
+    for start in range(0, len(work), base.batch):
+        chunk = work[start : start + base.batch]
         texts = [with_style(prompt, style) for prompt, _ in chunk]
         seeds = [seed for _, seed in chunk]
         ids = base.sample(texts, seeds, settings, opened.base if opened else None)
         if settings.superres_steps:
             ids = base.refine(ids, texts, seeds, settings, opened.superres if opened else None)
+        base.done_with("transformer")
         for (prompt, seed), row in zip(chunk, ids, strict=True):
             # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
             yield prompt, seed, to_image(base.pictures(row[None], settings.size)[0].cpu())
+        base.done_with("tokenizer")

@@ -301,7 +301,7 @@ class Rounds:
         self._prompts = prompts or built_in_prompts(base, given)
         self._graded = graded_prompts(base, [*self._prompts, *given])
         self._style: str = header["style"]
-        self._sampling = SampleSettings(**header["recommended"], size=base.sizes[0])
+        self._sampling = base.sampling(**header["recommended"])
         self._judge = judge_of(base, base, self._examples, self._prompts)
         self._grader = judge_of(base, grader, self._examples, self._graded)
         if fresh and (folder / "run.json").exists():
@@ -350,7 +350,7 @@ class Rounds:
         if number:
             adapter = relpath(self.adapter(number), folder)
             recommended = read_header(self.adapter(number))["recommended"]
-            sampling = SampleSettings(**recommended, size=self._sampling.size)  # its own, not the first adapter's
+            sampling = self._base.sampling(**recommended)  # its own, not the first adapter's
         return Plan(tuple(prompts), each, self._settings.seed + seed, self._style, adapter, sampling)
 
     def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str) -> Drawn:

@@ -42,8 +42,13 @@ class SampleSettings(_Checked):
     ``strength`` is how much of the adapter there is: 0 none, 1 as it was trained. ``lambda_a`` pushes towards the
     adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp`` both grow linearly over the steps
     (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not drawn, whatever the scales make of
-    them. ``negative`` is the text to move away from. ``size`` is the pictures' side in pixels, ``seed`` the first
+    them. ``negative`` is the text to move away from. ``noise`` is one number a "position" or one a "token", upstream's
+    way (see ``sampling.decoding``). ``size`` is the pictures' side in pixels, ``seed`` the first
     picture's; those after it count on.
+
+    Guidance takes up to three passes a step. With ``guidance_every`` n the two beside the adapted one run at every n-th
+    step, and what they said is held between. From ``guidance_from`` to ``guidance_to``, shares of the way, there is
+    guidance at all; without it the adapted pass is alone (arXiv 2404.07724).
 
     The larger size is enlarged plainly or, with ``superres_steps``, drawn by super-resolution, with scales of its own
     (StyleDrop, Table S3: 1 and 0). Pocket's is sharper and a little harder to recognise, so it is not the default. It
@@ -59,6 +64,10 @@ class SampleSettings(_Checked):
     ramp: bool = True
     plausible: float = 0.03
     negative: str = ""
+    noise: str = "position"
+    guidance_every: int = 1
+    guidance_from: float = 0.0
+    guidance_to: float = 1.0
     size: int = 256
     seed: int = 0
     superres_steps: int = 0
@@ -73,6 +82,9 @@ class SampleSettings(_Checked):
         "lambda_a": (0, 50),
         "lambda_b": (0, 50),
         "plausible": (0, 1),
+        "guidance_every": (1, 256),
+        "guidance_from": (0, 1),
+        "guidance_to": (0, 1),
         "size": (1, 8192),
         "seed": (0, LARGEST_SEED),
         "superres_steps": (0, 256),
@@ -81,6 +93,47 @@ class SampleSettings(_Checked):
         "superres_plausible": (0, 1),
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guidance_from > self.guidance_to:
+            raise UsageError(f"guidance_from {self.guidance_from:g} is after guidance_to {self.guidance_to:g}")
+
+
+# Settings that go together, by the name of `generate --preset`. "fast" costs about half and was chosen on pocket
+# (docs/tuning.md); "paper" is StyleDrop's (Table S3, base model).
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"guidance_every": 3},
+    "paper": {"steps": 36, "temperature": 4.5, "lambda_a": 2.0, "lambda_b": 5.0, "ramp": False, "plausible": 0.0},
+}
+
+
+def preset_values(name: str | None) -> dict[str, Any]:
+    """The settings of a preset, none without a name; UsageError for an unknown one."""
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise UsageError(f"there is no preset called '{name}'", f"Choose one of {', '.join(PRESETS)}.")
+    return dict(PRESETS[name])
+
+
+
+# Where the published bases (aMUSEd) want other settings than pocket. Drawing: upstream's defaults, where a guidance
+# scale of 10 is our lambda_b of 9. Training: StyleDrop's recipe in upstream's example (LoRA of rank 16, lr 4e-4 at
+# twice our alpha, one picture a step, 1,500 to 2,000 steps).
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "sampling": {
+        "steps": 12,
+        "temperature": 2.0,
+        "lambda_b": 9.0,
+        "ramp": False,
+        "plausible": 0.0,
+        "noise": "token",
+    },
+    "training": {"steps": 1500, "batch_size": 1, "views": 16, "checkpoints": 0, "lambda_b": 9.0},
+    "bottleneck": {"width": 32, "lr": 3e-4},
+    "lora": {"width": 16, "lr": 8e-4},
+    "prompt": {"width": 16, "lr": 1e-3},
+}
 
 # What an adapter's file may recommend of these.
 RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")

@@ -67,16 +67,16 @@ def quoted(texts: list[str], most: int = 5) -> str:
 
 
 class TextTokenizer:
-    """Texts to ``[B,context_length]`` ids, start and end tokens included, padded with the end token."""
+    """Texts to ``[B,context_length]`` ids, start and end tokens included, padded with ``pad`` (CLIP: the end token)."""
 
-    def __init__(self, merges: list[tuple[str, str]], context_length: int) -> None:
+    def __init__(self, merges: list[tuple[str, str]], context_length: int, pad: str = END) -> None:
         from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
         self.merges = merges
         self.context_length = context_length
         vocabulary = vocabulary_of(merges)
         self.size = len(vocabulary)
-        self.start, self.end = vocabulary[START], vocabulary[END]
+        self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
         model = models.BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>")
         self._tokenizer: Tokenizer = Tokenizer(model)
         self._tokenizer.normalizer = normalizers.Sequence(
@@ -128,9 +128,9 @@ class TextTokenizer:
     def __call__(self, texts: list[str]) -> Tensor:
         """``B`` texts to int64 ids ``[B,context_length]``; what does not fit is cut."""
         room = self.context_length - 2
-        rows = torch.full((len(texts), self.context_length), self.end)
+        rows = torch.full((len(texts), self.context_length), self.pad)
         for row, coded in zip(rows, self._tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
-            ids = [self.start, *coded.ids[:room]]
+            ids = [self.start, *coded.ids[:room], self.end]
             row[: len(ids)] = torch.tensor(ids)
         return rows
 
@@ -161,9 +161,10 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def write_merges(path: Path, merges: list[tuple[str, str]]) -> None:
-    """Write what ``read_merges`` reads."""
-    atomic_write(path, "".join(f"{a} {b}\n" for a, b in merges).encode())
+def write_merges(path: Path, merges: list[tuple[str, str]], version: bool = False) -> None:
+    """Write what ``read_merges`` reads; ``version`` heads it with the line that other readers take off."""
+    head = "#version: 0.2\n" if version else ""
+    atomic_write(path, (head + "".join(f"{a} {b}\n" for a, b in merges)).encode())
 
 
 def clip_merges(fallback: Path) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import threading
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import pack_optimizer, read_tensors, save_tensors, tensors_hash, unpack_optimizer
-from styledrop_cli.devices import fast_bfloat16
+from styledrop_cli.devices import fast_bfloat16, matrices_in_bfloat16
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
@@ -77,8 +76,7 @@ def masked_cross_entropy(
     Muse (arXiv 2301.00704, 2.4); logits are computed at the hidden positions only.
     """
     hidden = ids.masked_fill(masked, transformer.config.mask_id)
-    features = transformer.features(hidden, condition, adapter)
-    logits = transformer.mlm_layer(features[masked]).float()
+    logits = transformer(hidden, condition, adapter, masked).float()
     return F.cross_entropy(logits, ids[masked], label_smoothing=label_smoothing)
 
 
@@ -86,11 +84,11 @@ def cast_once(network: MaskedTransformer, device: torch.device) -> MaskedTransfo
     """A frozen network for many steps: a copy whose matrices have the type that autocast would give them at each."""
     if not fast_bfloat16(device):
         return network
-    copied = copy.deepcopy(network)
-    for module in copied.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            module.bfloat16()
-    return copied
+    with torch.device("meta"):
+        copied = type(network)(network.config)
+    copied.load_state_dict(network.state_dict(), assign=True)  # a matrix is copied as it is cast, never twice
+    matrices_in_bfloat16(copied)
+    return copied.requires_grad_(False).eval()
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -33,7 +33,7 @@ from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
-from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.settings import TrainSettings
 from styledrop_cli.text import quoted, with_style
 from styledrop_cli.training import Budget, Loop, Progress, cast_once, masked_cross_entropy, step_generator
 
@@ -189,7 +189,7 @@ class _Learning:
         self._examples = examples
         self._header = describe(base, adapter, examples.contents, style, settings) | about
         self.beside = dict(examples.views)  # what stands in the file beside the adapter
-        sampling = SampleSettings(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
+        sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
         scored = settings.checkpoints > 0 and base.clip.visual is not None
         given = examples.contents[: examples.references]
         self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling) if scored else None

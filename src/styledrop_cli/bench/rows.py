@@ -185,7 +185,7 @@ class Studio:
     def _once(self, style: str, things: list[str], seeds: list[int]) -> Tensor:
         key = json.dumps([style, things, seeds])
         if key not in self._drawn:
-            self._drawn[key] = self.draw(style, things, seeds, SampleSettings(size=self.size), None)
+            self._drawn[key] = self.draw(style, things, seeds, self.base.sampling(size=self.size), None)
         return self._drawn[key]
 
     def draw(

@@ -16,6 +16,7 @@ from styledrop_cli.cli.bench import bench
 from styledrop_cli.cli.generate import generate
 from styledrop_cli.cli.inspect import inspect
 from styledrop_cli.cli.iterate import iterate
+from styledrop_cli.cli.models import models
 from styledrop_cli.cli.pretrain import pretrain
 from styledrop_cli.cli.report import report
 from styledrop_cli.cli.score import score
@@ -40,6 +41,7 @@ COMMANDS = (
     (report, "report", None, "Everyday"),
     (tokenize, "tokenize", None, "Looking inside"),
     (inspect, "inspect", None, "Looking inside"),
+    (models, "models", None, "Looking inside"),
     (pretrain, "pretrain", None, "For makers of base models"),
     (bench, "bench", None, "For makers of base models"),
 )

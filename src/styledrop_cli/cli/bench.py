@@ -142,6 +142,7 @@ def bench(
         console.refuse_unwritable(output)
     if families:
         console.refuse_unwritable(families.parent, "--families")
+    base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.bench import paired
@@ -161,7 +162,7 @@ def bench(
             one_at_a_time=one_at_a_time,
         )
         check_art(art)
-        base = load_base(model, pick_device(device))
+        base = load_base(base_folder, pick_device(device))
     with screen.working("reading the art"):
         drawn_from = load_art(art, openmoji, work)
     if families:

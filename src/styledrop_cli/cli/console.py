@@ -58,7 +58,13 @@ flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> b
 Device = Annotated[DeviceName, common(help="Where to compute; auto takes the best there is.")]
 Quiet = Annotated[bool, common("--quiet", "-q", metavar="", help="Say only what was written, and warnings.")]
 Json = Annotated[bool, common("--json", metavar="", help="Print the result as JSON, for scripts.")]
-Model = Annotated[str, common(metavar="NAME|FOLDER", help="The base model: pocket, which is bundled, or a folder.")]
+Model = Annotated[
+    str,
+    common(
+        metavar="NAME|FOLDER",
+        help="The base model: pocket, which is bundled, amused-256, amused-512, a folder, or owner/name on the hub.",
+    ),
+]
 
 
 class Command(TyperCommand):
@@ -334,10 +340,29 @@ def duration(seconds: float) -> str:
 
 
 def file_size(size: int) -> str:
-    """`size` bytes in words: '820 bytes', '98 kB', '3.4 MB'."""
+    """`size` bytes in words: '820 bytes', '98 kB', '3.4 MB', '1.8 GB'."""
     if size < 1000:
         return f"{size} bytes"
-    return f"{size / 1000:.0f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
+    if size < 1_000_000:
+        return f"{size / 1000:.0f} kB"
+    return f"{size / 1_000_000:.1f} MB" if size < 1_000_000_000 else f"{size / 1_000_000_000:.1f} GB"
+
+
+def located(screen: Screen, model: str) -> str:
+    """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
+
+    Raises:
+        ModelError: there is no such model.
+        StyledropError: it cannot be fetched.
+    """
+    if model == "pocket":
+        return model
+    from styledrop_cli import hub
+
+    if folder := hub.find(model):
+        return str(folder)
+    with screen.progress(f"fetching {model}") as move:
+        return str(hub.locate(model, move, screen.say))
 
 
 def _print(console: Console, text: Text) -> None:

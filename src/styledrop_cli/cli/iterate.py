@@ -15,7 +15,7 @@ from rich.table import Table
 
 from styledrop_cli.cli import console
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.settings import RoundSettings, TrainSettings
+from styledrop_cli.settings import RoundSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.gallery import Gallery
@@ -120,6 +120,7 @@ def iterate(
     if not helps:
         for left in folder.glob(".over-*"):
             left.unlink(missing_ok=True)
+    base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.checkpoints import read_header
@@ -128,7 +129,7 @@ def iterate(
         from styledrop_cli.scoring import open_second_eye
 
         number, of = take_place()
-        base = load_base(model, pick_device(device))
+        base = load_base(base_folder, pick_device(device))
         if helps:
             with suppress(KeyboardInterrupt):  # the other one says so
                 assist(base, folder, (number, of), lambda: over.exists() or os.getppid() != launcher, began)
@@ -146,7 +147,7 @@ def iterate(
                 pictures,
                 style=style,
                 contents=content,
-                settings=TrainSettings(steps=steps, seed=seed),
+                settings=base.training(steps=steps, seed=seed),
                 folder=folder,
                 watcher=watcher,
                 fresh=fresh,

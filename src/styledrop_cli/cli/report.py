@@ -67,6 +67,7 @@ def report(
     console.refuse_unwritable(output.parent)
     asked = console.prompts_in(prompts) if prompts else None
     started = time.monotonic()
+    base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
@@ -80,7 +81,7 @@ def report(
 
         story = read_story(place)
         check_one_base(story)
-        base = load_base(model, pick_device(device))
+        base = load_base(base_folder, pick_device(device))
         name, eye = open_second_eye(base, scorer)
     wanted = asked or free_prompts(base, story)
     rows = 2 + len(story.stages)

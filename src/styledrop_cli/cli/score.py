@@ -103,6 +103,7 @@ def score(
     if unsaid:
         more = f", nor do {len(unsaid) - 1:,} more" if len(unsaid) > 1 else ""
         raise UsageError(f"{unsaid[0].path} does not say what it was asked to show{more}", 'say it: --prompt "a cat"')
+    base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.appraisal import appraise
         from styledrop_cli.base import load_base
@@ -110,7 +111,7 @@ def score(
         from styledrop_cli.scoring import open_eye
         from styledrop_cli.text import quoted
 
-        base = load_base(model, pick_device(device))
+        base = load_base(base_folder, pick_device(device))
         eye = open_eye(base, scorer)
         given = _given(base, reference, contents) if reference else None
         groups: list[Group] = [(given, found)] if given else _by_adapter(base, found, screen)

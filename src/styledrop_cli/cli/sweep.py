@@ -95,6 +95,7 @@ def sweep(
     style = console.checked_style(style)
     _refuse_files(adapter, save, output, overwrite)
     started = time.monotonic()
+    base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli import sweeping
         from styledrop_cli.base import load_base
@@ -107,7 +108,7 @@ def sweep(
         files = sweeping.checkpoints_of(file) if checkpoints else {}
         every = axes | ({CHECKPOINT: list(files)} if files else {})
         settings = SweepSettings(sweeping.whole_grid(every, file), prompts, number, seed)
-        base = load_base(model, pick_device(device))
+        base = load_base(base_folder, pick_device(device))
         eye = open_eye(base, scorer)
     style = str(file.header["style"]) if style is None else style
     prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]

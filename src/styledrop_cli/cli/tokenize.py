@@ -44,12 +44,13 @@ def tokenize(
     screen = console.Screen(quiet, as_json)
     image = load_picture(picture)
     console.refuse_unwritable(output)
+    base_folder = console.located(screen, model)
     with screen.working("looking at the picture"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.tuning import POOR_PSNR
 
-        base = load_base(model, pick_device(device))
+        base = load_base(base_folder, pick_device(device))
         seen = base.reconstruct(image)
     ids = seen.ids.tolist()
     name, meaning = verdict(seen.psnr - POOR_PSNR)

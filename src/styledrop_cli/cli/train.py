@@ -6,16 +6,16 @@ import shlex
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from styledrop_cli.cli import console
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import TrainSettings
+from styledrop_cli.settings import PUBLISHED, TrainSettings
 
 OUTPUT = Path("adapter.safetensors")
-DEFAULT = TrainSettings()
+DEFAULT, SUITS = TrainSettings(), PUBLISHED["training"]
 
 
 class Kind(StrEnum):
@@ -46,7 +46,13 @@ def train(
     fresh: Annotated[
         bool, console.flag("--fresh", help="Start over where an interrupted run would be gone on with.")
     ] = False,
-    steps: Annotated[int, learning(help="More steps: closer to the picture, less free in content.")] = DEFAULT.steps,
+    steps: Annotated[
+        int | None,
+        learning(
+            help="More steps: closer to the picture, less free in content.",
+            show_default=f"{DEFAULT.steps}; {SUITS['steps']} for a published base",
+        ),
+    ] = None,
     lr: Annotated[
         float | None,
         learning(
@@ -70,8 +76,12 @@ def train(
         str, learning(metavar="NAMES", help="What LoRA updates: to_q, to_k, to_v, to_out, with commas.")
     ] = ",".join(DEFAULT.targets),
     checkpoints: Annotated[
-        int, learning(help="How many points of the way to compare by test pictures, in FILE.run/; 0 draws none.")
-    ] = DEFAULT.checkpoints,
+        int | None,
+        learning(
+            help="How many points of the way to compare by test pictures, in FILE.run/; 0 draws none.",
+            show_default=f"{DEFAULT.checkpoints}; {SUITS['checkpoints']} for a published base",
+        ),
+    ] = None,
     last: Annotated[
         bool,
         console.flag("--last", help="Take the last checkpoint, not the best.", rich_help_panel="How it learns"),
@@ -80,8 +90,12 @@ def train(
         float, learning(help="Push towards the style that the file recommends to generate.")
     ] = DEFAULT.lambda_a,
     lambda_b: Annotated[
-        float, learning(help="Push towards the words that the file recommends to generate.")
-    ] = DEFAULT.lambda_b,
+        float | None,
+        learning(
+            help="Push towards the words that the file recommends to generate.",
+            show_default=f"{DEFAULT.lambda_b:g}; {SUITS['lambda_b']:g} for a published base",
+        ),
+    ] = None,
     model: console.Model = "pocket",
     seed: Annotated[int, console.common(help="The same seed learns the same.")] = DEFAULT.seed,
     device: console.Device = console.DeviceName.auto,
@@ -98,25 +112,23 @@ def train(
           --content "a tree" --content "a dog" -o flat.safetensors
     """
     screen = console.Screen(quiet, as_json)
-    settings = TrainSettings.of(
-        kind.value,
-        steps=steps,
-        targets=tuple(name.strip() for name in targets.split(",")),
-        checkpoints=checkpoints,
-        last=last,
-        lambda_a=lambda_a,
-        lambda_b=lambda_b,
-        seed=seed,
-        **console.given(lr=lr, width=width),
-    )
+    chosen: dict[str, Any] = {
+        "targets": tuple(name.strip() for name in targets.split(",")),
+        "last": last,
+        "lambda_a": lambda_a,
+        "seed": seed,
+    } | console.given(steps=steps, lr=lr, width=width, checkpoints=checkpoints, lambda_b=lambda_b)
+    TrainSettings.of(kind.value, **chosen)  # what is wrong is said before the base is loaded
     _refuse_output(output, overwrite)
     style, content = console.checked_references(pictures, style, content)
+    base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.tuning import train_adapter
 
-        base = load_base(model, pick_device(device))
+        base = load_base(base_folder, pick_device(device))
+        settings = base.training(kind.value, **chosen)
     with screen.progress("learning") as move:
         learnt = train_adapter(
             base,

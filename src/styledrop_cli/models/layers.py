@@ -43,14 +43,19 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, None, NORM_EPS)
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Softmax attention, ``[B,heads,N,d]`` over ``[B,heads,T,d]``; the fused kernel where that is the faster one."""
+def attend(query: Tensor, keys: Tensor, values: Tensor, times: Tensor | None = None) -> Tensor:
+    """Softmax attention, ``[B,heads,N,d]`` over ``[B,heads,T,d]``; the fused kernel where that is the faster one.
+
+    ``times`` ``[T]`` is how often each key stands there, once without it.
+    """
+    bias = None if times is None else times.to(query.dtype).log()[None]
     if torch.is_grad_enabled() and query.device.type == "cpu":
         # The gradient of the CPU's fused kernel takes longer than all matrix products of so small a network together.
         weights = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+        weights = weights if bias is None else weights + bias
         mixed: Tensor = weights.softmax(-1).to(values.dtype) @ values
         return mixed
-    return F.scaled_dot_product_attention(query, keys, values)
+    return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
 
 
 class Attention(nn.Module):
@@ -72,15 +77,19 @@ class Attention(nn.Module):
         return self._project("to_k", context, adapter), self._project("to_v", context, adapter)
 
     def forward(
-        self, x: Tensor, keys_values: tuple[Tensor, Tensor] | None = None, adapter: AdapterFn | None = None
+        self,
+        x: Tensor,
+        keys_values: tuple[Tensor, Tensor] | None = None,
+        adapter: AdapterFn | None = None,
+        times: Tensor | None = None,
     ) -> Tensor:
-        """``[B,N,dim]`` to ``[B,N,dim]``; self-attention unless ``keys_values`` are given.
+        """``[B,N,dim]`` to ``[B,N,dim]``; self-attention unless ``keys_values`` are given. ``times`` is ``attend``'s.
 
         The adapter's sites are the four projections and ``mix`` (queries in, mixed values out, ``[B,heads,N,d]``).
         """
         query = self._project("to_q", x, adapter)
         keys, values = keys_values if keys_values is not None else self.keys_values(x, adapter)
-        mixed = attend(query, keys, values)
+        mixed = attend(query, keys, values, times)
         if adapter is not None:
             mixed = adapter(f"{self.path}.mix", self, query, mixed)
         mixed = mixed.transpose(1, 2).flatten(2)

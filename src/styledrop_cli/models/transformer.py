@@ -224,8 +224,8 @@ class TransformerLayer(nn.Module):
         self.norm3 = Modulated(LayerNorm(dim), dim, dim)
         self.ff = FeedForward(dim, config.intermediate_size)
 
-    def forward(self, x: Tensor, feed: _Feed, adapter: AdapterFn | None) -> Tensor:
-        x = x + self.attn1(self.norm1(x, feed.modulation()), None, adapter)
+    def forward(self, x: Tensor, feed: _Feed, adapter: AdapterFn | None, times: Tensor | None = None) -> Tensor:
+        x = x + self.attn1(self.norm1(x, feed.modulation()), None, adapter, times)
         x = x + self.attn2(self.norm2(x, feed.modulation()), feed.keys_values(), adapter)
         if adapter is not None:
             x = adapter(f"{self.path}.attention", self, x, x)
@@ -367,6 +367,21 @@ class MaskedTransformer(nn.Module):
         ]
         return [*stages[0], *self.transformer_layers, *stages[1]]
 
+    def _alike(self, ids: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Kinds of rows of ``grid``, and of columns, that are bound to be alike: the first of each, each's, how many.
+
+        Where all ids are one (the first step: all are masked) a place differs from another by its distance to the
+        border alone, and only as far as the convolutions see: the layers need to work on one place of each kind.
+        """
+        sees, side = self.config.num_res_blocks, grid[0]
+        if side != grid[1] or side < 2 * sees + 3 or not bool((ids == ids[0, 0, 0]).all()):
+            return None
+        last = torch.arange(side - sees, side, device=ids.device)
+        first = torch.cat([torch.arange(sees + 1, device=ids.device), last])
+        kinds = torch.arange(side, device=ids.device)
+        back = kinds.clamp(max=sees) + (kinds - (side - sees - 1)).clamp(min=0)
+        return first, back, torch.bincount(back)
+
     def features(self, ids: Tensor, condition: Condition, adapter: AdapterFn | None = None) -> Tensor:
         """Ids ``[B,H,W]`` to the features ``[B,H,W,C]`` that ``mlm_layer`` turns into logits."""
         if ids.ndim != 3 or len(ids) != len(condition):
@@ -379,14 +394,25 @@ class MaskedTransformer(nn.Module):
             hidden = hidden + laid_over(self.positions[None], grid)
         if condition.added is not None:
             hidden = hidden + laid_over(condition.added, grid)
+        times = None
+        alike = self._alike(ids, grid) if self.positions is None and condition.added is None else None
+        if alike is not None:
+            first, back, count = alike
+            hidden, times = hidden[:, first][:, :, first], torch.outer(count, count).flatten()
+        side = hidden.shape[1:3]
         hidden = hidden.flatten(1, 2)
         for layer in self.transformer_layers:
-            hidden = layer(hidden, feed, adapter)
-        x = self.project_from_hidden(self.project_from_hidden_norm(hidden)).unflatten(1, grid)
+            hidden = layer(hidden, feed, adapter, times)
+        if alike is not None:
+            hidden, side = hidden.unflatten(1, side)[:, back][:, :, back].flatten(1, 2), grid
+        x = self.project_from_hidden(self.project_from_hidden_norm(hidden)).unflatten(1, side)
         out: Tensor = self.up_block(x, feed, adapter)
         return out
 
-    def forward(self, ids: Tensor, condition: Condition, adapter: AdapterFn | None = None) -> Tensor:
-        """Ids ``[B,H,W]`` in ``[0, vocab_size)`` to logits ``[B,H,W,K]``."""
-        out: Tensor = self.mlm_layer(self.features(ids, condition, adapter))
+    def forward(
+        self, ids: Tensor, condition: Condition, adapter: AdapterFn | None = None, where: Tensor | None = None
+    ) -> Tensor:
+        """Ids ``[B,H,W]`` in ``[0, vocab_size)`` to logits ``[B,H,W,K]``, or ``[M,K]`` of the M places ``where``."""
+        features = self.features(ids, condition, adapter)
+        out: Tensor = self.mlm_layer(features if where is None else features[where])
         return out

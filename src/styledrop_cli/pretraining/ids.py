@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from styledrop_cli.base import Base, load_module, micro_conditions, read_text_tokenizer
+from styledrop_cli.base import Base, Parts, load_module, micro_conditions, read_text_tokenizer
 from styledrop_cli.checkpoints import file_hash, read_tensors, save_part, save_tensors
 from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
@@ -149,21 +149,10 @@ def transformer_job(order: Order) -> Job:
         save_part(out, "transformer", folded(transformer), transformer.config)
 
     def sheet(task: nn.Module, path: Path) -> None:
-        base = Base(
-            "in training",
-            out,
-            folded(transformer).to(device),
-            image_tokenizer,
-            None,
-            None,
-            clip,
-            text_tokenizer,
-            frozenset(),
-            [],
-            device,
-        )
+        networks = Parts.of(transformer=folded(transformer).to(device), tokenizer=image_tokenizer, clip=clip)
+        base = Base("in training", out, networks, text_tokenizer, device)
         prompts = [p for p in PROBES for _ in range(2)]
-        ids = base.sample(prompts, list(range(len(prompts))), SampleSettings())
+        ids = base.sample(prompts, list(range(len(prompts))), base.sampling())
         save_sheet(base.pictures(ids, 128), path, prompts)
 
     return Job(task, muon(transformer, 2e-3), batches, figure, export, sheet)
@@ -275,7 +264,7 @@ def superres_job(order: Order) -> Job:
         condition = network.beside(network.condition(*clip.text_states(texts), micro), low_res)
         drawn = decode(
             torch.full((len(low_res), large, large), network.config.mask_id, device=device),
-            lambda ids, progress: network(ids, condition),
+            lambda ids, masked, progress: network(ids, condition, where=masked),
             mask_id=network.config.mask_id,
             steps=SHEET_STEPS,
             temperature=SampleSettings().temperature,

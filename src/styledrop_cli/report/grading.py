@@ -130,7 +130,7 @@ def grade(
     examples = examples_of(load_adapter(story.stages[0].file))
     ruler = Calibration(eye, lambda share, note: on_progress("looking at other styles", share, note))
     judge = judge_of(base, eye, examples, prompts, ruler)
-    drawn_so = SampleSettings(size=base.sizes[0])
+    drawn_so = base.sampling()
 
     def plan(style: str, adapter: Path | None, sampling: SampleSettings, each: int, first: int, where: Path) -> Plan:
         return Plan(tuple(prompts), each, first, style, relpath(adapter, where) if adapter else "", sampling)

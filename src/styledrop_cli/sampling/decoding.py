@@ -10,33 +10,41 @@ from torch import Tensor
 from styledrop_cli.sampling.masking import masked_after
 
 Generators = torch.Generator | Sequence[torch.Generator]
+# (ids [B,H,W], which are masked [B,H,W], progress in [0,1]) -> logits [M,K] of the M masked ones, in their order.
+LogitsFn = Callable[[Tensor, Tensor, float], Tensor]
+NOISES = ("position", "token")
 TINY = 1e-20
 
 
 def decode(
     ids: Tensor,
-    logits_fn: Callable[[Tensor, float], Tensor],
+    logits_fn: LogitsFn,
     *,
     mask_id: int,
     steps: int,
     temperature: float | tuple[float, float],
     generator: Generators,
     schedule: str = "cosine",
+    noise: str = "position",
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Fill every ``mask_id`` of ``ids`` ``[B,H,W]``; ids that are known at the start never change.
 
-    ``logits_fn(ids, progress)`` gives logits ``[B,H,W,K]``, progress running from 0 at the first step to 1 at the
-    last. ``temperature`` is MaskGIT's choice temperature: it perturbs only which tokens stay masked, never the
-    token drawn; a number falls linearly to 0, a pair runs from the first value to the second.
+    ``logits_fn(ids, masked, progress)`` gives logits ``[M,K]`` of the M masked ids alone, progress running from 0 at
+    the first step to 1 at the last. ``temperature`` is MaskGIT's choice temperature: it perturbs only which tokens stay
+    masked, never the token drawn; a number falls linearly to 0, a pair runs from the first value to the second.
 
-    ``generator`` is one for the batch (upstream's order of draws, bit for bit) or one a picture, so that a picture
-    does not depend on its neighbours. Both draw on the generator's device. Upstream: diffusers ``AmusedScheduler``.
+    ``generator`` is one for the batch or one a picture, so that a picture does not depend on its neighbours. Both draw
+    on the generator's device. One for the batch draws upstream's noise in upstream's order, bit for bit, and so does
+    one a picture with ``noise`` "token" (upstream with a batch of one); with "position" it draws one number a position
+    instead of one for each of its K tokens. Upstream: diffusers ``AmusedScheduler``.
 
-    Raises ValueError for fewer than one step or a wrong number of generators.
+    Raises ValueError for fewer than one step, a wrong number of generators or an unknown noise.
     """
     if steps < 1:
         raise ValueError(f"decoding takes at least 1 step, not {steps}")
+    if noise not in NOISES:
+        raise ValueError(f"unknown noise {noise!r}; known: {', '.join(NOISES)}")
     if not isinstance(generator, torch.Generator) and len(generator) != len(ids):
         raise ValueError(f"{len(generator)} generators for {len(ids)} pictures")
     first, last = temperature if isinstance(temperature, tuple) else (temperature, 0.0)
@@ -46,34 +54,49 @@ def decode(
     start = (ids == mask_id).float().mean(-1)
     for step in range(steps):
         progress = step / max(steps - 1, 1)
-        probabilities = logits_fn(ids.view(grid), progress).flatten(1, 2).softmax(-1)
         unknown = ids == mask_id
-        drawn = torch.where(unknown, _draw_tokens(probabilities, generator), ids)
+        probabilities = logits_fn(ids.view(grid), unknown.view(grid), progress).softmax(-1)
+        drawn = _draw_tokens(probabilities, unknown, generator, noise)
+        filled = ids.masked_scatter(unknown, drawn)
         if step == steps - 1:
-            ids = drawn
+            ids = filled
         else:
             planned = [masked_after(step, steps, tokens, schedule, float(share)) for share in start]
             keep_masked = torch.tensor(planned, device=ids.device).clamp(max=unknown.sum(-1) - 1).clamp(min=1)
-            sure = probabilities.gather(-1, drawn[..., None])[..., 0].clamp(min=TINY).log()
+            likely = probabilities.gather(-1, drawn[:, None])[:, 0].clamp(min=TINY).log()
+            sure = torch.zeros(unknown.shape, dtype=likely.dtype, device=ids.device).masked_scatter(unknown, likely)
             sure = sure + temperatures[step].item() * _gumbel(sure, generator)
             sure = torch.where(unknown, sure, torch.finfo(sure.dtype).max)
             threshold = sure.sort(-1).values.gather(1, keep_masked[:, None])
-            ids = torch.where(sure < threshold, mask_id, drawn)
+            ids = torch.where(sure < threshold, mask_id, filled)
         if on_step is not None:
             on_step(step, ids.view(grid))
     return ids.view(grid)
 
 
-def _draw_tokens(probabilities: Tensor, generator: Generators) -> Tensor:
-    """One token a position ``[B,N]`` from ``[B,N,K]``; every position draws, known ones too, as upstream."""
+def _draw_tokens(probabilities: Tensor, unknown: Tensor, generator: Generators, noise: str) -> Tensor:
+    """One token ``[M]`` for each of ``probabilities`` ``[M,K]``, which belong to the M ``unknown`` ones of ``[B,N]``.
+
+    Noise is drawn for known positions too, as upstream does: what is known has no say in the noise of the others.
+    """
+    codes = probabilities.shape[-1]
     if isinstance(generator, torch.Generator):
-        flat = probabilities.reshape(-1, probabilities.shape[-1]).to(generator.device)
-        return torch.multinomial(flat, 1, generator=generator).view(probabilities.shape[:2]).to(probabilities.device)
-    # Inverse transform: one number a position, where multinomial draws one for each of its K tokens.
+        return _race(probabilities, unknown.flatten(), generator)
+    if noise == "token":
+        parts = probabilities.split(unknown.sum(-1).tolist())
+        return torch.cat([_race(p, row, g) for p, row, g in zip(parts, unknown, generator, strict=True)])
+    # Inverse transform: one number a position, where upstream draws one for each of its K tokens.
     sums = probabilities.cumsum(-1)
-    drawn = [torch.rand(probabilities.shape[1], generator=g, device=g.device) for g in generator]
-    wanted = torch.stack(drawn).to(sums.device)[..., None] * sums[..., -1:]
-    return torch.searchsorted(sums, wanted, right=True)[..., 0].clamp(max=probabilities.shape[-1] - 1)
+    uniform = torch.stack([torch.rand(unknown.shape[1], generator=g, device=g.device) for g in generator])
+    wanted = uniform.to(sums.device)[unknown][:, None] * sums[:, -1:]
+    return torch.searchsorted(sums, wanted, right=True)[:, 0].clamp(max=codes - 1)
+
+
+def _race(probabilities: Tensor, unknown: Tensor, generator: torch.Generator) -> Tensor:
+    """``torch.multinomial`` of one sample a row, its noise drawn for all of ``unknown`` ``[N]``, known or not."""
+    every = torch.empty(len(unknown), probabilities.shape[-1], device=generator.device)
+    times = every.exponential_(1, generator=generator).to(probabilities.device)[unknown]
+    return (probabilities / times).argmax(-1)
 
 
 def _gumbel(like: Tensor, generator: Generators) -> Tensor:

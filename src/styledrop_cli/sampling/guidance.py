@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,7 @@ from torch import Tensor
 from styledrop_cli.models.adapter import on_rows
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
-
-# (ids [B,H,W], progress in [0,1]) -> logits [B,H,W,K]
-LogitsFn = Callable[[Tensor, float], Tensor]
+from styledrop_cli.sampling.decoding import LogitsFn
 
 
 @dataclass(frozen=True)
@@ -24,21 +22,28 @@ class Scales:
     ``lambda_b`` is one less than the guidance scale of aMUSEd and diffusers. With ``ramp`` both grow linearly from
     zero at the first step to their full value at the last (Muse, arXiv 2301.00704, 2.7). ``plausible`` is how likely a
     token must be at least, relative to the likeliest, to the adapted network or the base; 0 leaves all (the paper).
+    Both are zero before ``start`` and after ``stop`` (a limited interval, arXiv 2404.07724). What guidance adds is
+    computed at every ``every``-th of the steps that have any, and held between.
     """
 
     lambda_a: float = 0.0
     lambda_b: float = 5.0
     ramp: bool = False
     plausible: float = 0.0
+    every: int = 1
+    start: float = 0.0
+    stop: float = 1.0
 
     def at(self, progress: float) -> tuple[float, float]:
         """Both scales at ``progress`` in [0,1] through the steps."""
+        if not self.start <= progress <= self.stop:
+            return 0.0, 0.0
         factor = progress if self.ramp else 1.0
         return self.lambda_a * factor, self.lambda_b * factor
 
 
 def combine(adapted: Tensor, base: Tensor | None, negative: Tensor | None, lambda_a: float, lambda_b: float) -> Tensor:
-    """StyleDrop eq. 4: ``Ghat(v,t) + A (Ghat(v,t) - G(v,t)) + B (G(v,t) - G(v,n))``, all ``[B,H,W,K]``.
+    """StyleDrop eq. 4: ``Ghat(v,t) + A (Ghat(v,t) - G(v,t)) + B (G(v,t) - G(v,n))``, all ``[...,K]``.
 
     ``base`` may be missing when both scales are zero, ``negative`` when ``lambda_b`` is.
     """
@@ -53,7 +58,7 @@ def combine(adapted: Tensor, base: Tensor | None, negative: Tensor | None, lambd
 
 
 def only_plausible(guided: Tensor, passes: Sequence[Tensor], share: float) -> Tensor:
-    """``guided`` logits ``[B,H,W,K]`` without the tokens that none of ``passes`` finds plausible.
+    """``guided`` logits ``[...,K]`` without the tokens that none of ``passes`` finds plausible.
 
     What two networks say of tokens that neither would draw is noise, and scales above one raise it above all else.
     A token is plausible if it is at least ``share`` as likely as the likeliest (arXiv 2210.15097, eq. 3).
@@ -66,6 +71,26 @@ def only_plausible(guided: Tensor, passes: Sequence[Tensor], share: float) -> Te
     return guided.masked_fill(~plausible, -torch.inf)
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What a step's passes said, at the places ``[B,H,W]`` then masked: rows ``[M,K]`` to be added and scaled later."""
+
+    masked: Tensor
+    to_adapted: Tensor | None  # Ghat(v,t) - G(v,t); None where both are one
+    to_prompt: Tensor | None  # G(v,t) - G(v,n); None where lambda_b is 0
+
+    def added_to(self, adapted: Tensor, masked: Tensor, scales: Scales, lambda_a: float, lambda_b: float) -> Tensor:
+        """Guided logits of the places ``masked`` now, all of which were masked then."""
+        still = masked[self.masked]
+        base = adapted if self.to_adapted is None else adapted - self.to_adapted[still]
+        logits = adapted
+        if lambda_a and self.to_adapted is not None:
+            logits = logits + lambda_a * self.to_adapted[still]
+        if lambda_b and self.to_prompt is not None:
+            logits = logits + lambda_b * self.to_prompt[still]
+        return only_plausible(logits, (adapted, base), scales.plausible)
+
+
 def guided(
     transformer: MaskedTransformer,
     prompt: Condition,
@@ -76,25 +101,42 @@ def guided(
 ) -> LogitsFn:
     """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
 
+    Logits are computed where ids are masked, and nowhere else.
     ``adapted`` is the prompt as the adapter reads it, where that differs from ``prompt``.
+
+    With ``scales.every`` above 1 the function remembers what the last guided step said, and is good for one decoding:
+    to be called once a step, in order, with masks that only shrink.
     """
     joined: dict[int, Condition] = {}
+    held: _Held | None = None
+    turn = 0  # of the steps with guidance, how many there were
 
-    def logits(ids: Tensor, progress: float) -> Tensor:
+    def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+        nonlocal held, turn
         lambda_a, lambda_b = scales.at(progress)
         lambda_a = lambda_a if adapter is not None else 0.0
+        reuse = None
+        if lambda_a or lambda_b:
+            reuse = held if turn % scales.every else None
+            turn += 1
         rows = len(ids)
         branches: list[Condition] = [prompt if adapted is None else adapted]
-        if adapter is not None and (lambda_a or lambda_b):
+        if reuse is None and adapter is not None and (lambda_a or lambda_b):
             branches.append(prompt)
-        if lambda_b:
+        if reuse is None and lambda_b:
             branches.append(negative)
         if len(branches) not in joined:
             joined[len(branches)] = Condition.cat(branches)
         partial = on_rows(adapter, rows) if adapter is not None and len(branches) > 1 else adapter
-        batch = ids.repeat(len(branches), 1, 1)
-        parts: Sequence[Tensor] = transformer(batch, joined[len(branches)], partial).float().split(rows)
+        batch, where = (grid.repeat(len(branches), 1, 1) for grid in (ids, masked))
+        every = transformer(batch, joined[len(branches)], partial, where).float()
+        parts: Sequence[Tensor] = every.chunk(len(branches))
+        if reuse is not None:
+            return reuse.added_to(parts[0], masked, scales, lambda_a, lambda_b)
         base = parts[1] if adapter is not None and len(parts) > 1 else parts[0]
+        if scales.every > 1 and len(parts) > 1:
+            apart, pushed = base is not parts[0], bool(lambda_b)
+            held = _Held(masked, parts[0] - base if apart else None, base - parts[-1] if pushed else None)
         whole = combine(parts[0], base, parts[-1], lambda_a, lambda_b)
         return only_plausible(whole, (parts[0], base), scales.plausible) if lambda_a or lambda_b else whole
 

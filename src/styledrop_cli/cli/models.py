@@ -1,0 +1,183 @@
+"""`styledrop models`: the base models there are, and the hub's cache that holds the published ones."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import ModelError, UsageError
+
+
+class What(StrEnum):
+    """What can be done about models."""
+
+    list = "list"
+    fetch = "fetch"
+    check = "check"
+    remove = "remove"
+
+
+class Precision(StrEnum):
+    """What `--precision` accepts."""
+
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+def models(
+    what: Annotated[
+        What,
+        typer.Argument(
+            metavar="WHAT",
+            help="list: what there is; fetch: bring it here; check: whether it is sound; remove: delete it.",
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="pocket, amused-256, amused-512, a folder, or owner/name on the hub; not for list."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="fp32 is twice the download.", show_default="fp16")
+    ] = None,
+    yes: Annotated[bool, console.flag("--yes", "-y", help="Remove without asking.")] = False,
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    """Fetch, check, list and remove base models.
+
+    pocket is bundled. The published weights, amused-256 and amused-512, are
+    fetched when --model first names them, or by fetch; they stay in the cache
+    that all programs share which use the Hugging Face hub (HF_HOME). fetch goes
+    on with what was cut, and brings damaged files again. It prints the folder.
+
+      styledrop models list
+      styledrop models check pocket
+    """
+    screen = console.Screen(quiet, as_json)
+    if (precision and what is not What.fetch) or (yes and what is not What.remove):
+        raise UsageError("--precision is for fetch, --yes for remove", f"leave it out: styledrop models {what.value}")
+    if what is What.list:
+        if name:
+            raise UsageError(f"list shows every model, not only {name}", "leave the name out")
+        _list(screen)
+        return
+    if name is None:
+        raise UsageError(f"models {what.value} needs a name", f"say which: styledrop models {what.value} amused-256")
+    if what is What.fetch:
+        _fetch(name, precision or Precision.fp16, screen)
+    elif what is What.remove:
+        _remove(name, yes, screen)
+    else:
+        _check(name, device, screen)
+
+
+# ---- list ----
+
+
+def _list(screen: console.Screen) -> None:
+    """Show pocket, the published models, and what else of their kind is in the cache."""
+    from styledrop_cli import hub
+
+    pocket = hub.locate(hub.BUNDLED)
+    size = sum(path.stat().st_size for path in pocket.iterdir())
+    rows: list[dict[str, Any]] = [_row(hub.BUNDLED, "bundled", size, ("fp16",), pocket)]
+    found = {one.name: one for one in hub.cached()}
+    for name in dict.fromkeys([*hub.PUBLISHED, *found]):
+        if one := found.get(name):
+            state = "fetched" if one.whole else "in part"
+            rows.append(_row(name, state, one.size, one.precisions, one.folder))
+        else:
+            rows.append(_row(name, "not fetched", 0, (), None))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("model", "", "size", "precision"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "size" else "left")
+    table.add_column("folder", overflow="fold")
+    for row in rows:
+        size_of = console.file_size(row["size"]) if row["size"] else ""
+        cells = (row["name"], row["state"], size_of, ", ".join(row["precisions"]), str(row["folder"] or ""))
+        table.add_row(*map(Text, cells))
+    screen.result({"models": rows}, table)
+    if any(row["state"] == "in part" for row in rows):
+        screen.say("what is there in part is completed by:  styledrop models fetch NAME", "dim")
+
+
+def _row(name: str, state: str, size: int, precisions: tuple[str, ...], folder: Path | None) -> dict[str, Any]:
+    return {"name": name, "state": state, "size": size, "precisions": list(precisions), "folder": folder}
+
+
+# ---- fetch ----
+
+
+def _fetch(name: str, precision: Precision, screen: console.Screen) -> None:
+    """Bring a model here, and print its folder."""
+    from styledrop_cli import hub
+
+    if repo := hub.repository(name):
+        with screen.progress(f"fetching {name}") as move:
+            folder = hub.fetch(repo, precision=precision.value, on_progress=move, on_message=screen.say)
+        screen.say(f'draw with it:  styledrop generate --model {shlex.quote(name)} --base-only "a cat"', "dim")
+    else:
+        folder = hub.locate(name)
+        screen.say(f"{name} is here already")
+    about = {"repository": repo, "commit": folder.name, "precision": precision.value} if repo else {}
+    screen.result({"model": name, "folder": folder, **about}, [folder])
+
+
+# ---- check ----
+
+
+def _check(name: str, device: console.DeviceName, screen: console.Screen) -> None:
+    """Print what is wrong with a model that is here, and end with 1 if anything is."""
+    from styledrop_cli import hub
+
+    folder = hub.find(name)
+    if folder is None:
+        raise ModelError(
+            f"{name} is not, or not wholly, in the cache", f"fetch it: styledrop models fetch {shlex.quote(name)}"
+        )
+    with screen.progress(f"checking {name}") as move:
+        problems = hub.verify(folder, move)
+    if not problems:
+        problems += _acceptance(folder, device, screen)
+    screen.result({"model": name, "folder": folder, "problems": problems}, problems or [f"{name} is sound: {folder}"])
+    if problems:
+        if hub.repository(name):
+            screen.say(f"bring it again:  styledrop models fetch {shlex.quote(name)}", "dim")
+        raise typer.Exit(1)
+
+
+def _acceptance(folder: Path, device: console.DeviceName, screen: console.Screen) -> list[str]:
+    """What is wrong with the model when it is used, a sentence each."""
+    return []
+
+
+# ---- remove ----
+
+
+def _remove(name: str, yes: bool, screen: console.Screen) -> None:
+    """Delete a model from the cache; asks first, unless it was told not to."""
+    from styledrop_cli import hub
+
+    repo = hub.repository(name)
+    one = next((one for one in hub.cached() if one.repo == repo), None)
+    if one and not yes:
+        size = console.file_size(one.size)
+        if not sys.stdin.isatty():
+            raise UsageError(f"nobody is here to say whether {name} ({size}) is to be removed", "say so with --yes")
+        if not typer.confirm(f"Remove {name} ({size}) from the cache?", err=True):
+            screen.say(f"{name} stays")
+            raise typer.Exit(1)
+    freed = hub.remove(name)
+    screen.say(f"{console.file_size(freed)} are free again")
+    screen.result({"model": name, "freed": freed}, [])

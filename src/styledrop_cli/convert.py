@@ -1,0 +1,398 @@
+"""Published weights: aMUSEd's folders, read strictly into our networks and written so that upstream reads them.
+
+A folder holds ``model_index.json`` and a folder each for the transformer, the image tokenizer (``vqvae``), the text
+encoder, its ``tokenizer`` and the ``scheduler`` (upstream: diffusers ``AmusedPipeline.save_pretrained``). Weights are
+safetensors in fp32 or fp16, whole or in shards; they are memory-mapped, so that what is never used is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from styledrop_cli.checkpoints import build_config, load_strictly, save_tensors, write_json
+from styledrop_cli.errors import ModelError
+from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
+from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
+from styledrop_cli.sampling.masking import SCHEDULES
+from styledrop_cli.text import TextTokenizer, read_merges, vocabulary_of, write_merges
+
+INDEX = "model_index.json"
+PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
+# Part -> its library, the class whose place ours takes, and the stem of its weights.
+CLASSES = {
+    "transformer": ("diffusers", "UVit2DModel", "diffusion_pytorch_model"),
+    "vqvae": ("diffusers", "VQModel", "diffusion_pytorch_model"),
+    "text_encoder": ("transformers", "CLIPTextModelWithProjection", "model"),
+    "tokenizer": ("transformers", "CLIPTokenizer", ""),
+    "scheduler": ("diffusers", "AmusedScheduler", ""),
+}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+NAMES = "transformer", "vqvae"  # of the parts whose tensors have upstream's own names here
+
+# Settings that our networks do not have: what upstream must say there, or leave out. None stands for anything.
+FIXED: dict[str, dict[str, Any]] = {
+    "transformer": {
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "use_bias": False,
+        "ln_elementwise_affine": True,
+        "layer_norm_eps": 1e-6,
+    },
+    "vqvae": {
+        "in_channels": 3,
+        "out_channels": 3,
+        "act_fn": "silu",
+        "norm_type": "group",
+        "mid_block_add_attention": False,
+        "lookup_from_codebook": True,
+        "sample_size": None,
+        "scaling_factor": None,
+        "force_upcast": None,
+        "down_block_types": None,
+        "up_block_types": None,
+    },
+}
+TRANSFORMER_DEFAULTS = {"sample_size": 64}  # upstream's, where it is not ours
+# Upstream's name of each of CLIP's sizes, ours, and upstream's default.
+CLIP_SIZES = (
+    ("vocab_size", "vocab_size", 49408),
+    ("hidden_size", "text_width", 512),
+    ("num_hidden_layers", "text_layers", 12),
+    ("num_attention_heads", "text_heads", 8),
+    ("max_position_embeddings", "context_length", 77),
+    ("projection_dim", "embed_dim", 512),
+)
+# Upstream's and our names of the text encoder's tensors; {} is the layer's number. Ours packs queries, keys and values.
+CLIP_NAMES = (
+    ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
+    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("text_model.final_layer_norm.weight", "ln_final.weight"),
+    ("text_model.final_layer_norm.bias", "ln_final.bias"),
+)
+CLIP_LAYER = "text_model.encoder.layers.{}."
+CLIP_BLOCK = "transformer.resblocks.{}."
+CLIP_LAYER_NAMES = (
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("self_attn.out_proj", "attn.out_proj"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+)
+CLIP_PACKED = tuple(f"self_attn.{name}_proj" for name in "qkv")
+CLIP_IGNORED = "text_model.embeddings.position_ids"  # counts from 0 on, in files of older releases
+LOGIT_SCALE = 4.6052  # log(100), where CLIP's training ends; a text encoder alone does not keep it
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published folder whose description has been read: its sizes, its vocabulary and the schedule of its masks."""
+
+    folder: Path
+    transformer: TransformerConfig
+    tokenizer: TokenizerConfig
+    clip: ClipConfig
+    text_tokenizer: TextTokenizer
+    schedule: str
+
+    def load(self, part: str, finite: bool = False) -> nn.Module:
+        """The network of a ``part`` ('transformer', 'vqvae' or 'text_encoder'), frozen, on the CPU, in fp32.
+
+        fp32 files stay mapped: a tensor is read from the disk when it is first used. ``finite`` reads all of it, to
+        find values that are not finite. Raises ModelError if a tensor is missing, unknown or misshapen.
+        """
+        source = str(self.folder / part)
+        tensors = read_weights(self.folder, part)
+        if part == "text_encoder":
+            tensors = clip_from_published(tensors, self.clip)
+        with torch.device("meta"):
+            module = self._network(part)
+        load_strictly(module, tensors, source, finite=finite)
+        return module.requires_grad_(False).eval()
+
+    def _network(self, part: str) -> nn.Module:
+        if part == "transformer":
+            return MaskedTransformer(self.transformer)
+        return ImageTokenizer(self.tokenizer) if part == "vqvae" else Clip(self.clip)
+
+    def fingerprint(self) -> str:
+        """What an adapter remembers of the transformer that it was trained on: the same for fp32 and fp16 files.
+
+        A sha256 over the names and shapes of all tensors, the vectors, and the first numbers of each matrix.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(read_weights(self.folder, "transformer").items()):
+            some = tensor.flatten()[: tensor.numel() if tensor.ndim == 1 else 8].half()
+            digest.update(f"{name}{list(tensor.shape)}".encode() + some.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder has the published layout."""
+    return (folder / INDEX).is_file()
+
+
+def read_published(folder: Path) -> Published:
+    """Read what a published folder says of itself, and look that its weights are there.
+
+    Raises ModelError for a missing or damaged description, a class or a setting that is not aMUSEd's, a missing file
+    or shard, and weights that are pickles.
+    """
+    index = _read_json(folder / INDEX)
+    if index.get("_class_name") not in PIPELINES:
+        raise ModelError(
+            f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
+            f"aMUSEd can: {INDEX} then says {PIPELINES[0]}.",
+        )
+    for part, (library, name, stem) in CLASSES.items():
+        if index.get(part) != [library, name]:
+            raise ModelError(f"the {part} of {folder} is {_class_of(index.get(part))}, and {name} is wanted")
+        if stem:
+            weight_files(folder, part)
+    transformer = _transformer_config(folder)
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    schedule = scheduler.get("masking_schedule", "cosine")
+    if scheduler.get("mask_token_id") != transformer.mask_id or schedule not in SCHEDULES:
+        raise ModelError(
+            f"the scheduler of {folder} masks by {scheduler.get('mask_token_id')}, {schedule}; "
+            f"{transformer.mask_id} and {' or '.join(SCHEDULES)} are known"
+        )
+    clip = _clip_config(folder)
+    return Published(folder, transformer, _tokenizer_config(folder), clip, _text_tokenizer(folder, clip), schedule)
+
+
+def _class_of(entry: object) -> str:
+    return ".".join(map(str, entry)) if isinstance(entry, list) else "missing"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing", "Fetch the model again: 'styledrop models fetch' says how.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} does not hold what it should: a JSON object")
+    return found
+
+
+def _settings(folder: Path, part: str) -> dict[str, Any]:
+    """A part's settings, without those that must have one value, which are checked."""
+    path = folder / part / "config.json"
+    found = {k: v for k, v in _read_json(path).items() if not k.startswith("_")}
+    for name, wanted in FIXED[part].items():
+        value = found.pop(name, wanted)
+        if wanted is not None and value != wanted:
+            raise ModelError(f"{path}: {name} is {value!r}, and only {wanted!r} can be run here")
+    return found
+
+
+def _transformer_config(folder: Path) -> TransformerConfig:
+    found = TRANSFORMER_DEFAULTS | _settings(folder, "transformer")
+    if unknown := {"positions"} & set(found):  # pocket's own, which upstream does not have
+        raise ModelError(f"{folder / 'transformer'} has unknown settings: {', '.join(unknown)}")
+    return build_config(TransformerConfig, found, str(folder / "transformer" / "config.json"))
+
+
+def _tokenizer_config(folder: Path) -> TokenizerConfig:
+    found = _settings(folder, "vqvae")
+    if found.get("vq_embed_dim") is None:
+        found["vq_embed_dim"] = found.get("latent_channels", TokenizerConfig.latent_channels)
+    own = {"patch_size", "linear_path", "levels"} & set(found)
+    if own:
+        raise ModelError(f"{folder / 'vqvae'} has unknown settings: {', '.join(sorted(own))}")
+    return build_config(TokenizerConfig, found, str(folder / "vqvae" / "config.json"))
+
+
+def _clip_config(folder: Path) -> ClipConfig:
+    path = folder / "text_encoder" / "config.json"
+    found = _read_json(path)
+    sizes = {ours: found.get(theirs, default) for theirs, ours, default in CLIP_SIZES}
+    activation = found.get("hidden_act", "quick_gelu")
+    if activation not in ("quick_gelu", "gelu") or found.get("layer_norm_eps", 1e-5) != 1e-5:
+        raise ModelError(f"{path}: {activation}, {found.get('layer_norm_eps')} is not a CLIP that can be run here")
+    config = build_config(ClipConfig, sizes | {"quick_gelu": activation == "quick_gelu"}, str(path))
+    if found.get("intermediate_size", 2048) != 4 * config.text_width:
+        raise ModelError(f"{path}: intermediate_size is {found.get('intermediate_size')}, not 4 x {config.text_width}")
+    return config
+
+
+def _text_tokenizer(folder: Path, clip: ClipConfig) -> TextTokenizer:
+    place = folder / "tokenizer"
+    merges = read_merges(place / "merges.txt")
+    vocabulary = vocabulary_of(merges)
+    if _read_json(place / "vocab.json") != vocabulary or len(vocabulary) != clip.vocab_size:
+        raise ModelError(
+            f"{place / 'vocab.json'} does not go with its merges.txt, or with a CLIP of {clip.vocab_size} tokens"
+        )
+    pad = _read_json(place / "special_tokens_map.json").get("pad_token", "<|endoftext|>")
+    pad = pad.get("content") if isinstance(pad, dict) else pad
+    if pad not in vocabulary:
+        raise ModelError(f"{place / 'special_tokens_map.json'}: the padding {pad!r} is no token of its vocabulary")
+    return TextTokenizer(merges, clip.context_length, pad)
+
+
+# ---- weights -----------------------------------------------------------------------------------------------------
+
+
+def weight_files(folder: Path, part: str) -> list[Path]:
+    """The safetensors files that hold a part's weights, fp32 where there are both.
+
+    Raises ModelError where there are none, where a shard is missing, or where there are only pickles.
+    """
+    place, stem = folder / part, CLASSES[part][2]
+    for precision in ("", ".fp16"):
+        if (whole := place / f"{stem}{precision}.safetensors").exists():
+            return [whole]
+        if (index := place / f"{stem}.safetensors.index{precision}.json").exists():
+            return _shards(index)
+    pickled = sorted(path.name for pattern in PICKLES for path in place.glob(pattern))
+    if pickled:
+        raise ModelError(
+            f"{place} holds its weights as a pickle ({pickled[0]}), which may run any code: it is not opened",
+            "Get the safetensors version.",
+        )
+    raise ModelError(f"{place} holds no weights ({stem}.safetensors or {stem}.fp16.safetensors)")
+
+
+def _shards(index: Path) -> list[Path]:
+    held = _read_json(index).get("weight_map")
+    if not isinstance(held, dict) or not held:
+        raise ModelError(f"{index} does not say which files hold the weights")
+    names = sorted({str(name) for name in held.values()})
+    outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if outside:
+        raise ModelError(f"{index} names {outside[0]!r}, which is no safetensors file beside it")
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing:
+        raise ModelError(
+            f"{index.parent} is not whole: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
+        )
+    return [index.parent / name for name in names]
+
+
+def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
+    """A part's tensors by upstream's names, mapped from their files; raises ModelError as ``weight_files`` does."""
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder, part):
+        try:
+            with safe_open(path, "pt") as file:
+                tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"{path} is not a whole safetensors file ({error})", "It may be cut short: fetch or copy it again."
+            ) from error
+    return tensors
+
+
+def _clip_pairs(layers: int) -> dict[str, str]:
+    """Upstream's name to ours, of every tensor that is the same in both."""
+    pairs = dict(CLIP_NAMES)
+    for layer in range(layers):
+        theirs, ours = CLIP_LAYER.format(layer), CLIP_BLOCK.format(layer)
+        for kind in ("weight", "bias"):
+            pairs |= {f"{theirs}{a}.{kind}": f"{ours}{b}.{kind}" for a, b in CLIP_LAYER_NAMES}
+    return pairs
+
+
+def clip_from_published(tensors: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
+    """The text encoder's tensors under our names; names that are not upstream's are left for the strict load."""
+    pairs = _clip_pairs(config.text_layers)
+    rest = {name: tensor for name, tensor in tensors.items() if name != CLIP_IGNORED}
+    made: dict[str, Tensor] = {"logit_scale": torch.tensor(LOGIT_SCALE)}
+    for layer in range(config.text_layers):
+        for kind in ("weight", "bias"):
+            names = [f"{CLIP_LAYER.format(layer)}{name}.{kind}" for name in CLIP_PACKED]
+            if all(name in rest for name in names):
+                made[f"{CLIP_BLOCK.format(layer)}attn.in_proj_{kind}"] = torch.cat([rest.pop(name) for name in names])
+    if "text_projection.weight" in rest:
+        made["text_projection"] = rest.pop("text_projection.weight").T
+    return made | {pairs.get(name, name): tensor for name, tensor in rest.items()}
+
+
+def clip_to_published(clip: Clip) -> dict[str, Tensor]:
+    """The other way: our text encoder's tensors under upstream's names."""
+    own = clip.state_dict()
+    made = {theirs: own[ours] for theirs, ours in _clip_pairs(clip.config.text_layers).items()}
+    made["text_projection.weight"] = own["text_projection"].T
+    for layer in range(clip.config.text_layers):
+        for kind in ("weight", "bias"):
+            parts = own[f"{CLIP_BLOCK.format(layer)}attn.in_proj_{kind}"].chunk(3)
+            made |= {f"{CLIP_LAYER.format(layer)}{n}.{kind}": p for n, p in zip(CLIP_PACKED, parts, strict=True)}
+    return made
+
+
+# ---- writing -----------------------------------------------------------------------------------------------------
+
+
+def save_published(
+    folder: Path,
+    transformer: MaskedTransformer,
+    tokenizer: ImageTokenizer,
+    clip: Clip,
+    merges: list[tuple[str, str]],
+    *,
+    half: bool = False,
+) -> None:
+    """Write a folder that ``read_published`` and upstream's ``AmusedPipeline.from_pretrained`` read.
+
+    ``half`` writes upstream's fp16 variant. Raises ModelError for sizes that upstream does not have (pocket's own).
+    """
+    sizes = asdict(transformer.config)
+    if sizes.pop("positions") or type(transformer) is not MaskedTransformer:
+        raise ModelError("a transformer with learned positions has no place in the published layout")
+    codes = asdict(tokenizer.config)
+    if codes.pop("patch_size") != 1 or codes.pop("linear_path") or codes.pop("levels"):
+        raise ModelError("a tokenizer with patches, a linear path or levels has no place in the published layout")
+    levels, text = len(tokenizer.config.block_out_channels), clip.config
+    fixed = {part: {k: v for k, v in values.items() if v is not None} for part, values in FIXED.items()}
+    configs = {
+        "transformer": sizes | fixed["transformer"],
+        "vqvae": codes
+        | fixed["vqvae"]
+        | {"down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels},
+        "text_encoder": {
+            "architectures": ["CLIPTextModelWithProjection"],
+            "model_type": "clip_text_model",
+            "hidden_act": "quick_gelu" if text.quick_gelu else "gelu",
+            "intermediate_size": 4 * text.text_width,
+            "layer_norm_eps": 1e-5,
+            # Upstream's pooling looks for the highest id where the end token is said to be 2 (transformers CLIPText).
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+        }
+        | {theirs: getattr(text, ours) for theirs, ours, _ in CLIP_SIZES},
+    }
+    tensors = {
+        "transformer": transformer.state_dict(),
+        "vqvae": tokenizer.state_dict(),
+        "text_encoder": clip_to_published(clip),
+    }
+    for part, weights in tensors.items():
+        library, name, stem = CLASSES[part]
+        said = {"_class_name": name} if library == "diffusers" else {}
+        write_json(folder / part / "config.json", said | configs[part])
+        held = {n: t.half() for n, t in weights.items()} if half else weights
+        save_tensors(folder / part / f"{stem}{'.fp16' if half else ''}.safetensors", held, {"format": "pt"})
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    about = special | {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.context_length}
+    write_json(folder / "tokenizer" / "vocab.json", vocabulary_of(merges))
+    write_merges(folder / "tokenizer" / "merges.txt", merges, version=True)
+    write_json(folder / "tokenizer" / "special_tokens_map.json", special)
+    write_json(folder / "tokenizer" / "tokenizer_config.json", about)
+    scheduler = {"_class_name": "AmusedScheduler", "mask_token_id": transformer.config.mask_id}
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler | {"masking_schedule": "cosine"})
+    index = {"_class_name": PIPELINES[0], "_diffusers_version": "0.25.0"}
+    write_json(folder / INDEX, index | {part: [library, name] for part, (library, name, _) in CLASSES.items()})

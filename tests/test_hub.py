@@ -1,0 +1,667 @@
+"""Published weights from the hub: a server on this machine speaks its language, the cache is a folder of the test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from huggingface_hub import constants, file_download
+
+from conftest import Run
+from styledrop_cli import base, hub
+from styledrop_cli.cli import console
+from styledrop_cli.errors import ModelError, StyledropError, UsageError
+
+PACKAGE = Path(hub.__file__).parent
+REPO = "artists/tiny-amused"
+COMMIT, NEWER = "a" * 40, "b" * 40
+LARGE = 3000  # bytes from which on a file has a sha256, as what Git LFS keeps
+
+
+def noise(name: str, size: int) -> bytes:
+    return random.Random(name).randbytes(size)
+
+
+def published() -> dict[str, bytes]:
+    """The files of a repository laid out as amused/amused-256 is, with noise for weights."""
+    small = {
+        "model_index.json": json.dumps({"_class_name": "AmusedPipeline"}).encode(),
+        "scheduler/scheduler_config.json": b"{}",
+        "text_encoder/config.json": b"{}",
+        "tokenizer/vocab.json": b"{}",
+        "tokenizer/merges.txt": b"#version: 0.2\n",
+        "tokenizer/special_tokens_map.json": b"{}",
+        "tokenizer/tokenizer_config.json": b"{}",
+        "transformer/config.json": b"{}",
+        "vqvae/config.json": b"{}",
+        "README.md": b"# Tiny",
+        "assets/picture.png": b"png",
+    }
+    stems = {"text_encoder/model": 6000, "transformer/diffusion_pytorch_model": 40000}
+    stems["vqvae/diffusion_pytorch_model"] = 12000
+    half = {f"{stem}.fp16.safetensors": noise(stem, size) for stem, size in stems.items()}
+    full = {f"{stem}.safetensors": noise(stem + "32", 2 * size) for stem, size in stems.items()}
+    return {**small, **half, **full, "transformer/diffusion_pytorch_model.bin": noise("pickle", 5000)}
+
+
+HALF = sorted(name for name in published() if ".fp16." in name)
+SMALL = sorted(name for name in published() if name.endswith((".json", ".txt")))
+TRANSFORMER = "transformer/diffusion_pytorch_model.fp16.safetensors"
+
+
+@dataclass
+class Hub:
+    """What the server has, how it misbehaves, and what it was asked."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=published)
+    commit: str = COMMIT
+    refusal: tuple[int, dict[str, str]] | None = None  # instead of any answer
+    locked: bool = False  # refuses files, but tells of them
+    cut: dict[str, int] = field(default_factory=dict)  # after so many bytes of a file, once
+    spoilt: set[str] = field(default_factory=set)  # files with a wrong byte
+    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def ranges(self) -> list[str]:
+        large = [headers for _, path, headers in self.asked if path.startswith("/cdn/")]
+        return [headers["range"] for headers in large if "range" in headers]
+
+    def downloads(self) -> list[str]:
+        """The large files whose bytes were asked for."""
+        return [path.removeprefix("/cdn/") for method, path, _ in self.asked if path.startswith("/cdn/")]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The two addresses of the hub that matter: what a repository holds, and a file of it, large ones elsewhere."""
+
+    hub: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, status: int, headers: dict[str, str], data: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(data))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.hub.asked.append((self.command, path, {name.lower(): value for name, value in self.headers.items()}))
+        if path.startswith("/cdn/"):
+            self.large(path.removeprefix("/cdn/"))
+        elif self.hub.refusal:
+            self.answer(self.hub.refusal[0], self.hub.refusal[1])
+        elif path == f"/api/models/{REPO}":
+            siblings: list[dict[str, Any]] = []
+            for name, data in self.hub.files.items():
+                lfs = {"sha256": sha256(data), "size": len(data), "pointerSize": 134} if len(data) >= LARGE else None
+                siblings.append({"rfilename": name, "size": len(data), "blobId": "c" * 40, "lfs": lfs})
+            about = {"id": REPO, "sha": self.hub.commit, "siblings": siblings, "tags": [], "private": False}
+            self.answer(200, {"Content-Type": "application/json"}, json.dumps(about).encode())
+        elif match := re.fullmatch(rf"/{REPO}/resolve/[^/]+/(.+)", path):
+            self.resolve(match[1])
+        else:
+            self.answer(404, {"X-Error-Code": "RepoNotFound"})
+
+    def resolve(self, name: str) -> None:
+        data = self.hub.files.get(name)
+        about = {"X-Repo-Commit": self.hub.commit}
+        if self.hub.locked:
+            self.answer(403, {"X-Error-Code": "GatedRepo"})
+        elif data is None:
+            self.answer(404, about | {"X-Error-Code": "EntryNotFound"})
+        elif len(data) >= LARGE:
+            elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
+            about |= {"X-Linked-Etag": f'"{sha256(data)}"', "X-Linked-Size": str(len(data))}
+            self.answer(302, about | {"Location": f"{elsewhere}/cdn/{name}"})
+        else:
+            etag = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+            self.answer(200, about | {"ETag": f'"{etag}"'}, data)
+
+    def large(self, name: str) -> None:
+        data = self.hub.files[name]
+        if name in self.hub.spoilt:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        rest = data[start:]
+        headers["Content-Length"] = str(len(rest))
+        self.answer(206 if start else 200, headers, rest[: self.hub.cut.pop(name, len(rest))])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def remote(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    """The hub, as huggingface_hub sees it from now on, with an empty cache."""
+    remote = Handler.hub = Hub(f"http://127.0.0.1:{server.server_port}")
+    point_to(monkeypatch, remote.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return remote
+
+
+def point_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import utils
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    getattr(utils, "reset_sessions", lambda: None)()  # before version 1 a session remembers what it was made for
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def storage() -> Path:
+    return Path(constants.HF_HUB_CACHE) / f"models--{REPO.replace('/', '--')}"
+
+
+# ---- fetching ----
+
+
+def test_only_what_is_needed_is_fetched(remote: Hub) -> None:
+    shares: list[float] = []
+    notes: list[str] = []
+    folder = hub.fetch(REPO, on_progress=lambda share, note: (shares.append(share), notes.append(note)))  # type: ignore
+    assert files(folder) == sorted(HALF + SMALL)
+    assert all((folder / name).read_bytes() == remote.files[name] for name in HALF + SMALL)
+    assert folder.name == COMMIT
+    assert folder.parent.parent == storage().resolve()
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert notes[-1] == "58.1 of 58.1 kB"
+    assert len(set(shares)) > 40  # the transformer alone comes in 40 pieces
+    assert not list(storage().rglob("*.incomplete"))
+    remote.asked.clear()
+    assert hub.locate(REPO) == hub.find(REPO) == folder
+    assert remote.asked == []
+    assert hub.fetch(REPO) == folder
+    assert remote.downloads() == []
+
+
+def test_the_other_precision_comes_beside_the_first(remote: Hub) -> None:
+    folder = hub.fetch(REPO)
+    assert hub.fetch(REPO, precision="fp32") == folder
+    assert [name for name in files(folder) if name.endswith(".safetensors")] == sorted(
+        name for name in remote.files if name.endswith(".safetensors")
+    )
+    assert [one.precisions for one in hub.cached()] == [("fp16", "fp32")]
+
+
+def test_nothing_of_the_library_s_own_is_shown(remote: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    remote.cut[TRANSFORMER] = 5500
+    hub.fetch(REPO)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_connection_that_is_cut_is_taken_up_again(remote: Hub) -> None:
+    remote.cut[TRANSFORMER] = 5500
+    folder = hub.fetch(REPO)
+    assert (folder / TRANSFORMER).read_bytes() == remote.files[TRANSFORMER]
+    assert remote.ranges() == ["bytes=5000-"]
+
+
+def test_a_run_that_is_stopped_is_taken_up_again(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(share: float, note: str) -> None:
+        if share > 0.4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch(REPO, on_progress=stop)
+    assert hub.find(REPO) is None
+    assert [(one.name, one.whole) for one in hub.cached()] == [(REPO, False)]
+    (part,) = storage().rglob("*.incomplete")
+    length = part.stat().st_size
+    assert 0 < length < 40000
+    usage = namedtuple("usage", "free")
+    needed = sum(len(remote.files[name]) for name in (TRANSFORMER, "vqvae/" + TRANSFORMER.partition("/")[2])) - length
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed))
+    shares: list[float] = []
+    folder = hub.fetch(REPO, on_progress=lambda share, note: shares.append(share))
+    assert shares[0] == 0 and shares == sorted(shares)
+    assert remote.ranges() == [f"bytes={length}-"]
+    assert (folder / TRANSFORMER).read_bytes() == remote.files[TRANSFORMER]
+    assert hub.verify(folder) == []
+
+
+def test_a_newer_commit_replaces_the_older_only_when_it_is_whole(remote: Hub) -> None:
+    older = hub.fetch(REPO)
+    remote.commit, remote.files[TRANSFORMER] = NEWER, noise("newer", 40000)
+
+    def stop(share: float, note: str) -> None:
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch(REPO, on_progress=stop)
+    assert hub.find(REPO) == older
+    newer = hub.fetch(REPO)
+    assert (newer.name, hub.find(REPO)) == (NEWER, newer)
+    assert remote.downloads().count(TRANSFORMER) == 3  # the other weights are the same, and are not fetched again
+    assert remote.downloads().count(HALF[0]) == 1
+
+
+def test_shards(remote: Hub) -> None:
+    stem = "transformer/diffusion_pytorch_model"
+    del remote.files[TRANSFORMER], remote.files[f"{stem}.safetensors"]
+    shards = [f"{stem}.fp16-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = f"{stem}.safetensors.index.fp16.json"
+    remote.files |= {name: noise(name, 5000) for name in shards}
+    assert "no safetensors" in refusal(remote) or "pickle" in refusal(remote)  # shards without an index
+    remote.files[index] = b"{}"
+    folder = hub.fetch(REPO)
+    assert {*shards, index} < set(files(folder))
+    assert hub.find(REPO) == folder
+    (folder / shards[0]).unlink()
+    assert hub.find(REPO) is None
+
+
+def test_a_part_that_is_there_in_one_precision_only(remote: Hub) -> None:
+    del remote.files["text_encoder/model.fp16.safetensors"]
+    said: list[str] = []
+    folder = hub.fetch(REPO, on_message=said.append)
+    assert said == [f"{REPO} has no fp16 weights of its text_encoder: taking those in fp32"]
+    assert (folder / "text_encoder/model.safetensors").exists()
+    assert hub.find(REPO) == folder
+
+
+def refusal(remote: Hub) -> str:
+    with pytest.raises(ModelError) as error:
+        hub.fetch(REPO)
+    assert error.value.hint
+    assert remote.downloads() == []
+    return error.value.message
+
+
+def test_pickles_are_refused(remote: Hub) -> None:
+    remote.files = {name: data for name, data in remote.files.items() if not name.startswith("transformer/diff")}
+    remote.files["transformer/diffusion_pytorch_model.bin"] = noise("pickle", 5000)
+    message = refusal(remote)
+    assert "as a pickle only (transformer/diffusion_pytorch_model.bin), which can run code of its own" in message
+    assert not storage().exists()
+    del remote.files["transformer/diffusion_pytorch_model.bin"]
+    assert "has no safetensors with the weights of its transformer" in refusal(remote)
+
+
+def test_other_models_are_refused(remote: Hub) -> None:
+    remote.files["model_index.json"] = b'{"_class_name": "FluxPipeline"}'
+    assert refusal(remote) == f"{REPO} is no AmusedPipeline but a FluxPipeline"
+    assert hub.cached() == []
+    del remote.files["vqvae/config.json"]
+    assert "it has no vqvae/config.json" in refusal(remote)
+
+
+# ---- sums ----
+
+
+def test_what_comes_over_damaged_is_deleted(remote: Hub) -> None:
+    remote.spoilt.add(TRANSFORMER)
+    with pytest.raises(StyledropError, match=f"{TRANSFORMER} of {REPO} came over damaged") as error:
+        hub.fetch(REPO)
+    assert "fetches it again" in str(error.value.hint)
+    assert hub.find(REPO) is None
+    assert not list(storage().rglob("*.incomplete"))
+    remote.spoilt.clear()
+    assert hub.verify(hub.fetch(REPO)) == []
+
+
+def test_what_is_damaged_in_the_cache_is_found_and_fetched_anew(remote: Hub) -> None:
+    folder = hub.fetch(REPO)
+    (folder / TRANSFORMER).write_bytes(noise("rot", 40000))
+    shares: list[float] = []
+    (problem,) = hub.verify(folder, lambda share, note: shares.append(share))
+    assert problem.startswith(f"{TRANSFORMER} is damaged: its sha256 is ")
+    assert shares[-1] == 1
+    remote.asked.clear()
+    said: list[str] = []
+    assert hub.fetch(REPO, on_message=said.append) == folder
+    assert said == [f"Warning: {TRANSFORMER} in the cache is damaged: it is fetched again"]
+    assert remote.downloads() == [TRANSFORMER]
+    assert hub.verify(folder) == []
+    (folder / TRANSFORMER).resolve().unlink()
+    assert hub.verify(folder) == [f"{TRANSFORMER} is no longer there"]
+    assert hub.find(REPO) is None
+    assert hub.locate(REPO) == folder
+
+
+def test_where_no_links_can_be_made_nothing_lies_there_twice(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_download, "are_symlinks_supported", lambda cache_dir=None: False)
+    folder = hub.fetch(REPO)
+    assert files(folder) == sorted(HALF + SMALL)
+    assert files(storage() / "blobs") == []
+    assert hub.find(REPO) == folder and hub.verify(folder) == []
+    (folder / TRANSFORMER).write_bytes(b"rot")
+    hub.fetch(REPO)
+    assert remote.downloads().count(TRANSFORMER) == 2 and len(remote.downloads()) == 4
+    assert (folder / TRANSFORMER).read_bytes() == remote.files[TRANSFORMER]
+
+
+def test_a_folder_of_one_s_own_has_no_sums(tiny_model: Path) -> None:
+    assert hub.verify(tiny_model) == []
+
+
+# ---- what goes wrong on the way ----
+
+
+def test_the_token_is_sent_to_the_hub_alone(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    hub.fetch(REPO)
+    sent: dict[bool, set[str | None]] = {False: set(), True: set()}
+    for _, path, headers in remote.asked:
+        if REPO in path or path.startswith("/cdn/"):
+            sent[path.startswith("/cdn/")].add(headers.get("authorization"))
+    assert sent == {False: {"Bearer hf_mine"}, True: {None}}
+
+
+NOT_FOUND = "no model of that name on the hub, or it is private"
+BAD_TOKEN = {"X-Error-Message": "Invalid credentials in Authorization header"}
+REFUSALS = {
+    "unknown": (404, {"X-Error-Code": "RepoNotFound"}, NOT_FOUND, "set HF_TOKEN"),
+    "private": (401, {"X-Error-Code": "RepoNotFound"}, NOT_FOUND, "set HF_TOKEN"),
+    "token": (401, BAD_TOKEN, f"{REPO} may not be read with the token that was sent", "unset one that is old"),
+    "forbidden": (403, {}, f"{REPO} may not be read with the token that was sent", "set HF_TOKEN"),
+    "busy": (503, {}, f"the hub answers 503 when asked for {REPO}", "try again later"),
+}
+
+
+@pytest.mark.parametrize(("status", "headers", "words", "hint"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals(
+    remote: Hub, monkeypatch: pytest.MonkeyPatch, status: int, headers: dict[str, str], words: str, hint: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    remote.refusal = (status, headers)
+    with pytest.raises(StyledropError) as error:
+        hub.locate(REPO)
+    assert words in error.value.message
+    assert hint in str(error.value.hint)
+
+
+def test_a_misspelt_owner_and_name(remote: Hub) -> None:
+    with pytest.raises(ModelError, match="there is no folder amused/amused256 here, and no model") as error:
+        hub.locate("amused/amused256")
+    assert error.value.hint == "did you mean amused/amused-256?"
+
+
+def test_gated(remote: Hub) -> None:
+    remote.locked = True
+    with pytest.raises(ModelError, match=f"{REPO} is gated") as error:
+        hub.fetch(REPO)
+    assert f"{remote.url}/{REPO}, then set HF_TOKEN" in str(error.value.hint)
+
+
+def test_no_network(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = remote.url
+    point_to(monkeypatch, "http://127.0.0.1:9")
+    with pytest.raises(StyledropError, match=r"cannot be fetched from http://127\.0\.0\.1:9: .") as error:
+        hub.locate(REPO)
+    assert "check the network" in str(error.value.hint)
+    point_to(monkeypatch, there)
+    folder = hub.fetch(REPO)
+    point_to(monkeypatch, "http://127.0.0.1:9")
+    assert hub.locate(REPO) == folder
+    said: list[str] = []
+    assert hub.fetch(REPO, on_message=said.append) == folder
+    assert said[0].startswith("Warning: ") and said[0].endswith("; taking what was fetched before")
+
+
+def test_offline(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.fetch(REPO)
+    remote.asked.clear()
+    go_offline(monkeypatch)
+    assert hub.locate(REPO) == hub.fetch(REPO)
+    for fetching in (lambda: hub.locate("amused-256"), lambda: hub.fetch(REPO, precision="fp32")):
+        with pytest.raises(StyledropError, match="in the cache, and HF_HUB_OFFLINE forbids to fetch it") as error:
+            fetching()
+        assert "without HF_HUB_OFFLINE: styledrop models fetch" in str(error.value.hint)
+    assert remote.asked == []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    go_offline(monkeypatch)
+
+
+def test_too_little_room(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(50_000))
+    with pytest.raises(StyledropError, match=r"needs 0\.1 MB, and 0\.1 MB are free in /") as error:
+        hub.fetch(REPO)
+    assert "HF_HOME=FOLDER" in str(error.value.hint)
+    assert remote.downloads() == []
+
+
+# ---- names ----
+
+
+def test_what_is_local_needs_no_hub(tiny_model: Path, tmp_path: Path) -> None:
+    assert hub.locate("pocket") == PACKAGE / "pocket"
+    assert hub.locate(str(tiny_model)) == tiny_model
+    Path("artists/tiny-amused").mkdir(parents=True)
+    assert hub.locate(REPO) == Path(REPO)
+    program = (
+        "import sys\nfrom styledrop_cli.cli import console\n"
+        f"names = [console.located(console.Screen(), name) for name in ('pocket', {str(tiny_model)!r})]\n"
+        "heavy = {'torch', 'huggingface_hub'} & set(sys.modules)\n"
+        "print(names)\nsys.exit(f'imported: {heavy}' if heavy else 0)\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=env)
+    assert (done.returncode, done.stdout.strip()) == (0, str(["pocket", str(tiny_model)])), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("nowhere", None),
+        ("amused256", "amused-256"),
+        ("Amused-512", "amused-512"),
+        ("pokcet", "pocket"),
+        ("./my-model", None),
+        ("a/b/c", None),
+        ("models/", None),
+        ("a/b..c", None),
+        ("https://huggingface.co/amused/amused-256", None),
+    ],
+)
+def test_names_that_are_no_model_s(name: str, meant: str | None) -> None:
+    with pytest.raises(ModelError) as error:
+        hub.find(name)
+    assert error.value.message == f"{name} is not a model folder (no config.json in it)"
+    hint = "Use --model pocket, amused-256, amused-512, a folder, or owner/name on the hub."
+    assert error.value.hint == (f"Did you mean {meant}? {hint}" if meant else hint)
+
+
+def test_a_file_is_no_model() -> None:
+    Path("some").mkdir()
+    Path("some/file").touch()
+    with pytest.raises(ModelError, match="some/file is not a model folder"):
+        hub.locate("some/file")
+
+
+# ---- the commands ----
+
+
+def test_models_list_fetch_check_and_remove(remote: Hub, styledrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def states() -> dict[str, str]:
+        code, out, _ = styledrop("models", "list", "--json")
+        assert code == 0
+        return {row["name"]: row["state"] for row in json.loads(out)["models"]}
+
+    fresh = {"pocket": "bundled", "amused-256": "not fetched", "amused-512": "not fetched"}
+    assert states() == fresh
+    code, out, err = styledrop("models", "check", REPO)
+    assert (code, out) == (1, "")
+    assert f"{REPO} is not, or not wholly, in the cache" in err and f"styledrop models fetch {REPO}" in err
+
+    code, out, err = styledrop("models", "fetch", REPO)
+    folder = Path(out.strip())
+    assert (code, folder) == (0, hub.find(REPO))
+    assert f"fetching {REPO}: 58.1 of 58.1 kB" in err
+    assert states() == fresh | {REPO: "fetched"}
+    monkeypatch.setenv("COLUMNS", "400")
+    listed = styledrop("models", "list").out
+    assert re.search(rf"{REPO} +fetched +58 kB +fp16 +{folder}\n", listed)
+
+    code, out, _ = styledrop("models", "check", REPO)
+    assert (code, out.split(":")[0]) == (0, f"{REPO} is sound")
+    (folder / TRANSFORMER).write_bytes(b"rot")
+    code, out, err = styledrop("models", "check", REPO, "--json")
+    assert code == 1
+    assert [line.split(":")[0] for line in json.loads(out)["problems"]] == [f"{TRANSFORMER} is damaged"]
+    assert f"styledrop models fetch {REPO}" in err
+    code, out, err = styledrop("models", "fetch", REPO, "--precision", "fp32", "--json", "--quiet")
+    assert (code, err) == (0, "")
+    about = {"repository": REPO, "commit": COMMIT, "precision": "fp32"}
+    assert json.loads(out) == {"model": REPO, "folder": str(folder), **about}
+
+    code, out, err = styledrop("models", "remove", REPO)
+    assert (code, out) == (2, "")
+    assert "is to be removed" in err and "--yes" in err
+    assert hub.find(REPO)
+    code, out, _ = styledrop("models", "remove", REPO, "--yes", "--json")
+    assert code == 0
+    assert json.loads(out)["freed"] > 58_000
+    assert not storage().exists()
+    assert states() == fresh
+
+
+def test_remove_asks(remote: Hub, styledrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.fetch(REPO)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    for answer, code in ((False, 1), (True, 0)):
+        monkeypatch.setattr(typer, "confirm", lambda question, err, answer=answer: answer)
+        assert styledrop("models", "remove", REPO).code == code
+        assert bool(hub.find(REPO)) is not answer
+
+
+def test_remove_takes_what_was_cut_and_leaves_the_rest(remote: Hub) -> None:
+    def stop(share: float, note: str) -> None:
+        if share > 0.4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch(REPO, on_progress=stop)
+    other = storage().with_name("models--other--model") / "snapshots" / COMMIT
+    other.mkdir(parents=True)
+    (other / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    held = sum(path.stat().st_size for path in storage().glob("blobs/*"))
+    assert hub.remove(REPO) == held
+    with pytest.raises(ModelError, match="other/model is not in the cache"):
+        hub.remove("other/model")
+    assert other.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fetch",), "models fetch needs a name"),
+        (("list", "pocket"), "list shows every model"),
+        (("list", "--yes"), "--yes for remove"),
+        (("remove", "pocket", "--precision", "fp16"), "--precision is for fetch"),
+        (("remove", "pocket"), "pocket comes with the program"),
+        (("remove", "."), ". is a folder of your own"),
+        (("fetch", "pocket", "--precision", "int4"), "--precision"),
+        (("burn",), "burn"),
+    ],
+)
+def test_models_is_used_wrongly(remote: Hub, styledrop: Run, arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = styledrop("models", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_what_is_bundled_is_not_fetched(remote: Hub, styledrop: Run) -> None:
+    code, out, err = styledrop("models", "fetch", "pocket")
+    assert (code, out.strip()) == (0, str(PACKAGE / "pocket"))
+    assert "here already" in err
+    assert styledrop("models", "check", "pocket").code == 0
+    assert remote.asked == []
+
+
+def test_removing_what_is_not_there(remote: Hub) -> None:
+    with pytest.raises(ModelError, match="amused-256 is not in the cache"):
+        hub.remove("amused-256")
+    with pytest.raises(UsageError):
+        hub.remove("pocket")
+
+
+def test_a_command_fetches_the_model_that_it_names(
+    remote: Hub, styledrop: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def load(model: str, device: object) -> None:
+        asked.append(model)
+        raise ModelError("enough")
+
+    monkeypatch.setattr(base, "load_base", load)
+    draw_one = ("generate", "--base-only", "a cat", "--model")
+    first, again = styledrop(*draw_one, REPO), styledrop(*draw_one, REPO)
+    assert asked == [str(hub.find(REPO))] * 2
+    assert f"fetching {REPO}: 58.1 of 58.1 kB" in first.err
+    assert "fetching" not in again.err
+    assert styledrop(*draw_one, "pocket").code == 1
+    assert asked[2:] == ["pocket"]
+    outcome = styledrop(*draw_one, "amused256")
+    assert (outcome.code, len(asked)) == (1, 3)
+    assert "Did you mean amused-256?" in outcome.err
+
+
+def test_a_folder_goes_through_unchanged(tiny_model: Path) -> None:
+    assert console.located(console.Screen(), str(tiny_model)) == str(tiny_model)
+
+
+def test_the_environment_says_where_things_are(remote: Hub, tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    env |= {"PYTHONPATH": str(PACKAGE.parent), "HF_ENDPOINT": remote.url, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "styledrop_cli", "models", "fetch", REPO]
+    fetched = subprocess.run(command, capture_output=True, text=True, check=False, env=env | {"HF_TOKEN": "hf_mine"})
+    assert fetched.returncode == 0, fetched.stderr
+    assert Path(fetched.stdout.strip()).is_relative_to(tmp_path / "home" / "hub")
+    told = [headers.get("authorization") for _, path, headers in remote.asked if path == f"/api/models/{REPO}"]
+    assert told == ["Bearer hf_mine"]
+    remote.asked.clear()
+    offline = env | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "empty")}
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "HF_HUB_OFFLINE forbids to fetch it" in refused.stderr
+    assert remote.asked == []
