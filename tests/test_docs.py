@@ -20,8 +20,8 @@ import typer
 import tiny
 from conftest import Run, draw
 from person import Person
-from styledrop_cli import base
-from styledrop_cli.checkpoints import save_part
+from styledrop_cli import base, exchange
+from styledrop_cli.checkpoints import save_part, save_tensors
 from styledrop_cli.cli.app import COMMANDS, app
 from styledrop_cli.images import save_png
 from styledrop_cli.settings import TrainSettings
@@ -191,6 +191,8 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
         shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here
     if arguments[0] == "bench" and not Path("corpus/art").exists():
         tiny.write_bench_art(Path("corpus/art"))
+    if arguments[0] == "convert":
+        provide_lora(arguments)
     for name in arguments[1:]:
         path = Path(name)
         if path.exists() or (before[name] in ("-o", "--output") and arguments[:2] not in LATER_PARTS):
@@ -215,6 +217,21 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
             shutil.copy(adapter, "adapter.safetensors")
         elif arguments[0] == "pretrain" and arguments.index(name) == 2:
             (tiny.write_art if arguments[1] == "corpus" else tiny.write_corpus)(path)
+
+
+def provide_lora(arguments: list[str]) -> None:
+    """A published base by the name that the hub has it by, and a LoRA of it: from elsewhere, or one of ours."""
+    base_folder = Path(arguments[arguments.index("--model") + 1] if "--model" in arguments else "amused-256")
+    if not base_folder.exists():
+        tiny.write_published(base_folder)
+    file, foreign = Path(arguments[1]), Path("foreign.safetensors")
+    if file.exists():
+        return
+    save_tensors(file if "--style" in arguments else foreign, tiny.lora_tensors())
+    if "--style" not in arguments:
+        whole = exchange.read_lora(foreign)
+        known = exchange.published_base(str(base_folder))
+        exchange.bring_in(whole, known, style="watercolor", alpha=2, output=file, on_message=print)
 
 
 def names(blocks: list[Block]) -> list[str]:

@@ -181,7 +181,9 @@ def remote(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def point_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    for module in (constants, file_download):  # the latter has its own before version 1
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
 
 
 def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ LAYERS = {
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "hub": 3, "runs": 3,
     "base": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
-    "adapters": 6, "probing": 6, "calibration": 6,
-    "tuning": 7, "pipeline": 7, "appraisal": 7,
+    "adapters": 6, "probing": 6, "acceptance": 6, "calibration": 6,
+    "tuning": 7, "exchange": 7, "pipeline": 7, "appraisal": 7,
     "pools": 8,
     "rounds": 9, "sweeping": 9,
     "bench": 10, "report": 10,
@@ -125,7 +125,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "generate", "iterate", "score", "sweep", "inspect", "models", "bench"]
+    "command", ["", "train", "generate", "iterate", "score", "sweep", "inspect", "models", "convert", "bench"]
 )
 def test_help_does_not_import_torch(command: str) -> None:
     program = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import tiny
+from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import load_strictly
+from styledrop_cli.convert import save_published
+from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import decode
+from styledrop_cli.text import clip_merges
 
 pytestmark = pytest.mark.parity
 
@@ -52,7 +57,8 @@ LIKE_256 = TransformerConfig(
     micro_cond_encode_dim=16,
     micro_cond_embed_dim=80,
 )
-LIKE_512 = replace(LIKE_256, sample_size=32, downsample=True, upsample=True)
+LARGE: dict[str, Any] = {"sample_size": 32, "downsample": True, "upsample": True}  # aMUSEd-512
+LIKE_512 = replace(LIKE_256, **LARGE)
 ONE_LEVEL = TokenizerConfig((8,), 1, 8, 8, 32, 8)
 FIVE_LEVELS = TokenizerConfig((16, 32, 32, 48, 64), 2, 16, 16, 128, 16)
 
@@ -134,7 +140,7 @@ def test_pictures_to_ids_and_back(diffusers: Any, config: TokenizerConfig, recor
 
 @pytest.mark.parametrize(
     "config",
-    [TransformerConfig(), TransformerConfig(sample_size=32, downsample=True, upsample=True)],
+    [TransformerConfig(), replace(TransformerConfig(), **LARGE)],
     ids=["256", "512"],
 )
 def test_published_transformer_names(diffusers: Any, config: TransformerConfig) -> None:
@@ -187,3 +193,115 @@ def test_decoding_is_bit_equal(diffusers: Any, steps: int, schedule: str, known:
     )
     assert len(made) == len(after) == steps
     assert all(torch.equal(a, b) for a, b in zip(made, after, strict=True))
+
+
+# ---- whole published folders, in both directions ----
+
+
+@pytest.fixture(scope="module")
+def pipelines(diffusers: Any) -> Any:
+    try:
+        return tiny.beside_torchvision("diffusers", "AmusedPipeline").AmusedPipeline
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"diffusers' pipeline cannot be imported: {error}")
+
+
+def opened(pipelines: Any, folder: Path, **options: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated
+        made = pipelines.from_pretrained(folder, **options)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+TEXTS = (
+    "",
+    "a cat",
+    "A Cat, in  [V] style!",
+    "it's 2 naïve cafés; don't — 猫 🐱",
+    "red " * 60,
+)
+
+
+def test_what_we_write_upstream_reads(pipelines: Any, tmp_path: Path, record_property: Any) -> None:
+    """Text tokens and states, padding included, every step's ids, and the picture: the same seed, the same noise."""
+    folder = tiny.write_published(tmp_path / "ours")
+    upstream, ours = opened(pipelines, folder), load_base(str(folder), tiny.CPU)
+    tokens = upstream.tokenizer(
+        list(TEXTS),
+        return_tensors="pt",
+        padding="max_length",
+        truncation=True,
+        max_length=upstream.tokenizer.model_max_length,
+    ).input_ids
+    assert torch.equal(ours.text_tokenizer(list(TEXTS)), tokens)
+    with torch.no_grad():
+        wanted = upstream.text_encoder(tokens, return_dict=True, output_hidden_states=True)
+    text, pooled = ours.clip.text_states(tokens)
+    close(text, wanted.hidden_states[-2], "of the text states", record_property)
+    close(pooled, wanted.text_embeds, "of the text's summary", record_property)
+    same_picture(upstream, ours, 12, record_property)
+
+
+def same_picture(upstream: Any, ours: Base, steps: int, record: Any) -> None:
+    """Upstream's guidance scale is our lambda_b and one; the ids must be the same, every one."""
+    settings = ours.sampling(steps=steps, seed=7)
+    assert settings.lambda_b == 9.0
+    texts = ["a cat", "a red dog"]
+    made = ours.sample(texts, [7, 8], settings)
+    for text, seed, ids in zip(texts, (7, 8), made, strict=True):
+        options = {"num_inference_steps": steps, "generator": tiny.generator(seed), "return_dict": False}
+        assert torch.equal(upstream(text, output_type="latent", **options)[0][0], ids)
+        options["generator"] = tiny.generator(seed)
+        picture = torch.from_numpy(upstream(text, output_type="np", **options)[0][0]).permute(2, 0, 1)
+        drawn = ours.pictures(ids[None], ours.sizes[0])[0]
+        record("max |difference| of the picture", float((drawn - picture).abs().max()))
+        torch.testing.assert_close(drawn, picture, atol=1e-4, rtol=0)
+        assert picture.std() > 0.01
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "in shards"])
+def test_what_upstream_writes_we_read(
+    pipelines: Any, tmp_path: Path, half: bool, shards: bool, record_property: Any
+) -> None:
+    """As its own releases save a pipeline: other settings in the descriptions, perhaps fp16, perhaps in shards."""
+    upstream = opened(pipelines, tiny.write_published(tmp_path / "ours"))
+    written = tmp_path / "theirs"
+    # An fp16 file holds rounded weights: upstream reads them back for the comparison.
+    (upstream.to(torch.float16) if half else upstream).save_pretrained(
+        written, variant="fp16" if half else None, max_shard_size="300KB" if shards else "10GB"
+    )
+    assert bool(list(written.glob("transformer/*index*.json"))) == shards
+    again = opened(pipelines, written, variant="fp16" if half else None, torch_dtype=torch.float32)
+    same_picture(again, load_base(str(written), tiny.CPU), 5, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [256, 512])
+def test_the_real_size(diffusers: Any, pipelines: Any, tmp_path: Path, size: int, record_property: Any) -> None:
+    """600 million random weights: logits, text states, ids and pixels, and a picture of two steps."""
+    config = TransformerConfig() if size == 256 else replace(TransformerConfig(), **LARGE)
+    networks = (MaskedTransformer(config), ImageTokenizer(TokenizerConfig()), Clip(ClipConfig(quick_gelu=True)))
+    for network in networks:
+        tiny.randomise(network)
+    merges = clip_merges(tmp_path)
+    save_published(tmp_path / "model", *networks, merges)
+    del networks, network
+    upstream, ours = opened(pipelines, tmp_path / "model"), load_base(str(tmp_path / "model"), tiny.CPU)
+    draws = tiny.generator(1)
+    ids = torch.randint(config.vocab_size, (1, config.sample_size, config.sample_size), generator=draws)
+    text, pooled, micro = ours.text_states(["a cat in watercolor style"])
+    tokens = ours.text_tokenizer(["a cat in watercolor style"])
+    with torch.no_grad():
+        states = upstream.text_encoder(tokens, return_dict=True, output_hidden_states=True)
+        close(text, states.hidden_states[-2], "of the text states", record_property)
+        wanted = upstream.transformer(ids, text, pooled, micro).permute(0, 2, 3, 1)
+        made = ours.transformer(ids, ours.condition(["a cat in watercolor style"]))
+        record_property("max |difference| of the logits", float((made - wanted).abs().max()))
+        torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
+        picture = torch.rand(1, 3, 128, 128, generator=draws)
+        latents = upstream.vqvae.encode(picture).latents
+        codes = upstream.vqvae.quantize(latents)[2][2].view(1, 8, 8)
+        assert torch.equal(ours.tokenizer.encode(picture), codes)
+    same_picture(upstream, ours, 2, record_property)

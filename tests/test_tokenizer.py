@@ -14,6 +14,7 @@ from styledrop_cli.models.tokenizer import (
     EnlargedDecoder,
     ImageTokenizer,
     TokenizerConfig,
+    Upsample,
     psnr,
     scalar_grid,
     scalar_quantize,
@@ -202,3 +203,15 @@ def test_a_warm_start_enlarges_the_linear_picture(flat: bool) -> None:
     if flat:  # each patch is enlarged by itself, so that only a flat one comes back exactly
         torch.testing.assert_close(halved, small)
     assert float(torch.corrcoef(torch.stack([halved.flatten(), small.flatten()]))[0, 1]) > 0.8
+
+
+def test_doubling_in_one_convolution() -> None:
+    """Without gradients an upsampling is one transposed convolution: the same numbers from fewer products."""
+    upsample = Upsample(6)
+    picture = torch.randn(2, 6, 5, 7, generator=tiny.generator(1))
+    plain = upsample(picture)
+    assert plain.requires_grad
+    with torch.no_grad():
+        made = upsample(picture)
+    assert made.shape == (2, 6, 10, 14)
+    torch.testing.assert_close(made, plain.detach(), atol=1e-5, rtol=1e-5)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import tiny
+from styledrop_cli.models.adapter import KINDS
 from styledrop_cli.models.layers import GlobalResponseNorm, attend
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.training import masked_cross_entropy
@@ -198,3 +199,46 @@ def test_a_channel_of_zeros_has_a_finite_slope() -> None:
     out.sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+# ---- the first step: every id is masked ----
+
+UNIFORM = replace(tiny.TRANSFORMER, positions=0, sample_size=20)  # ten places a side behind the downsampling
+
+
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_places_that_are_bound_to_be_alike_are_worked_on_once(
+    kind: str, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(UNIFORM, num_res_blocks=blocks)
+    network = tiny.transformer(config)
+    make, sizes = KINDS.get(kind, (None, None))
+    adapter = make(sizes(), network).requires_grad_(False) if make and sizes else None
+    if adapter is not None:
+        tiny.randomise(adapter, 1)
+    ids = torch.full((2, 20, 20), config.mask_id)
+    condition = tiny.condition(network, 2)
+    lengths: list[int] = []
+    network.transformer_layers[0].register_forward_pre_hook(lambda module, given: lengths.append(given[0].shape[1]))
+    made = network(ids, condition, adapter)
+    one = ids.clone()
+    one[0, 3, 4] = 5  # as soon as one is known all places differ
+    differs = network(one, condition, adapter)
+    assert lengths == [(2 * blocks + 1) ** 2, 100]
+    assert float((differs - made).abs().max()) > 1e-3
+
+    monkeypatch.setattr(MaskedTransformer, "_alike", lambda *given: None)
+    torch.testing.assert_close(made, network(ids, condition, adapter), atol=2e-5, rtol=1e-4)
+
+
+def test_a_network_with_positions_or_few_places_has_none_alike() -> None:
+    ids = torch.full((1, 20, 20), UNIFORM.mask_id)
+    assert tiny.transformer(UNIFORM)._alike(ids, torch.Size((10, 10))) is not None
+    assert tiny.transformer(UNIFORM)._alike(ids, torch.Size((4, 4))) is None
+    assert tiny.transformer(UNIFORM)._alike(ids, torch.Size((10, 12))) is None
+    seen: list[int] = []
+    network = tiny.transformer(replace(UNIFORM, positions=10))
+    network.transformer_layers[0].register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
+    network(ids, tiny.condition(network, 1))
+    assert seen == [100]

@@ -105,7 +105,8 @@ PUBLISHED_TRANSFORMER = replace(
     upsample=False,
     positions=0,
 )
-PUBLISHED_CLIP = replace(CLIP, image_size=0, quick_gelu=True)
+_TEXT = ("embed_dim", "vocab_size", "context_length", "text_width", "text_heads", "text_layers")
+PUBLISHED_CLIP = ClipConfig(**{name: getattr(CLIP, name) for name in _TEXT}, quick_gelu=True)
 WORDS = ("cat", "dog", "red", "watercolor")
 CONTENTS = ("a cat", "a dog", "a house", "a red cat", "a teapot", "a tree")
 
@@ -213,6 +214,21 @@ def write_published(folder: Path, *, half: bool = False, seed: int = 0) -> Path:
         randomise(module, seed)
     save_published(folder, transformer(PUBLISHED_TRANSFORMER, seed), tokenizer, clip, MERGES, half=half)
     return folder
+
+
+def lora_tensors(
+    rank: int = 2,
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v"),
+    network: MaskedTransformer | None = None,
+    prefix: str = "transformer.",
+) -> dict[str, torch.Tensor]:
+    """A LoRA of a published base's ``network`` as diffusers' example writes it: `to_out.0` is a target too."""
+    draws, made = generator(2), {}
+    for name, module in (network or MaskedTransformer(PUBLISHED_TRANSFORMER)).named_modules():
+        if isinstance(module, nn.Linear) and name.endswith(tuple(f".{target}" for target in targets)):
+            made[f"{prefix}{name}.lora_A.weight"] = torch.randn(rank, module.in_features, generator=draws) / 8
+            made[f"{prefix}{name}.lora_B.weight"] = torch.randn(module.out_features, rank, generator=draws) / 8
+    return made
 
 
 def base(folder: Path, *, decoder: bool = True, superres: bool = False, seed: int = 0) -> Base:

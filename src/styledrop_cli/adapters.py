@@ -51,9 +51,9 @@ def new_adapter(network: MaskedTransformer, settings: TrainSettings) -> Adapter:
     except ValueError as error:
         raise UsageError(str(error)) from error
     adapter.initialise(generator(settings.seed))
-    if _share(adapter, network) >= LARGEST_SHARE:
+    if share(adapter, network) >= LARGEST_SHARE:
         raise UsageError(
-            f"an adapter of kind {settings.kind} and width {settings.width} is {_share(adapter, network):.1%} of the "
+            f"an adapter of kind {settings.kind} and width {settings.width} is {share(adapter, network):.1%} of the "
             "base",
             "Choose a smaller --width, or fewer --targets; under 1 % is what keeps a style from copying its picture.",
         )
@@ -89,7 +89,8 @@ def widest(network: MaskedTransformer, settings: TrainSettings) -> TrainSettings
     return replace(settings, width=low)
 
 
-def _share(adapter: Adapter, network: MaskedTransformer) -> float:
+def share(adapter: Adapter, network: MaskedTransformer) -> float:
+    """How large an adapter is, as a share of its network's parameters."""
     own, whole = (sum(p.numel() for p in m.parameters()) for m in (adapter, network))
     return own / whole
 
@@ -191,6 +192,11 @@ def examples_of(file: AdapterFile) -> Examples:
         and owners.unique().tolist() == list(range(len(contents)))
         and 0 < len(pictures) <= len(contents)
     )
+    if not whole and "source" in file.header:
+        raise ModelError(
+            f"{file.path} was brought from elsewhere, without the pictures that it was trained on",
+            "Draw with it; what needs its pictures takes adapters made by 'styledrop train'.",
+        )
     if not whole:
         raise ModelError(
             f"{file.path} does not hold the pictures that it was trained on", "Train it again with 'styledrop train'."
@@ -200,15 +206,16 @@ def examples_of(file: AdapterFile) -> Examples:
 
 def modelspec(header: dict[str, Any]) -> dict[str, str]:
     """The flat keys of the Stability AI model metadata standard, which other tools show."""
-    return {
+    pictures = header["pictures"]
+    source = f"learnt from {len(pictures)} picture(s)" if pictures else f"brought from {header['source']['name']}"
+    made = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"styledrop-{header['base']['name']}/{header['kind']}",
         "modelspec.implementation": "styledrop",
         "modelspec.title": header["style"],
-        "modelspec.description": f"StyleDrop adapter for '{header['style']}', learnt from {len(header['pictures'])} "
-        "picture(s)",
+        "modelspec.description": f"StyleDrop adapter for '{header['style']}', {source}",
         "modelspec.usage_hint": f'styledrop generate FILE "{with_style("a cat", header["style"])}"',
         "modelspec.date": header["created"],
-        "modelspec.thumbnail": header["thumbnail"],
         "modelspec.resolution": "256x256",
     }
+    return made | ({"modelspec.thumbnail": header["thumbnail"]} if pictures else {})

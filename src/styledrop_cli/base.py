@@ -17,6 +17,7 @@ from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_c
 from styledrop_cli.convert import Published, is_published, read_published
 from styledrop_cli.devices import autocast, fast_bfloat16, generator, matrices_in_bfloat16
 from styledrop_cli.errors import ModelError
+from styledrop_cli.hub import locate, name_of
 from styledrop_cli.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter, at_strength
 from styledrop_cli.models.clip import Clip, ClipConfig
@@ -72,9 +73,12 @@ def read_text_tokenizer(folder: Path, config: ClipConfig) -> TextTokenizer:
     return tokenizer
 
 
-def micro_conditions(config: TransformerConfig, rows: int, device: torch.device) -> Tensor:
-    """The values ``[B,5]`` that stand for a whole, uncropped picture (upstream's default aesthetic score is 6)."""
-    side = float(config.sample_size * 16)
+def micro_conditions(config: TransformerConfig, rows: int, device: torch.device, factor: int = 16) -> Tensor:
+    """The values ``[B,5]`` that stand for a whole, uncropped picture (upstream's default aesthetic score is 6).
+
+    ``factor`` is how many pixels of a side an id counts for: a published tokenizer's own, and 16 (aMUSEd's) with ours.
+    """
+    side = float(config.sample_size * factor)
     return torch.tensor([[side, side, 0.0, 0.0, 6.0]], device=device).expand(rows, 5)
 
 
@@ -256,7 +260,9 @@ class Base:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``B`` prompts for ``network.condition``: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
         text, pooled = self.clip.text_states(self.text_tokenizer(prompts).to(self.device))
-        return text, pooled, micro_conditions((network or self.transformer).config, len(prompts), self.device)
+        sizes = (network or self.transformer).config
+        factor = self.published.tokenizer.factor if self.published is not None else 16
+        return text, pooled, micro_conditions(sizes, len(prompts), self.device, factor)
 
     @torch.no_grad()
     def condition(self, prompts: list[str], adapter: Adapter | None = None) -> Condition:
@@ -381,10 +387,11 @@ class Base:
 def load_base(model: str, device: torch.device) -> Base:
     """Load ``pocket``, the bundled base, a model folder made by ``styledrop pretrain``, or a published one.
 
-    A published base's networks are loaded when they are first used. Raises ModelError if there is no such model or a
-    part of it is missing or broken.
+    A published one is a folder, ``amused-256``, ``amused-512`` or ``owner/name`` on the hub, which is fetched if it is
+    not here (see ``hub.locate``); its networks are loaded when they are first used. Raises ModelError if there is no
+    such model or a part of it is missing or broken, StyledropError if it cannot be fetched.
     """
-    folder = POCKET if model == "pocket" else Path(model)
+    folder = POCKET if model == "pocket" else locate(model)
     return _published(folder, device) if is_published(folder) else _ours(folder, device)
 
 
@@ -422,7 +429,7 @@ def _published(folder: Path, device: torch.device) -> Base:
 
     parts = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "text_encoder"}
     return Base(
-        name=folder.name,
+        name=name_of(folder),
         folder=folder,
         parts=Parts({name: partial(load, part) for name, part in parts.items()}),
         text_tokenizer=read.text_tokenizer,

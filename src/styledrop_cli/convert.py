@@ -24,7 +24,7 @@ from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import SCHEDULES
-from styledrop_cli.text import TextTokenizer, read_merges, vocabulary_of, write_merges
+from styledrop_cli.text import TextTokenizer, as_merges, read_merges, vocabulary_of, write_merges
 
 INDEX = "model_index.json"
 PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
@@ -228,17 +228,26 @@ def _clip_config(folder: Path) -> ClipConfig:
 
 
 def _text_tokenizer(folder: Path, clip: ClipConfig) -> TextTokenizer:
+    """The text vocabulary, from ``merges.txt`` and ``vocab.json`` or, as newer releases do, from ``tokenizer.json``."""
     place = folder / "tokenizer"
-    merges = read_merges(place / "merges.txt")
-    vocabulary = vocabulary_of(merges)
-    if _read_json(place / "vocab.json") != vocabulary or len(vocabulary) != clip.vocab_size:
-        raise ModelError(
-            f"{place / 'vocab.json'} does not go with its merges.txt, or with a CLIP of {clip.vocab_size} tokens"
+    path, about = place / "vocab.json", place / "special_tokens_map.json"
+    if not (place / "merges.txt").exists() and (place / "tokenizer.json").exists():
+        path, about = place / "tokenizer.json", place / "tokenizer_config.json"
+        model = _read_json(path).get("model")
+        held, pairs = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
+        lines = (
+            [p.split() if isinstance(p, str) else list(map(str, p)) for p in pairs] if isinstance(pairs, list) else []
         )
-    pad = _read_json(place / "special_tokens_map.json").get("pad_token", "<|endoftext|>")
+        merges = as_merges(lines, path)
+    else:
+        held, merges = _read_json(path), read_merges(place / "merges.txt")
+    vocabulary = vocabulary_of(merges)
+    if held != vocabulary or len(vocabulary) != clip.vocab_size:
+        raise ModelError(f"{path} does not go with its merges, or with a CLIP of {clip.vocab_size} tokens")
+    pad = _read_json(about).get("pad_token", "<|endoftext|>")
     pad = pad.get("content") if isinstance(pad, dict) else pad
     if pad not in vocabulary:
-        raise ModelError(f"{place / 'special_tokens_map.json'}: the padding {pad!r} is no token of its vocabulary")
+        raise ModelError(f"{about}: the padding {pad!r} is no token of its vocabulary")
     return TextTokenizer(merges, clip.context_length, pad)
 
 

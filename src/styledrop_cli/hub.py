@@ -112,6 +112,14 @@ def find(model: str) -> Path | None:
     return next((folder for folder in _snapshots(_storage(repo)) if _is_whole(_names(folder))), None)
 
 
+def name_of(folder: Path) -> str:
+    """What a model's folder is called: a published name, or the repository's of a snapshot in the cache."""
+    if folder.parent.name != "snapshots":
+        return folder.resolve().name
+    repo = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return next((name for name, known in PUBLISHED.items() if known == repo), repo)
+
+
 # ---- what a model consists of ------------------------------------------------------------------
 
 

@@ -151,8 +151,13 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
         lines = [line.split() for line in data.decode().splitlines() if "#version:" not in line]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot read the text vocabulary {path}: {error}") from error
+    return as_merges([line for line in lines if line], path)
+
+
+def as_merges(lines: list[list[str]], path: Path) -> list[tuple[str, str]]:
+    """What was read in ``path`` as pairs; raises ModelError if they are none, or merge what none makes."""
     pairs = [(line[0], line[1]) for line in lines if len(line) == 2]
-    if not pairs or len(pairs) < len([line for line in lines if line]) - 1:
+    if not pairs or len(pairs) < len(lines) - 1:
         raise ModelError(f"{path} is not a list of merges", "Each line must hold two tokens.")
     known = vocabulary_of(pairs)
     for a, b in pairs:

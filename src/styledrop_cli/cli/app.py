@@ -13,6 +13,7 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import console
 from styledrop_cli.cli.bench import bench
+from styledrop_cli.cli.convert import convert
 from styledrop_cli.cli.generate import generate
 from styledrop_cli.cli.inspect import inspect
 from styledrop_cli.cli.iterate import iterate
@@ -42,6 +43,7 @@ COMMANDS = (
     (tokenize, "tokenize", None, "Looking inside"),
     (inspect, "inspect", None, "Looking inside"),
     (models, "models", None, "Looking inside"),
+    (convert, "convert", None, "Looking inside"),
     (pretrain, "pretrain", None, "For makers of base models"),
     (bench, "bench", None, "For makers of base models"),
 )

@@ -1,0 +1,123 @@
+"""`styledrop convert`: LoRAs of aMUSEd from diffusers, and back."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import UsageError
+
+OUTPUT = Path("adapter.safetensors")
+FOLDER = "{}-diffusers"
+LEAST, MOST = 0.001, 1_000_000  # of alpha
+
+
+def convert(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A LoRA that diffusers or peft wrote, or an adapter of ours of kind lora."),
+    ],
+    style: Annotated[
+        str | None,
+        typer.Option(
+            help='For a LoRA from elsewhere: the style as its prompts say it, "[V] style". It is put into each prompt.'
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="For a LoRA from elsewhere that does not say it: the --lora_alpha that it was trained with.",
+            show_default="its rank",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The adapter file to write, or the folder for diffusers.",
+            show_default=f"{OUTPUT}, or {FOLDER.format('FILE')} beside FILE",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    model: console.Model = "amused-256",
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    """Bring a LoRA of aMUSEd here from diffusers, or take one there.
+
+    It goes by what the file holds. What diffusers' example wrote becomes an
+    adapter file, an adapter of kind lora a folder that diffusers loads; either
+    draws the same on the other side.
+
+      styledrop convert pytorch_lora_weights.safetensors --style "[V] style"
+      styledrop convert adapter.safetensors
+    """
+    screen = console.Screen(quiet, as_json)
+    console.refuse_outside(alpha=(alpha, LEAST, MOST))
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", f"name the file in it: {file / 'pytorch_lora_weights.safetensors'}")
+    with screen.working("reading"):
+        from styledrop_cli import exchange
+
+        ours = exchange.is_ours(file)
+    if ours:
+        if style is not None or alpha is not None:
+            raise UsageError(f"{file} says its style and its strength itself", "leave --style and --alpha out")
+        _take_out(file, output or file.with_name(FOLDER.format(file.stem)), overwrite, model, screen)
+    else:
+        _bring_in(file, style, alpha, output or OUTPUT, overwrite, model, screen)
+
+
+def _bring_in(
+    file: Path,
+    style: str | None,
+    alpha: float | None,
+    output: Path,
+    overwrite: bool,
+    model: str,
+    screen: console.Screen,
+) -> None:
+    from styledrop_cli import exchange
+
+    hint = f'say it as the prompts did that it was trained on: styledrop convert {shlex.quote(str(file))} --style "..."'
+    if style is None:
+        raise UsageError(f"{file} does not say what style it draws", hint)
+    style = console.plain_text(style, "--style", hint)
+    console.refuse_existing(output, overwrite)
+    console.refuse_unwritable(output.parent)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")
+    lora = exchange.read_lora(file)
+    base = exchange.published_base(console.located(screen, model))
+    header = exchange.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
+    config = header["config"]
+    screen.say(f"rank {config['rank']}, alpha {config['alpha']:g}, {', '.join(config['targets'])}; the adapter:")
+    screen.result({"adapter": output, "style": style, **config, "base": header["base"]["name"]}, [output])
+    drawn = f'styledrop generate {shlex.quote(str(output))} "a cat" --model {shlex.quote(model)}'
+    screen.say(f"draw with it:  {drawn}", "dim")
+
+
+def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: console.Screen) -> None:
+    from styledrop_cli import exchange
+    from styledrop_cli.text import with_style
+
+    own = exchange.read_own(file)
+    output = folder / exchange.WEIGHTS
+    console.refuse_unwritable(folder)
+    console.refuse_existing(output, overwrite)
+    base = exchange.published_base(console.located(screen, model))
+    exchange.take_out(own, base, output)
+    header = own.header
+    scale = 1 + header["recommended"].get("lambda_b", 0.0)
+    prompt = with_style("a cat", header["style"])
+    screen.say(f"prompts say the style in words, '{prompt}', and guidance_scale is {scale:g}; the LoRA:")
+    about = {"lora": output, "style": header["style"], "prompt": prompt, "guidance_scale": scale}
+    screen.result(about, [output])
+    load = f'load_lora_adapter("{folder}", weight_name="{exchange.WEIGHTS}", prefix="{exchange.PREFIX[:-1]}")'
+    screen.say(f"load it:  pipe.transformer.{load}", "dim")

@@ -1,0 +1,613 @@
+"""LoRAs from diffusers and back: the same strength on either side, and each thing that can be wrong with a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from conftest import Outcome, Run
+from styledrop_cli import exchange, scoring
+from styledrop_cli.adapters import open_adapter
+from styledrop_cli.base import Base, load_base
+from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, save_adapter, save_tensors
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.models.adapter import LoraAdapter, LoraConfig, at_strength
+from styledrop_cli.models.layers import AdapterFn
+from styledrop_cli.models.transformer import MaskedTransformer
+
+WEIGHTS = Path(exchange.WEIGHTS)
+SAID = "lora_adapter_metadata"
+SITE = "transformer_layers.1.attn2.to_k"
+CONV = "down_block.attention_blocks.0.attn1.to_v"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_published(tmp_path_factory.mktemp("models") / "published")
+
+
+@pytest.fixture(scope="module")
+def shapes(published: Path) -> Base:
+    return exchange.published_base(str(published))
+
+
+def network() -> MaskedTransformer:
+    return tiny.transformer(tiny.PUBLISHED_TRANSFORMER)
+
+
+def logits(adapter: AdapterFn | None, its: MaskedTransformer | None = None) -> Tensor:
+    """Of made-up ids and prompts, read and worked on with the adapter."""
+    its = its or network()
+    condition = its.condition(*inputs()[1:], adapter)
+    made: Tensor = its(inputs()[0], condition, adapter)
+    return made
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids, text, its summary and sizes, as both sides take them."""
+    draws, config = tiny.generator(3), tiny.PUBLISHED_TRANSFORMER
+    text = torch.randn(2, 7, config.encoder_hidden_size, generator=draws)
+    pooled = torch.randn(2, config.cond_embed_dim, generator=draws)
+    return tiny.ids(config, 2), text, pooled, torch.tensor([[256.0, 256, 0, 0, 6]]).expand(2, 5)
+
+
+def merged(tensors: dict[str, Tensor], scale: float) -> MaskedTransformer:
+    """The network with ``scale B A`` added to the weights themselves: the truth about a LoRA."""
+    made = network()
+    for name, a in tensors.items():
+        if "lora_A" in name:
+            module = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
+            made.get_submodule(module).weight += scale * tensors[name.replace("lora_A", "lora_B")] @ a  # type: ignore[operator]
+    return made
+
+
+def write(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, path: Path = WEIGHTS) -> Path:
+    save_tensors(path, tensors, {"format": "pt"} | (metadata or {}))
+    return path
+
+
+def brought(shapes: Base, path: Path = WEIGHTS, alpha: float | None = None) -> tuple[LoraAdapter, list[str]]:
+    """The adapter that a file becomes, read back from ours, and what was said of it."""
+    said: list[str] = []
+    out = Path("ours.safetensors")
+    exchange.bring_in(
+        exchange.read_lora(path), shapes, style="[V] style", alpha=alpha, output=out, on_message=said.append
+    )
+    adapter = open_adapter(shapes, load_adapter(out)).base
+    assert isinstance(adapter, LoraAdapter)
+    return adapter, said
+
+
+# ---- the same on either side ----
+
+
+@pytest.mark.parametrize("targets", [("to_q", "to_k", "to_v"), ("to_out.0",), ("to_v", "to_out.0")])
+def test_brought_in_it_is_what_was_trained(shapes: Base, targets: tuple[str, ...]) -> None:
+    tensors = tiny.lora_tensors(2, targets)
+    write(tensors)
+    adapter, said = brought(shapes, alpha=3)
+    assert not [line for line in said if "its alpha" in line]
+    assert adapter.config == LoraConfig(2, 3.0, tuple(t.removesuffix(".0") for t in targets))
+    assert (logits(adapter) - logits(None)).abs().max() > 0.1
+    torch.testing.assert_close(logits(adapter), logits(None, merged(tensors, 3 / 2)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer.", "base_model.model.", "base_model.model.transformer."])
+def test_names_with_any_prefix(shapes: Base, prefix: str) -> None:
+    write(tiny.lora_tensors(prefix=prefix))
+    (adapter, _), tensors = brought(shapes), tiny.lora_tensors()
+    assert torch.equal(adapter.a[SITE.replace(".", "/")], tensors[f"transformer.{SITE}.lora_A.weight"].T)
+    assert torch.equal(adapter.b[CONV.replace(".", "/")], tensors[f"transformer.{CONV}.lora_B.weight"].T)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision(shapes: Base, kind: torch.dtype) -> None:
+    tensors = {name: t.to(kind) for name, t in tiny.lora_tensors().items()}
+    write(tensors)
+    adapter, _ = brought(shapes)
+    assert adapter.a[SITE.replace(".", "/")].dtype == torch.float32
+    torch.testing.assert_close(
+        logits(adapter), logits(None, merged({n: t.float() for n, t in tensors.items()}, 1)), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_there_and_back_is_the_same_file_to_the_bit(shapes: Base) -> None:
+    """Where alpha is the rank, that is: what is left alone is left out again."""
+    tensors = {n: t for n, t in tiny.lora_tensors().items() if "transformer_layers" in n}
+    write(tensors)
+    adapter, _ = brought(shapes)
+    back, metadata = exchange.lora_of(adapter)
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    assert json.loads(metadata[SAID]) == {
+        "transformer.r": 2,
+        "transformer.lora_alpha": 2,
+        "transformer.target_modules": list(
+            dict.fromkeys(n.removeprefix("transformer.").rpartition(".lora_")[0] for n in tensors)
+        ),
+    }
+
+
+def test_taken_out_the_strength_is_in_the_weights() -> None:
+    adapter = LoraAdapter(LoraConfig(4, 7.0, ("to_k", "to_out")), network())
+    tiny.randomise(adapter, 1)
+    tensors, _ = exchange.lora_of(adapter.requires_grad_(False))
+    assert f"transformer.{SITE.replace('to_k', 'to_out.0')}.lora_A.weight" in tensors
+    torch.testing.assert_close(logits(adapter), logits(None, merged(tensors, 1)), atol=1e-5, rtol=1e-5)
+
+
+def test_modules_that_are_not_trained_add_nothing(shapes: Base) -> None:
+    tensors = {n: t for n, t in tiny.lora_tensors().items() if ".1.attn2." in n}
+    write(tensors)
+    adapter, said = brought(shapes)
+    assert any("trains 3 of 30 modules; the others stay as they are" in line for line in said)
+    assert not adapter.a[CONV.replace(".", "/")].any()
+    assert at_strength(adapter, 1) is adapter
+    torch.testing.assert_close(logits(adapter), logits(None, merged(tensors, 1)), atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_large_is_said(shapes: Base) -> None:
+    write(tiny.lora_tensors(4))
+    assert any("is 1.3% of the base" in line for line in brought(shapes)[1])
+    write(tiny.lora_tensors(2))
+    assert not any("of the base" in line for line in brought(shapes)[1])
+
+
+# ---- alpha ----
+
+
+def test_alpha_is_the_rank_where_nobody_says_it_and_that_is_said(shapes: Base) -> None:
+    write(tiny.lora_tensors())
+    adapter, said = brought(shapes)
+    assert adapter.config.alpha == 2
+    assert said[0].startswith("Warning: ")
+    assert "--alpha 32" in said[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_alpha_of_the_metadata(shapes: Base, prefix: str) -> None:
+    about = {f"{prefix}r": 2, f"{prefix}lora_alpha": 5, f"{prefix}target_modules": ["to_q"]}
+    write(tiny.lora_tensors(prefix=prefix), {SAID: json.dumps(about)})
+    adapter, said = brought(shapes)
+    assert adapter.config.alpha == 5
+    assert not [line for line in said if "alpha" in line]
+    assert brought(shapes, alpha=5)[0].config.alpha == 5
+    with pytest.raises(UsageError, match="says that its alpha is 5, not 32"):
+        brought(shapes, alpha=32)
+
+
+def test_alpha_beside_a_file_of_peft(shapes: Base) -> None:
+    path = write(tiny.lora_tensors(prefix="base_model.model."), path=Path("adapter_model.safetensors"))
+    Path("adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 6, "alpha_pattern": {}}))
+    assert brought(shapes, path)[0].config.alpha == 6
+    write(tiny.lora_tensors())
+    assert brought(shapes)[0].config.alpha == 2  # the configuration is peft's, and this file is not
+
+
+def test_alpha_by_the_root_of_the_rank(shapes: Base) -> None:
+    write(tiny.lora_tensors(), {SAID: json.dumps({"lora_alpha": 5, "use_rslora": True})})
+    assert brought(shapes)[0].config.alpha == pytest.approx(5 * math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("{", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[1]", "is no JSON object"),
+        ('{"lora_alpha": "much"}', "its alpha is 'much', which is no positive number"),
+        ('{"lora_alpha": true}', "no positive number"),
+        ('{"lora_alpha": -1}', "no positive number"),
+        ('{"lora_alpha": NaN}', "no positive number"),
+        ('{"lora_alpha": 4, "alpha_pattern": {"to_q": 8}}', "strengths of their own"),
+        ('{"lora_alpha": 4, "use_dora": true}', "strengths of their own"),
+    ],
+)
+def test_metadata_that_cannot_be_used(said: str, words: str) -> None:
+    write(tiny.lora_tensors(), {SAID: said})
+    with pytest.raises(ModelError, match=words):
+        exchange.read_lora(WEIGHTS)
+
+
+# ---- what a file must not be ----
+
+
+def without(tensors: dict[str, Tensor]) -> None:
+    del tensors[f"transformer.{SITE}.lora_B.weight"]
+
+
+def without_a(tensors: dict[str, Tensor]) -> None:
+    del tensors[f"transformer.{SITE}.lora_A.weight"]
+
+
+def other_rank(tensors: dict[str, Tensor]) -> None:
+    tensors[f"transformer.{SITE}.lora_A.weight"] = torch.ones(3, 128)
+    tensors[f"transformer.{SITE}.lora_B.weight"] = torch.ones(128, 3)
+
+
+def no_product(tensors: dict[str, Tensor]) -> None:
+    tensors[f"transformer.{SITE}.lora_A.weight"] = torch.ones(3, 128)
+
+
+def no_rank(tensors: dict[str, Tensor]) -> None:
+    for name in list(tensors):
+        tensors[name] = torch.ones(0, 128) if "lora_A" in name else torch.ones(128, 0)
+
+
+def convolution(tensors: dict[str, Tensor]) -> None:
+    tensors[f"transformer.{SITE}.lora_A.weight"] = torch.ones(2, 128, 1, 1)
+
+
+def whole_numbers(tensors: dict[str, Tensor]) -> None:
+    tensors[f"transformer.{SITE}.lora_A.weight"] = torch.ones(2, 128, dtype=torch.int64)
+
+
+def not_finite(tensors: dict[str, Tensor]) -> None:
+    tensors[f"transformer.{SITE}.lora_B.weight"][3, 1] = math.inf
+
+
+def magnitude(tensors: dict[str, Tensor]) -> None:
+    tensors[f"transformer.{SITE}.lora_magnitude_vector"] = torch.ones(128)
+
+
+def of_the_text(tensors: dict[str, Tensor]) -> None:
+    tensors["text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(2, 16)
+
+
+def only_of_the_text(tensors: dict[str, Tensor]) -> None:
+    tensors.clear()
+    of_the_text(tensors)
+
+
+def whole_network(tensors: dict[str, Tensor]) -> None:
+    tensors["transformer_layers.0.attn1.to_q.base_layer.weight"] = torch.ones(128, 128)
+
+
+def kohya(tensors: dict[str, Tensor]) -> None:
+    tensors.clear()
+    tensors["lora_unet_down_blocks_0_attn1_to_q.lora_down.weight"] = torch.ones(2, 128)
+
+
+def empty(tensors: dict[str, Tensor]) -> None:
+    tensors.clear()
+
+
+def twice(tensors: dict[str, Tensor]) -> None:
+    tensors[f"{SITE}.lora_A.weight"] = torch.ones(2, 128)
+
+
+def feed_forward(tensors: dict[str, Tensor]) -> None:
+    tensors["transformer.transformer_layers.0.ff.net.2.lora_A.weight"] = torch.ones(2, 768)
+    tensors["transformer.transformer_layers.0.ff.net.2.lora_B.weight"] = torch.ones(128, 2)
+
+
+def bare_to_out(tensors: dict[str, Tensor]) -> None:
+    for half in "AB":
+        shape = (2, 128) if half == "A" else (128, 2)
+        tensors[f"transformer.{SITE.replace('to_k', 'to_out')}.lora_{half}.weight"] = torch.ones(shape)
+
+
+def another_layer(tensors: dict[str, Tensor]) -> None:
+    for half in "AB":
+        name = f"transformer.{SITE}.lora_{half}.weight"
+        tensors[name.replace("layers.1", "layers.21")] = tensors[name].clone()
+
+
+def other_sizes(tensors: dict[str, Tensor]) -> None:
+    tensors[f"transformer.{SITE}.lora_A.weight"] = torch.ones(2, 1024)
+
+
+def too_large(tensors: dict[str, Tensor]) -> None:
+    for name in list(tensors):
+        del tensors[name]
+    tensors[f"transformer.{SITE}.lora_A.weight"] = torch.ones(1000, 128)
+    tensors[f"transformer.{SITE}.lora_B.weight"] = torch.ones(128, 1000)
+
+
+BAD: list[tuple[Callable[[dict[str, Tensor]], None], str]] = [
+    (without, f"{SITE} has lora_A and no lora_B"),
+    (without_a, f"{SITE} has lora_B and no lora_A"),
+    (other_rank, "have different ranks: 2, 3"),
+    (no_product, rf"{SITE} are \[3, 128\] and \[128, 2\]"),
+    (no_rank, "that is no product"),
+    (convolution, rf"{SITE} are \[2, 128, 1, 1\]"),
+    (whole_numbers, f"{SITE} is of torch.int64"),
+    (not_finite, f"{SITE} holds a value that is not finite"),
+    (magnitude, f"{SITE}.lora_magnitude_vector is not known"),
+    (of_the_text, "trains the text encoder too"),
+    (only_of_the_text, "holds no LoRA of a transformer"),
+    (whole_network, "is a whole network with a LoRA inside"),
+    (kohya, "holds no LoRA of a transformer"),
+    (empty, "holds no LoRA of a transformer"),
+    (twice, f"{SITE}.lora_A.weight is not known"),
+    (feed_forward, "transformer_layers.0.ff.net.2 is no projection of an attention"),
+    (bare_to_out, "attn2.to_out is no projection of an attention"),
+    (another_layer, "the base has no transformer_layers.21.attn2.to_k"),
+    (other_sizes, f"{SITE} goes from 1024 to 128, and the base's from 128 to 128"),
+    (too_large, "has rank 1000: more than the base's own matrices have"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "words"), BAD, ids=[spoil.__name__ for spoil, _ in BAD])
+def test_bad_files(shapes: Base, spoil: Callable[[dict[str, Tensor]], None], words: str) -> None:
+    tensors = tiny.lora_tensors()
+    spoil(tensors)
+    write(tensors)
+    with pytest.raises(ModelError, match=words):
+        brought(shapes)
+    assert not Path("ours.safetensors").exists()
+
+
+# ---- the command ----
+
+
+def refused(outcome: Outcome, code: int, *words: str) -> None:
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    assert "unexpected" not in outcome.err
+    for word in words:
+        assert word in outcome.err
+
+
+def test_there_and_back_by_command(styledrop: Run, published: Path) -> None:
+    write(tiny.lora_tensors())
+    to = ("--model", published)
+    code, out, err = styledrop("convert", WEIGHTS, "--style", " [V]  style", "--alpha", "4", *to)
+    assert (code, out) == (0, "adapter.safetensors\n"), err
+    assert "rank 2, alpha 4, to_q, to_k, to_v" in err
+    assert "Warning" not in err
+    assert f'styledrop generate adapter.safetensors "a cat" --model {published}' in err
+    header = read_header(Path("adapter.safetensors"))
+    assert header["kind"] == "lora"
+    assert header["config"] == {"rank": 2, "alpha": 4.0, "targets": ["to_q", "to_k", "to_v"]}
+    assert header["base"] == {"name": "published", "hash": load_base(str(published), tiny.CPU).hash}
+    assert (header["style"], header["contents"], header["pictures"]) == ("[V] style", [], [])
+    assert header["recommended"] == {"lambda_a": 0.0, "lambda_b": 9.0}
+    assert header["source"]["name"] == exchange.WEIGHTS
+    metadata = read_tensors(Path("adapter.safetensors"))[1]
+    assert metadata["modelspec.description"].endswith(f"brought from {exchange.WEIGHTS}")
+
+    code, out, err = styledrop("convert", "adapter.safetensors", *to)
+    made = Path("adapter-diffusers") / WEIGHTS
+    assert (code, out) == (0, f"{made}\n"), err
+    assert "'a cat in [V] style', and guidance_scale is 10" in err
+    assert 'load_lora_adapter("adapter-diffusers"' in err
+    tensors, first = read_tensors(made)[0], tiny.lora_tensors()
+    assert tensors.keys() == first.keys()
+    name = f"transformer.{SITE}.lora_"
+    assert torch.equal(tensors[f"{name}A.weight"], first[f"{name}A.weight"])
+    assert torch.equal(tensors[f"{name}B.weight"], 2 * first[f"{name}B.weight"])
+
+    code, out, err = styledrop("convert", made, "--style", "[V] style", "-o", "again.safetensors", "--json", *to)
+    assert code == 0, err
+    assert json.loads(out)["alpha"] == 2
+    one, other = (load_adapter(Path(n)).tensors for n in ("adapter.safetensors", "again.safetensors"))
+    name = f"adapter.b.{SITE.replace('.', '/')}"
+    assert torch.equal(other[name], 2 * one[name])
+
+
+def test_what_was_trained_here(styledrop: Run, picture: Path, published: Path) -> None:
+    words = ("--style", "watercolor", "--content", "a cat", "--kind", "lora", "--rank", "2", "--targets", "to_k,to_out")
+    to = ("--model", published, "--quiet")
+    assert styledrop("train", picture, *words, "--steps", "2", "-o", "lora.safetensors", *to).code == 0
+    code, out, err = styledrop("convert", "lora.safetensors", "-o", "there/deeper", *to)
+    assert (code, out) == (0, f"there/deeper/{WEIGHTS}\n"), err
+    refused(styledrop("convert", "lora.safetensors", "-o", "there/deeper", *to), 2, "already there", "--overwrite")
+    assert styledrop("convert", "lora.safetensors", "-o", "there/deeper", "--overwrite", *to).code == 0
+    assert styledrop("convert", out.strip(), "--style", "watercolor", "-o", "back.safetensors", *to).code == 0
+    one, other = (
+        open_adapter(load_base(str(published), tiny.CPU), load_adapter(Path(n))).base
+        for n in ("lora.safetensors", "back.safetensors")
+    )
+    torch.testing.assert_close(logits(other), logits(one), atol=1e-5, rtol=1e-5)
+
+
+def test_what_can_be_done_with_one_that_was_brought_in(
+    styledrop: Run, published: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing, and looking at it. What needs its pictures says that they are not there."""
+    judge = load_base(str(tiny_model), tiny.CPU)  # the published CLIP reads text only
+    monkeypatch.setattr(scoring, "open_eye", lambda base, name: judge)
+    write(tiny.lora_tensors())
+    to = ("--model", published, "--quiet")
+    assert styledrop("convert", WEIGHTS, "--style", "[V]", *to).code == 0
+    code, out, err = styledrop("inspect", "adapter.safetensors")
+    assert code == 0, err
+    assert "[V]" in out and exchange.WEIGHTS in out
+    code, out, err = styledrop("generate", "adapter.safetensors", "a cat", "-n", "2", "--steps", "2", *to)
+    assert code == 0, err
+    said = "was brought from elsewhere, without the pictures that it was trained on"
+    for command in (
+        ("iterate", "adapter.safetensors"),
+        ("report", "adapter.safetensors"),
+        ("score", "styledrop-out"),
+        ("sweep", "adapter.safetensors", "a cat"),
+    ):
+        refused(styledrop(*command, *to), 1, said, "Hint: ")
+
+
+def test_the_wrong_base(styledrop: Run, published: Path, tmp_path: Path, tiny_model: Path) -> None:
+    write(tiny.lora_tensors())
+    into = ("convert", WEIGHTS, "--style", "x", "-o", "a.safetensors", "--model")
+    for model in ("pocket", tiny_model):
+        refused(styledrop(*into, model), 1, "has no equivalent in diffusers", "amused-256")
+    assert styledrop(*into, published).code == 0
+    other = tiny.write_published(tmp_path / "other", seed=1)
+    refused(styledrop("convert", "a.safetensors", "--model", other), 1, "was trained on another base", "--model")
+    half = tiny.write_published(tmp_path / "half", half=True)
+    assert styledrop("convert", "a.safetensors", "--model", half).code == 0
+
+
+def test_adapters_that_stay(styledrop: Run, picture: Path, published: Path) -> None:
+    train = ("train", picture, "--style", "x", "--content", "a cat", "--steps", "1", "--quiet", "--width", "1")
+    assert styledrop(*train, "-o", "b.safetensors", "--model", published).code == 0
+    refused(styledrop("convert", "b.safetensors"), 1, "of kind 'bottleneck'", "--kind lora")
+    of_pocket = replace(load_adapter(Path("b.safetensors")), path=Path("p.safetensors"))
+    of_pocket.header["base"]["name"] = "pocket"
+    save_adapter(of_pocket.path, of_pocket.tensors, of_pocket.header, {})
+    refused(styledrop("convert", "p.safetensors"), 1, "trained on pocket", "--kind lora --model amused-256")
+
+
+@pytest.mark.parametrize("name", ["pytorch_lora_weights.bin", "lora.pt", "lora.ckpt"])
+def test_pickles(styledrop: Run, name: str) -> None:
+    torch.save(tiny.lora_tensors(), name)
+    refused(styledrop("convert", name, "--style", "x"), 1, "is a pickle, which may run any code: it is not opened")
+
+
+def test_what_is_wrong_with_a_command(styledrop: Run, published: Path) -> None:
+    refused(styledrop("convert", "nowhere.safetensors", "--style", "x"), 1, "there is no file nowhere.safetensors")
+    Path("text.safetensors").write_text("words")
+    refused(styledrop("convert", "text.safetensors", "--style", "x"), 1, "is not a whole safetensors file")
+    Path("checkpoint-1").mkdir()
+    refused(styledrop("convert", "checkpoint-1", "--style", "x"), 2, "is a folder", f"checkpoint-1/{WEIGHTS}")
+    write(tiny.lora_tensors())
+    refused(styledrop("convert", WEIGHTS), 2, "does not say what style it draws", "--style")
+    refused(styledrop("convert", WEIGHTS, "--style", " . "), 2, "says nothing")
+    refused(styledrop("convert", WEIGHTS, "--style", "x", "-o", "a.bin"), 2, "does not end in .safetensors")
+    refused(styledrop("convert", WEIGHTS, "--style", "x", "-o", "checkpoint-1"), 2, "checkpoint-1 is a folder")
+    to = ("--model", published)
+    assert styledrop("convert", WEIGHTS, "--style", "x", *to).code == 0
+    refused(styledrop("convert", WEIGHTS, "--style", "x", *to), 2, "is already there", "--overwrite")
+    code, _, err = styledrop("convert", WEIGHTS, "--style", "x", "--overwrite", *to)
+    assert (code, "Warning: " in err) == (0, True)
+    for more in (("--style", "x"), ("--alpha", "2")):
+        refused(styledrop("convert", "adapter.safetensors", *more, *to), 2, "leave --style and --alpha out")
+    refused(styledrop("convert", "adapter.safetensors", "-o", "text.safetensors", *to), 2, "is a file")
+
+
+def test_an_adapter_that_changes_nothing(shapes: Base) -> None:
+    write({name: torch.zeros_like(t) for name, t in tiny.lora_tensors().items()})
+    brought(shapes)
+    with pytest.raises(ModelError, match="all zeros"):
+        exchange.take_out(exchange.read_own(Path("ours.safetensors")), shapes, Path("out.safetensors"))
+
+
+# ---- beside diffusers and peft ----
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Any:
+    """diffusers, which finds peft."""
+    pytest.importorskip("peft")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return tiny.beside_torchvision("diffusers", "UVit2DModel")
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"diffusers cannot be imported: {error}")
+
+
+def their_network(upstream: Any) -> Any:
+    """Upstream's transformer with the same weights."""
+    names = {name: value for name, value in vars(tiny.PUBLISHED_TRANSFORMER).items() if name != "positions"}
+    made = upstream.UVit2DModel(**names)
+    made.load_state_dict(network().state_dict())
+    return made.requires_grad_(False)
+
+
+def their_logits(theirs: Any) -> Tensor:
+    made: Tensor = theirs(*inputs()).permute(0, 2, 3, 1)
+    return made
+
+
+def trained(upstream: Any, rank: int = 4, alpha: int = 8, targets: tuple[str, ...] = ("to_q", "to_k", "to_v")) -> Any:
+    """Upstream's transformer, adapted as the example does it, after two steps of its loop."""
+    from peft import LoraConfig as TheirConfig
+
+    theirs = their_network(upstream)
+    torch.manual_seed(0)
+    theirs.add_adapter(TheirConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)))
+    theirs.train()
+    optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=3e-2)
+    ids, *rest = inputs()
+    labels = torch.randint(24, ids.shape, generator=tiny.generator(4)).where(ids == ids.max(), -100)
+    for _ in range(2):
+        torch.nn.functional.cross_entropy(theirs(ids, *rest), labels, ignore_index=-100).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return theirs.eval()
+
+
+def alike(made: Tensor, wanted: Tensor, record: Any) -> None:
+    difference = float((made - wanted).abs().max())
+    record("max |difference| of the logits", difference)
+    assert difference <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("targets", [("to_q", "to_k", "to_v"), ("to_k", "to_out.0")])
+@torch.no_grad()
+def test_parity_of_what_the_example_writes(
+    upstream: Any, shapes: Base, targets: tuple[str, ...], record_property: Any
+) -> None:
+    from diffusers.loaders import AmusedLoraLoaderMixin
+    from peft.utils import get_peft_model_state_dict
+
+    with torch.enable_grad():
+        theirs = trained(upstream, targets=targets)
+    AmusedLoraLoaderMixin.save_lora_weights(".", transformer_lora_layers=get_peft_model_state_dict(theirs))
+    assert SAID not in read_tensors(WEIGHTS)[1]
+    adapter, _ = brought(shapes, alpha=8)
+    assert (their_logits(theirs) - logits(None)).abs().max() > 0.1
+    alike(logits(adapter), their_logits(theirs), record_property)
+    # Without --alpha it is what upstream itself makes of its file: half of it.
+    again = their_network(upstream)
+    again.load_lora_adapter(".", weight_name=exchange.WEIGHTS, prefix="transformer")
+    adapter, said = brought(shapes)
+    assert "does not say its alpha" in said[0]
+    alike(logits(adapter), their_logits(again), record_property)
+
+
+@pytest.mark.parity
+@torch.no_grad()
+def test_parity_of_files_that_say_alpha(upstream: Any, shapes: Base, record_property: Any) -> None:
+    import peft
+
+    with torch.enable_grad():
+        theirs = trained(upstream)
+    theirs.save_lora_adapter(".")
+    adapter, said = brought(shapes)
+    assert not [line for line in said if "alpha" in line]
+    alike(logits(adapter), their_logits(theirs), record_property)
+
+    wrapped = peft.PeftModel(
+        their_network(upstream), peft.LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_k", "to_v"])
+    )
+    halves = peft.get_peft_model_state_dict(theirs)
+    peft.set_peft_model_state_dict(wrapped, {f"base_model.model.{name}": t for name, t in halves.items()})
+    wrapped.save_pretrained(".")
+    path = Path("adapter_model.safetensors")
+    assert all(name.startswith("base_model.model.") for name in read_tensors(path)[0])
+    alike(logits(brought(shapes, path)[0]), their_logits(theirs), record_property)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("targets", [("to_q", "to_k", "to_v"), ("to_k", "to_out")])
+@pytest.mark.parametrize("said", [True, False], ids=["said", "not said"])
+@torch.no_grad()
+def test_parity_of_what_is_taken_out(
+    upstream: Any, shapes: Base, targets: tuple[str, ...], said: bool, record_property: Any
+) -> None:
+    config = LoraConfig(4, 7.0, targets)
+    adapter = LoraAdapter(config, network())
+    tiny.randomise(adapter, 1)
+    tensors, metadata = exchange.lora_of(adapter.requires_grad_(False))
+    write(tensors, metadata if said else {})
+    theirs = their_network(upstream)
+    theirs.load_lora_adapter(".", weight_name=exchange.WEIGHTS, prefix="transformer")
+    assert (their_logits(theirs) - logits(None)).abs().max() > 0.1
+    alike(their_logits(theirs), logits(adapter), record_property)
+    write(tensors, metadata)
+    again, _ = brought(shapes)
+    assert replace(again.config, alpha=7.0) == config
+    alike(logits(again), logits(adapter), record_property)
