@@ -513,6 +513,7 @@ COMPLETE = {
     "pretrain": ("pretrain", "clip", "corpus", "-o", "m"),
     "inspect": ("inspect", "ref.png"),
     "models": ("models", "list"),
+    "convert": ("convert", "lora.safetensors", "--style", "watercolor"),
     "bench": ("bench", "styles"),
 }
 NEVER: dict[str, tuple[str, ...]] = {
@@ -521,7 +522,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 }
 NOT_ZERO = {
     "--steps", "--lr", "--width", "--number", "--size", "--minutes", "--batch-size",
-    "--rounds", "--per-prompt", "--keep", "--references", "--prompts", "--seeds",
+    "--rounds", "--per-prompt", "--keep", "--references", "--prompts", "--seeds", "--alpha",
 }  # fmt: skip
 MORE = {
     ("train", "--steps"): ["1000000000"],
@@ -605,3 +606,13 @@ def test_a_whole_program_says_it_too(picture: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: ref.png is 1 x 1 px")
+
+
+# ---- presets ----
+
+
+@pytest.mark.parametrize("name", ["slow", "", "Fast", "fast,paper"])
+def test_a_preset_that_there_is_not(styledrop: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(base_module, "load_base", None)
+    refused(styledrop(*DRAW, "a cat", "--preset", name), 2, f"no preset called '{name}'", "fast, paper")
+    assert not list(Path().iterdir())

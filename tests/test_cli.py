@@ -15,8 +15,8 @@ from styledrop_cli import StyledropError, UsageError, __version__
 from styledrop_cli.checkpoints import write_recommended
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app, main
-from styledrop_cli.images import save_png
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.images import read_png_settings, save_png
+from styledrop_cli.settings import PRESETS, SampleSettings
 
 COMMANDS = ("train", "fine-tune", "generate", "sample", "tokenize", "inspect", "pretrain")
 
@@ -365,3 +365,38 @@ def test_waiting_threads_sleep_soon(monkeypatch: pytest.MonkeyPatch, given: dict
     with pytest.raises(SystemExit):
         main(["--version"])
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+# ---- presets ----
+
+
+def test_a_preset_is_between_what_is_recommended_and_what_is_asked_for(
+    styledrop: Run, picture: Path, tiny_model: Path
+) -> None:
+    model = ("--model", tiny_model, "--json", "--quiet")
+    learn = ("train", picture, "--style", "ink", "--content", "a cat", "--steps", "1", "--checkpoints", "0")
+    adapter = Path(json.loads(styledrop(*learn, *model).out)["adapter"])
+    recommended = {"lambda_a": 0.7, "lambda_b": 1.1, "strength": 0.8, "temperature": 1.5, "steps": 3}
+    write_recommended(adapter, recommended)
+
+    def drawn_with(*options: str) -> dict[str, object]:
+        said = json.loads(styledrop("generate", adapter, "a cat", "-n", "1", *options, *model).out)
+        settings: dict[str, object] = said["settings"]
+        kept = read_png_settings(Path(said["pictures"][0]["path"]))
+        assert kept is not None
+        assert kept.items() >= settings.items()
+        assert "preset" not in settings  # its values are kept, whatever the name comes to mean
+        return settings
+
+    paper = drawn_with("--preset", "paper", "--steps", "2")
+    assert {name: paper[name] for name in PRESETS["paper"]} == PRESETS["paper"] | {"steps": 2}
+    assert paper["strength"] == 0.8
+    fast = drawn_with("--preset", "fast")
+    assert {name: fast[name] for name in recommended} == recommended | {
+        name: value for name, value in PRESETS["fast"].items() if name in recommended
+    }
+    assert {name: fast[name] for name in PRESETS["fast"]} == PRESETS["fast"]
+    plain = drawn_with()
+    assert {name: plain[name] for name in PRESETS["fast"]} == {
+        name: (SampleSettings.defaults() | recommended)[name] for name in PRESETS["fast"]
+    }

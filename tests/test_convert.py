@@ -177,6 +177,18 @@ def test_train_and_generate(folder: Path, picture: Path, styledrop: Run) -> None
     assert "another base (amused)" in refused.err
 
 
+def test_an_adapter_names_its_own_base(picture: Path, styledrop: Run) -> None:
+    tiny.write_published(Path("amused-256"))
+    short = ("--steps", "1", "--width", "1")
+    trained = styledrop("train", picture, "--style", "ink", "--content", "a cat", "--model", "amused-256", *short)
+    assert trained.code == 0, trained.err
+    drawn = styledrop("generate", "adapter.safetensors", "a dog", "--steps", "1", "--json")
+    assert drawn.code == 0, drawn.err
+    assert json.loads(drawn.out)["settings"]["model"] == "amused-256"
+    refused = styledrop("generate", "adapter.safetensors", "a dog", "--model", "pocket")
+    assert "another base (amused-256) than this one (pocket)" in refused.err
+
+
 def test_what_cannot_be_done_with_it_is_said(folder: Path, picture: Path, styledrop: Run) -> None:
     assert "draws 16 px, not 32" in styledrop("generate", "--base-only", "a cat", "--model", folder, "--size", "32").err
     refused = styledrop("generate", "--base-only", "a cat", "--model", folder, "--superres-steps", "4")

@@ -20,7 +20,7 @@ import typer
 import tiny
 from conftest import Run, draw
 from person import Person
-from styledrop_cli import base, exchange
+from styledrop_cli import base, exchange, hub
 from styledrop_cli.checkpoints import save_part, save_tensors
 from styledrop_cli.cli.app import COMMANDS, app
 from styledrop_cli.images import save_png
@@ -128,7 +128,8 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     tiny.shrink_rounds(monkeypatch)
     tiny.shrink_bench(monkeypatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
-    of, short = TrainSettings.of, {"steps": 2, "views": 2, "checkpoints": 1, "superres_steps": 1}
+    stand_in_for_the_hub(monkeypatch)
+    of, short = TrainSettings.of, {"steps": 2, "views": 2, "checkpoints": 1, "superres_steps": 1, "width": 2}
     monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **given | short))
 
     def follow(command: str) -> None:
@@ -154,6 +155,21 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     return follow
 
 
+def stand_in_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published names lead to a tiny model in their layout; nothing is fetched or removed."""
+    found = hub.find
+
+    def find(model: str) -> Path | None:
+        if model not in hub.PUBLISHED or Path(model).exists():
+            return found(model)
+        folder = Path("hub-of-the-tests").resolve() / model
+        return folder if folder.exists() else tiny.write_published(folder)
+
+    monkeypatch.setattr(hub, "find", find)
+    monkeypatch.setattr(hub, "fetch", lambda repo, **options: find(repo.rpartition("/")[2]))
+    monkeypatch.setattr(hub, "remove", lambda model: 1)
+
+
 def is_mention(arguments: list[str]) -> bool:
     """Whether a command is only named, `styledrop train`, and not given anything to work on."""
     parts = {"pretrain": {"corpus", "tokenizer", *(part for _, part in LATER_PARTS)}, "bench": {"styles"}}
@@ -176,6 +192,8 @@ def shortened(arguments: list[str]) -> list[str]:
         return [*arguments, "--per-prompt", "2", "--steps", "2"]
     if arguments[0] == "report":
         return [*arguments, "-n", "1"]
+    if arguments[:2] == ["models", "remove"]:
+        return [*arguments, "--yes"]
     if arguments[0] == "bench":
         return [*arguments, "--references", "1", "--prompts", "2", "--seeds", "1"]
     if arguments[0] != "pretrain":
@@ -193,6 +211,8 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
         tiny.write_bench_art(Path("corpus/art"))
     if arguments[0] == "convert":
         provide_lora(arguments)
+    if arguments[0] == "generate" and "amused-256" in arguments and arguments[1].endswith(".safetensors"):
+        provide_lora(["convert", arguments[1]])  # an adapter of that base
     for name in arguments[1:]:
         path = Path(name)
         if path.exists() or (before[name] in ("-o", "--output") and arguments[:2] not in LATER_PARTS):
@@ -223,7 +243,7 @@ def provide_lora(arguments: list[str]) -> None:
     """A published base by the name that the hub has it by, and a LoRA of it: from elsewhere, or one of ours."""
     base_folder = Path(arguments[arguments.index("--model") + 1] if "--model" in arguments else "amused-256")
     if not base_folder.exists():
-        tiny.write_published(base_folder)
+        tiny.write_published(base_folder)  # a folder goes before what the hub has by that name
     file, foreign = Path(arguments[1]), Path("foreign.safetensors")
     if file.exists():
         return

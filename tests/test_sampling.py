@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -380,3 +381,163 @@ def test_noise_of_tokens_is_multinomials_whatever_is_known() -> None:
     assert torch.equal(apart, torch.stack(rows)[unknown])
     with pytest.raises(ValueError, match="'pixel'.*position, token"):
         decode(empty(), network, mask_id=MASK, steps=1, temperature=0, generator=tiny.generator(), noise="pixel")
+
+
+# ---- guidance that is held, or that has an interval ----
+
+
+def reference(
+    network: MaskedTransformer, prompt: Condition, negative: Condition, adapter: AdapterFn | None, scales: Scales
+) -> LogitsFn:
+    """What ``guided`` says, each pass by itself, and what is held kept on the whole grid ``[B,H,W,K]``."""
+    held: dict[str, Tensor] = {}
+    guided_steps: list[float] = []
+
+    def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+        whole_grid = torch.ones_like(masked)
+
+        def on_grid(condition: Condition, adapter: AdapterFn | None = None) -> Tensor:
+            return network(ids, condition, adapter, whole_grid).view(*ids.shape, -1)
+
+        adapted = on_grid(prompt, adapter)
+        within = scales.start <= progress <= scales.stop
+        factor = (progress if scales.ramp else 1.0) if within else 0.0
+        if not factor:
+            return adapted[masked]
+        if len(guided_steps) % scales.every == 0:
+            base = on_grid(prompt)
+            held.update(to_adapted=adapted - base, to_prompt=base - on_grid(negative))
+        guided_steps.append(progress)
+        made = adapted + factor * (scales.lambda_a * held["to_adapted"] + scales.lambda_b * held["to_prompt"])
+        return only_plausible(made, (adapted, adapted - held["to_adapted"]), scales.plausible)[masked]
+
+    return logits
+
+
+def watched(of: LogitsFn, seen: list[Tensor]) -> LogitsFn:
+    def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+        seen.append(of(ids, masked, progress))
+        return seen[-1]
+
+    return logits
+
+
+def draw_tiny(logits: LogitsFn, ids: Tensor, steps: int = 7, first_seed: int = 8) -> Tensor:
+    return decode(
+        ids,
+        logits,
+        mask_id=tiny.TRANSFORMER.mask_id,
+        steps=steps,
+        temperature=4.5,
+        generator=[tiny.generator(first_seed + row) for row in range(len(ids))],
+    )
+
+
+def all_masked(rows: int) -> Tensor:
+    return torch.full((rows, 4, 4), tiny.TRANSFORMER.mask_id)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("with_adapter", [True, False])
+@pytest.mark.parametrize(
+    "scales",
+    [
+        Scales(2, 3, every=2),
+        Scales(0, 3, ramp=True, every=2),
+        Scales(2, 3, ramp=True, plausible=0.2, every=3),
+        Scales(0, 1.5, ramp=True, plausible=0.03, every=3, start=0.3),
+        Scales(1, 3, plausible=0.1, start=0.3, stop=0.7),
+        Scales(1, 3, every=100),
+    ],
+)
+@torch.no_grad()
+def test_held_guidance_is_the_plain_reference(
+    counting: Counting, scales: Scales, with_adapter: bool, known: bool
+) -> None:
+    """At every step of a decoding, with ids known at the start too."""
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    adapter = tiny.adapter() if with_adapter else None
+    start = tiny.ids(tiny.TRANSFORMER, 2) if known else all_masked(2)
+    scales = scales if with_adapter else replace(scales, lambda_a=0.0)
+    made: list[Tensor] = []
+    wanted: list[Tensor] = []
+    drawn = draw_tiny(watched(guided(counting, prompt, negative, adapter, scales), made), start)
+    plain = draw_tiny(watched(reference(counting, prompt, negative, adapter, scales), wanted), start)
+    assert torch.equal(drawn, plain)
+    for one, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    unknown = start == tiny.TRANSFORMER.mask_id
+    assert torch.equal(drawn[~unknown], start[~unknown])
+    assert (drawn < tiny.TRANSFORMER.mask_id).all()
+
+
+@torch.no_grad()
+def test_guidance_at_every_step_of_the_whole_way_is_plain_guidance(counting: Counting) -> None:
+    """To the bit: a function for each step, which can remember nothing, says the same."""
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    adapter, scales = tiny.adapter(), Scales(1, 3, ramp=True, plausible=0.03)
+    made: list[Tensor] = []
+    wanted: list[Tensor] = []
+    draw_tiny(
+        watched(guided(counting, prompt, negative, adapter, replace(scales, every=1, stop=1.0)), made), all_masked(2)
+    )
+
+    def forgetful(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+        return guided(counting, prompt, negative, adapter, scales)(ids, masked, progress)
+
+    draw_tiny(watched(forgetful, wanted), all_masked(2))
+    assert all(torch.equal(one, other) for one, other in zip(made, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("scales", "with_adapter", "branches"),
+    [
+        (Scales(1, 3), True, [3, 3, 3, 3, 3, 3, 3]),
+        (Scales(1, 3, every=2), True, [3, 1, 3, 1, 3, 1, 3]),
+        (Scales(1, 3, every=2), False, [2, 1, 2, 1, 2, 1, 2]),
+        (Scales(1, 0, every=2), True, [2, 1, 2, 1, 2, 1, 2]),
+        (Scales(1, 0, every=2), False, [1, 1, 1, 1, 1, 1, 1]),
+        (Scales(0, 0, every=2), True, [1, 1, 1, 1, 1, 1, 1]),
+        (Scales(1, 3, ramp=True, every=2), True, [1, 3, 1, 3, 1, 3, 1]),
+        (Scales(1, 3, ramp=True, every=3), True, [1, 3, 1, 1, 3, 1, 1]),
+        (Scales(1, 3, start=0.3), True, [1, 1, 3, 3, 3, 3, 3]),
+        (Scales(1, 3, stop=0.5), True, [3, 3, 3, 3, 1, 1, 1]),
+        (Scales(1, 3, every=2, start=0.3, stop=0.9), True, [1, 1, 3, 1, 3, 1, 1]),
+        (Scales(1, 3, every=9), True, [3, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+@torch.no_grad()
+def test_passes_of_each_step(counting: Counting, scales: Scales, with_adapter: bool, branches: list[int]) -> None:
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    draw_tiny(guided(counting, prompt, negative, tiny.adapter() if with_adapter else None, scales), all_masked(2))
+    assert counting.rows == [2 * n for n in branches]
+
+
+@pytest.mark.parametrize(("scales", "rows"), [(Scales(1, 3, every=2), 6), (Scales(1, 3, ramp=True, every=2), 2)])
+@torch.no_grad()
+def test_held_guidance_in_a_single_step(counting: Counting, scales: Scales, rows: int) -> None:
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    done = draw_tiny(guided(counting, prompt, negative, tiny.adapter(), scales), all_masked(2), steps=1)
+    assert (done < tiny.TRANSFORMER.mask_id).all()
+    assert counting.rows == [rows]
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "lora", "prompt"])
+def test_held_guidance_alone_as_in_a_batch(kind: str) -> None:
+    """Held rows stay with their picture, whose neighbours have other places left."""
+    network, adapter = tiny.transformer(), tiny.adapter(kind)
+    prompt, negative = tiny.condition(network, 3, 1), tiny.condition(network, 3, 2)
+    scales = Scales(1, 3, ramp=True, plausible=0.03, every=2)
+    start = all_masked(3)
+    start[1, :2] = 1  # one knows half of it
+    with torch.no_grad():
+        together = draw_tiny(guided(network, prompt, negative, adapter, scales), start)
+        for row in range(3):
+            only = torch.tensor([row])
+            logits = guided(network, prompt.select(only), negative.select(only), adapter, scales)
+            assert torch.equal(draw_tiny(logits, start[row : row + 1], first_seed=8 + row)[0], together[row])
+
+
+def test_scales_outside_their_interval_are_zero() -> None:
+    scales = Scales(2, 4, ramp=True, start=0.25, stop=0.75)
+    assert [scales.at(p) for p in (0.2, 0.25, 0.5, 0.75, 0.8)] == [(0, 0), (0.5, 1), (1, 2), (1.5, 3), (0, 0)]

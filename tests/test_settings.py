@@ -10,7 +10,7 @@ import torch
 from styledrop_cli.devices import NAMES, autocast, generator, pick_device
 from styledrop_cli.errors import DeviceError, UsageError
 from styledrop_cli.settings import KINDS as ADAPTERS
-from styledrop_cli.settings import LARGEST_SEED, SampleSettings, TrainSettings
+from styledrop_cli.settings import LARGEST_SEED, PRESETS, RECOMMENDABLE, SampleSettings, TrainSettings, preset_values
 
 KINDS = (SampleSettings, TrainSettings)
 
@@ -79,3 +79,24 @@ def test_generators_draw_on_the_processor() -> None:
 def test_autocast_can_be_left_out() -> None:
     with autocast(torch.device("cpu"), enabled=False):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_guidance_may_not_end_before_it_begins() -> None:
+    with pytest.raises(UsageError, match=r"guidance_from 0\.6 is after guidance_to 0\.4"):
+        SampleSettings(guidance_from=0.6, guidance_to=0.4)
+    assert SampleSettings(guidance_from=0.5, guidance_to=0.5).guidance_to == 0.5
+    assert not {"guidance_every", "guidance_from", "guidance_to"} & set(RECOMMENDABLE)
+
+
+def test_presets_are_settings_that_differ_from_the_defaults() -> None:
+    for name, values in PRESETS.items():
+        settings = SampleSettings(**preset_values(name))
+        assert all(getattr(settings, key) == value != SampleSettings.defaults()[key] for key, value in values.items())
+        preset_values(name).clear()  # a copy
+        assert preset_values(name) == values != {}
+    paper = SampleSettings(**PRESETS["paper"])  # StyleDrop, Table S3
+    assert (paper.steps, paper.temperature, paper.lambda_a, paper.lambda_b) == (36, 4.5, 2, 5)
+    assert preset_values(None) == {}
+    with pytest.raises(UsageError, match="preset called 'slow'") as error:
+        preset_values("slow")
+    assert "fast, paper" in str(error.value.hint)

@@ -58,13 +58,13 @@ flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> b
 Device = Annotated[DeviceName, common(help="Where to compute; auto takes the best there is.")]
 Quiet = Annotated[bool, common("--quiet", "-q", metavar="", help="Say only what was written, and warnings.")]
 Json = Annotated[bool, common("--json", metavar="", help="Print the result as JSON, for scripts.")]
-Model = Annotated[
-    str,
-    common(
-        metavar="NAME|FOLDER",
-        help="The base model: pocket, which is bundled, amused-256, amused-512, a folder, or owner/name on the hub.",
-    ),
-]
+model_option = partial(
+    common,
+    metavar="NAME|FOLDER",
+    help="The base model: pocket, which is bundled, amused-256, amused-512, a folder, or owner/name on the hub.",
+)
+Model = Annotated[str, model_option()]
+OwnModel = Annotated[str | None, model_option(show_default="the adapter's own, or pocket")]
 
 
 class Command(TyperCommand):
@@ -348,13 +348,22 @@ def file_size(size: int) -> str:
     return f"{size / 1_000_000:.1f} MB" if size < 1_000_000_000 else f"{size / 1_000_000_000:.1f} GB"
 
 
-def located(screen: Screen, model: str) -> str:
+def located(screen: Screen, model: str | None, adapter: Path | None = None) -> str:
     """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
 
+    Without a name it is the one that `adapter` was trained on, if the hub has it, or else pocket.
+
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or no such adapter.
         StyledropError: it cannot be fetched.
     """
+    if model is None and adapter is not None:
+        from styledrop_cli.checkpoints import read_header
+        from styledrop_cli.hub import PUBLISHED
+
+        own = str(read_header(adapter)["base"].get("name"))
+        model = own if own in PUBLISHED or "/" in own else None
+    model = model or "pocket"
     if model == "pocket":
         return model
     from styledrop_cli import hub

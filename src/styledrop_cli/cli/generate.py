@@ -97,7 +97,7 @@ def generate(
         int | None,
         drawing(metavar="256|128", help="Width and height of the pictures.", show_default="the largest there is"),
     ] = None,
-    model: console.Model = "pocket",
+    model: console.OwnModel = None,
     seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = DEFAULT.seed,
     device: console.Device = console.DeviceName.auto,
     quiet: console.Quiet = False,
@@ -124,7 +124,7 @@ def generate(
     console.refuse_outside(number=(number, 1, MOST))
     console.refuse_unwritable(output)
     started = time.monotonic()
-    base_folder = console.located(screen, model)
+    base_folder = console.located(screen, model, path)
     with screen.working("waking up the base model"):
         from styledrop_cli import pipeline
         from styledrop_cli.base import load_base
