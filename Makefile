@@ -5,10 +5,17 @@ READY  := .venv/.ready
 STYLE  ?= watercolor
 DEMO   := build/demo
 
+# The environment of the published implementation.
+define BESIDE
+test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
+.venv-parity/bin/python -m pip install --quiet --constraint constraints.txt \
+	accelerate diffusers numpy peft pillow pytest rich safetensors tokenizers torch transformers typer
+endef
+
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow parity demo bench paired format clean
+.PHONY: help venv check test slow parity against demo bench paired format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -34,10 +41,12 @@ slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 parity:  ## compare with the published implementation, in an environment of its own (torchvision would break it)
-	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
-	.venv-parity/bin/python -m pip install --quiet --constraint constraints.txt \
-		accelerate diffusers numpy pillow pytest rich safetensors tokenizers torch transformers typer
+	$(BESIDE)
 	.venv-parity/bin/python -m pytest -m parity
+
+against:  ## time and memory beside the published implementation, on 3.5 GB of random weights of its size; half an hour
+	$(BESIDE)
+	PYTHONPATH=src .venv-parity/bin/python benchmarks/against_diffusers.py
 
 demo: $(READY)  ## learn the style of examples/watercolor.png and draw a sheet of pictures in it
 	$(BIN)/styledrop train examples/$(STYLE).png --style "$(STYLE)" \

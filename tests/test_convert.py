@@ -194,6 +194,10 @@ def test_what_cannot_be_done_with_it_is_said(folder: Path, picture: Path, styled
     refused = styledrop("generate", "--base-only", "a cat", "--model", folder, "--superres-steps", "4")
     assert refused.code == 2
     assert "no super-resolution" in refused.err
+    asked = ("--steps", "2", "--width", "1", "--checkpoints", "2", "-o", "compared.safetensors")
+    assert "sees no pictures: none are compared" in styledrop(
+        "train", picture, "--style", "ink", "--content", "a cat", "--model", folder, *asked
+    ).err  # fmt: skip
     assert "cannot guess what" in styledrop(
         "train", picture, "--style", "ink", "--model", folder, "--steps", "1", "--width", "1"
     ).err  # fmt: skip
@@ -207,7 +211,7 @@ def test_check_reads_every_weight_and_draws_upstreams_picture(
     assert len(values) == 9
     unknown = styledrop("models", "check", folder)
     assert unknown.code == 0
-    assert "no published values for a model of this size" in unknown.err
+    assert "there are no published values to compare with" in unknown.err
     monkeypatch.setitem(acceptance.GOLDEN, tiny.PUBLISHED_TRANSFORMER, tuple(v + 0.002 for v in values))
     sound = styledrop("models", "check", folder)
     assert sound.code == 0, sound.err

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from styledrop_cli.base import Base
+from styledrop_cli.convert import WEIGHTS
 from styledrop_cli.errors import ModelError
 from styledrop_cli.models.transformer import TransformerConfig
 
@@ -29,28 +30,34 @@ def corner(picture: torch.Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def problems(base: Base, half: bool) -> list[str]:
-    """What is wrong with a base when it is used, a sentence each.
+def problems(base: Base) -> tuple[list[str], str]:
+    """What is wrong with a base when it is used, a sentence each, and what was looked at.
 
-    Every tensor of every part is read and must be there, of the right shape, and finite. A model of a published size
-    then draws the picture that upstream's tests draw, and must come to the same values; ``half`` says that its weights
-    are fp16 files, for which upstream published none.
+    Every tensor of every part is read and must be there, of the right shape, and finite. A model of a published size,
+    with fp32 weights, then draws the picture that upstream's tests draw, and must come to the same values.
     """
     published = base.published
     if published is None:
-        return []
+        return [], "it is not a published model: its parts were read"
     found = []
-    for part in ("text_encoder", "transformer", "vqvae"):
+    for part in WEIGHTS:
         try:
             published.load(part, finite=True)
         except ModelError as error:
             found.append(error.message)
     wanted = GOLDEN.get(published.transformer)
-    if found or wanted is None or half:
-        return found
-    ids = base.sample([PROMPT], [SEED], base.sampling(steps=STEPS))
-    base.done_with("transformer")
-    return [*compared(corner(base.pictures(ids, base.sizes[0])[0].cpu()), wanted)]
+    if wanted is None:
+        return found, "its weights are whole; for a model of this size there are no published values to compare with"
+    if not all(map(published.is_mapped, WEIGHTS)):
+        return found, (
+            "its weights are whole; the published values are of fp32 weights, so its picture was not compared "
+            "(styledrop models fetch NAME --precision fp32)"
+        )
+    if not found:
+        ids = base.sample([PROMPT], [SEED], base.sampling(steps=STEPS))
+        base.done_with("transformer")
+        found = compared(corner(base.pictures(ids, base.sizes[0])[0].cpu()), wanted)
+    return found, "its weights are whole, and it draws upstream's picture"
 
 
 def compared(made: Sequence[float], wanted: Sequence[float]) -> list[str]:

@@ -43,9 +43,11 @@ PARTS: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "transformer": (MaskedTransformer, TransformerConfig),
     "superres": (SuperResTransformer, SuperResConfig),
 }
+# What upstream calls them.
+PUBLISHED_PARTS = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "text_encoder"}
 ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base's random numbers again
-# Words that carry no content of their own and so need not have been taught.
 BATCH = 8  # pictures
+# Words that carry no content of their own and so need not have been taught.
 FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
 
 
@@ -181,8 +183,8 @@ class Base:
         return replace(self, parts=Parts(rest | Parts.of(**networks).loaders))
 
     def done_with(self, name: str) -> None:
-        """Free the memory of a network that the next step does not need, where memory is short."""
-        if self.published is not None and self.device.type == "cpu":
+        """Free the memory of a network that the next step does not need, where it can be had again for nothing."""
+        if self.published is not None and self.device.type == "cpu" and self.published.is_mapped(PUBLISHED_PARTS[name]):
             self.parts.release(name)
 
     def arithmetic(self) -> AbstractContextManager[object]:
@@ -283,7 +285,7 @@ class Base:
         scales = scales_of(settings, settings.lambda_a, settings.lambda_b)
         steps = settings.steps
         with self.arithmetic():
-            return self._decode(self.transformer, None, prompts, seeds, settings, steps, scales, adapter, on_step)
+            return self._decode("transformer", None, prompts, seeds, settings, steps, scales, adapter, on_step)
 
     @torch.no_grad()
     def refine(
@@ -305,11 +307,11 @@ class Base:
         sharp = settings.superres_plausible
         steps = settings.superres_steps
         with self.arithmetic():
-            return self._decode(self.superres, ids, prompts, seeds, settings, steps, scales, adapter, plausible=sharp)
+            return self._decode("superres", ids, prompts, seeds, settings, steps, scales, adapter, plausible=sharp)
 
     def _decode(
         self,
-        network: MaskedTransformer,
+        part: str,
         low_res: Tensor | None,
         prompts: list[str],
         seeds: list[int],
@@ -320,6 +322,7 @@ class Base:
         on_step: Callable[[int, Tensor], None] | None = None,
         plausible: float = 0.0,
     ) -> Tensor:
+        network: MaskedTransformer = self.parts.get(part)
         distinct = list(dict.fromkeys(prompts))
         rows = torch.tensor([distinct.index(p) for p in prompts], device=self.device)
         scaled = at_strength(adapter, settings.strength) if adapter is not None else None
@@ -337,7 +340,11 @@ class Base:
         apart = scaled is not None and (reads_text or low_res is not None)
         adapted = condition(distinct, rows, scaled) if apart else None
         negative = condition([settings.negative], torch.zeros_like(rows))
+        # What only prompts need is read no more: in mapped files a seventh of the transformer, and all of the encoder.
         self.done_with("clip")
+        self.done_with(part)
+        del network, condition
+        network = self.parts.get(part)
         side, mask_id = network.config.sample_size, network.config.mask_id
         guide = guided(network, prompt, negative, scaled, scales, adapted)
 
@@ -427,11 +434,10 @@ def _published(folder: Path, device: torch.device) -> Base:
             network = matrices_in_bfloat16(network)  # the image tokenizer stays in fp32, as upstream has it
         return network.to(device)
 
-    parts = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "text_encoder"}
     return Base(
         name=name_of(folder),
         folder=folder,
-        parts=Parts({name: partial(load, part) for name, part in parts.items()}),
+        parts=Parts({name: partial(load, part) for name, part in PUBLISHED_PARTS.items()}),
         text_tokenizer=read.text_tokenizer,
         device=device,
         schedule=read.schedule,

@@ -37,7 +37,7 @@ CLASSES = {
     "scheduler": ("diffusers", "AmusedScheduler", ""),
 }
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-NAMES = "transformer", "vqvae"  # of the parts whose tensors have upstream's own names here
+WEIGHTS = ("text_encoder", "transformer", "vqvae")  # the parts that have weights
 
 # Settings that our networks do not have: what upstream must say there, or leave out. None stands for anything.
 FIXED: dict[str, dict[str, Any]] = {
@@ -118,6 +118,10 @@ class Published:
             module = self._network(part)
         load_strictly(module, tensors, source, finite=finite)
         return module.requires_grad_(False).eval()
+
+    def is_mapped(self, part: str) -> bool:
+        """Whether loading a ``part`` costs nothing: its files are fp32, and stay on the disk until they are used."""
+        return not any(".fp16" in path.name for path in weight_files(self.folder, part))
 
     def _network(self, part: str) -> nn.Module:
         if part == "transformer":

@@ -82,12 +82,14 @@ def masked_cross_entropy(
 
 def cast_once(network: MaskedTransformer, device: torch.device) -> MaskedTransformer:
     """A frozen network for many steps: a copy whose matrices have the type that autocast would give them at each."""
-    if not fast_bfloat16(device):
+    if not fast_bfloat16(device) or network.encoder_proj.weight.dtype == torch.bfloat16:
         return network
     with torch.device("meta"):
         copied = type(network)(network.config)
-    copied.load_state_dict(network.state_dict(), assign=True)  # a matrix is copied as it is cast, never twice
-    matrices_in_bfloat16(copied)
+    copied.load_state_dict(network.state_dict(), assign=True)
+    matrices_in_bfloat16(copied)  # each is copied as it is cast, never twice
+    kept = {name: t.clone() for name, t in copied.state_dict().items() if t.dtype != torch.bfloat16}
+    copied.load_state_dict(kept, strict=False, assign=True)  # nothing holds on to the original's memory
     return copied.requires_grad_(False).eval()
 
 

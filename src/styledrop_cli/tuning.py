@@ -29,7 +29,6 @@ from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_v
 from styledrop_cli.images import atomic_write, load_picture, save_png
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
@@ -66,14 +65,18 @@ class TrainResult:
 class _AdapterTask(nn.Module):
     """The frozen network inside, the adapter beside it."""
 
-    def __init__(self, base: Base, network: MaskedTransformer, adapter: Adapter, prompts: list[str]) -> None:
+    def __init__(self, base: Base, part: str, adapter: Adapter, prompts: list[str]) -> None:
         super().__init__()
-        self.network = cast_once(network, base.device)
         self.adapter = adapter
-        self._text = base.text_states(prompts, network)
+        self._text = base.text_states(prompts, base.parts.get(part))
         # Where the adapter has no say in it, what a prompt contributes is computed once.
         with torch.no_grad():
-            self._condition = None if adapter.reads_text else network.condition(*self._text)
+            self._condition = None if adapter.reads_text else base.parts.get(part).condition(*self._text)
+        for name in ("clip", "tokenizer", part):  # what only the condition needed is read no more
+            base.done_with(name)
+        self.network = cast_once(base.parts.get(part), base.device)
+        if self.network is not base.parts.get(part):
+            base.done_with(part)
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
         ids, masked, rows, low_res = batch
@@ -118,6 +121,8 @@ def train_adapter(
             on_message(
                 f"Warning: {base.name} does not know {quoted(unknown)}; name the content in plainer words (--content)."
             )
+    if settings.checkpoints and base.clip.visual is None:
+        on_message(f"Warning: the CLIP of {base.name} sees no pictures: none are compared, and the last step is taken")
     adapter = new_adapter(base.transformer, settings)
     shown = [base.reconstruct(image) for image in images]
     quality = [r.psnr for r in shown]
@@ -198,18 +203,16 @@ class _Learning:
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
 
         prompts = [with_style(content, style) for content in examples.contents]
-        self._loop = self._new_loop(base.transformer, adapter, prompts, settings.lr, settings.steps)
+        self._loop = self._new_loop("transformer", adapter, prompts, settings.lr, settings.steps)
         self._refining = None
         if superres is not None and base.superres is not None:
             self._refining = self._new_loop(
-                base.superres, superres, prompts, settings.superres_lr, settings.superres_steps
+                "superres", superres, prompts, settings.superres_lr, settings.superres_steps
             )
 
-    def _new_loop(
-        self, network: MaskedTransformer, adapter: Adapter, prompts: list[str], rate: float, steps: int
-    ) -> Loop:
+    def _new_loop(self, part: str, adapter: Adapter, prompts: list[str], rate: float, steps: int) -> Loop:
         base, settings, views = self._base, self._settings, self._examples.views
-        refines = isinstance(network, SuperResTransformer)
+        refines = part == "superres"
         ids, owners = views["views.superres" if refines else "views.ids"], views["views.picture"]
 
         def batches(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -221,7 +224,7 @@ class _Learning:
             return batch.to(base.device), masked.to(base.device), owners[rows].to(base.device), low_res
 
         return Loop(
-            _AdapterTask(base, network, adapter, prompts).to(base.device),
+            _AdapterTask(base, part, adapter, prompts).to(base.device),
             [torch.optim.Adam(adapter.parameters(), lr=rate)],
             batches,
             budget=Budget(steps=steps),

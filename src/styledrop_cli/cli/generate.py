@@ -51,8 +51,8 @@ def generate(
         str | None,
         drawing(
             metavar="|".join(PRESETS),
-            help="Settings that go together: fast takes about half the time, paper is StyleDrop's own. Other options "
-            "go before it.",
+            help="Settings that go together: fast takes about a third of the time, paper is StyleDrop's own. Other "
+            "options go before it.",
             show_default=False,
         ),
     ] = None,

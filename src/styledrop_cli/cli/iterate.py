@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from styledrop_cli.cli import console
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.settings import RoundSettings
+from styledrop_cli.settings import PUBLISHED, RoundSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.gallery import Gallery
@@ -72,7 +73,13 @@ def iterate(
         list[Path] | None,
         rounds_option(metavar="FILE", help="Pick the pictures with these numbers instead; repeat it for each round."),
     ] = None,
-    steps: Annotated[int, rounds_option(help="Training steps of a round.")] = DEFAULT.steps,
+    steps: Annotated[
+        int | None,
+        rounds_option(
+            help="Training steps of a round.",
+            show_default=f"{DEFAULT.steps}; {PUBLISHED['training']['steps']} for a published base",
+        ),
+    ] = None,
     last: Annotated[
         bool, console.flag("--last", help="Take the last round, not the best.", rich_help_panel="The rounds")
     ] = False,
@@ -107,7 +114,9 @@ def iterate(
     began, launcher = time.time(), os.getppid()
     helps = int(os.environ.get("RANK", 0)) > 0  # beside the process that the person sees
     screen = console.Screen(quiet or helps, as_json)
-    settings = RoundSettings(rounds=rounds, per_prompt=per_prompt, keep=keep or 0, steps=steps, seed=seed)
+    settings = RoundSettings(
+        rounds=rounds, per_prompt=per_prompt, keep=keep or 0, seed=seed, **console.given(steps=steps)
+    )
     console.refuse_outside(keep=(keep, 1, RoundSettings.RANGES["keep"][1]))
     names = _feedback(feedback, picks, rounds)
     start, pictures = _start(files or [], style, content)
@@ -135,6 +144,7 @@ def iterate(
                 assist(base, folder, (number, of), lambda: over.exists() or os.getppid() != launcher, began)
             return
         name, grader = open_second_eye(base, scorer)
+        settings = replace(settings, steps=steps or base.training().steps)
     screen.warn_of_unknown(base, wanted or [])
     with ExitStack() as stack:
         if of > 1:
@@ -147,7 +157,7 @@ def iterate(
                 pictures,
                 style=style,
                 contents=content,
-                settings=base.training(steps=steps, seed=seed),
+                settings=base.training(steps=settings.steps, seed=seed),
                 folder=folder,
                 watcher=watcher,
                 fresh=fresh,

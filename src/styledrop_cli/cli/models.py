@@ -159,9 +159,8 @@ def _check(name: str, device: console.DeviceName, screen: console.Screen) -> Non
 
 def _acceptance(folder: Path, device: console.DeviceName, screen: console.Screen) -> list[str]:
     """What is wrong with the model when it is used, a sentence each; what could not be looked at is said aloud."""
-    from styledrop_cli.acceptance import GOLDEN, problems
+    from styledrop_cli.acceptance import problems
     from styledrop_cli.base import load_base
-    from styledrop_cli.convert import weight_files
     from styledrop_cli.devices import pick_device
 
     with screen.working("reading every weight, and drawing"):
@@ -169,21 +168,10 @@ def _acceptance(folder: Path, device: console.DeviceName, screen: console.Screen
             base = load_base(str(folder), pick_device(device))
         except ModelError as error:
             return [error.message]
-        parts = ("transformer", "vqvae", "text_encoder") if base.published else ()
-        half = any(".fp16" in path.name for part in parts for path in weight_files(folder, part))
-        found = problems(base, half)
-    if base.published is None or found:
-        return found
-    if base.published.transformer not in GOLDEN:
-        screen.say("its weights are whole; there are no published values for a model of this size to compare with")
-    elif half:
-        screen.say(
-            "its weights are whole; upstream's published values are of fp32 weights, so its picture was not compared "
-            "(styledrop models fetch NAME --precision fp32)"
-        )
-    else:
-        screen.say("its weights are whole, and it draws upstream's picture")
-    return []
+        found, looked_at = problems(base)
+    if not found:
+        screen.say(looked_at)
+    return found
 
 
 # ---- remove ----

@@ -7,7 +7,7 @@ to add. A fresh one changes nothing. Its configuration and the transformer's sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -77,6 +77,7 @@ class BottleneckAdapter(Adapter):
         if config.shared:
             self.down_offset = nn.Parameter(torch.zeros(places, layers, 1, config.width))
             self.up_offset = nn.Parameter(torch.zeros(places, layers, 1, dim))
+        self._cut_of: tuple[object, ...] = ()
         self._where = {
             f"{path}.{place}": (i, layer) for i, place in enumerate(PLACES) for layer, path in enumerate(paths)
         }
@@ -92,8 +93,20 @@ class BottleneckAdapter(Adapter):
             down = self.down[place, 0] + self.down_offset[place, layer]
             up = self.up[place, 0] + self.up_offset[place, layer]
         else:
-            down, up = self.down[place, layer], self.up[place, layer]
+            downs, ups = self._cut()
+            down, up = downs[place][layer], ups[place][layer]
         return value + F.gelu(value @ down) @ up
+
+    def _cut(self) -> tuple[list[Sequence[Tensor]], list[Sequence[Tensor]]]:
+        """All sites' matrices, cut apart once for as long as they are the same.
+
+        Cut at each site by itself, each would have a gradient as large as all of them together, most of it zero.
+        """
+        now = (self.down.data_ptr(), self.down._version, self.up._version, torch.is_grad_enabled())
+        if self._cut_of != now:
+            self._pieces = [place.unbind() for place in self.down], [place.unbind() for place in self.up]
+            self._cut_of = now
+        return self._pieces
 
 
 # ---- low-rank updates --------------------------------------------------------------------------------------------

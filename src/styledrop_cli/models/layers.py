@@ -27,9 +27,13 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def plain(self, x: Tensor) -> Tensor:
+        """Without the weight."""
         scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + NORM_EPS)
-        return (x * scale).to(x.dtype) * self.weight
+        return (x * scale).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x) * self.weight
 
 
 class LayerNorm(nn.Module):
@@ -39,8 +43,12 @@ class LayerNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
+    def plain(self, x: Tensor) -> Tensor:
+        """Without the weight."""
+        return F.layer_norm(x, self.weight.shape, None, None, NORM_EPS)
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, None, NORM_EPS)
+        return self.plain(x) * self.weight
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, times: Tensor | None = None) -> Tensor:
@@ -110,20 +118,19 @@ class Attention(nn.Module):
 class Modulated(nn.Module):
     """A norm followed by a scale and shift computed from the pooled condition (adaLN, zero means untouched)."""
 
-    def __init__(self, norm: nn.Module, dim: int, cond_dim: int) -> None:
+    def __init__(self, norm: RMSNorm | LayerNorm, dim: int, cond_dim: int) -> None:
         super().__init__()
         self.linear = nn.Linear(cond_dim, 2 * dim, bias=False)
         self.norm = norm
 
     def modulation(self, cond: Tensor) -> Tensor:
-        """``[B,cond_dim]`` to ``[B,1,2*dim]``: scale and shift, once per prompt."""
-        out: Tensor = self.linear(F.silu(cond))
-        return out[:, None]
+        """``[B,cond_dim]`` to ``[B,1,2*dim]``: what multiplies, the weight included, and the shift, once a prompt."""
+        scale, shift = self.linear(F.silu(cond))[:, None].chunk(2, -1)
+        return torch.cat([self.norm.weight * (1 + scale), shift], -1)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        scale, shift = modulation.chunk(2, -1)
-        out: Tensor = self.norm(x) * (1 + scale) + shift
-        return out
+        gain, shift = modulation.chunk(2, -1)
+        return torch.addcmul(shift, self.norm.plain(x), gain)
 
 
 class GatedProjection(nn.Module):

@@ -1,0 +1,442 @@
+"""Time and memory beside diffusers' aMUSEd, on random weights of the published size: ``make against``.
+
+Every figure comes from a process of its own in which one side works alone, and the sides take turns, so that a machine
+that slows down slows both. Both find the weights in the system's file cache, and the waiting threads of both sleep soon
+(GOMP_SPINCOUNT=1000, as ``styledrop`` sets it for itself). Printed are medians with the least and the most, and how
+fast the machine multiplied matrices in between: tables compare only where these rates agree. Memory is the largest
+resident set of a process, mapped weights included.
+
+Upstream draws by ``AmusedPipeline`` and tunes as its ``train_amused.py`` does with one picture: LoRA, the text encoded
+once, the picture in each step. We draw as ``generate`` does and tune by ``train_adapter``, with our defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "examples" / "watercolor.png"
+PROMPT, SEED, GUIDANCE = "a cat in watercolor style", 7, 10.0  # upstream's scale; our lambda_b is one less
+STYLED = {"lambda_a": 2.0, "lambda_b": 5.0}  # three branches a step: adapter, base, negative
+TUNED = 4  # steps that are timed, after one that is not
+PADDED = {"return_tensors": "pt", "padding": "max_length", "truncation": True, "max_length": 77}
+SMALL: dict[str, Any] = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176, "in_channels": 48,
+    "block_out_channels": 48, "block_num_heads": 3, "codebook_size": 256, "vocab_size": 320,
+}  # fmt: skip
+# Of each table its lines: title, job and variant, figure, and what ours over theirs should stay under.
+KINDS_OF_CARD = [f"{number}{how}" for number in (1, 32) for how in ("", " compiled")]
+TABLES: dict[str, list[tuple[str, str, str, str]]] = {
+    "draw": [
+        ("start, imports and loading, s", "draw", "load", ""), ("then one picture, s", "draw", "draw", "0.90"),
+        ("both, s", "draw", "whole", ""), ("peak memory, GB", "draw", "peak", "0.75"),
+    ],
+    "parts": [
+        ("text of two prompts, s", "parts", "text", ""), ("first step, two branches, s", "parts", "first", ""),
+        ("step with half the ids known, s", "parts", "later", ""),
+        ("choosing ids, all steps, s", "parts", "choose", ""), ("ids to pixels, s", "parts", "decode", ""),
+    ],
+    "train": [
+        ("tuning step, fp32, s", "train:fp32", "step", "0.55"), ("memory, fp32, GB", "train:fp32", "peak", "0.75"),
+        ("tuning step, bf16, s", "train:bf16", "step", ""), ("memory, bf16, GB", "train:bf16", "peak", ""),
+    ],
+    "fast": [("picture in a style, three branches, s", "styled", "draw", "0.60")],
+    "card": [
+        *((f"batch {kind}: pictures a second", f"card:{kind}", "pictures", "") for kind in KINDS_OF_CARD),
+        *((f"batch {kind}: share of the matmul rate", f"card:{kind}", "share", "") for kind in KINDS_OF_CARD),
+        *((f"batch {kind}: memory, GB", f"card:{kind}", "memory", "") for kind in KINDS_OF_CARD),
+        ("tuning, steps a second", "train:bf16", "rate", ""), ("memory, GB", "train:bf16", "memory", "ours under 8 GB"),
+    ],
+}  # fmt: skip
+Options = argparse.Namespace
+Figures = dict[str, float]
+
+
+def clock() -> float:
+    """Seconds, once the card has nothing left to do."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def typical(
+    take: Callable[[], object], number: int = 3, of: Callable[[list[float]], float] = statistics.median
+) -> float:
+    """Seconds that a call takes, the median of several after one that is not counted."""
+    ends = [(take(), clock())[1] for _ in range(number + 1)]
+    return of([b - a for a, b in pairwise(ends)])
+
+
+def matmul_rate(n: int = 1536, dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
+    """FLOP a second of a large square matrix product, the best of twelve."""
+    a, b = torch.randn(2, n, n, device=device).to(dtype)
+    return 2 * n**3 / typical(lambda: a @ b, 12, min)
+
+
+def make_model(o: Options, side: str, variant: str) -> Figures:
+    """Write a folder of random weights as aMUSEd's are published; every weight has a say."""
+    from styledrop_cli.base import POCKET
+    from styledrop_cli.convert import save_published
+    from styledrop_cli.models.clip import Clip, ClipConfig
+    from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
+    from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
+    from styledrop_cli.text import clip_merges, vocabulary_of
+
+    merges, size = clip_merges(POCKET / "merges.txt"), ClipConfig().vocab_size
+    letters, known = list(vocabulary_of([]))[:256], set(merges)  # without CLIP's own, any others fill the vocabulary
+    others = ((a, b + "</w>") for a in letters for b in letters if (a, b + "</w>") not in known)
+    merges += [next(others) for _ in range(size - len(vocabulary_of(merges)))]
+    large = {"sample_size": 32, "downsample": True, "upsample": True} if o.model == 512 else {}
+    sizes = TransformerConfig(**(large | (SMALL if o.small else {})))
+    codes = TokenizerConfig((32,) * 5, 1, num_vq_embeddings=256) if o.small else TokenizerConfig()
+    clip = ClipConfig(quick_gelu=True, **({"text_layers": 2} if o.small else {}))
+    parts = MaskedTransformer(sizes), ImageTokenizer(codes), Clip(clip)
+    draws = torch.Generator().manual_seed(0)
+    for part in parts:
+        for name, parameter in part.requires_grad_(False).named_parameters():
+            if name == "logit_scale":
+                continue
+            vector = parameter.ndim < 2 or "channelwise_norm" in name
+            parameter.normal_(generator=draws).mul_(0.2 if vector else parameter[0].numel() ** -0.5)
+            if parameter.ndim < 2 and name.endswith("weight"):  # a norm's
+                parameter.add_(1)
+    unfinished = o.folder.with_suffix(".part")  # written over where an earlier one was cut short
+    save_published(unfinished, *parts, merges)
+    unfinished.rename(o.folder)
+    return {}
+
+
+# ---- the sides: the same calls of both ----
+
+
+class Side:
+    """A model in memory, and what is taken from it. ``empty`` and ``half`` are ids ``[1,S,S]`` that masks hide."""
+
+    def prepare(self, o: Options, codes: int, side: int, mask_id: int) -> None:
+        """Keep what all parts are measured on."""
+        self.steps, self.mask_id = o.steps, mask_id
+        draws = torch.Generator().manual_seed(SEED)
+        self.ids = torch.randint(codes, (1, side, side), generator=draws)
+        self.half = self.ids.masked_fill(torch.rand(self.ids.shape, generator=draws) < 0.5, mask_id)
+        self.empty = torch.full_like(self.ids, mask_id)
+        self.logits = 3 * torch.randn(1, codes, side, side, generator=draws)
+
+
+class Upstream(Side):
+    """Diffusers' pipeline, as its documentation loads it."""
+
+    def __init__(self, o: Options) -> None:
+        from diffusers import AmusedPipeline
+
+        dtype = torch.bfloat16 if o.device == "cuda" else torch.float32
+        self.pipe = AmusedPipeline.from_pretrained(o.folder, torch_dtype=dtype).to(o.device)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.network, sizes = self.pipe.transformer, self.pipe.transformer.config
+        self.prepare(o, sizes.codebook_size, sizes.sample_size, self.pipe.scheduler.config.mask_token_id)
+        self.micro = torch.tensor([[16.0 * sizes.sample_size, 16.0 * sizes.sample_size, 0, 0, 6]])
+
+    def pictures(self, number: int = 1) -> Tensor:
+        draws = torch.Generator().manual_seed(SEED)
+        call = {"num_inference_steps": self.steps, "generator": draws, "output_type": "np"}
+        return torch.from_numpy(self.pipe([PROMPT] * number, **call).images)
+
+    def text(self, prompts: tuple[str, ...] = ("", PROMPT)) -> dict[str, Tensor]:
+        rows = [self.pipe.tokenizer([p], **PADDED).input_ids.to(self.pipe.device) for p in prompts]
+        said = [self.pipe.text_encoder(row, return_dict=True, output_hidden_states=True) for row in rows]
+        states = torch.cat([s.hidden_states[-2] for s in said])
+        return {"pooled_text_emb": torch.cat([s.text_embeds for s in said]), "encoder_hidden_states": states}
+
+    def step(self, text: dict[str, Tensor], ids: Tensor) -> Tensor:
+        both = self.network(torch.cat([ids] * 2), micro_conds=self.micro.expand(2, -1), **text)
+        negative, positive = both.chunk(2)
+        guided: Tensor = negative + GUIDANCE * (positive - negative)
+        return guided
+
+    def choose(self) -> None:
+        scheduler, ids, draws = self.pipe.scheduler, self.empty, torch.Generator().manual_seed(SEED)
+        scheduler.set_timesteps(self.steps, (2, 0))
+        for when in scheduler.timesteps:
+            ids = scheduler.step(model_output=self.logits, timestep=when, sample=ids, generator=draws).prev_sample
+
+    def decode(self) -> Tensor:
+        shape = (*self.ids.shape, self.pipe.vqvae.config.latent_channels)
+        return self.pipe.vqvae.decode(self.ids, force_not_quantize=True, shape=shape).sample
+
+
+class Ours(Side):
+    """Our base, as ``generate`` has it: its networks are mapped, and read when they are first used."""
+
+    def __init__(self, o: Options) -> None:
+        from styledrop_cli.base import load_base
+
+        self.base = load_base(str(o.folder), torch.device(o.device))
+        assert self.base.published is not None
+        sizes = self.base.published.transformer
+        self.prepare(o, sizes.codebook_size, sizes.sample_size, sizes.mask_id)
+        self.by_place = self.logits.permute(0, 2, 3, 1).contiguous()
+
+    @property
+    def network(self) -> Any:
+        return self.base.transformer
+
+    def pictures(self, number: int = 1, adapter: Any = None, **settings: Any) -> Tensor:
+        sampling, seeds = self.base.sampling(**({"steps": self.steps} | settings)), range(SEED, SEED + number)
+        ids = self.base.sample([PROMPT] * number, list(seeds), sampling, adapter)
+        self.base.done_with("transformer")
+        return self.base.pictures(ids, self.base.sizes[0]).permute(0, 2, 3, 1).cpu()
+
+    def text(self) -> Callable[[Tensor, Tensor, float], Tensor]:
+        from styledrop_cli.sampling.guidance import Scales, guided
+
+        prompt, negative = (self.base.condition([p]) for p in (PROMPT, ""))
+        return guided(self.base.transformer, prompt, negative, None, Scales(0.0, GUIDANCE - 1))
+
+    def step(self, text: Callable[[Tensor, Tensor, float], Tensor], ids: Tensor) -> Tensor:
+        return text(ids, ids == self.mask_id, 0.5)
+
+    def choose(self) -> None:
+        from styledrop_cli.sampling.decoding import decode
+
+        how = {"mask_id": self.mask_id, "steps": self.steps, "temperature": 2.0, "noise": "token"}
+        draws = [torch.Generator().manual_seed(SEED)]
+        decode(self.empty, lambda ids, masked, progress: self.by_place[masked], generator=draws, **how)
+
+    def decode(self) -> Tensor:
+        return self.base.pictures(self.ids, self.base.sizes[0])
+
+
+SIDES: dict[str, Any] = {"upstream": Upstream, "ours": Ours}
+
+# ---- what is measured ----
+
+
+def draw(o: Options, side: str, variant: str) -> Figures:
+    """The first picture of a process; ``loaded`` is a time of day."""
+    model = SIDES[side](o)
+    loaded, started = time.time(), clock()
+    made = model.pictures()
+    seconds = clock() - started
+    torch.save(made, o.drawn / f"{side}.pt")
+    return {"loaded": loaded, "draw": seconds}
+
+
+@torch.no_grad()
+def parts(o: Options, side: str, variant: str) -> Figures:
+    """What a picture's time goes into. Ours counts to the text all that follows from it alone, in upstream's steps."""
+    model = SIDES[side](o)
+    text = model.text()
+    return {
+        "text": typical(model.text),
+        "first": typical(lambda: model.step(text, model.empty)),
+        "later": typical(lambda: model.step(text, model.half)),
+        "choose": typical(model.choose),
+        "decode": typical(model.decode),
+    }
+
+
+def styled(o: Options, side: str, variant: str) -> Figures:
+    """A picture of ours with an adapter and both scales, plainly or by the preset that ``side`` names."""
+    from styledrop_cli import settings
+    from styledrop_cli.adapters import new_adapter
+
+    model, draws = Ours(o), torch.Generator().manual_seed(SEED)
+    adapter = new_adapter(model.base.transformer, model.base.training("bottleneck", **o.width)).requires_grad_(False)
+    for parameter in adapter.parameters():
+        parameter.normal_(std=0.02, generator=draws)  # a fresh one changes nothing
+    preset = {} if side == "plain" else settings.PRESETS[side]
+    started = clock()
+    model.pictures(1, adapter.to(o.device), **(STYLED | preset))
+    return {"draw": clock() - started}
+
+
+def train_upstream(o: Options, variant: str) -> float:
+    """Seconds of a step by ``train_amused.py``'s recipe: batch 1, LoRA of rank 16, no clipping of the gradient."""
+    from peft import LoraConfig
+
+    model, device = Upstream(Options(**vars(o) | {"device": "cpu"})), torch.device(o.device)
+    vq, text_encoder, network = model.pipe.vqvae, model.pipe.text_encoder, model.network
+    network.add_adapter(LoraConfig(r=16, lora_alpha=32, target_modules=["to_q", "to_k", "to_v"]))
+    network.to(device).train()
+    text_encoder.requires_grad_(False).to(device, torch.bfloat16 if variant == "bf16" else torch.float32)
+    vq.requires_grad_(False).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-4, weight_decay=1e-2)
+    sizes, pixels = network.config, 16 * network.config.sample_size
+    picture = torch.rand(1, 3, pixels, pixels, device=device)  # what it shows takes no time
+    with torch.no_grad():
+        given = model.text((PROMPT,)) | {"micro_conds": model.micro.to(device)}
+
+    def step() -> float:
+        with torch.no_grad():
+            tokens = vq.quantize(vq.encode(picture).latents)[2][2].reshape(1, -1)
+            share = torch.cos(torch.rand(1, device=device) * math.pi * 0.5)
+            count = (tokens.shape[1] * share).round().clamp(min=1)
+            hidden = torch.rand(tokens.shape, device=device).argsort(dim=-1) < count[:, None]
+            ids = torch.where(hidden, model.mask_id, tokens).view(model.ids.shape)
+            labels = torch.where(hidden, tokens, -100)
+        with torch.autocast(device.type, torch.bfloat16, enabled=variant == "bf16"):
+            logits = network(input_ids=ids, **given)
+        logits = logits.float().reshape(1, sizes.codebook_size, -1).permute(0, 2, 1).reshape(-1, sizes.codebook_size)
+        loss = F.cross_entropy(logits, labels.view(-1), ignore_index=-100)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(loss)
+
+    return typical(step, TUNED)
+
+
+def train_ours(o: Options, variant: str) -> float:
+    """Seconds from step to step of a short training, from the picture file to the adapter file."""
+    from styledrop_cli import devices, tuning
+
+    if variant == "fp32":  # also where bfloat16 is faster
+        fast = devices.fast_bfloat16
+        for module in [m for m in sys.modules.values() if vars(m).get("fast_bfloat16") is fast]:
+            vars(module)["fast_bfloat16"] = lambda device: False
+    base, ends = Ours(o).base, list[float]()
+    with tempfile.TemporaryDirectory() as folder:
+        tuning.train_adapter(
+            base,
+            pictures=[PICTURE],
+            style="watercolor",
+            contents=["a cat"],
+            settings=base.training("bottleneck", steps=1 + TUNED, views=2, checkpoints=0, **o.width),
+            output=Path(folder, "adapter.safetensors"),
+            on_step=lambda step, total, loss: ends.append(clock()),
+        )
+    return statistics.median(b - a for a, b in pairwise(ends))
+
+
+def train(o: Options, side: str, variant: str) -> Figures:
+    """A tuning step with one picture, in fp32 or bf16."""
+    seconds = {"upstream": train_upstream, "ours": train_ours}[side](o, variant)
+    return {"step": seconds, "rate": 1 / seconds}
+
+
+def card(o: Options, side: str, variant: str) -> Figures:
+    """Pictures a second on a card, and how near that comes to its matrix products; "32" or "32 compiled" at once."""
+    model, (number, _, compiled) = SIDES[side](o), variant.partition(" ")
+    network = model.network
+    with FlopCounterMode(display=False) as counter:
+        model.pictures(int(number))
+    if compiled:
+        network.compile()
+    seconds = typical(lambda: model.pictures(int(number)))
+    peak = matmul_rate(8192, torch.bfloat16, o.device)
+    return {"pictures": int(number) / seconds, "share": counter.get_total_flops() / seconds / peak}
+
+
+# ---- processes and tables ----
+
+
+def in_a_process(o: Options, job: str) -> Figures:
+    """Do a job in a process of its own; what it prints."""
+    for path in o.folder.rglob("*.safetensors"):  # into the file cache
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass
+    quiet = {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": str(o.threads), "HF_HUB_OFFLINE": "1"}
+    command, started = [sys.executable, __file__, *sys.argv[1:], "--child", job], time.time()
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | quiet, check=False)
+    if done.returncode and not job.endswith("compiled"):  # which not every card and system can
+        raise SystemExit(f"{job} failed:\n{done.stderr}")
+    figures: Figures = {} if done.returncode else json.loads(done.stdout.splitlines()[-1])
+    if "loaded" in figures:
+        figures["load"] = figures.pop("loaded") - started
+        figures["whole"] = figures["load"] + figures["draw"]
+    return figures
+
+
+def spread(values: list[float]) -> str:
+    """The median, and the least and the most beside it."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "-"
+
+
+def print_table(o: Options, table: str, rates: list[float]) -> None:
+    """Do the jobs of a table in turn, as often as there are runs, and print it."""
+    from styledrop_cli.devices import fast_bfloat16
+
+    sides = ("plain", "fast") if table == "fast" else tuple(SIDES)
+    rows = [row for row in TABLES[table] if "bf16" not in row[1] or fast_bfloat16(torch.device(o.device))]
+    jobs = dict.fromkeys(f"{side}/{job}" for _, job, _, _ in rows for side in sides)
+    found: dict[tuple[str, str], list[float]] = {}
+    for job in [*jobs] * o.runs:
+        for name, value in (figures := in_a_process(o, job)).items():
+            found.setdefault((job, name), []).append(value)
+        rates.append(matmul_rate() / 1e9)
+        print(job, {name: round(value, 2) for name, value in figures.items()}, file=sys.stderr)
+    print(f"\n| | {sides[0]} | {sides[1]} | ratio | aim |\n|---|---|---|---|---|")
+    for title, job, figure, aim in rows:
+        left, right = (found.get((f"{side}/{job}", figure), []) for side in sides)
+        ratio = f"{statistics.median(right) / statistics.median(left):.2f}" if left and right else "-"
+        print(f"| {title} | {spread(left)} | {spread(right)} | {ratio} | {aim} |")
+    if table == "draw":
+        theirs, own = (torch.load(o.drawn / f"{side}.pt") for side in sides)
+        print(f"\nLargest difference of the two pictures, of 1: {float((theirs - own).abs().max()):.1e}", flush=True)
+
+
+JOBS = {"make": make_model, "draw": draw, "parts": parts, "styled": styled, "train": train, "card": card}
+
+
+def main() -> None:
+    """Print the tables, or be one of their processes."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=int, choices=(256, 512), default=256, help="its pixels (default 256)")
+    parser.add_argument("--threads", type=int, default=2, help="of the processor, for both sides (default 2)")
+    parser.add_argument("--runs", type=int, default=3, help="processes behind each figure (default 3)")
+    parser.add_argument("--only", nargs="+", choices=TABLES, help="these tables")
+    parser.add_argument("--steps", type=int, default=12, help="of drawing (default 12)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--small", action="store_true", help="tiny networks, to try this script")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    o = parser.parse_args()
+    name = f"amused-{o.model}-random{'-small' if o.small else ''}"
+    o.folder, o.drawn = ROOT / "build" / name, ROOT / "build" / "against"
+    o.width = {"width": 1} if o.small else {}  # of adapters, which stay under 1 % of what they adapt
+    torch.set_num_threads(o.threads)
+    if o.child:
+        job, _, variant = o.child.partition(":")
+        side, _, what = job.partition("/")
+        figures = JOBS[what](o, side, variant)
+        unit = 1 if platform.system() == "Darwin" else 1024
+        figures["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        if o.device == "cuda":
+            figures["memory"] = torch.cuda.max_memory_reserved() / 1e9
+        print(json.dumps(figures))
+    elif o.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA card here")
+    else:
+        o.drawn.mkdir(parents=True, exist_ok=True)
+        if not o.folder.exists():
+            in_a_process(o, "none/make")
+        rates: list[float] = []
+        machine = torch.cuda.get_device_name() if o.device == "cuda" else f"{os.cpu_count()} {platform.machine()} cores"
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers", "peft"))
+        print(f"{name} on {machine}, {o.threads} threads, {libraries}; runs: {o.runs}", flush=True)
+        for table in o.only or (["card"] if o.device == "cuda" else [name for name in TABLES if name != "card"]):
+            print_table(o, table, rates)
+        print(f"\nfp32 matrix products of 1536 meanwhile, GFLOP/s: {spread(rates)}")
+
+
+if __name__ == "__main__":
+    main()
