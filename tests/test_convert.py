@@ -23,7 +23,7 @@ from styledrop_cli.hub import name_of
 from styledrop_cli.images import load_picture
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.tokenizer import ImageTokenizer
-from styledrop_cli.settings import PUBLISHED
+from styledrop_cli.settings import KINDS, PUBLISHED
 
 WEIGHTS = "diffusion_pytorch_model"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -159,10 +159,10 @@ def test_pockets_additions_have_no_place_in_the_layout(tmp_path: Path) -> None:
 # ---- commands ----
 
 
-def test_train_and_generate(folder: Path, picture: Path, styledrop: Run) -> None:
-    trained = styledrop(
-        "train", picture, "--style", "ink", "--content", "a cat", "--model", folder, "--steps", "2", "--width", "1"
-    )
+@pytest.mark.parametrize("kind", KINDS)
+def test_train_and_generate(folder: Path, picture: Path, styledrop: Run, kind: str) -> None:
+    short = ("--steps", "2", "--width", "1", "--kind", kind)
+    trained = styledrop("train", picture, "--style", "ink", "--content", "a cat", "--model", folder, *short)
     assert trained.code == 0, trained.err
     header = read_header(Path("adapter.safetensors"))
     assert header["recommended"]["lambda_b"] == 9.0

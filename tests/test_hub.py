@@ -543,6 +543,10 @@ def test_models_list_fetch_check_and_remove(remote: Hub, styledrop: Run, monkeyp
     listed = styledrop("models", "list").out
     assert re.search(rf"{REPO} +fetched +58 kB +fp16 +{folder}\n", listed)
 
+    refused = styledrop("models", "check", REPO)  # whole, but noise: no base model
+    assert refused.code == 1
+    assert "is missing, and UVit2DModel is wanted" in refused.out
+    monkeypatch.setattr("styledrop_cli.cli.models._acceptance", lambda *given: [])
     code, out, _ = styledrop("models", "check", REPO)
     assert (code, out.split(":")[0]) == (0, f"{REPO} is sound")
     (folder / TRANSFORMER).write_bytes(b"rot")

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base import POCKET, Base, load_base
 from styledrop_cli.checkpoints import load_strictly
 from styledrop_cli.convert import save_published
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import decode
-from styledrop_cli.text import clip_merges
+from styledrop_cli.text import read_merges, vocabulary_of
 
 pytestmark = pytest.mark.parity
 
@@ -282,10 +282,11 @@ def test_what_upstream_writes_we_read(
 def test_the_real_size(diffusers: Any, pipelines: Any, tmp_path: Path, size: int, record_property: Any) -> None:
     """600 million random weights: logits, text states, ids and pixels, and a picture of two steps."""
     config = TransformerConfig() if size == 256 else replace(TransformerConfig(), **LARGE)
-    networks = (MaskedTransformer(config), ImageTokenizer(TokenizerConfig()), Clip(ClipConfig(quick_gelu=True)))
+    merges = read_merges(POCKET / "merges.txt")  # CLIP's own, as far as pocket needs them
+    clip = ClipConfig(vocab_size=len(vocabulary_of(merges)), quick_gelu=True)
+    networks = (MaskedTransformer(config), ImageTokenizer(TokenizerConfig()), Clip(clip))
     for network in networks:
         tiny.randomise(network)
-    merges = clip_merges(tmp_path)
     save_published(tmp_path / "model", *networks, merges)
     del networks, network
     upstream, ours = opened(pipelines, tmp_path / "model"), load_base(str(tmp_path / "model"), tiny.CPU)

@@ -261,7 +261,8 @@ def verify(folder: Path, on_progress: OnProgress = _unheard) -> list[str]:
             expected = f"{named[path].name[:12]}..."
             problems.append(f"{path.relative_to(folder)} is damaged: its sha256 is {found[:12]}..., not {expected}")
         meter.done += size
-    meter.over()
+    if sizes:
+        meter.over()
     return problems
 
 

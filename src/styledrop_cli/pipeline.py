@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.base import Base
@@ -25,12 +27,14 @@ def generate(
     count: int,
     settings: SampleSettings,
     style: str | None = None,
+    on_step: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, int, Image]]:
     """Draw ``count`` pictures of each prompt, yielding ``(prompt, seed, picture)`` as they are done.
 
     The adapter's own style text is appended to each prompt; ``style`` replaces it, empty leaves it out. The i-th
-    picture of every prompt has seed ``settings.seed + i`` and does not depend on its neighbours. Raises ModelError
-    if the adapter is not this base's, UsageError for a size that the base does not draw, or not by super-resolution.
+    picture of every prompt has seed ``settings.seed + i`` and does not depend on its neighbours. ``on_step`` is told
+    after each step what share in [0,1] of all pictures' steps is taken. Raises ModelError if the adapter is not this
+    base's, UsageError for a size that the base does not draw, or not by super-resolution.
     """
     if settings.size not in base.sizes:
         known = " or ".join(str(s) for s in base.sizes)
@@ -48,7 +52,11 @@ def generate(
         chunk = work[start : start + base.batch]
         texts = [with_style(prompt, style) for prompt, _ in chunk]
         seeds = [seed for _, seed in chunk]
-        ids = base.sample(texts, seeds, settings, opened.base if opened else None)
+
+        def step_taken(step: int, ids: Tensor, start: int = start, number: int = len(chunk)) -> None:
+            on_step((start + number * (step + 1) / settings.steps) / len(work))
+
+        ids = base.sample(texts, seeds, settings, opened.base if opened else None, step_taken)
         if settings.superres_steps:
             ids = base.refine(ids, texts, seeds, settings, opened.superres if opened else None)
         base.done_with("transformer")

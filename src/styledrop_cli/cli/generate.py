@@ -154,7 +154,13 @@ def generate(
     total = len(prompts) * number
     with screen.progress("drawing") as move:
         for prompt, its_seed, image in pipeline.generate(
-            base, adapter, prompts=prompts, count=number, settings=settings, style=style
+            base,
+            adapter,
+            prompts=prompts,
+            count=number,
+            settings=settings,
+            style=style,
+            on_step=lambda share: move(min(share, 1 - 1e-3), f"{len(images)}/{total}"),
         ):
             about = {"prompt": prompt, "seed": its_seed, **common}
             drawn.append(
@@ -165,7 +171,7 @@ def generate(
                 }
             )
             images.append(image)
-            move(len(images) / total, f"{len(images)}/{total}")
+        move(1.0, f"{total}/{total}")
     sheet = None
     if total > 1:
         columns = number if len(prompts) > 1 else math.ceil(math.sqrt(total))
