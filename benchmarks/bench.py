@@ -95,11 +95,11 @@ def steps() -> list[Step]:
     """A training step and a drawing step of the bundled base, as ``train`` and ``generate -n 4`` take them."""
     from styledrop_cli.adapters import new_adapter
     from styledrop_cli.base import load_base
-    from styledrop_cli.devices import autocast, fast_bfloat16
+    from styledrop_cli.devices import autocast, cast_once, fast_bfloat16
     from styledrop_cli.sampling.guidance import Scales, guided
     from styledrop_cli.sampling.masking import random_mask
     from styledrop_cli.settings import SampleSettings, TrainSettings
-    from styledrop_cli.training import cast_once, masked_cross_entropy
+    from styledrop_cli.training import masked_cross_entropy
 
     device = torch.device("cpu")
     base, settings, sampling = load_base("pocket", device), TrainSettings(), SampleSettings()

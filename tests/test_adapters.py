@@ -14,6 +14,7 @@ from styledrop_cli import settings
 from styledrop_cli.checkpoints import read_tensors, save_tensors
 from styledrop_cli.models.adapter import (
     KINDS,
+    BottleneckAdapter,
     BottleneckConfig,
     LoraConfig,
     PromptConfig,
@@ -335,3 +336,28 @@ def test_learned_text_is_read_as_the_text_is() -> None:
     keys, values = (linear(vectors).view(5, 2, 16).transpose(0, 1) for linear in (attention.to_k, attention.to_v))
     weights = (query @ keys.transpose(-1, -2) / 16**0.5).softmax(-1)
     torch.testing.assert_close(made, value + gate[:, None, None] * (weights @ values))
+
+
+def test_bottlenecks_cut_apart_once_follow_their_weights() -> None:
+    """Whatever changes them: a step in place, a file that is loaded; and a step may be taken back without one."""
+    network, adapter = tiny.transformer(), tiny.adapter("bottleneck", shared=False).requires_grad_(True)
+    condition, ids = tiny.condition(network, 1), tiny.ids(tiny.TRANSFORMER, 1)
+
+    def slope() -> torch.Tensor:
+        adapter.zero_grad()
+        network(ids, condition, adapter).sum().backward()
+        assert isinstance(adapter, BottleneckAdapter) and adapter.up.grad is not None
+        return adapter.up.grad.clone()
+
+    first, before = slope(), network(ids, condition, adapter)
+    assert torch.equal(slope(), first)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.mul_(0.5)
+    assert not torch.equal(slope(), first)
+    assert not torch.equal(network(ids, condition, adapter), before)
+    with torch.no_grad():
+        assert torch.equal(network(ids, condition, adapter), network(ids, condition, adapter.requires_grad_(False)))
+    doubled = {name: 2 * value for name, value in adapter.state_dict().items()}
+    adapter.load_state_dict(doubled, assign=True)
+    assert torch.equal(network(ids, condition, adapter), before)

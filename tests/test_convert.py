@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from conftest import Run
-from styledrop_cli import acceptance
+from styledrop_cli import acceptance, devices
+from styledrop_cli import base as base_module
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import read_header
 from styledrop_cli.convert import read_published, save_published, weight_files
-from styledrop_cli.errors import ModelError
+from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.hub import name_of
 from styledrop_cli.images import load_picture
 from styledrop_cli.models.clip import Clip
@@ -124,6 +125,27 @@ def test_nothing_is_read_before_it_is_used(folder: Path, base: Base) -> None:
     ours = load_base(str(tiny.write_base(folder.parent / "ours")), tiny.CPU)
     ours.done_with("clip")
     assert ours.parts._here.keys() >= {"clip"} or ours.clip is ours.clip  # ours stays: it is small
+
+
+def test_a_published_base_can_be_drawn_with_in_bfloat16(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of its own, half as large: what is drawn in fp32 before and after is the same to the bit."""
+    exact, small = base.sampling(steps=3), base.sampling(steps=3, precision="bf16")
+    before = base.sample(["a cat"], [1], exact)
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: False)  # a processor without it
+    monkeypatch.setattr(base_module, "fast_bfloat16", lambda device: False)
+    assert torch.equal(base.sample(["a cat"], [1], small), before)
+    assert base_module.CAST not in base.parts._here
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(base_module, "fast_bfloat16", lambda device: True)
+    drawn = base.sample(["a cat"], [1], small)
+    assert (drawn < tiny.PUBLISHED_TRANSFORMER.codebook_size).all()
+    network = base.parts._here[base_module.CAST]
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    assert kinds["transformer_layers.0.attn1.to_q.weight"] == torch.bfloat16
+    assert kinds["embed.embeddings.weight"] == torch.float32
+    assert torch.equal(base.sample(["a cat"], [1], exact), before)
+    with pytest.raises(UsageError, match="no precision called 'fp8'"):
+        base.sampling(precision="fp8")
 
 
 def test_values_that_are_not_finite_are_found_when_looked_for(folder: Path) -> None:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from styledrop_cli import training
+from styledrop_cli import devices, training
 from styledrop_cli.checkpoints import read_tensors, save_tensors
-from styledrop_cli.devices import autocast
+from styledrop_cli.devices import autocast, cast_once
 from styledrop_cli.errors import ModelError, StyledropError
-from styledrop_cli.training import Budget, Loop, Progress, cast_once, decay_to_zero, steady, step_generator
+from styledrop_cli.training import Budget, Loop, Progress, decay_to_zero, steady, step_generator
 
 CHECKPOINT = Path("state.safetensors")
 
@@ -299,9 +299,9 @@ def test_ctrl_c_is_left_to_who_handles_it() -> None:
 
 def test_a_copy_for_training_has_its_matrices_cast(monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.transformer()
-    monkeypatch.setattr(training, "fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: False)
     assert cast_once(network, tiny.CPU) is network
-    monkeypatch.setattr(training, "fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
     copied = cast_once(network, tiny.CPU)
     assert copied.transformer_layers[0].attn1.to_q.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
     assert copied.embed.embeddings.weight.dtype == torch.float32

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_config
 from styledrop_cli.convert import Published, is_published, read_published
-from styledrop_cli.devices import autocast, fast_bfloat16, generator, matrices_in_bfloat16
+from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, generator
 from styledrop_cli.errors import ModelError
 from styledrop_cli.hub import locate, name_of
 from styledrop_cli.images import square, to_image, to_tensor
@@ -45,6 +45,7 @@ PARTS: dict[str, tuple[type[nn.Module], type[Any]]] = {
 }
 # What upstream calls them.
 PUBLISHED_PARTS = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "text_encoder"}
+CAST = "transformer in bfloat16"  # a part beside the others: half as large, and not upstream's numbers
 ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base's random numbers again
 BATCH = 8  # pictures
 # Words that carry no content of their own and so need not have been taught.
@@ -187,9 +188,10 @@ class Base:
         if self.published is not None and self.device.type == "cpu" and self.published.is_mapped(PUBLISHED_PARTS[name]):
             self.parts.release(name)
 
-    def arithmetic(self) -> AbstractContextManager[object]:
-        """In what precision to draw: bfloat16 for a published base on a card that has it, fp32 elsewhere."""
-        return autocast(self.device, enabled=self.published is not None and self.device.type != "cpu")
+    def arithmetic(self, precision: str = "fp32") -> AbstractContextManager[object]:
+        """In what ``precision`` to draw a published base: on a card in bfloat16 always; all else is drawn in fp32."""
+        small = precision == "bf16" or self.device.type != "cpu"
+        return autocast(self.device, enabled=self.published is not None and small)
 
     @property
     def batch(self) -> int:
@@ -284,7 +286,7 @@ class Base:
         """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone."""
         scales = scales_of(settings, settings.lambda_a, settings.lambda_b)
         steps = settings.steps
-        with self.arithmetic():
+        with self.arithmetic(settings.precision):
             return self._decode("transformer", None, prompts, seeds, settings, steps, scales, adapter, on_step)
 
     @torch.no_grad()
@@ -344,7 +346,8 @@ class Base:
         self.done_with("clip")
         self.done_with(part)
         del network, condition
-        network = self.parts.get(part)
+        cast = settings.precision == "bf16" and CAST in self.parts.loaders and fast_bfloat16(self.device)
+        network = self.parts.get(CAST if cast else part)
         side, mask_id = network.config.sample_size, network.config.mask_id
         guide = guided(network, prompt, negative, scaled, scales, adapted)
 
@@ -430,14 +433,19 @@ def _published(folder: Path, device: torch.device) -> Base:
 
     def load(part: str) -> nn.Module:
         network = read.load(part)
-        if part == "transformer" and device.type != "cpu" and fast_bfloat16(device):
-            network = matrices_in_bfloat16(network)  # the image tokenizer stays in fp32, as upstream has it
+        if isinstance(network, MaskedTransformer) and device.type != "cpu":
+            network = cast_once(network, device)  # the image tokenizer stays in fp32, as upstream has it
         return network.to(device)
+
+    def load_cast() -> nn.Module:
+        network = read.load("transformer")
+        assert isinstance(network, MaskedTransformer)
+        return cast_once(network, device).to(device)
 
     return Base(
         name=name_of(folder),
         folder=folder,
-        parts=Parts({name: partial(load, part) for name, part in PUBLISHED_PARTS.items()}),
+        parts=Parts({name: partial(load, part) for name, part in PUBLISHED_PARTS.items()} | {CAST: load_cast}),
         text_tokenizer=read.text_tokenizer,
         device=device,
         schedule=read.schedule,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from styledrop_cli.errors import DeviceError
+from styledrop_cli.models.transformer import MaskedTransformer
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 
@@ -77,9 +78,16 @@ def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def matrices_in_bfloat16(network: nn.Module) -> nn.Module:
-    """The same frozen network with its matrices in the type that `autocast` would give them at every step."""
-    for module in network.modules():
+def cast_once(network: MaskedTransformer, device: torch.device) -> MaskedTransformer:
+    """A frozen network for many steps: a copy whose matrices have the type that `autocast` would give them at each."""
+    if not fast_bfloat16(device) or network.encoder_proj.weight.dtype == torch.bfloat16:
+        return network
+    with torch.device("meta"):
+        copied = type(network)(network.config)
+    copied.load_state_dict(network.state_dict(), assign=True)
+    for module in copied.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            module.bfloat16()
-    return network
+            module.bfloat16()  # each is copied as it is cast, never twice
+    kept = {name: t.clone() for name, t in copied.state_dict().items() if t.dtype != torch.bfloat16}
+    copied.load_state_dict(kept, strict=False, assign=True)  # nothing holds on to the original's memory
+    return copied.requires_grad_(False).eval()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import pack_optimizer, read_tensors, save_tensors, tensors_hash, unpack_optimizer
-from styledrop_cli.devices import fast_bfloat16, matrices_in_bfloat16
+from styledrop_cli.devices import fast_bfloat16
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
@@ -78,19 +78,6 @@ def masked_cross_entropy(
     hidden = ids.masked_fill(masked, transformer.config.mask_id)
     logits = transformer(hidden, condition, adapter, masked).float()
     return F.cross_entropy(logits, ids[masked], label_smoothing=label_smoothing)
-
-
-def cast_once(network: MaskedTransformer, device: torch.device) -> MaskedTransformer:
-    """A frozen network for many steps: a copy whose matrices have the type that autocast would give them at each."""
-    if not fast_bfloat16(device) or network.encoder_proj.weight.dtype == torch.bfloat16:
-        return network
-    with torch.device("meta"):
-        copied = type(network)(network.config)
-    copied.load_state_dict(network.state_dict(), assign=True)
-    matrices_in_bfloat16(copied)  # each is copied as it is cast, never twice
-    kept = {name: t.clone() for name, t in copied.state_dict().items() if t.dtype != torch.bfloat16}
-    copied.load_state_dict(kept, strict=False, assign=True)  # nothing holds on to the original's memory
-    return copied.requires_grad_(False).eval()
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

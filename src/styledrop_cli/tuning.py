@@ -23,7 +23,7 @@ from styledrop_cli.adapters import (
 )
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
-from styledrop_cli.devices import generator
+from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
 from styledrop_cli.images import atomic_write, load_picture, save_png
@@ -34,7 +34,7 @@ from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.text import quoted, with_style
-from styledrop_cli.training import Budget, Loop, Progress, cast_once, masked_cross_entropy, step_generator
+from styledrop_cli.training import Budget, Loop, Progress, masked_cross_entropy, step_generator
 
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
 # The standard error of the difference of two mean totals, each over eight test pictures that spread by 0.35: of

@@ -351,7 +351,8 @@ def file_size(size: int) -> str:
 def located(screen: Screen, model: str | None, adapter: Path | None = None) -> str:
     """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
 
-    Without a name it is the one that `adapter` was trained on, if the hub has it, or else pocket.
+    Without a name it is the one that `adapter` was trained on, if that is a published one, or else pocket: a file from
+    anywhere does not choose what is fetched.
 
     Raises:
         ModelError: there is no such model, or no such adapter.
@@ -362,7 +363,7 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
         from styledrop_cli.hub import PUBLISHED
 
         own = str(read_header(adapter)["base"].get("name"))
-        model = own if own in PUBLISHED or "/" in own else None
+        model = own if own in PUBLISHED else None
     model = model or "pocket"
     if model == "pocket":
         return model
