@@ -160,7 +160,7 @@ def generate(
             count=number,
             settings=settings,
             style=style,
-            on_step=lambda share: move(min(share, 1 - 1e-3), f"{len(images)}/{total}"),
+            on_step=lambda share: move(min(share, 0.999), f"{len(images)}/{total}, {share:.0%} of the steps"),
         ):
             about = {"prompt": prompt, "seed": its_seed, **common}
             drawn.append(
