@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from conftest import Run
-from styledrop_cli import acceptance, devices
+from styledrop_cli import acceptance, devices, scoring
 from styledrop_cli import base as base_module
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import read_header
@@ -209,6 +209,26 @@ def test_an_adapter_names_its_own_base(picture: Path, styledrop: Run) -> None:
     assert json.loads(drawn.out)["settings"]["model"] == "amused-256"
     refused = styledrop("generate", "adapter.safetensors", "a dog", "--model", "pocket")
     assert "another base (amused-256) than this one (pocket)" in refused.err
+
+
+def test_a_round_of_feedback(
+    folder: Path, picture: Path, tiny_model: Path, styledrop: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another CLIP chooses and grades, for the base's own sees no pictures; without one that is said."""
+    tiny.shrink_rounds(monkeypatch)
+    short = ("--steps", "1", "--width", "1", "--content", "a cat", "--style", "ink", "--model", folder)
+    assert styledrop("train", picture, *short).code == 0
+    Path("prompts.txt").write_text("a dog\na house\n")
+    go = ("iterate", "adapter.safetensors", "--model", folder, "--per-prompt", "2", "--steps", "1")
+    refused = styledrop(*go, "--prompts", "prompts.txt")
+    assert refused.code == 1
+    assert "has no picture tower" in refused.err and "--scorer" in refused.err
+    eye = load_base(str(tiny_model), tiny.CPU)
+    monkeypatch.setattr(scoring, "open_second_eye", lambda base, name: ("ViT", eye))
+    done = styledrop(*go, "--prompts", "prompts.txt", "--scorer", "ViT", "--json")
+    assert done.code == 0, done.err
+    assert Path(json.loads(done.out)["adapter"]).exists()
+    assert read_header(Path("adapter.rounds/round-1/adapter.safetensors"))["recommended"]["lambda_b"] == 9.0
 
 
 def test_what_cannot_be_done_with_it_is_said(folder: Path, picture: Path, styledrop: Run) -> None:

@@ -302,7 +302,9 @@ class Rounds:
         self._graded = graded_prompts(base, [*self._prompts, *given])
         self._style: str = header["style"]
         self._sampling = base.sampling(**header["recommended"])
-        self._judge = judge_of(base, base, self._examples, self._prompts)
+        # A published base's CLIP sees no pictures: who grades them has to choose them too.
+        chooser: Eye = base if base.clip.visual is not None else grader
+        self._judge = judge_of(base, chooser, self._examples, self._prompts)
         self._grader = judge_of(base, grader, self._examples, self._graded)
         if fresh and (folder / "run.json").exists():
             for made in (*folder.glob("round-*"), folder / PLAIN, folder / GRADE):
