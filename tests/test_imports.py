@@ -38,6 +38,8 @@ SIDEWAYS = {
     ("corpus", "text"),  # a corpus and a prompt are cut into words by the same rule
     ("settings", "errors"),
     ("convert", "checkpoints"),
+    ("convert", "hub"),  # where the layout is written down
+    ("hub", "checkpoints"),
     ("convert", "text"),
     ("__init__", "errors"),
 }

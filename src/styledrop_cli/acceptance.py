@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from styledrop_cli.base import Base
-from styledrop_cli.convert import WEIGHTS
 from styledrop_cli.errors import ModelError
+from styledrop_cli.hub import WEIGHTS
 from styledrop_cli.models.transformer import TransformerConfig
 
 PROMPT, STEPS, SEED = "dog", 2, 0

@@ -20,24 +20,22 @@ from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import build_config, load_strictly, save_tensors, write_json
 from styledrop_cli.errors import ModelError
+from styledrop_cli.hub import INDEX, PICKLES, WEIGHTS
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import SCHEDULES
 from styledrop_cli.text import TextTokenizer, as_merges, read_merges, vocabulary_of, write_merges
 
-INDEX = "model_index.json"
 PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
-# Part -> its library, the class whose place ours takes, and the stem of its weights.
+# Part -> its library, and the class whose place ours takes.
 CLASSES = {
-    "transformer": ("diffusers", "UVit2DModel", "diffusion_pytorch_model"),
-    "vqvae": ("diffusers", "VQModel", "diffusion_pytorch_model"),
-    "text_encoder": ("transformers", "CLIPTextModelWithProjection", "model"),
-    "tokenizer": ("transformers", "CLIPTokenizer", ""),
-    "scheduler": ("diffusers", "AmusedScheduler", ""),
+    "transformer": ("diffusers", "UVit2DModel"),
+    "vqvae": ("diffusers", "VQModel"),
+    "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "scheduler": ("diffusers", "AmusedScheduler"),
 }
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-WEIGHTS = ("text_encoder", "transformer", "vqvae")  # the parts that have weights
 
 # Settings that our networks do not have: what upstream must say there, or leave out. None stands for anything.
 FIXED: dict[str, dict[str, Any]] = {
@@ -157,10 +155,10 @@ def read_published(folder: Path) -> Published:
             f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
             f"aMUSEd can: {INDEX} then says {PIPELINES[0]}.",
         )
-    for part, (library, name, stem) in CLASSES.items():
+    for part, (library, name) in CLASSES.items():
         if index.get(part) != [library, name]:
             raise ModelError(f"the {part} of {folder} is {_class_of(index.get(part))}, and {name} is wanted")
-        if stem:
+        if part in WEIGHTS:
             weight_files(folder, part)
     transformer = _transformer_config(folder)
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
@@ -263,13 +261,13 @@ def weight_files(folder: Path, part: str) -> list[Path]:
 
     Raises ModelError where there are none, where a shard is missing, or where there are only pickles.
     """
-    place, stem = folder / part, CLASSES[part][2]
+    place, stem = folder / part, WEIGHTS[part]
     for precision in ("", ".fp16"):
         if (whole := place / f"{stem}{precision}.safetensors").exists():
             return [whole]
         if (index := place / f"{stem}.safetensors.index{precision}.json").exists():
             return _shards(index)
-    pickled = sorted(path.name for pattern in PICKLES for path in place.glob(pattern))
+    pickled = sorted(path.name for path in place.glob("*") if path.suffix in PICKLES)
     if pickled:
         raise ModelError(
             f"{place} holds its weights as a pickle ({pickled[0]}), which may run any code: it is not opened",
@@ -393,7 +391,7 @@ def save_published(
         "text_encoder": clip_to_published(clip),
     }
     for part, weights in tensors.items():
-        library, name, stem = CLASSES[part]
+        (library, name), stem = CLASSES[part], WEIGHTS[part]
         said = {"_class_name": name} if library == "diffusers" else {}
         write_json(folder / part / "config.json", said | configs[part])
         held = {n: t.half() for n, t in weights.items()} if half else weights
@@ -408,4 +406,4 @@ def save_published(
     scheduler = {"_class_name": "AmusedScheduler", "mask_token_id": transformer.config.mask_id}
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler | {"masking_schedule": "cosine"})
     index = {"_class_name": PIPELINES[0], "_diffusers_version": "0.25.0"}
-    write_json(folder / INDEX, index | {part: [library, name] for part, (library, name, _) in CLASSES.items()})
+    write_json(folder / INDEX, index | {part: list(names) for part, names in CLASSES.items()})

@@ -31,8 +31,8 @@ from styledrop_cli.checkpoints import (
     read_tensors,
     save_tensors,
 )
-from styledrop_cli.convert import PICKLES
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.hub import PICKLES
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import PUBLISHED, SampleSettings
@@ -82,7 +82,7 @@ def read_lora(path: Path) -> Lora:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if any(path.match(pattern) for pattern in PICKLES) and path.is_file():
+    if path.suffix in PICKLES and path.is_file():
         raise ModelError(
             f"{path} is a pickle, which may run any code: it is not opened",
             f"Get it as safetensors; newer releases of diffusers write {WEIGHTS}.",

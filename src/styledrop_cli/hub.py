@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import hashlib
 import io
 import json
 import os
@@ -250,6 +249,8 @@ def verify(folder: Path, on_progress: OnProgress = _unheard) -> list[str]:
     The cache calls a large file by its sha256. A folder elsewhere, and a cache in which no links can be made, has no
     sums to compare: nothing is found wrong with it.
     """
+    from styledrop_cli.checkpoints import file_hash
+
     links = {path: _blob_of(path) for path in sorted(folder.rglob("*")) if path.is_symlink()}
     named = {path: blob for path, blob in links.items() if SHA256.fullmatch(blob.name)}
     problems = [f"{path.relative_to(folder)} is no longer there" for path in links if not path.exists()]
@@ -257,7 +258,7 @@ def verify(folder: Path, on_progress: OnProgress = _unheard) -> list[str]:
     meter = _Meter(sum(sizes.values()), on_progress)
     for path, size in sizes.items():
         meter.show(f"checking {path.parent.name}")
-        if (found := _sha256(path)) != named[path].name:
+        if (found := file_hash(path)) != named[path].name:
             expected = f"{named[path].name[:12]}..."
             problems.append(f"{path.relative_to(folder)} is damaged: its sha256 is {found[:12]}..., not {expected}")
         meter.done += size
@@ -318,11 +319,6 @@ def _delete(path: Path) -> None:
         link, path = path, _blob_of(path)
         link.unlink()
     path.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- fetching ---------------------------------------------------------------------------------
@@ -449,6 +445,8 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_m
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
+    from styledrop_cli.checkpoints import file_hash
+
     storage = _storage(repo)
     blob = storage / "blobs" / sha256
     lock = _cache() / ".locks" / storage.name / f"{sha256}.lock"
@@ -458,7 +456,7 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_m
         for path in (storage / "snapshots" / commit / file.name, blob):
             if path.exists():
                 meter.show(f"checking {file.part}")
-                if _sha256(path) == sha256:
+                if file_hash(path) == sha256:
                     return
                 on_message(f"Warning: {file.name} in the cache is damaged: it is fetched again")
                 _delete(path)
@@ -475,7 +473,7 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_m
                     if growing.tell() <= begin:
                         raise  # else the connection was cut: it is taken up again for as long as something comes
         meter.show(f"checking {file.part}", file.size)
-        if (found := _sha256(part)) != sha256:
+        if (found := file_hash(part)) != sha256:
             part.unlink()
             raise StyledropError(
                 f"{file.name} of {repo} came over damaged: its sha256 is {found[:12]}..., not {sha256[:12]}...",
