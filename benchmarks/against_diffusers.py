@@ -209,7 +209,7 @@ class Ours(Side):
         from styledrop_cli.sampling.guidance import Scales, guided
 
         prompt, negative = (self.base.condition([p]) for p in (PROMPT, ""))
-        return guided(self.base.transformer, prompt, negative, None, Scales(0.0, GUIDANCE - 1))
+        return guided(self.base.transformer, prompt, negative, [], Scales(0.0, GUIDANCE - 1))
 
     def step(self, text: Callable[[Tensor, Tensor, float], Tensor], ids: Tensor) -> Tensor:
         return text(ids, ids == self.mask_id, 0.5)

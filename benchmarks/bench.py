@@ -96,7 +96,7 @@ def steps() -> list[Step]:
     from styledrop_cli.adapters import new_adapter
     from styledrop_cli.base import load_base
     from styledrop_cli.devices import autocast, cast_once, fast_bfloat16
-    from styledrop_cli.sampling.guidance import Scales, guided
+    from styledrop_cli.sampling.guidance import Scales, Voice, guided
     from styledrop_cli.sampling.masking import random_mask
     from styledrop_cli.settings import SampleSettings, TrainSettings
     from styledrop_cli.training import masked_cross_entropy
@@ -122,7 +122,9 @@ def steps() -> list[Step]:
         optimizer.zero_grad()
 
     four = base.condition(["a cat in watercolor style"] * 4)
-    logits = guided(base.transformer, four, base.condition([""] * 4), adapter, Scales(0, sampling.lambda_b, True))
+    logits = guided(
+        base.transformer, four, base.condition([""] * 4), [Voice(four, adapter)], Scales(0, sampling.lambda_b, True)
+    )
     half = ids[:4].masked_fill(masked[:4], sizes.mask_id)
 
     @torch.no_grad()

@@ -121,7 +121,7 @@ def test_it_reads_the_text_only_where_it_says_so(kind: str, config: dict[str, An
 def test_on_rows_leaves_the_others_alone(kind: str, config: dict[str, Any]) -> None:
     network, adapter = tiny.transformer(), tiny.adapter(kind, **config)
     ids, condition = tiny.ids(tiny.TRANSFORMER, 5), tiny.condition(network, 5)
-    mixed = network(ids, condition, on_rows(adapter, 2))
+    mixed = network(ids, condition, on_rows([adapter], 2))
     torch.testing.assert_close(mixed[:2], network(ids, condition, adapter)[:2])
     torch.testing.assert_close(mixed[2:], network(ids, condition)[2:])
     assert not torch.allclose(mixed[:2], network(ids, condition)[:2])

@@ -509,11 +509,14 @@ COMPLETE = {
     "score": ("score", "ref.png", "--prompt", "a cat"),
     "sweep": ("sweep", "adapter.safetensors", "a cat"),
     "report": ("report", "adapter.safetensors"),
+    "alphabet": ("alphabet", "adapter.safetensors"),
+    "kit": ("kit", "adapter.safetensors", "brand.toml"),
     "tokenize": ("tokenize", "ref.png"),
     "pretrain": ("pretrain", "clip", "corpus", "-o", "m"),
     "inspect": ("inspect", "ref.png"),
     "models": ("models", "list"),
     "convert": ("convert", "lora.safetensors", "--style", "watercolor"),
+    "merge": ("merge", "a.safetensors", "b.safetensors"),
     "bench": ("bench", "styles"),
 }
 NEVER: dict[str, tuple[str, ...]] = {
@@ -522,7 +525,7 @@ NEVER: dict[str, tuple[str, ...]] = {
 }
 NOT_ZERO = {
     "--steps", "--lr", "--width", "--number", "--size", "--minutes", "--batch-size",
-    "--rounds", "--per-prompt", "--keep", "--references", "--prompts", "--seeds", "--alpha",
+    "--rounds", "--per-prompt", "--keep", "--references", "--prompts", "--seeds", "--alpha", "--best-of",
 }  # fmt: skip
 MORE = {
     ("train", "--steps"): ["1000000000"],

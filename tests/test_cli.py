@@ -55,6 +55,7 @@ def test_version(styledrop: Run) -> None:
 # ---- usage errors: exit code 2, clear words, nothing heavy, nothing written ----
 
 TRAIN = ("train", "ref.png", "--style", "watercolor")
+LEARN_OBJECT = ("train", "ref.png", "ref.png", "ref.png", "--learn", "object")
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,17 @@ TRAIN = ("train", "ref.png", "--style", "watercolor")
         ((*TRAIN, "-o", "adapter.pt"), ".safetensors"),
         ((*TRAIN, "-o", "folder"), "folder is a folder"),
         ((*TRAIN, "-o", "taken.safetensors"), "taken.safetensors is already there"),
+        ((*TRAIN, "--learn", "colour"), "colour"),
+        ((*TRAIN, "--learn", "object", "--content", "my dog"), "--learn object learns none"),
+        (("train", "ref.png", "--learn", "object"), "an object needs a name to be called by"),
+        (("train", "ref.png", "--learn", "object", "--content", " "), "--content is empty"),
+        ((*LEARN_OBJECT, "--content", "a dog", "--content", "a cat"), "pictures: 3, --content texts: 2"),
+        ((*LEARN_OBJECT, "--content", "my dog", "--checkpoints", "2"), "of which an object has none"),
         ((*TRAIN, "--steps", "many"), "'--steps'"),
         ((*TRAIN, "--steps", "0"), "steps"),
         ((*TRAIN, "--lr", "-1"), "lr"),
         ((*TRAIN, "--device", "toaster"), "toaster"),
-        (("generate",), "missing argument"),
+        (("generate",), "there is no adapter file"),
         (("generate", "a cat"), "'a cat' is no adapter file"),
         (("generate", "a.safetensors"), "nothing to draw"),
         (("generate", "a.safetensors", ""), "a prompt is empty"),

@@ -129,8 +129,11 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     tiny.shrink_bench(monkeypatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
     stand_in_for_the_hub(monkeypatch)
-    of, short = TrainSettings.of, {"steps": 2, "views": 2, "checkpoints": 1, "superres_steps": 1, "width": 2}
-    monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **given | short))
+    of, short = TrainSettings.of, {"steps": 2, "views": 2, "superres_steps": 1, "width": 2}
+    compared = {"style": {"checkpoints": 1}, "object": {}}  # an object has no test pictures
+    monkeypatch.setattr(
+        TrainSettings, "of", lambda kind, **given: of(kind, **given | short | compared[given.get("learn", "style")])
+    )
 
     def follow(command: str) -> None:
         program, *arguments = shlex.split(command, comments=True)
@@ -204,6 +207,8 @@ def shortened(arguments: list[str]) -> list[str]:
 
 def provide(arguments: list[str], adapter: Path, model: Path) -> None:
     """Put what a command names, and what is not there yet, into the folder: any reader has pictures of their own."""
+    if arguments[0] == "merge":  # the names stand before their weights
+        arguments = [re.sub(r"(?<=\.safetensors):.*", "", name) for name in arguments]
     before = dict(zip(arguments[1:], arguments, strict=False))
     if arguments[0] == "iterate" and not Path("adapter.safetensors").exists():
         shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here

@@ -32,6 +32,18 @@ def test_others_are_refused_by_name_and_nothing_is_touched() -> None:
     assert begin(fresh=True, lr=0.2).states() == []
 
 
+def test_what_earlier_runs_did_not_say_is_what_they_did() -> None:
+    begin().save_state(3, lambda path: path.write_text("three") and None)
+    for learn, there in (("style", True), ("object", False)):
+        settings = {"lr": 0.1, "targets": ("a", "b"), "learn": learn}
+        if there:
+            run = Run.begin(FOLDER, settings, fresh=False, own=(), unsaid={"learn": "style"})
+            assert len(run.states()) == 1
+        else:
+            with pytest.raises(UsageError, match='learn: "style" there, "object" now'):
+                Run.begin(FOLDER, settings, fresh=False, own=(), unsaid={"learn": "style"})
+
+
 def test_states_come_newest_first_and_old_ones_go() -> None:
     run = begin()
     for step in (9, 10, 2_000_000):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import tiny
+from styledrop_cli.devices import generator
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
-from styledrop_cli.sampling.decoding import NOISES, LogitsFn, _draw_tokens, decode
-from styledrop_cli.sampling.guidance import Scales, combine, guided, only_plausible
+from styledrop_cli.sampling.decoding import NOISES, LogitsFn, _draw_tokens, decode, halton_ranks
+from styledrop_cli.sampling.guidance import Scales, Voice, combine, guided, only_likeliest, only_plausible
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
 K, MASK = 10, 10
@@ -270,7 +272,7 @@ def test_guided_passes(counting: Counting, with_adapter: bool, scales: Scales, r
     ids = tiny.ids(tiny.TRANSFORMER, 2)
     masked = ids == tiny.TRANSFORMER.mask_id
     adapter = tiny.adapter() if with_adapter else None
-    made = guided(counting, prompt, negative, adapter, scales)(ids, masked, 0.3)
+    made = guided(counting, prompt, negative, alone(prompt, adapter), scales)(ids, masked, 0.3)
     assert counting.rows == [rows]
     adapted, base, away = (
         counting(ids, c, a, masked) for c, a in ((prompt, adapter), (prompt, None), (negative, None))
@@ -299,13 +301,13 @@ def test_implausible_tokens_are_never_drawn_however_strong_the_guidance(counting
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
     ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
     masked = ids == tiny.TRANSFORMER.mask_id
-    made = guided(counting, prompt, negative, adapter, Scales(9, 9, plausible=0.5))(ids, masked, 0.5)
+    made = guided(counting, prompt, negative, alone(prompt, adapter), Scales(9, 9, plausible=0.5))(ids, masked, 0.5)
     chances = torch.stack([counting(ids, prompt, adapter, masked), counting(ids, prompt, None, masked)]).softmax(-1)
     likely = (chances >= 0.499 * chances.amax(-1, keepdim=True)).any(0)
     assert likely[made > -torch.inf].all()
     assert (made > -torch.inf).any(-1).all()
     assert not (made > -torch.inf).all()
-    plain = guided(counting, prompt, negative, adapter, Scales(9, 9))(ids, masked, 0.5)
+    plain = guided(counting, prompt, negative, alone(prompt, adapter), Scales(9, 9))(ids, masked, 0.5)
     assert torch.equal(made[made > -torch.inf], plain[made > -torch.inf])
 
 
@@ -314,7 +316,7 @@ def test_the_adapter_may_read_the_prompt_in_its_own_way(counting: Counting) -> N
     prompt, negative, own = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
     ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
     masked = ids == tiny.TRANSFORMER.mask_id
-    made = guided(counting, prompt, negative, adapter, Scales(2, 3), own)(ids, masked, 0.5)
+    made = guided(counting, prompt, negative, [Voice(own, adapter)], Scales(2, 3))(ids, masked, 0.5)
     passes = ((own, adapter), (prompt, None), (negative, None))
     wanted = combine(*(counting(ids, condition, a, masked) for condition, a in passes), 2, 3)
     torch.testing.assert_close(made, wanted, atol=2e-5, rtol=1e-4)
@@ -323,11 +325,11 @@ def test_the_adapter_may_read_the_prompt_in_its_own_way(counting: Counting) -> N
 @torch.no_grad()
 def test_ramp_starts_with_one_pass(counting: Counting) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
-    logits = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3, ramp=True))
+    logits = guided(counting, prompt, negative, alone(prompt, tiny.adapter()), Scales(2, 3, ramp=True))
     ids = tiny.ids(tiny.TRANSFORMER, 2)
     masked = ids == tiny.TRANSFORMER.mask_id
     assert torch.equal(logits(ids, masked, 0.0), counting(ids, prompt, tiny.adapter(), masked))
-    full = guided(counting, prompt, negative, tiny.adapter(), Scales(2, 3))
+    full = guided(counting, prompt, negative, alone(prompt, tiny.adapter()), Scales(2, 3))
     assert torch.equal(logits(ids, masked, 1.0), full(ids, masked, 0.1))
 
 
@@ -339,7 +341,7 @@ def test_network_decodes_alone_as_in_a_batch(kind: str) -> None:
     def drawn(prompt: Condition, negative: Condition, seeds: list[int]) -> Tensor:
         return decode(
             torch.full((len(seeds), 4, 4), mask),
-            guided(network, prompt, negative, adapter, Scales(1, 3)),
+            guided(network, prompt, negative, alone(prompt, adapter), Scales(1, 3)),
             mask_id=mask,
             steps=5,
             temperature=4.5,
@@ -433,6 +435,11 @@ def draw_tiny(logits: LogitsFn, ids: Tensor, steps: int = 7, first_seed: int = 8
     )
 
 
+def alone(prompt: Condition, adapter: AdapterFn | None) -> list[Voice]:
+    """One adapter, told what the base is; none without one."""
+    return [Voice(prompt, adapter)] if adapter is not None else []
+
+
 def all_masked(rows: int) -> Tensor:
     return torch.full((rows, 4, 4), tiny.TRANSFORMER.mask_id)
 
@@ -461,7 +468,7 @@ def test_held_guidance_is_the_plain_reference(
     scales = scales if with_adapter else replace(scales, lambda_a=0.0)
     made: list[Tensor] = []
     wanted: list[Tensor] = []
-    drawn = draw_tiny(watched(guided(counting, prompt, negative, adapter, scales), made), start)
+    drawn = draw_tiny(watched(guided(counting, prompt, negative, alone(prompt, adapter), scales), made), start)
     plain = draw_tiny(watched(reference(counting, prompt, negative, adapter, scales), wanted), start)
     assert torch.equal(drawn, plain)
     for one, other in zip(made, wanted, strict=True):
@@ -479,11 +486,12 @@ def test_guidance_at_every_step_of_the_whole_way_is_plain_guidance(counting: Cou
     made: list[Tensor] = []
     wanted: list[Tensor] = []
     draw_tiny(
-        watched(guided(counting, prompt, negative, adapter, replace(scales, every=1, stop=1.0)), made), all_masked(2)
+        watched(guided(counting, prompt, negative, alone(prompt, adapter), replace(scales, every=1, stop=1.0)), made),
+        all_masked(2),
     )
 
     def forgetful(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
-        return guided(counting, prompt, negative, adapter, scales)(ids, masked, progress)
+        return guided(counting, prompt, negative, alone(prompt, adapter), scales)(ids, masked, progress)
 
     draw_tiny(watched(forgetful, wanted), all_masked(2))
     assert all(torch.equal(one, other) for one, other in zip(made, wanted, strict=True))
@@ -509,7 +517,10 @@ def test_guidance_at_every_step_of_the_whole_way_is_plain_guidance(counting: Cou
 @torch.no_grad()
 def test_passes_of_each_step(counting: Counting, scales: Scales, with_adapter: bool, branches: list[int]) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
-    draw_tiny(guided(counting, prompt, negative, tiny.adapter() if with_adapter else None, scales), all_masked(2))
+    draw_tiny(
+        guided(counting, prompt, negative, alone(prompt, tiny.adapter() if with_adapter else None), scales),
+        all_masked(2),
+    )
     assert counting.rows == [2 * n for n in branches]
 
 
@@ -517,7 +528,7 @@ def test_passes_of_each_step(counting: Counting, scales: Scales, with_adapter: b
 @torch.no_grad()
 def test_held_guidance_in_a_single_step(counting: Counting, scales: Scales, rows: int) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
-    done = draw_tiny(guided(counting, prompt, negative, tiny.adapter(), scales), all_masked(2), steps=1)
+    done = draw_tiny(guided(counting, prompt, negative, alone(prompt, tiny.adapter()), scales), all_masked(2), steps=1)
     assert (done < tiny.TRANSFORMER.mask_id).all()
     assert counting.rows == [rows]
 
@@ -531,13 +542,109 @@ def test_held_guidance_alone_as_in_a_batch(kind: str) -> None:
     start = all_masked(3)
     start[1, :2] = 1  # one knows half of it
     with torch.no_grad():
-        together = draw_tiny(guided(network, prompt, negative, adapter, scales), start)
+        together = draw_tiny(guided(network, prompt, negative, alone(prompt, adapter), scales), start)
         for row in range(3):
             only = torch.tensor([row])
-            logits = guided(network, prompt.select(only), negative.select(only), adapter, scales)
+            logits = guided(
+                network, prompt.select(only), negative.select(only), alone(prompt.select(only), adapter), scales
+            )
             assert torch.equal(draw_tiny(logits, start[row : row + 1], first_seed=8 + row)[0], together[row])
 
 
 def test_scales_outside_their_interval_are_zero() -> None:
     scales = Scales(2, 4, ramp=True, start=0.25, stop=0.75)
     assert [scales.at(p) for p in (0.2, 0.25, 0.5, 0.75, 0.8)] == [(0, 0), (0.5, 1), (1, 2), (1.5, 3), (0, 0)]
+
+
+# ---- several voices ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scales", [Scales(0, 0), Scales(2, 0), Scales(2, 3), Scales(2, 3, every=2)])
+@torch.no_grad()
+def test_several_adapters_are_mixed_at_the_logits(counting: Counting, scales: Scales) -> None:
+    """StyleDrop 3.4, all passes of a step in one batch; each adapter reads its own prompt."""
+    prompt, negative, other = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
+    ids = tiny.ids(tiny.TRANSFORMER, 2)
+    masked = ids == tiny.TRANSFORMER.mask_id
+    style, thing = tiny.adapter(), tiny.adapter("lora")
+    voices = [Voice(prompt, style, 0.4), Voice(other, thing, 0.6)]
+    made = guided(counting, prompt, negative, voices, scales)(ids, masked, 0.5)
+    assert len(counting.rows) == 1
+    ghat = 0.4 * counting(ids, prompt, style, masked) + 0.6 * counting(ids, other, thing, masked)
+    base, away = (counting(ids, c, None, masked) for c in (prompt, negative))
+    wanted = combine(ghat, base, away, scales.lambda_a, scales.lambda_b)
+    torch.testing.assert_close(made, wanted, atol=3e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_one_voice_in_two_halves_is_one_voice(counting: Counting) -> None:
+    prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
+    adapter, scales = tiny.adapter(), Scales(1, 3, ramp=True, every=2)
+    halves = [Voice(prompt, adapter, 0.5), Voice(prompt, adapter, 0.5)]
+    made: list[Tensor] = []
+    wanted: list[Tensor] = []
+    draw_tiny(watched(guided(counting, prompt, negative, halves, scales), made), all_masked(2))
+    draw_tiny(watched(guided(counting, prompt, negative, alone(prompt, adapter), scales), wanted), all_masked(2))
+    for one, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=3e-5, rtol=1e-4)
+
+
+# ---- which tokens, and which places --------------------------------------------------------------
+
+
+def test_only_the_likeliest_tokens_are_left() -> None:
+    logits = torch.tensor([[0.5, 0.1, 0.3, 0.1], [0.02, 0.9, 0.04, 0.04]]).log()
+    assert torch.equal(only_likeliest(logits), logits)
+    left = only_likeliest(logits, top_k=2) > -torch.inf
+    assert left[0].tolist() == [True, False, True, False]
+    assert left[1, 1] and left[1].sum() >= 2
+    assert (only_likeliest(logits, top_p=0.7) > -torch.inf).tolist() == [
+        [True, False, True, False],
+        [False, True, False, False],
+    ]
+    assert (only_likeliest(logits, top_p=0.0) > -torch.inf).sum(-1).tolist() == [1, 1]
+    assert torch.equal(only_likeliest(logits, top_k=9), logits)
+    both = only_likeliest(logits, top_k=2, top_p=0.6)
+    assert (both[0] > -torch.inf).tolist() == [True, False, False, False]  # 0.625 of what top-k left is enough
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (16, 16), (5, 7), (32, 32)])
+def test_halton_order_visits_every_place_once_and_spreads(height: int, width: int) -> None:
+    ranks = halton_ranks(height, width)
+    assert sorted(ranks.flatten().tolist()) == list(range(height * width))
+    if height == width == 16:  # of the first 16, four in each quarter, or nearly
+        early = ranks < 16
+        quarters = [early[r : r + 8, c : c + 8].sum().item() for r in (0, 8) for c in (0, 8)]
+        assert min(quarters) >= 3 and max(quarters) <= 5
+
+
+def test_halton_order_keeps_the_schedule_and_what_is_known() -> None:
+    """As many are kept at each step as by confidence; each picture depends on its own generator alone."""
+    mask, start = tiny.TRANSFORMER.mask_id, all_masked(3)
+    start[1, :2] = 1
+    kept: dict[str, list[list[int]]] = {"halton": [], "confidence": []}
+    for order, counts in kept.items():
+
+        def count(step: int, ids: Tensor, counts: list[list[int]] = counts) -> None:
+            counts.append((ids == mask).flatten(1).sum(-1).tolist())
+
+        def drawn(rows: list[int], order: str = order, on_step: Any = None) -> Tensor:
+            def uniform(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+                return torch.zeros(int(masked.sum()), mask)
+
+            return decode(
+                start[rows],
+                uniform,
+                mask_id=mask,
+                steps=5,
+                temperature=2.0,
+                generator=[generator(seed) for seed in rows],
+                order=order,
+                on_step=on_step,
+            )
+
+        together = drawn([0, 1, 2], on_step=count)
+        assert (together < mask).all()
+        assert (together[1, :2] == 1).all()
+        assert all(torch.equal(drawn([row])[0], together[row]) for row in range(3))
+    assert kept["halton"] == kept["confidence"]

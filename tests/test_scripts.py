@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import tiny
-from styledrop_cli import settings
+from styledrop_cli import StyleDrop, settings
 from styledrop_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -80,3 +80,15 @@ def test_words_outside_are_outside(bars: dict[str, Any]) -> None:
 def test_pictures_that_are_not_there(bars: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no pictures"):
         bars["pictures_in"](tmp_path)
+
+
+def test_notebook(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cell by cell, as an editor runs it: in one namespace, on a tiny base."""
+    load = StyleDrop.load
+    monkeypatch.setattr(StyleDrop, "load", lambda model: load(str(tiny_model) if model == "pocket" else model))
+    run("examples/notebook.py", "out", 2, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "learnt watercolor and flat illustration" in said
+    assert "add up to 1.8" in said
+    names = {path.name for path in Path("out").glob("*.png")}
+    assert {"a-cat-0.png", "a-cat-1.png", "careful-a-rocket-7.png", "mixed-a-tree-0.png"} < names

@@ -52,6 +52,16 @@ def test_settings_fit_the_kind_of_adapter() -> None:
     assert "bottleneck, lora, prompt" in str(error.value.hint)
 
 
+def test_an_object_is_not_compared_by_its_style() -> None:
+    assert TrainSettings.of("lora", learn="object") == TrainSettings.of("lora", learn="object", checkpoints=0)
+    assert TrainSettings().learn == "style"
+    with pytest.raises(UsageError, match="of which an object has none") as error:
+        TrainSettings.of("lora", learn="object", checkpoints=1)
+    assert "--checkpoints" in str(error.value.hint)
+    with pytest.raises(UsageError, match="no learning of 'colour'"):
+        TrainSettings(learn="colour")
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(AttributeError):
         SampleSettings().steps = 3  # type: ignore[misc]

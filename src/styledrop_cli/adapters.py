@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from styledrop_cli import __version__
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import FORMAT, AdapterFile, build_config, load_strictly, save_adapter
+from styledrop_cli.checkpoints import FORMAT, AdapterFile, build_config, is_object, load_strictly, save_adapter
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import Examples
@@ -151,6 +152,7 @@ def describe(base: Base, adapter: Adapter, contents: list[str], style: str, sett
         "kind": adapter.kind,
         "config": asdict(adapter.config),
         "base": {"name": base.name, "hash": base.hash},
+        "learns": settings.learn,
         "style": " ".join(style.split()),
         "contents": contents,
         "settings": asdict(settings),
@@ -204,17 +206,40 @@ def examples_of(file: AdapterFile) -> Examples:
     return Examples({n: t for n, t in views.items() if t is not None}, list(contents), len(pictures or []))
 
 
+def references_of(file: AdapterFile) -> Examples:
+    """``examples_of`` an adapter that learnt a style; raises UsageError for one that learnt an object."""
+    if is_object(file.header):
+        raise UsageError(
+            f"{file.path} learnt an object, {named(file.header)}, and no style that its pictures could be judged by",
+            f"Draw it in a style, and go by that style's adapter: --object {file.path} is an option of generate.",
+        )
+    return examples_of(file)
+
+
+def named(header: Mapping[str, Any]) -> str:
+    """What an adapter draws, in words: its style, or the names of its object."""
+    if not is_object(header):
+        return str(header["style"])
+    return ", ".join(dict.fromkeys(map(str, header["contents"])))
+
+
 def modelspec(header: dict[str, Any]) -> dict[str, str]:
     """The flat keys of the Stability AI model metadata standard, which other tools show."""
-    pictures = header["pictures"]
-    source = f"learnt from {len(pictures)} picture(s)" if pictures else f"brought from {header['source']['name']}"
+    pictures, name = header["pictures"], named(header)
+    if "merged" in header:
+        source = "merged from " + ", ".join(f"{one['name']} ({one['weight']:g})" for one in header["merged"])
+    else:
+        source = f"learnt from {len(pictures)} picture(s)" if pictures else f"brought from {header['source']['name']}"
+    hint = f'FILE "{with_style("a cat", name)}"'
+    if is_object(header):
+        hint = f'STYLE.safetensors "{name}" --object FILE'
     made = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"styledrop-{header['base']['name']}/{header['kind']}",
         "modelspec.implementation": "styledrop",
-        "modelspec.title": header["style"],
-        "modelspec.description": f"StyleDrop adapter for '{header['style']}', {source}",
-        "modelspec.usage_hint": f'styledrop generate FILE "{with_style("a cat", header["style"])}"',
+        "modelspec.title": name,
+        "modelspec.description": f"StyleDrop adapter for '{name}', {source}",
+        "modelspec.usage_hint": f"styledrop generate {hint}",
         "modelspec.date": header["created"],
         "modelspec.resolution": "256x256",
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters import examples_of, open_adapter
+from styledrop_cli.adapters import open_adapter, references_of
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile
 from styledrop_cli.devices import autocast, generator
@@ -65,9 +65,12 @@ class References:
 
     @classmethod
     def of_adapter(cls, base: Base, file: AdapterFile) -> References:
-        """Those that an adapter was trained on; raises ModelError if it lacks them, or is of another base."""
+        """Those that an adapter learnt a style from.
+
+        Raises ModelError if it lacks them, or is of another base, UsageError if it learnt an object.
+        """
         open_adapter(base, file)
-        examples = examples_of(file)
+        examples = references_of(file)
         with torch.no_grad(), autocast(base.device):
             shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
         sampling = base.sampling(**file.header["recommended"])

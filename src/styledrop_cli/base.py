@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -25,8 +25,8 @@ from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.sampling.decoding import decode
-from styledrop_cli.sampling.guidance import Scales, guided, only_plausible
+from styledrop_cli.sampling.decoding import LogitsFn, decode
+from styledrop_cli.sampling.guidance import Scales, Voice, guided, only_likeliest, only_plausible
 from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
 from styledrop_cli.text import TextTokenizer, read_merges, words
 
@@ -96,6 +96,22 @@ def scales_of(settings: SampleSettings, lambda_a: float, lambda_b: float) -> Sca
         settings.guidance_from,
         settings.guidance_to,
     )
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One of several that draw together: what it is told of each picture, and its share of the logits.
+
+    Without an adapter it is the base.
+    """
+
+    adapter: Adapter | None
+    prompts: Sequence[str]
+    share: float = 1.0
+
+
+# Nobody beside the base, one adapter that is told what the base is, or several, whose shares add up to 1.
+Speakers = Adapter | Sequence[Speaker] | None
 
 
 @dataclass(frozen=True)
@@ -241,8 +257,13 @@ class Base:
     @property
     def grid(self) -> int:
         """Ids along a side."""
-        sizes = self.published.transformer if self.published is not None else self.transformer.config
-        return sizes.sample_size
+        return self._sizes("transformer").sample_size
+
+    def _sizes(self, part: str) -> TransformerConfig:
+        if self.published is not None:
+            return self.published.transformer
+        sizes: TransformerConfig = self.parts.get(part).config
+        return sizes
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -280,14 +301,26 @@ class Base:
         prompts: list[str],
         seeds: list[int],
         settings: SampleSettings,
-        adapter: Adapter | None = None,
+        adapter: Speakers = None,
         on_step: Callable[[int, Tensor], None] | None = None,
+        ids: Tensor | None = None,
     ) -> Tensor:
-        """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone."""
-        scales = scales_of(settings, settings.lambda_a, settings.lambda_b)
-        steps = settings.steps
+        """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone.
+
+        Where ``ids`` ``[B,H,W]`` are given, only those that are ``mask_id`` are drawn.
+        """
         with self.arithmetic(settings.precision):
-            return self._decode("transformer", None, prompts, seeds, settings, steps, scales, adapter, on_step)
+            return self._decode("transformer", ids, self.guide(prompts, settings, adapter), seeds, settings, on_step)
+
+    @property
+    def mask_id(self) -> int:
+        """The id of what is yet to be drawn."""
+        return self._sizes("transformer").mask_id
+
+    def guide(self, prompts: Sequence[str], settings: SampleSettings, adapter: Speakers = None) -> LogitsFn:
+        """What ``sample`` asks at each step, good for one drawing of ``B`` prompts; see ``sampling.decoding``."""
+        scales = scales_of(settings, settings.lambda_a, settings.lambda_b)
+        return self._guide("transformer", None, prompts, settings, scales, adapter)
 
     @torch.no_grad()
     def refine(
@@ -296,7 +329,7 @@ class Base:
         prompts: list[str],
         seeds: list[int],
         settings: SampleSettings,
-        adapter: Adapter | None = None,
+        adapter: Speakers = None,
     ) -> Tensor:
         """Ids ``[B,h,w]`` as ``sample`` draws them to those of the larger picture, ``[B,H,W]``, by super-resolution.
 
@@ -305,65 +338,89 @@ class Base:
         if self.superres is None:
             raise ValueError(f"{self.name} has no super-resolution transformer")
         scales = scales_of(settings, settings.superres_lambda_a, settings.superres_lambda_b)
-        seeds = [seed ^ ANOTHER_STREAM for seed in seeds]
-        sharp = settings.superres_plausible
-        steps = settings.superres_steps
         with self.arithmetic():
-            return self._decode("superres", ids, prompts, seeds, settings, steps, scales, adapter, plausible=sharp)
+            guide = self._guide("superres", ids, prompts, settings, scales, adapter)
 
-    def _decode(
+            def sharp(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+                made = guide(ids, masked, progress)
+                return only_plausible(made, [made], settings.superres_plausible)
+
+            settings = replace(settings, steps=settings.superres_steps)
+            return self._decode("superres", None, sharp, [seed ^ ANOTHER_STREAM for seed in seeds], settings)
+
+    def _guide(
         self,
         part: str,
         low_res: Tensor | None,
-        prompts: list[str],
-        seeds: list[int],
+        prompts: Sequence[str],
         settings: SampleSettings,
-        steps: int,
         scales: Scales,
-        adapter: Adapter | None,
-        on_step: Callable[[int, Tensor], None] | None = None,
-        plausible: float = 0.0,
-    ) -> Tensor:
+        adapter: Speakers,
+    ) -> LogitsFn:
         network: MaskedTransformer = self.parts.get(part)
-        distinct = list(dict.fromkeys(prompts))
-        rows = torch.tensor([distinct.index(p) for p in prompts], device=self.device)
-        scaled = at_strength(adapter, settings.strength) if adapter is not None else None
-        reads_text = adapter is not None and adapter.reads_text
 
-        def condition(texts: list[str], rows: Tensor, adapter: AdapterFn | None = None) -> Condition:
-            made = network.condition(*self.text_states(texts, network), adapter if reads_text else None).select(rows)
+        def condition(
+            texts: Sequence[str], adapter: Adapter | None = None, scaled: AdapterFn | None = None
+        ) -> Condition:
+            distinct = list(dict.fromkeys(texts))
+            rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
+            reader = scaled if adapter is not None and adapter.reads_text else None
+            made = network.condition(*self.text_states(distinct, network), reader).select(rows)
             if low_res is None:
                 return made
             assert isinstance(network, SuperResTransformer)
-            return network.beside(made, low_res, adapter)
+            return network.beside(made, low_res, scaled)
 
-        prompt = condition(distinct, rows)
-        # Where the adapter has no say in what is computed beforehand, both networks share it.
-        apart = scaled is not None and (reads_text or low_res is not None)
-        adapted = condition(distinct, rows, scaled) if apart else None
-        negative = condition([settings.negative], torch.zeros_like(rows))
+        prompt = condition(prompts)
+        voices = []
+        speakers = [Speaker(adapter, prompts)] if isinstance(adapter, Adapter) else adapter or ()
+        for speaker in speakers:
+            who = speaker.adapter
+            scaled = at_strength(who, settings.strength) if who is not None else None
+            # Where an adapter has no say in what is computed beforehand, it shares what the base has.
+            apart = who is not None and scaled is not None and (who.reads_text or low_res is not None)
+            own = apart or list(speaker.prompts) != list(prompts)
+            heard = condition(speaker.prompts, who, scaled) if own else prompt
+            voices.append(Voice(heard, scaled, speaker.share))
+        if all(voice.adapter is None and voice.condition is prompt for voice in voices):
+            voices = []  # at strength 0 the base is alone
+        negative = condition([settings.negative] * len(prompts))
         # What only prompts need is read no more: in mapped files a seventh of the transformer, and all of the encoder.
         self.done_with("clip")
         self.done_with(part)
         del network, condition
         cast = settings.precision == "bf16" and CAST in self.parts.loaders and fast_bfloat16(self.device)
         network = self.parts.get(CAST if cast else part)
-        side, mask_id = network.config.sample_size, network.config.mask_id
-        guide = guided(network, prompt, negative, scaled, scales, adapted)
+        guide = guided(network, prompt, negative, voices, scales)
 
-        def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
-            made = guide(ids, masked, progress)
-            return only_plausible(made, [made], plausible)
+        def likeliest(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+            return only_likeliest(guide(ids, masked, progress), settings.top_k, settings.top_p)
 
+        return likeliest
+
+    def _decode(
+        self,
+        part: str,
+        ids: Tensor | None,
+        guide: LogitsFn,
+        seeds: Sequence[int],
+        settings: SampleSettings,
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Ids ``[B,H,W]``, drawn where ``ids`` are masked, or everywhere."""
+        sizes = self._sizes(part)
+        if ids is None:
+            ids = torch.full((len(seeds), sizes.sample_size, sizes.sample_size), sizes.mask_id, device=self.device)
         return decode(
-            torch.full((len(prompts), side, side), mask_id, device=self.device),
-            logits,
-            mask_id=mask_id,
-            steps=steps,
+            ids,
+            guide,
+            mask_id=sizes.mask_id,
+            steps=settings.steps,
             temperature=settings.temperature,
             generator=[generator(seed) for seed in seeds],
             schedule=self.schedule,
             noise=settings.noise,
+            order=settings.order,
             on_step=on_step,
         )
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from styledrop_cli.errors import ModelError
 from styledrop_cli.images import atomic_write
-from styledrop_cli.settings import RECOMMENDABLE, SampleSettings
+from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
 CONFIG = "config.json"
 HEADER_KEY = "styledrop"
@@ -203,6 +203,11 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ModelError(
             f"{path} is not a whole safetensors file ({error})", "It may be cut short, or another kind of file."
         ) from error
+
+
+def is_object(header: Mapping[str, Any]) -> bool:
+    """Whether an adapter learnt an object; files of before there was that choice hold styles."""
+    return header.get("learns") == OBJECT
 
 
 def load_adapter(path: Path) -> AdapterFile:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SETTINGS_KEY = "styledrop"
+_END = b"\0\0\0\0IEND\xaeB`\x82"  # a PNG's last chunk
 LARGEST = 100_000_000  # pixels of a picture, by its header; what is larger is refused before it is decoded
 LARGE = 24_000_000  # pixels beyond which a picture is scaled down while it is read
 ENOUGH = 1024  # of the shorter side, of a picture scaled down so: nothing here looks closer
@@ -289,8 +290,8 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
         PictureError: it is missing or not a picture, or its settings are garbled.
     """
     with _opened(Path(path)) as image:
-        if isinstance(image, PngImagePlugin.PngImageFile):
-            image.load()  # text may also stand behind the pixels
+        if isinstance(image, PngImagePlugin.PngImageFile) and not (SETTINGS_KEY in image.info and _ends(path)):
+            image.load()  # text may also stand behind the pixels, or the pixels end too soon
         text = image.info.get(SETTINGS_KEY)
     if text is None:
         return None
@@ -301,6 +302,13 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
     if not isinstance(settings, dict):
         raise PictureError(f"the settings inside {path} are garbled")
     return settings
+
+
+def _ends(path: Path) -> bool:
+    """Whether a PNG has its end, which is quicker to see than all of its pixels are."""
+    with path.open("rb") as file:
+        file.seek(-len(_END), os.SEEK_END)
+        return file.read() == _END
 
 
 def thumbnail_base64(image: Image.Image, size: int = 96) -> str:

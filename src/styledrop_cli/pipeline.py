@@ -1,41 +1,143 @@
-"""From prompts, a base and perhaps an adapter to pictures."""
+"""From prompts, a base and perhaps some adapters to pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from styledrop_cli.adapters import open_adapter
-from styledrop_cli.base import Base
+from styledrop_cli.adapters import Opened, open_adapter
+from styledrop_cli.base import Base, Speaker
 from styledrop_cli.checkpoints import AdapterFile
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import to_image
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.text import with_style
+from styledrop_cli.text import TextTokenizer, with_style
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+GAMMA = 0.6  # StyleDrop, 3.4: 0.5 to 0.7
 
-def generate(
-    base: Base,
-    adapter: AdapterFile | None,
-    *,
-    prompts: list[str],
-    count: int,
-    settings: SampleSettings,
-    style: str | None = None,
-    on_step: Callable[[float], None] = lambda share: None,
-) -> Iterator[tuple[str, int, Image]]:
-    """Draw ``count`` pictures of each prompt, yielding ``(prompt, seed, picture)`` as they are done.
 
-    The adapter's own style text is appended to each prompt; ``style`` replaces it, empty leaves it out. The i-th
-    picture of every prompt has seed ``settings.seed + i`` and does not depend on its neighbours. ``on_step`` is told
-    after each step what share in [0,1] of all pictures' steps is taken. Raises ModelError if the adapter is not this
-    base's, UsageError for a size that the base does not draw, or not by super-resolution.
+@dataclass(frozen=True)
+class Wanted:
+    """One picture: what it shows, and how it is drawn. The seed is ``seed``, whatever ``settings`` say.
+
+    ``style`` is said behind the prompt in place of what the adapters were taught; empty, nothing is.
     """
+
+    prompt: str
+    seed: int
+    settings: SampleSettings
+    style: str | None = None
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Whose styles are drawn in: ``styles`` by their shares, which add up to 1, and perhaps somebody's ``thing``.
+
+    All are mixed at the logits (StyleDrop, 3.4). ``gamma`` in [0,1] is the thing's share of the whole: it reads the
+    prompt without any style. Without ``styles`` the base draws, in a style that is only said.
+
+    Raises UsageError for shares below zero or that do not add up to 1, and for a ``gamma`` out of range.
+    """
+
+    styles: tuple[tuple[AdapterFile, float], ...] = ()
+    thing: AdapterFile | None = None
+    gamma: float = GAMMA
+
+    def __post_init__(self) -> None:
+        shares = [share for _, share in self.styles]
+        total = sum(shares)
+        if shares and not (all(share >= 0 for share in shares) and math.isclose(total, 1, abs_tol=0.005)):
+            fit = ", ".join(f"{share / total:.2f}" for share in shares) if total > 0 and min(shares) >= 0 else ""
+            raise UsageError(
+                f"the shares {', '.join(f'{share:g}' for share in shares)} add up to {total:g}, not to 1",
+                f"In the same proportion: {fit}." if fit else "Each must be 0 or more.",
+            )
+        if not 0 <= self.gamma <= 1:
+            raise UsageError(f"gamma must be between 0 and 1, not {self.gamma:g}")
+
+    @classmethod
+    def of(cls, adapter: AdapterFile | None) -> Mixture:
+        """One adapter, or none."""
+        return cls(((adapter, 1.0),) if adapter is not None else ())
+
+    @property
+    def style(self) -> str:
+        """What the styles are called, together."""
+        return " and ".join(dict.fromkeys(said for file, _ in self.styles if (said := str(file.header["style"]))))
+
+    @property
+    def recommended(self) -> dict[str, Any]:
+        """What the styles' files recommend, by their shares; steps are whole, and what only some say is left out."""
+        every = [(file.header.get("recommended", {}), share) for file, share in self.styles]
+        names = [name for name in (every[0][0] if every else ()) if all(name in one for one, _ in every)]
+        mean = {name: sum(one[name] * share for one, share in every) for name in names}
+        return {name: round(value) if name == "steps" else value for name, value in mean.items()}
+
+    def cut(
+        self, base: Base, prompt: str, style: str | None, on_message: Callable[[str], None] = lambda message: None
+    ) -> str:
+        """As much of a prompt as ``base`` can read with each style behind it; see ``TextTokenizer.cut``."""
+        for said in [str(file.header["style"]) for file, _ in self.styles] or [""] if style is None else [style]:
+            prompt = base.text_tokenizer.cut(prompt, said, on_message)
+        return prompt
+
+    def open(self, base: Base) -> Drawers:
+        """All of them, ready for ``base``; raises ModelError for one that belongs to another base."""
+        return Drawers(
+            [(open_adapter(base, file), share, str(file.header["style"])) for file, share in self.styles],
+            open_adapter(base, self.thing) if self.thing is not None else None,
+            self,
+            base.text_tokenizer,
+        )
+
+
+@dataclass(frozen=True)
+class Drawers:
+    """The adapters of a ``Mixture`` in memory."""
+
+    styles: list[tuple[Opened, float, str]]  # each with its share and its own style
+    thing: Opened | None
+    mixture: Mixture
+    tokenizer: TextTokenizer
+
+    def texts(self, wanted: Sequence[Wanted]) -> list[str]:
+        """What the base is told of each picture: all styles or, where they are too long together, the largest share."""
+        return [self._text(one) for one in wanted]
+
+    def _text(self, one: Wanted) -> str:
+        if one.style is not None:
+            return with_style(one.prompt, one.style)
+        together = with_style(one.prompt, self.mixture.style)
+        if len(self.styles) < 2 or self.tokenizer.fits(together):
+            return together
+        return with_style(one.prompt, max(self.styles, key=lambda style: style[1])[2])
+
+    def speakers(self, wanted: Sequence[Wanted], part: str = "base") -> list[Speaker]:
+        """Who draws the pictures, of the ``base`` transformer or of ``superres``, and what each is told."""
+        rest = 1 - self.mixture.gamma if self.thing is not None else 1.0
+        made = [
+            Speaker(
+                getattr(opened, part),
+                [with_style(one.prompt, style if one.style is None else one.style) for one in wanted],
+                share * rest,
+            )
+            for opened, share, style in self.styles
+        ]
+        if self.thing is not None:
+            made = made or [Speaker(None, self.texts(wanted), rest)]
+            made.append(Speaker(getattr(self.thing, part), [one.prompt for one in wanted], self.mixture.gamma))
+        return made
+
+
+def check_size(base: Base, settings: SampleSettings) -> None:
+    """Raise UsageError for a size that the base does not draw, or not by super-resolution."""
     if settings.size not in base.sizes:
         known = " or ".join(str(s) for s in base.sizes)
         raise UsageError(f"{base.name} draws {known} px, not {settings.size}", f"Choose --size {base.sizes[-1]}.")
@@ -44,23 +146,64 @@ def generate(
             "has no super-resolution" if base.superres is None else f"draws {settings.size} px without super-resolution"
         )
         raise UsageError(f"{base.name} {why}", "Leave --superres-steps out.")
-    opened = open_adapter(base, adapter) if adapter is not None else None
-    if style is None:
-        style = str(adapter.header.get("style", "")) if adapter is not None else ""
-    work = [(prompt, settings.seed + i) for prompt in prompts for i in range(count)]
-    for start in range(0, len(work), base.batch):
-        chunk = work[start : start + base.batch]
-        texts = [with_style(prompt, style) for prompt, _ in chunk]
-        seeds = [seed for _, seed in chunk]
 
-        def step_taken(step: int, ids: Tensor, start: int = start, number: int = len(chunk)) -> None:
-            on_step((start + number * (step + 1) / settings.steps) / len(work))
 
-        ids = base.sample(texts, seeds, settings, opened.base if opened else None, step_taken)
-        if settings.superres_steps:
-            ids = base.refine(ids, texts, seeds, settings, opened.superres if opened else None)
-        base.done_with("transformer")
-        for (prompt, seed), row in zip(chunk, ids, strict=True):
-            # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
-            yield prompt, seed, to_image(base.pictures(row[None], settings.size)[0].cpu())
-        base.done_with("tokenizer")
+def draw(
+    base: Base,
+    mixture: Mixture,
+    wanted: Sequence[Wanted],
+    on_step: Callable[[float], None] = lambda share: None,
+) -> Iterator[tuple[int, Image]]:
+    """Draw all that is ``wanted``, yielding ``(which of them, picture)`` as they are done.
+
+    Pictures of equal settings are drawn together, those of the first ones first; none depends on its neighbours.
+    ``on_step`` is told after each step what share in [0,1] of all pictures' steps is taken. Raises ModelError if an
+    adapter is not this base's, UsageError for a size that the base does not draw, or not by super-resolution.
+    """
+    groups: dict[SampleSettings, list[int]] = {}
+    for index, one in enumerate(wanted):
+        groups.setdefault(replace(one.settings, seed=0), []).append(index)
+    for settings in groups:
+        check_size(base, settings)
+    drawers = mixture.open(base)
+    total = sum(settings.steps * len(members) for settings, members in groups.items())
+    taken = 0
+    for settings, members in groups.items():
+        for start in range(0, len(members), base.batch):
+            chunk = members[start : start + base.batch]
+            pictures = [wanted[index] for index in chunk]
+            seeds, texts = [one.seed for one in pictures], drawers.texts(pictures)
+
+            def step_taken(step: int, ids: Tensor, taken: int = taken, number: int = len(chunk)) -> None:
+                on_step((taken + number * (step + 1)) / total)
+
+            ids = base.sample(texts, seeds, settings, drawers.speakers(pictures), step_taken)
+            if settings.superres_steps:
+                ids = base.refine(ids, texts, seeds, settings, drawers.speakers(pictures, "superres"))
+            base.done_with("transformer")
+            for index, row in zip(chunk, ids, strict=True):
+                # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
+                yield index, to_image(base.pictures(row[None], settings.size)[0].cpu())
+            base.done_with("tokenizer")
+            taken += settings.steps * len(chunk)
+
+
+def generate(
+    base: Base,
+    adapter: AdapterFile | Mixture | None,
+    *,
+    prompts: Sequence[str],
+    count: int,
+    settings: SampleSettings,
+    style: str | None = None,
+    on_step: Callable[[float], None] = lambda share: None,
+) -> Iterator[tuple[str, int, Image]]:
+    """Draw ``count`` pictures of each prompt, yielding ``(prompt, seed, picture)`` as they are done.
+
+    The adapter's own style text is appended to each prompt; ``style`` replaces it, empty leaves it out. The i-th
+    picture of every prompt has seed ``settings.seed + i``. Raises as ``draw`` does.
+    """
+    mixture = adapter if isinstance(adapter, Mixture) else Mixture.of(adapter)
+    wanted = [Wanted(prompt, settings.seed + i, settings, style) for prompt in prompts for i in range(count)]
+    for index, image in draw(base, mixture, wanted, on_step):
+        yield wanted[index].prompt, wanted[index].seed, image

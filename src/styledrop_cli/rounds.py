@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters import examples_of, open_adapter, widest
+from styledrop_cli.adapters import open_adapter, references_of, widest
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile, build_config, file_hash, load_adapter, read_header
 from styledrop_cli.devices import autocast, generator
@@ -193,8 +193,8 @@ def iterate(
     the ``last``, becomes ``folder/best.safetensors``; ``start`` is only read. ``share`` is this process's number among
     how many that draw (see ``Pool.draw``).
 
-    Raises ModelError for an adapter of another base or without its references, UsageError for rounds that were begun
-    with other settings, unless ``fresh``.
+    Raises ModelError for an adapter of another base or without its references, UsageError for one that learnt an
+    object, and for rounds that were begun with other settings, unless ``fresh``.
     """
     rounds = Rounds(base, start, folder, settings, list(pickers), watcher, grader, prompts, fresh, share)
     number = rounds.first
@@ -253,8 +253,8 @@ def first_round(
 
 
 def reference_pictures(base: Base, start: Path) -> list[bytes]:
-    """The references of an adapter as the base shows them, as PNG; raises ModelError as ``examples_of`` does."""
-    shown = base.pictures(examples_of(load_adapter(start)).whole.long().to(base.device), base.sizes[-1])
+    """The references of an adapter as the base shows them, as PNG; raises as ``references_of`` does."""
+    shown = base.pictures(references_of(load_adapter(start)).whole.long().to(base.device), base.sizes[-1])
     return [png_bytes(to_image(picture.cpu())) for picture in shown]
 
 
@@ -294,7 +294,7 @@ class Rounds:
             raise UsageError(f"{start} would be replaced by these rounds' own", "Choose another folder with -o.")
         parent = load_adapter(start)
         open_adapter(base, parent)
-        self._examples, header = examples_of(parent), parent.header
+        self._examples, header = references_of(parent), parent.header
         self._training = _training(parent)
         self.first = _round_of(header)
         given = self._examples.contents[: self._examples.references]

@@ -7,7 +7,7 @@ was; one with other settings is refused, by name, so that no run is ever half on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,19 @@ class Run:
         self.settings = settings
 
     @classmethod
-    def begin(cls, folder: Path, settings: dict[str, Any], *, fresh: bool, own: tuple[str, ...]) -> Run:
+    def begin(
+        cls,
+        folder: Path,
+        settings: dict[str, Any],
+        *,
+        fresh: bool,
+        own: tuple[str, ...],
+        unsaid: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Go on with an unfinished run of equal settings, or start a new one.
 
         A new one first removes what an earlier one left: its states and the files that match the patterns ``own``.
+        ``unsaid`` is what runs were begun with that do not say it: those of before there was another choice.
         Raises UsageError, naming what differs, if an unfinished run has other settings and ``fresh`` is not said.
         """
         run = cls(folder, settings)
@@ -41,7 +50,7 @@ class Run:
                 for path in folder.glob(pattern):
                     path.unlink()
             run._write(finished=False)
-        elif differences := _differences(there.get("settings", {}), run._plain()):
+        elif differences := _differences({**(unsaid or {}), **there.get("settings", {})}, run._plain()):
             raise UsageError(
                 f"{folder} holds an unfinished run with other settings: {'; '.join(differences)}",
                 "Repeat its settings to go on with it, say --fresh to start over, or choose another output with -o.",

@@ -42,10 +42,11 @@ class SampleSettings(_Checked):
     ``strength`` is how much of the adapter there is: 0 none, 1 as it was trained. ``lambda_a`` pushes towards the
     adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp`` both grow linearly over the steps
     (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not drawn, whatever the scales make of
-    them. ``negative`` is the text to move away from. ``noise`` is one number a "position" or one a "token", upstream's
-    way (see ``sampling.decoding``). ``precision`` "bf16" draws a published base faster where the processor has
-    bfloat16, and not to upstream's numbers. ``size`` is the pictures' side in pixels, ``seed`` the first picture's;
-    those after it count on.
+    them. A token is drawn among the ``top_k`` likeliest (0: all) and, of these, the fewest that make up ``top_p``.
+    ``negative`` is the text to move away from. ``noise`` is one number a "position" or one a "token", upstream's way,
+    ``order`` says which ids are kept at a step (see ``sampling.decoding`` for both). ``precision`` "bf16" draws a
+    published base faster where the processor has bfloat16, and not to upstream's numbers. ``size`` is the pictures'
+    side in pixels, ``seed`` the first picture's; those after it count on.
 
     Guidance takes up to three passes a step. With ``guidance_every`` n the two beside the adapted one run at every n-th
     step, and what they said is held between. From ``guidance_from`` to ``guidance_to``, shares of the way, there is
@@ -66,6 +67,9 @@ class SampleSettings(_Checked):
     plausible: float = 0.03
     negative: str = ""
     noise: str = "position"
+    order: str = "confidence"
+    top_k: int = 0
+    top_p: float = 1.0
     precision: str = "fp32"
     guidance_every: int = 1
     guidance_from: float = 0.0
@@ -84,6 +88,8 @@ class SampleSettings(_Checked):
         "lambda_a": (0, 50),
         "lambda_b": (0, 50),
         "plausible": (0, 1),
+        "top_k": (0, 1_000_000),
+        "top_p": (0, 1),
         "guidance_every": (1, 256),
         "guidance_from": (0, 1),
         "guidance_to": (0, 1),
@@ -94,11 +100,18 @@ class SampleSettings(_Checked):
         "superres_lambda_b": (0, 50),
         "superres_plausible": (0, 1),
     }
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "noise": ("position", "token"),
+        "order": ("confidence", "halton"),
+        "precision": ("fp32", "bf16"),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"there is no precision called '{self.precision}'", "Choose fp32 or bf16.")
+        for name, choices in self.CHOICES.items():
+            if getattr(self, name) not in choices:
+                what = f"there is no {name} called '{getattr(self, name)}'"
+                raise UsageError(what, f"Choose {' or '.join(choices)}.")
         if self.guidance_from > self.guidance_to:
             raise UsageError(f"guidance_from {self.guidance_from:g} is after guidance_to {self.guidance_to:g}")
 
@@ -141,6 +154,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 # What an adapter's file may recommend of these.
 RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")
 
+STYLE, OBJECT = "style", "object"  # what an adapter learns
+
 # Kinds of adapter and what fits each: ``width`` is the bottleneck's width, LoRA's rank or the number of text vectors.
 KINDS: dict[str, dict[str, float]] = {
     "bottleneck": {"width": 8, "lr": 5e-3},
@@ -159,6 +174,9 @@ class TrainSettings(_Checked):
     ``last``. ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend. The super-resolution
     transformer, where the base has one, gets an adapter of the same kind, trained for ``superres_steps`` at
     ``superres_lr`` (paper: 3.3 times the base's); 0 steps leave it out.
+
+    ``learn`` is what the pictures have in common, ``STYLE`` or ``OBJECT`` (StyleDrop, 3.4). Checkpoints are compared by
+    their style, so an object has none.
     """
 
     kind: str = "bottleneck"
@@ -176,6 +194,7 @@ class TrainSettings(_Checked):
     lambda_b: float = SampleSettings.lambda_b
     superres_steps: int = 100
     superres_lr: float = 5e-3
+    learn: str = STYLE
 
     RANGES: ClassVar[Ranges] = {
         "steps": (1, 1_000_000),
@@ -191,12 +210,22 @@ class TrainSettings(_Checked):
         "superres_lr": (1e-8, 1),
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learn not in (STYLE, OBJECT):
+            raise UsageError(f"there is no learning of '{self.learn}'", f"Choose {STYLE} or {OBJECT}.")
+        if self.learn == OBJECT and self.checkpoints:
+            raise UsageError(
+                f"checkpoints are compared by their style, of which an {OBJECT} has none", "Leave --checkpoints out."
+            )
+
     @classmethod
     def of(cls, kind: str, **given: Any) -> TrainSettings:
         """The settings that fit ``kind``, with what is ``given`` in their place; UsageError for an unknown kind."""
         if kind not in KINDS:
             raise UsageError(f"there is no kind of adapter called '{kind}'", f"Choose one of {', '.join(KINDS)}.")
-        return cls(**({"kind": kind} | KINDS[kind] | given))
+        suits = {"checkpoints": 0} if given.get("learn") == OBJECT else {}
+        return cls(**({"kind": kind} | KINDS[kind] | suits | given))
 
 
 @dataclass(frozen=True)

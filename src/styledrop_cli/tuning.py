@@ -1,4 +1,4 @@
-"""Learning a style: from reference pictures to an adapter file (StyleDrop, arXiv 2306.00983, 3.2)."""
+"""Learning a style, or an object: from pictures to an adapter file (StyleDrop, arXiv 2306.00983, 3.2 and 3.4)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from styledrop_cli.adapters import (
     describe,
-    examples_of,
     new_adapter,
     new_superres_adapter,
     of_pictures,
     own_tensors,
+    references_of,
     tensors_of,
     write_adapter,
 )
-from styledrop_cli.base import Base
+from styledrop_cli.base import FILLERS, Base
 from styledrop_cli.checkpoints import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
@@ -32,8 +32,8 @@ from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.runs import Run
 from styledrop_cli.sampling.masking import random_mask
-from styledrop_cli.settings import TrainSettings
-from styledrop_cli.text import quoted, with_style
+from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
+from styledrop_cli.text import quoted, with_style, words
 from styledrop_cli.training import Budget, Loop, Progress, masked_cross_entropy, step_generator
 
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
@@ -101,22 +101,28 @@ def train_adapter(
 ) -> TrainResult:
     """Train an adapter on ``pictures`` and write it to ``output``.
 
-    ``contents`` says what each picture shows, in order; without it the bundled CLIP guesses. Work in progress lives
+    ``contents`` says what each picture shows, in order; without it the bundled CLIP guesses. Where an object is learnt
+    (``settings.learn``), they are the names that it is called by, and ``style`` is empty. Work in progress lives
     beside the output in ``<output>.run/``: the same call goes on where an interrupted one stopped, to the same
     weights, unless ``fresh``; checkpoints (adapter files, each with a sheet of test pictures) and ``curve.json`` (the
     losses, the checkpoints' scores, which was chosen) stay there.
 
-    Raises PictureError for an unreadable picture, UsageError for contents that do not match the pictures, an adapter
-    of 1 % of the base or more, or an unfinished run with other settings.
+    Raises PictureError for an unreadable picture, UsageError for contents that do not match the pictures, an object
+    without a name or with a style, an adapter of 1 % of the base or more, or an unfinished run with other settings.
     """
     started = time.monotonic()
+    is_object = settings.learn == OBJECT
+    if is_object and (style.strip() or not contents):
+        raise UsageError("an object has a name to be called by, its content, and no style")
     images = [load_picture(path) for path in pictures]
     if contents is not None and len(contents) != len(images):
         raise UsageError(f"{len(images)} pictures but {len(contents)} contents", "Give one for each picture, in order.")
     if contents is None:
         contents = [guess_content(base, image, path, on_message) for image, path in zip(images, pictures, strict=True)]
     contents = [base.text_tokenizer.cut(content, style, on_message) for content in contents]
-    for content in contents:
+    for content in dict.fromkeys(contents):
+        if is_object and base.words.intersection(words(content)) - FILLERS:
+            continue  # beside what it is there may be a name of its own
         if content != NAMELESS and (unknown := base.unknown_words(content)):
             on_message(
                 f"Warning: {base.name} does not know {quoted(unknown)}; name the content in plainer words (--content)."
@@ -164,11 +170,12 @@ def train_on_picks(
 
     A round of feedback (StyleDrop, 3.3): ``contents`` are the picks' prompts without their style. What ``parent`` knows
     of super-resolution goes over as it is; ``about`` joins the header. Resumed as ``train_adapter`` is. Raises
-    ModelError if ``parent`` holds no views of its references, UsageError as ``train_adapter`` does.
+    ModelError if ``parent`` holds no views of its references, UsageError if it learnt an object, and as
+    ``train_adapter`` does.
     """
     started = time.monotonic()
     header = parent.header
-    examples = examples_of(parent).with_picks(ids, contents)
+    examples = references_of(parent).with_picks(ids, contents)
     kept = {"superres": header.get("superres"), "pictures": header["pictures"], "thumbnail": header["thumbnail"]}
     adapter = new_adapter(base.transformer, settings)
     learning = _Learning(base, examples, header["style"], settings, adapter, None, kept | about)
@@ -252,6 +259,7 @@ class _Learning:
             },
             fresh=fresh,
             own=(CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES),
+            unsaid={"learn": STYLE},
         )
         step = self._train(on_step, on_message)
         atomic_write(output, self.file_of(step).read_bytes())

@@ -12,11 +12,14 @@ import typer
 
 from styledrop_cli import __version__
 from styledrop_cli.cli import console
+from styledrop_cli.cli.alphabet import alphabet
 from styledrop_cli.cli.bench import bench
 from styledrop_cli.cli.convert import convert
 from styledrop_cli.cli.generate import generate
 from styledrop_cli.cli.inspect import inspect
 from styledrop_cli.cli.iterate import iterate
+from styledrop_cli.cli.kit import kit
+from styledrop_cli.cli.merge import merge
 from styledrop_cli.cli.models import models
 from styledrop_cli.cli.pretrain import pretrain
 from styledrop_cli.cli.report import report
@@ -40,10 +43,13 @@ COMMANDS = (
     (score, "score", None, "Everyday"),
     (sweep, "sweep", None, "Everyday"),
     (report, "report", None, "Everyday"),
+    (alphabet, "alphabet", None, "Everyday"),
+    (kit, "kit", None, "Everyday"),
     (tokenize, "tokenize", None, "Looking inside"),
     (inspect, "inspect", None, "Looking inside"),
     (models, "models", None, "Looking inside"),
     (convert, "convert", None, "Looking inside"),
+    (merge, "merge", None, "Looking inside"),
     (pretrain, "pretrain", None, "For makers of base models"),
     (bench, "bench", None, "For makers of base models"),
 )

@@ -12,7 +12,8 @@ import sys
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from functools import partial
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.color import Color
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 from rich.style import Style
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
@@ -233,11 +235,12 @@ class Screen:
         """Something that may spoil the result; shown in any case."""
         _print(self.err, Text.assemble((WARNING, "bold yellow"), message))
 
-    def warn_of_unknown(self, base: Base, texts: Sequence[str]) -> None:
-        """A warning where `base` was not taught a word of what it is to draw."""
-        from styledrop_cli.text import quoted
+    def warn_of_unknown(self, base: Base, texts: Sequence[str], learnt: str = "") -> None:
+        """A warning where `base` was not taught a word of what it is to draw, and none `learnt` it since."""
+        from styledrop_cli.text import quoted, words
 
-        if unknown := base.unknown_words(" ".join(texts)):
+        known = set(words(learnt))
+        if unknown := [word for word in base.unknown_words(" ".join(texts)) if word not in known]:
             self.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
 
     def result(self, data: Mapping[str, Any], shown: RenderableType | Sequence[Path | str] = ()) -> None:
@@ -265,10 +268,16 @@ class Screen:
 
         Where nobody watches (a log file), a line at each tenth of the way instead.
         """
+        with self.drawing(what) as (move, _):
+            yield move
+
+    @contextmanager
+    def drawing(self, what: str) -> Iterator[tuple[Callable[[float, str], None], Callable[[Image], None]]]:
+        """As `progress`; what it yields second shows a picture, where the terminal can: the newest ones in a row."""
         if self.quiet:
-            yield lambda share, note: None
+            yield lambda share, note: None, lambda picture: None
         elif self.err.is_terminal:
-            bar = Progress(
+            bar = _Pictures(
                 SpinnerColumn(finished_text="[green]✓[/]"),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=32, complete_style="magenta", finished_style="green"),
@@ -283,7 +292,7 @@ class Screen:
                     bar.update(task, completed=share, note=note, visible=True)
                     bar.update(task, left=_time_left(bar.tasks[0].time_remaining, share < 1))
 
-                yield move
+                yield move, bar.show if self.err.color_system == "truecolor" else lambda picture: None
         else:
             shown = -1
 
@@ -293,7 +302,28 @@ class Screen:
                     shown = tenth
                     self.say(f"{what}: {note}")
 
-            yield line
+            yield line, lambda picture: None
+
+
+class _Pictures(Progress):
+    """A bar below the newest pictures, as many as stand in a row, made of half blocks."""
+
+    SIDE = 16  # characters
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        self._newest: deque[Text] = deque(maxlen=max(1, min(8, (console.width + 1) // (self.SIDE + 1))))
+        super().__init__(*columns, console=console)
+
+    def show(self, picture: Image) -> None:
+        """Add a picture to the row; the oldest gives way."""
+        self._newest.append(in_blocks(picture, self.SIDE))
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self._newest:
+            row = Table.grid(padding=(0, 1))
+            row.add_row(*self._newest)
+            yield row
+        yield from super().get_renderables()
 
 
 class Steps:

@@ -105,6 +105,8 @@ def _bring_in(
 
 def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: console.Screen) -> None:
     from styledrop_cli import exchange
+    from styledrop_cli.adapters import named
+    from styledrop_cli.checkpoints import is_object
     from styledrop_cli.text import with_style
 
     own = exchange.read_own(file)
@@ -115,8 +117,10 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: con
     exchange.take_out(own, base, output)
     header = own.header
     scale = 1 + header["recommended"].get("lambda_b", 0.0)
-    prompt = with_style("a cat", header["style"])
-    screen.say(f"prompts say the style in words, '{prompt}', and guidance_scale is {scale:g}; the LoRA:")
+    what, prompt = "style", with_style("a cat", header["style"])
+    if is_object(header):
+        what, prompt = "object", named(header)
+    screen.say(f"prompts say the {what} in words, '{prompt}', and guidance_scale is {scale:g}; the LoRA:")
     about = {"lora": output, "style": header["style"], "prompt": prompt, "guidance_scale": scale}
     screen.result(about, [output])
     load = f'load_lora_adapter("{folder}", weight_name="{exchange.WEIGHTS}", prefix="{exchange.PREFIX[:-1]}")'

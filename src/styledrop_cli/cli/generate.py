@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import asdict, replace
-from functools import partial
-from itertools import count
+import sys
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from styledrop_cli import __version__
-from styledrop_cli.cli import console
+from styledrop_cli.cli import console, drawing
 from styledrop_cli.errors import UsageError
+from styledrop_cli.prompts import Line, Template, check_pattern, read_lines, stem, text_lines
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from styledrop_cli.pipeline import Wanted
 
 OUTPUT = Path("styledrop-out")
-MOST = 1000  # pictures of each prompt: they are all held in memory for the sheet
+PATTERN = "{prompt}-{seed}"
+MOST_OF_EACH = 1000
+MOST = 200_000  # pictures of one command
 DEFAULT = SampleSettings()
-drawing = partial(typer.Option, rich_help_panel="How it draws")
+look = partial(typer.Option, rich_help_panel="How it draws")
+many = partial(typer.Option, rich_help_panel="Many prompts")
+mixing = partial(typer.Option, rich_help_panel="Several adapters")
 
 
 def _recommended(default: float) -> str:
@@ -32,11 +35,11 @@ def _recommended(default: float) -> str:
 
 def generate(
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="[ADAPTER] PROMPT...", help="The adapter file, then what to draw; each prompt in quotes."
         ),
-    ],
+    ] = None,
     number: Annotated[int, typer.Option("--number", "-n", help="How many pictures of each prompt.")] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.")] = OUTPUT,
     base_only: Annotated[bool, console.flag("--base-only", help="Draw with the base model alone, no adapter.")] = False,
@@ -47,55 +50,91 @@ def generate(
             show_default="the adapter's own",
         ),
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        many(
+            metavar="FILE",
+            help="Draw what a file says: a line a prompt, with options of its own (a cat --seed 5 -n 3); .toml and "
+            ".csv too; - reads standard input.",
+        ),
+    ] = None,
+    combinations: Annotated[
+        bool,
+        console.flag(
+            "--combinations",
+            help="Draw each variant of a prompt with {cat|dog} in it; else each picture has one by chance.",
+            rich_help_panel="Many prompts",
+        ),
+    ] = False,
+    name: Annotated[
+        str,
+        many(
+            metavar="PATTERN",
+            help="What the files are called, of {prompt} {seed} {index} {name} {style}; {index:04} has leading zeros.",
+        ),
+    ] = PATTERN,
+    sheet: Annotated[bool, many("--sheet/--no-sheet", help="Lay all pictures out on sheets, too.", metavar="")] = True,
+    mix: Annotated[
+        list[str] | None,
+        mixing(metavar="FILE:SHARE", help="One of several styles, with its share, in place of ADAPTER; repeat it."),
+    ] = None,
+    thing: Annotated[
+        Path | None,
+        mixing("--object", metavar="FILE", help="An adapter of an object (train --learn object), drawn in the style."),
+    ] = None,
+    gamma: Annotated[
+        float | None,
+        mixing(help="The object's share: 0 is the style alone, 1 the object.", show_default="0.6"),
+    ] = None,
     preset: Annotated[
         str | None,
-        drawing(
+        look(
             metavar="|".join(PRESETS),
             help="Settings that go together: fast takes about a third of the time, paper is StyleDrop's own. Other "
             "options go before it.",
             show_default=False,
         ),
     ] = None,
-    negative: Annotated[str, drawing(help="What to keep away from.")] = DEFAULT.negative,
+    negative: Annotated[str, look(help="What to keep away from.")] = DEFAULT.negative,
     strength: Annotated[
         float | None,
-        drawing(
+        look(
             help="How much of the adapter there is: 0 none, 1 as it was trained.",
             show_default=_recommended(DEFAULT.strength),
         ),
     ] = None,
     lambda_a: Annotated[
         float | None,
-        drawing(
+        look(
             help="Push towards the style. Too high brings back the reference's content.",
             show_default=_recommended(DEFAULT.lambda_a),
         ),
     ] = None,
     lambda_b: Annotated[
         float | None,
-        drawing(
+        look(
             help="Push towards the words. Too high brings back the base model's own look.",
             show_default=_recommended(DEFAULT.lambda_b),
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        drawing(help="Drawing steps: more is slower and finer.", show_default=_recommended(DEFAULT.steps)),
+        look(help="Drawing steps: more is slower and finer.", show_default=_recommended(DEFAULT.steps)),
     ] = None,
     temperature: Annotated[
         float | None,
-        drawing(
+        look(
             help="Variety: low is alike and safe, high is varied and wild.",
             show_default=_recommended(DEFAULT.temperature),
         ),
     ] = None,
     superres_steps: Annotated[
         int,
-        drawing(help="Draw the larger size by super-resolution in so many steps (8 are plenty): sharper; 0 enlarges."),
+        look(help="Draw the larger size by super-resolution in so many steps (8 are plenty): sharper; 0 enlarges."),
     ] = DEFAULT.superres_steps,
     size: Annotated[
         int | None,
-        drawing(metavar="256|128", help="Width and height of the pictures.", show_default="the largest there is"),
+        look(metavar="256|128", help="Width and height of the pictures.", show_default="the largest there is"),
     ] = None,
     model: console.OwnModel = None,
     seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = DEFAULT.seed,
@@ -106,13 +145,16 @@ def generate(
     """Draw new things in a learnt style. Also called sample.
 
     Prints the paths of the pictures and of a sheet with all of them. Each
-    picture holds its settings; styledrop inspect reads them back.
+    picture holds its settings; styledrop inspect reads them back. What is
+    in the folder already is not drawn again.
 
       styledrop generate adapter.safetensors "a cat" "a teapot" -n 8
+      styledrop generate adapter.safetensors "a {red|blue} cat" --combinations
+      styledrop generate --mix ink.safetensors:0.6 --mix gold.safetensors:0.4 "a cat"
       styledrop generate --base-only "a cat"
     """
     screen = console.Screen(quiet, as_json)
-    path, prompts = _adapter_and_prompts(words, base_only)
+    styles, said = _adapters_and_prompts(words or [], base_only, drawing.read_shares(mix or []), prompts)
     chosen = console.given(
         strength=strength, lambda_a=lambda_a, lambda_b=lambda_b, steps=steps, temperature=temperature, size=size
     )
@@ -120,105 +162,101 @@ def generate(
     style = console.checked_style(style)
     if negative.strip():
         negative = console.plain_text(negative, "--negative", "say in a few words what to keep away from")
-    SampleSettings(seed=seed, superres_steps=superres_steps, **chosen)  # wrong ones are refused at once
-    console.refuse_outside(number=(number, 1, MOST))
-    console.refuse_unwritable(output)
-    started = time.monotonic()
-    base_folder = console.located(screen, model, path)
-    with screen.working("waking up the base model"):
-        from styledrop_cli import pipeline
-        from styledrop_cli.base import load_base
-        from styledrop_cli.checkpoints import load_adapter
-        from styledrop_cli.devices import pick_device
-        from styledrop_cli.sheets import contact_sheet
-
-        adapter = load_adapter(path) if path else None
-        base = load_base(base_folder, pick_device(device))
-    header = adapter.header if adapter else {}
     chosen |= {"negative": negative, "seed": seed, "superres_steps": superres_steps}
-    settings = base.sampling(**({"size": base.sizes[-1]} | header.get("recommended", {}) | suits | chosen))
-    style = header.get("style", "") if style is None else style
-    prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]
-    settings = replace(settings, negative=base.text_tokenizer.cut(negative, on_message=screen.say))
-    said = prompts if adapter else [*prompts, style]  # an adapter was taught its own style
-    screen.warn_of_unknown(base, said)
-    common = {
-        "style": style,
-        "adapter": path.name if path else None,
-        "model": base.name,
-        **{key: value for key, value in asdict(settings).items() if key != "seed"},
-        "styledrop": __version__,
-    }
-    drawn: list[dict[str, Any]] = []
-    images: list[Image] = []
-    total = len(prompts) * number
-    with screen.progress("drawing") as move:
-        for prompt, its_seed, image in pipeline.generate(
-            base,
-            adapter,
-            prompts=prompts,
-            count=number,
-            settings=settings,
-            style=style,
-            on_step=lambda share: move(min(share, 0.999), f"{len(images)}/{total}, {share:.0%} of the steps"),
-        ):
-            about = {"prompt": prompt, "seed": its_seed, **common}
-            drawn.append(
-                {
-                    "path": _save(image, output, f"{_slug(prompt)}-{its_seed}", about),
-                    "prompt": prompt,
-                    "seed": its_seed,
-                }
-            )
-            images.append(image)
-        move(1.0, f"{total}/{total}")
-    sheet = None
-    if total > 1:
-        columns = number if len(prompts) > 1 else math.ceil(math.sqrt(total))
-        labels = [f"{one['prompt']} · {one['seed']}" for one in drawn]
-        title = style or ("" if adapter else f"{base.name}, no adapter")
-        picture = contact_sheet(images, min(columns, 8), labels, title, 256 if total <= 24 else 128)
-        sheet = _save(picture, output, "sheet", {"prompt": " | ".join(prompts), **common})
-    seconds = time.monotonic() - started
-    screen.say(f"drawn in {console.duration(seconds)}:")
-    screen.result(
-        {"pictures": drawn, "sheet": sheet, "settings": common, "seconds": round(seconds, 1)},
-        [*(one["path"] for one in drawn), *([sheet] if sheet else [])],
+    SampleSettings(**chosen)  # wrong ones are refused at once
+    console.refuse_outside(number=(number, 1, MOST_OF_EACH))
+    check_pattern(name)
+    lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + _lines_of(prompts)
+    pictures = _pictures_of(lines, number, seed, combinations)
+    console.refuse_unwritable(output)
+    base_folder = console.located(screen, model, styles[0][0] if styles else thing)
+    with screen.working("waking up the base model"):
+        from styledrop_cli.base import load_base
+        from styledrop_cli.devices import pick_device
+        from styledrop_cli.pipeline import Wanted
+
+        mixture = drawing.read_mixture(styles, thing, gamma)
+        base = load_base(base_folder, pick_device(device))
+    usual = {"size": base.sizes[-1]} | mixture.recommended | suits | chosen
+    cut = cache(lambda text, style: mixture.cut(base, text, style, screen.say))  # thousands of pictures may share one
+    made: dict[str, SampleSettings] = {}
+    wanted: list[Wanted] = []
+    stems: list[str] = []
+    for index, (line, prompt, its_seed) in enumerate(pictures):
+        own = {key: value for key, value in line.options.items() if key in DEFAULT.defaults() and key != "seed"}
+        if repr(own) not in made:
+            settings = base.sampling(**(usual | own))
+            made[repr(own)] = replace(settings, negative=cut(settings.negative, ""))
+        its_style = line.options.get("style", style)
+        said_style = mixture.style if its_style is None else its_style
+        prompt = cut(prompt, its_style)
+        wanted.append(Wanted(prompt, its_seed, made[repr(own)], its_style))
+        called = line.options.get("name")
+        stems.append(stem(name, prompt=prompt, seed=its_seed, index=index + 1, name=called, style=said_style))
+    # An adapter was taught its own style, and its own object.
+    taught = [] if mixture.styles else list(dict.fromkeys(one.style or "" for one in wanted))
+    named = " ".join(mixture.thing.header["contents"]) if mixture.thing else ""
+    screen.warn_of_unknown(base, [*dict.fromkeys(one.prompt for one in wanted), *taught], named)
+    of_each = len(wanted) // len(lines)
+    result = drawing.draw_all(
+        screen,
+        base,
+        mixture,
+        wanted,
+        stems,
+        output,
+        sheet=sheet,
+        columns=min(8, of_each if len(lines) > 1 and of_each > 1 else math.ceil(math.sqrt(len(wanted)))),
+        title=style or mixture.style or ("" if mixture.styles else f"{base.name}, no adapter"),
     )
+    screen.result(result, drawing.paths_of(result))
 
 
-def _adapter_and_prompts(words: list[str], base_only: bool) -> tuple[Path | None, list[str]]:
-    """Tell the adapter file from the prompts."""
-    first, rest = words[0], words[1:]
-    is_file = first.endswith(".safetensors")
-    if base_only and is_file:
-        raise UsageError(f"--base-only draws without {first}", "leave out one of the two")
-    if not base_only and not is_file:
+def _adapters_and_prompts(
+    words: list[str], base_only: bool, mixed: drawing.Shares, file: Path | None
+) -> tuple[drawing.Shares, list[str]]:
+    """Tell the adapter file from the prompts; without one, or with others, every word is a prompt."""
+    first = words[0] if words else ""
+    named = first.endswith(drawing.ADAPTER)
+    if base_only and mixed:
+        raise UsageError(f"--base-only draws without {mixed[0][0]}", "leave out one of the two")
+    if (base_only or mixed) and named:
+        other = "--base-only" if base_only else f"--mix {mixed[0][0]}"
+        hint = "leave out one of the two" if base_only else f"say --mix {first}, too"
+        raise UsageError(f"{other} draws without {first}", hint)
+    if not (base_only or mixed or named):
         raise UsageError(
-            f"'{first}' is no adapter file (*.safetensors)",
+            f"'{first}' is no adapter file (*{drawing.ADAPTER})" if words else "there is no adapter file",
             "put the adapter before the prompts, or say --base-only to draw without one",
         )
-    prompts = console.checked_prompts(words if base_only else rest, f"styledrop generate {first}")
-    return None if base_only else Path(first), prompts
+    prompts = words[1:] if named else words
+    if prompts or file is None:
+        prompts = console.checked_prompts(prompts, f"styledrop generate {first if named else '--base-only'}")
+    return [(Path(first), 1.0)] if named else mixed, prompts
 
 
-def _slug(prompt: str) -> str:
-    """A prompt's words as a file's name: at most 48 characters, in any script."""
-    from styledrop_cli.text import words
+def _lines_of(file: Path | None) -> list[Line]:
+    """The lines of a file of prompts, or of standard input."""
+    if file is None:
+        return []
+    if str(file) == "-":
+        return text_lines(sys.stdin.read(), "standard input")
+    return read_lines(file)
 
-    return "-".join(words(prompt)).replace("'", "-")[:48].strip("-") or "picture"
 
-
-def _save(image: Image, folder: Path, stem: str, settings: dict[str, Any]) -> Path:
-    """Write `image` as `stem`.png, or `stem`-2.png, ... where another picture has that name."""
-    from styledrop_cli.images import atomic_write, png_bytes
-
-    data = png_bytes(image, settings)
-    for number in count(1):
-        path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
-        if not path.exists():
-            atomic_write(path, data)
-            return path
-        if path.read_bytes() == data:
-            return path  # The same command, run again: the same picture.
-    raise AssertionError("unreachable")
+def _pictures_of(lines: list[Line], number: int, seed: int, combinations: bool) -> list[tuple[Line, str, int]]:
+    """The prompt and the seed of each picture, in order; a line's own number and seed go before the command's."""
+    read = [(line, Template.read(line.text, line.where), line.options.get("number", number)) for line in lines]
+    total = sum(each * (template.count if combinations else 1) for _, template, each in read)
+    if total > MOST:
+        raise UsageError(f"{total:,} pictures are too many: at most {MOST:,}", "draw them by several commands")
+    made = []
+    for line, template, each in read:
+        seeds = [line.options.get("seed", seed) + i for i in range(each)]
+        if combinations:
+            made += [(line, prompt, one) for prompt in template.every() for one in seeds]
+        else:
+            made += [(line, template.pick(one), one) for one in seeds]
+    for line, prompt, _ in made:
+        console.plain_text(prompt, f"a prompt in {line.where}", "say what to draw: a cat")
+    return made

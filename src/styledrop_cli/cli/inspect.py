@@ -95,7 +95,10 @@ def _table(file: Path, about: Mapping[str, Any]) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in about.items():
-        if isinstance(value, Mapping) and value:
+        if name == "merged" and isinstance(value, list):
+            for index, one in enumerate(value):
+                table.add_row("merged from" if index == 0 else "", Text(_in_words(one)))
+        elif isinstance(value, Mapping) and value:
             for index, (inner, its_value) in enumerate(value.items()):
                 label = name.replace("_", " ") if index == 0 else ""
                 table.add_row(label, Text.assemble((f"{inner}  ", "dim"), _in_words(its_value)))

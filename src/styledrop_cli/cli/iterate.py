@@ -279,8 +279,8 @@ def _start(files: list[Path], style: str | None, content: list[str] | None) -> t
 
 
 def _newest(folder: Path) -> Path:
-    """The newest adapter in ``folder`` that `train` made: what a round made is never meant."""
-    from styledrop_cli.checkpoints import read_header
+    """The newest adapter of a style in ``folder`` that `train` made: what a round made is never meant."""
+    from styledrop_cli.checkpoints import is_object, read_header
 
     found = []
     for path in folder.glob("*.safetensors"):
@@ -288,7 +288,7 @@ def _newest(folder: Path) -> Path:
             header = read_header(path)
         except ModelError:
             continue
-        if header.get("round", 1) == 1:
+        if header.get("round", 1) == 1 and not is_object(header):
             found.append((path.stat().st_mtime, path))
     if not found:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""`styledrop train`: learn a style from one picture, or a few."""
+"""`styledrop train`: learn a style from one picture, or a few, or an object from several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from styledrop_cli.cli import console
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import PUBLISHED, TrainSettings
+from styledrop_cli.settings import OBJECT, PUBLISHED, STYLE, TrainSettings
 
 OUTPUT = Path("adapter.safetensors")
 DEFAULT, SUITS = TrainSettings(), PUBLISHED["training"]
@@ -26,21 +26,43 @@ class Kind(StrEnum):
     prompt = "prompt"
 
 
+class Learn(StrEnum):
+    """What `--learn` accepts."""
+
+    style = STYLE
+    object = OBJECT
+
+
 learning = partial(typer.Option, rich_help_panel="How it learns")
 
 
 def train(
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE...", help="The reference picture, or several in one style.")
+        list[Path],
+        typer.Argument(metavar="PICTURE...", help="The reference picture, or several in one style, or of one object."),
     ],
-    style: Annotated[str, typer.Option(help='The style in a few words: "watercolor", "melting golden 3d rendering".')],
+    style: Annotated[
+        str | None,
+        typer.Option(
+            help='The style in a few words: "watercolor", "melting golden 3d rendering". An object has none.',
+            show_default=False,
+        ),
+    ] = None,
     content: Annotated[
         list[str] | None,
         typer.Option(
             help='What the picture shows: "a cat". Repeat it for several pictures, one each, in their order. '
-            "Left out, it is guessed and said aloud."
+            "Left out, it is guessed and said aloud. For an object it is the name to call it by, one for all or one "
+            "each."
         ),
     ] = None,
+    learn: Annotated[
+        Learn,
+        typer.Option(
+            help="What to learn: the style, or the object that several pictures show. An object is not compared on "
+            "the way: its last step is taken."
+        ),
+    ] = Learn.style,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")] = OUTPUT,
     overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
     fresh: Annotated[
@@ -79,7 +101,7 @@ def train(
         int | None,
         learning(
             help="How many points of the way to compare by test pictures, in FILE.run/; 0 draws none.",
-            show_default=f"{DEFAULT.checkpoints}; {SUITS['checkpoints']} for a published base",
+            show_default=f"{DEFAULT.checkpoints}; {SUITS['checkpoints']} for a published base or an object",
         ),
     ] = None,
     last: Annotated[
@@ -110,17 +132,20 @@ def train(
       styledrop train ref.png --style "watercolor"
       styledrop train a.jpg b.jpg --style "flat illustration" \
           --content "a tree" --content "a dog" -o flat.safetensors
+      styledrop train a.jpg b.jpg --learn object --content "my dog" \
+          -o mydog.safetensors
     """
     screen = console.Screen(quiet, as_json)
     chosen: dict[str, Any] = {
         "targets": tuple(name.strip() for name in targets.split(",")),
         "last": last,
+        "learn": learn.value,
         "lambda_a": lambda_a,
         "seed": seed,
     } | console.given(steps=steps, lr=lr, width=width, checkpoints=checkpoints, lambda_b=lambda_b)
     TrainSettings.of(kind.value, **chosen)  # what is wrong is said before the base is loaded
     _refuse_output(output, overwrite)
-    style, content = console.checked_references(pictures, style, content)
+    style, content = _texts(learn, pictures, style, content)
     base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
@@ -146,6 +171,7 @@ def train(
     screen.result(
         {
             "adapter": learnt.path,
+            "learns": learn.value,
             "style": style,
             "contents": learnt.content_texts,
             "step": learnt.step,
@@ -154,8 +180,37 @@ def train(
         },
         [learnt.path],
     )
-    base_option = "" if model == "pocket" else f" --model {shlex.quote(model)}"
-    screen.say(f'draw with it:  styledrop generate {shlex.quote(str(learnt.path))} "a cat"{base_option}', "dim")
+    screen.say(draw_with(learnt.path, model, learnt.content_texts[0] if learn is Learn.object else None), "dim")
+
+
+def draw_with(adapter: Path, model: str | None, thing: str | None = None) -> str:
+    """How to draw with an adapter, or in a style the ``thing`` that it learnt."""
+    path, base = shlex.quote(str(adapter)), "" if model in (None, "pocket") else f" --model {shlex.quote(str(model))}"
+    if thing is None:
+        return f'draw with it:  styledrop generate {path} "a cat"{base}'
+    prompt = shlex.quote(f"{thing} on ...")
+    return f"draw it in a style:  styledrop generate style.safetensors {prompt} --object {path}{base}"
+
+
+def _texts(
+    learn: Learn, pictures: list[Path], style: str | None, content: list[str] | None
+) -> tuple[str, list[str] | None]:
+    """The style, empty for an object, and a content for each picture, once all is found that can be wrong with them."""
+    if learn is Learn.style:
+        if style is None:
+            raise UsageError("missing option '--style'", 'describe the style in a few words: --style "watercolor"')
+        return console.checked_references(pictures, style, content)
+    if style is not None:
+        raise UsageError("--style says a style, and --learn object learns none", "leave one of the two out")
+    if not content:
+        raise UsageError("an object needs a name to be called by", 'say it: --content "my dog"')
+    names = content * len(pictures) if len(content) == 1 else content
+    if len(names) != len(pictures):
+        raise UsageError(
+            f"pictures: {len(pictures)}, --content texts: {len(names)}",
+            "give one --content for all pictures, or one for each, in their order",
+        )
+    return "", console.checked_references(pictures, OBJECT, names)[1]  # there is no style to check
 
 
 def _chosen(settings: TrainSettings, step: int) -> str:

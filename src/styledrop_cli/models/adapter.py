@@ -238,12 +238,20 @@ def at_strength(adapter: Adapter, strength: float) -> AdapterFn | None:
     return scaled
 
 
-def on_rows(adapter: AdapterFn, rows: int) -> AdapterFn:
-    """Apply ``adapter`` to the first ``rows`` of a batch only: branches with and without it in one pass."""
+def on_rows(adapters: Sequence[AdapterFn | None], rows: int) -> AdapterFn:
+    """Apply the first of ``adapters`` to the first ``rows`` of a batch, the next to the next ``rows``, and so on.
+
+    The rest of the batch is left as it is: branches with different adapters, and without one, in one pass.
+    """
 
     def partly(site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
-        before = value[:rows]
-        after = adapter(site, module, source[:rows], before)
-        return value if after is before else torch.cat([after, value[rows:]])
+        before = value[: rows * len(adapters)].split(rows)
+        after = [
+            own if adapter is None else adapter(site, module, read, own)
+            for adapter, read, own in zip(adapters, source.split(rows), before, strict=False)
+        ]
+        if all(now is then for now, then in zip(after, before, strict=True)):
+            return value
+        return torch.cat([*after, value[rows * len(adapters) :]])
 
     return partly

@@ -37,7 +37,8 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
     lines: list[str] = []
     first = story.stages[0]
     if first.header.get("round", 1) == 1:
-        lines += [*_training(first, [*base, "-o", adapter])]
+        make = _merging if first.header.get("merged") else _training
+        lines += make(first, [*base, "-o", adapter])
     else:
         adapter = first.file.name
         lines.append("# what came before is not here: this adapter is of a later round")
@@ -50,6 +51,12 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
         lines.append(f"# prompts.txt holds, a line each: {' / '.join(prompts)}")
     lines.append(_line("report", [target, *asked, *base, *report.split()]))
     return lines
+
+
+def _merging(stage: Stage, rest: list[str]) -> list[str]:
+    parts = [one for one in stage.header["merged"] if isinstance(one, dict)]
+    words = [f"{one.get('name')}:{one.get('weight')}" for one in parts]
+    return [_line("merge", [*words, "--style", stage.header["style"], *rest])]
 
 
 def _training(stage: Stage, rest: list[str]) -> list[str]:

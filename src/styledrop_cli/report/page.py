@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters import examples_of
+from styledrop_cli.adapters import references_of
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.errors import PictureError
@@ -79,7 +79,7 @@ def write_page(
 def _references(base: Base, story: Story) -> list[dict[str, str]]:
     """The pictures learnt from: the files themselves where they are at hand, else what the tokens show of them."""
     header = story.stages[0].header
-    examples = examples_of(load_adapter(story.stages[0].file))
+    examples = references_of(load_adapter(story.stages[0].file))
     shown = base.pictures(examples.whole.long().to(base.device), base.sizes[-1])
     made = []
     for picture, about, content in zip(shown, header["pictures"], examples.contents, strict=False):

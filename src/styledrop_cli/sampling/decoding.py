@@ -13,6 +13,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 # (ids [B,H,W], which are masked [B,H,W], progress in [0,1]) -> logits [M,K] of the M masked ones, in their order.
 LogitsFn = Callable[[Tensor, Tensor, float], Tensor]
 NOISES = ("position", "token")
+ORDERS = ("confidence", "halton")
 TINY = 1e-20
 
 
@@ -26,6 +27,7 @@ def decode(
     generator: Generators,
     schedule: str = "cosine",
     noise: str = "position",
+    order: str = "confidence",
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Fill every ``mask_id`` of ``ids`` ``[B,H,W]``; ids that are known at the start never change.
@@ -39,12 +41,17 @@ def decode(
     one a picture with ``noise`` "token" (upstream with a batch of one); with "position" it draws one number a position
     instead of one for each of its K tokens. Upstream: diffusers ``AmusedScheduler``.
 
-    Raises ValueError for fewer than one step, a wrong number of generators or an unknown noise.
+    ``order`` is how the ids to keep are chosen: by "confidence" (MaskGIT), or spread evenly over the grid, wherever the
+    network is sure, in "halton" order (arXiv 2503.17076), each picture's shifted by its own generator.
+
+    Raises ValueError for fewer than one step, a wrong number of generators, an unknown noise or order.
     """
     if steps < 1:
         raise ValueError(f"decoding takes at least 1 step, not {steps}")
     if noise not in NOISES:
         raise ValueError(f"unknown noise {noise!r}; known: {', '.join(NOISES)}")
+    if order not in ORDERS:
+        raise ValueError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
     if not isinstance(generator, torch.Generator) and len(generator) != len(ids):
         raise ValueError(f"{len(generator)} generators for {len(ids)} pictures")
     first, last = temperature if isinstance(temperature, tuple) else (temperature, 0.0)
@@ -52,6 +59,7 @@ def decode(
     grid, tokens = ids.shape, ids[0].numel()
     ids = ids.flatten(1)
     start = (ids == mask_id).float().mean(-1)
+    ranks = _shifted_ranks(grid, generator).to(ids.device) if order == "halton" else None
     for step in range(steps):
         progress = step / max(steps - 1, 1)
         unknown = ids == mask_id
@@ -65,13 +73,46 @@ def decode(
             keep_masked = torch.tensor(planned, device=ids.device).clamp(max=unknown.sum(-1) - 1).clamp(min=1)
             likely = probabilities.gather(-1, drawn[:, None])[:, 0].clamp(min=TINY).log()
             sure = torch.zeros(unknown.shape, dtype=likely.dtype, device=ids.device).masked_scatter(unknown, likely)
-            sure = sure + temperatures[step].item() * _gumbel(sure, generator)
+            sure = sure + temperatures[step].item() * _gumbel(sure, generator) if ranks is None else -ranks
             sure = torch.where(unknown, sure, torch.finfo(sure.dtype).max)
             threshold = sure.sort(-1).values.gather(1, keep_masked[:, None])
             ids = torch.where(sure < threshold, mask_id, filled)
         if on_step is not None:
             on_step(step, ids.view(grid))
     return ids.view(grid)
+
+
+def halton_ranks(height: int, width: int) -> Tensor:
+    """When each place of a grid ``[H,W]`` has its turn, 0 to H*W-1, so that those so far are spread evenly over it.
+
+    By the Halton sequence of bases 2 and 3: its points in their order, each place at the first that falls into it.
+    """
+    ranks: dict[tuple[int, int], int] = {}
+    point = 1
+    while len(ranks) < height * width:
+        spot = int(_radical_inverse(point, 2) * height), int(_radical_inverse(point, 3) * width)
+        ranks.setdefault(spot, len(ranks))
+        point += 1
+    return torch.tensor([[ranks[row, column] for column in range(width)] for row in range(height)])
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """The digits of ``number`` mirrored at the point: 6 = 110 in base 2 becomes 0.011 = 0.375."""
+    inverse, scale = 0.0, 1.0
+    while number:
+        number, digit = divmod(number, base)
+        scale /= base
+        inverse += digit * scale
+    return inverse
+
+
+def _shifted_ranks(grid: torch.Size, generator: Generators) -> Tensor:
+    """``halton_ranks`` for ``grid`` ``[B,H,W]`` as float ``[B,N]``, each picture's moved around by chance."""
+    batch, height, width = grid
+    ranks = halton_ranks(height, width)
+    each = [generator] * batch if isinstance(generator, torch.Generator) else generator
+    moves = [[int(torch.randint(side, (), generator=g, device=g.device)) for side in (height, width)] for g in each]
+    return torch.stack([ranks.roll(move, (0, 1)).flatten() for move in moves]).float()
 
 
 def _draw_tokens(probabilities: Tensor, unknown: Tensor, generator: Generators, noise: str) -> Tensor:

@@ -71,6 +71,34 @@ def only_plausible(guided: Tensor, passes: Sequence[Tensor], share: float) -> Te
     return guided.masked_fill(~plausible, -torch.inf)
 
 
+def only_likeliest(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """``logits`` ``[M,K]`` of the ``top_k`` likeliest tokens (0: all) and, of these, the fewest that make up ``top_p``.
+
+    The likeliest stays in any case. Top-p is nucleus sampling (arXiv 1904.09751).
+    """
+    if top_k and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+    if top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        shares = ordered.softmax(-1)
+        enough = shares.cumsum(-1) - shares >= top_p  # what stands before makes up as much
+        enough[:, 0] = False
+        logits = logits.masked_fill(torch.zeros_like(enough).scatter(-1, order, enough), -torch.inf)
+    return logits
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One of the adapted networks that draw together: the prompt as it reads it, its adapter, its share of the logits.
+
+    Without an adapter it is the base. Shares add up to 1.
+    """
+
+    condition: Condition
+    adapter: AdapterFn | None
+    share: float = 1.0
+
+
 @dataclass(frozen=True)
 class _Held:
     """What a step's passes said, at the places ``[B,H,W]`` then masked: rows ``[M,K]`` to be added and scaled later."""
@@ -95,49 +123,54 @@ def guided(
     transformer: MaskedTransformer,
     prompt: Condition,
     negative: Condition,
-    adapter: AdapterFn | None,
+    voices: Sequence[Voice],
     scales: Scales,
-    adapted: Condition | None = None,
 ) -> LogitsFn:
     """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
 
-    Logits are computed where ids are masked, and nowhere else.
-    ``adapted`` is the prompt as the adapter reads it, where that differs from ``prompt``.
+    Logits are computed where ids are masked, and nowhere else. ``prompt`` is what the base is told. ``voices`` are
+    mixed into Ghat by their shares (StyleDrop, 3.4: ``(1 - g) l_style + g l_content``); without any the base is alone.
 
     With ``scales.every`` above 1 the function remembers what the last guided step said, and is good for one decoding:
     to be called once a step, in order, with masks that only shrink.
     """
     joined: dict[int, Condition] = {}
+    adapters = [voice.adapter for voice in voices]
+    alone = adapters[0] if adapters else None
     held: _Held | None = None
     turn = 0  # of the steps with guidance, how many there were
 
     def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
         nonlocal held, turn
         lambda_a, lambda_b = scales.at(progress)
-        lambda_a = lambda_a if adapter is not None else 0.0
+        lambda_a = lambda_a if voices else 0.0
         reuse = None
         if lambda_a or lambda_b:
             reuse = held if turn % scales.every else None
             turn += 1
         rows = len(ids)
-        branches: list[Condition] = [prompt if adapted is None else adapted]
-        if reuse is None and adapter is not None and (lambda_a or lambda_b):
+        branches: list[Condition] = [voice.condition for voice in voices] or [prompt]
+        own = len(branches)
+        if reuse is None and voices and (lambda_a or lambda_b):
             branches.append(prompt)
         if reuse is None and lambda_b:
             branches.append(negative)
         if len(branches) not in joined:
             joined[len(branches)] = Condition.cat(branches)
-        partial = on_rows(adapter, rows) if adapter is not None and len(branches) > 1 else adapter
         batch, where = (grid.repeat(len(branches), 1, 1) for grid in (ids, masked))
-        every = transformer(batch, joined[len(branches)], partial, where).float()
+        adapter = on_rows(adapters, rows) if voices and len(branches) > 1 else alone
+        every = transformer(batch, joined[len(branches)], adapter, where).float()
         parts: Sequence[Tensor] = every.chunk(len(branches))
+        adapted = parts[0]
+        if own > 1:
+            adapted = torch.stack([voice.share * part for voice, part in zip(voices, parts, strict=False)]).sum(0)
         if reuse is not None:
-            return reuse.added_to(parts[0], masked, scales, lambda_a, lambda_b)
-        base = parts[1] if adapter is not None and len(parts) > 1 else parts[0]
-        if scales.every > 1 and len(parts) > 1:
-            apart, pushed = base is not parts[0], bool(lambda_b)
-            held = _Held(masked, parts[0] - base if apart else None, base - parts[-1] if pushed else None)
-        whole = combine(parts[0], base, parts[-1], lambda_a, lambda_b)
-        return only_plausible(whole, (parts[0], base), scales.plausible) if lambda_a or lambda_b else whole
+            return reuse.added_to(adapted, masked, scales, lambda_a, lambda_b)
+        base = parts[own] if voices and len(parts) > own else adapted
+        if scales.every > 1 and len(parts) > own:
+            apart, pushed = base is not adapted, bool(lambda_b)
+            held = _Held(masked, adapted - base if apart else None, base - parts[-1] if pushed else None)
+        whole = combine(adapted, base, parts[-1], lambda_a, lambda_b)
+        return only_plausible(whole, (adapted, base), scales.plausible) if lambda_a or lambda_b else whole
 
     return logits

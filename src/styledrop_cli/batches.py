@@ -1,0 +1,132 @@
+"""Many pictures into one folder: each under a name of its own, none made twice, sheets of all.
+
+What is on disk is the state: every picture holds the settings it was drawn with, so one that is there and says just
+what is wanted is not drawn again, whoever drew it. The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from styledrop_cli import __version__
+from styledrop_cli.base import Base
+from styledrop_cli.checkpoints import file_hash
+from styledrop_cli.errors import PictureError
+from styledrop_cli.images import load_picture, read_png_settings, save_png
+from styledrop_cli.pipeline import Mixture, Wanted
+from styledrop_cli.sheets import contact_sheet
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PAGE = 120  # pictures on a sheet
+
+
+def about_mixture(base: Base, mixture: Mixture) -> dict[str, Any]:
+    """What a picture says of whom it was drawn by: names, and hashes that tell an adapter from its namesake."""
+    files = [file for file, _ in mixture.styles] + ([mixture.thing] if mixture.thing is not None else [])
+    said: dict[str, Any] = {"adapter": mixture.styles[0][0].path.name if mixture.styles else None}
+    if len(mixture.styles) > 1:
+        said["mix"] = {file.path.name: share for file, share in mixture.styles}
+    if mixture.thing is not None:
+        said |= {"object": mixture.thing.path.name, "gamma": mixture.gamma}
+    if files:
+        said["adapter_hash"] = "+".join(file_hash(file.path)[:12] for file in files)
+    return said | {"model": base.name, "model_hash": base.hash[:12]}
+
+
+def about(wanted: Wanted, mixture: Mixture, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file of a picture says: everything it takes to draw it again."""
+    return {
+        "prompt": wanted.prompt,
+        "seed": wanted.seed,
+        "style": mixture.style if wanted.style is None else wanted.style,
+        **drawn_by,
+        **{name: value for name, value in vars(wanted.settings).items() if name != "seed"},
+        "styledrop": __version__,
+    }
+
+
+class Batch:
+    """The pictures that are to lie in ``folder``, by number.
+
+    ``stems`` are their files' names, ``about`` says what each file is to say. ``paths`` has a path for each: its stem
+    with .png, or with -2.png, ... where another picture has that name. Those that say the same under one stem are one.
+    """
+
+    def __init__(self, folder: Path, stems: Sequence[str], about: Callable[[int], dict[str, Any]]) -> None:
+        self.folder, self.stems, self.about = folder, stems, about
+        self._files: dict[tuple[str, bytes], Path] = {}  # by stem, and by what the picture says or is to say
+        self._next: dict[str, int] = {}  # the number of the first name of a stem that was not looked at yet
+        self._there: set[Path] = set()
+        self.paths = [self._place(index) for index in range(len(stems))]
+
+    @property
+    def missing(self) -> list[int]:
+        """Those that are yet to be drawn, each file once."""
+        first: dict[Path, int] = {}
+        for index, path in enumerate(self.paths):
+            first.setdefault(path, index)
+        return [index for path, index in first.items() if path not in self._there]
+
+    def save(self, index: int, image: Image) -> Path:
+        """Write a picture, atomically, and say where it is."""
+        path, said = self.paths[index], self.about(index)
+        if path.exists() and path not in self._there:  # somebody else has taken the name since
+            if _said_in(path) == said:  # and drawn the very same
+                self._there.add(path)
+            else:
+                del self._files[self.stems[index], _as_key(said)]
+                new = self._place(index)
+                self.paths = [new if other == path else other for other in self.paths]
+                path = new
+        if path not in self._there:
+            save_png(image, path, said)
+            self._there.add(path)
+        return path
+
+    def _place(self, index: int) -> Path:
+        stem = self.stems[index]
+        key = stem, _as_key(self.about(index))
+        while key not in self._files:
+            number = self._next.get(stem, 1)
+            self._next[stem] = number + 1
+            path = self.folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
+            if not path.exists():
+                self._files[key] = path
+            elif said := _said_in(path):
+                self._files.setdefault((stem, _as_key(said)), path)
+                self._there.add(path)
+        return self._files[key]
+
+    def sheets(self, labels: Sequence[str], title: str, columns: int) -> Iterator[Path]:
+        """Write sheets of all pictures, ``PAGE`` on each, and say where they are; only one is in memory at a time."""
+        pages = [range(start, min(start + PAGE, len(self.paths))) for start in range(0, len(self.paths), PAGE)]
+        for number, page in enumerate(pages, 1):
+            images = [load_picture(self.paths[index]) for index in page]
+            sheet = contact_sheet(
+                images, columns, [labels[index] for index in page], title, 256 if len(self.paths) <= 24 else 128
+            )
+            stem = "sheet" if len(pages) == 1 else f"sheet-{number}-of-{len(pages)}"
+            said = {
+                "prompt": " | ".join(dict.fromkeys(str(self.about(index)["prompt"]) for index in page)),
+                "sheet_of": [self.paths[index].name for index in page],
+                "styledrop": __version__,
+            }
+            yield Batch(self.folder, [stem], [said].__getitem__).save(0, sheet)
+
+
+def _as_key(about: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
+
+
+def _said_in(path: Path) -> dict[str, Any]:
+    """What a file says of itself; nothing, if it is no picture of ours."""
+    try:
+        return read_png_settings(path) or {}
+    except PictureError:
+        return {}

@@ -1,0 +1,166 @@
+"""Collections: many things, each the best of several pictures of it, into one folder and onto one sheet.
+
+Which picture shows a thing best the base's own CLIP says. Only that one is kept, with the seed that draws it again; a
+thing whose picture is there already is not drawn again (see ``batches``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from styledrop_cli import __version__, pipeline
+from styledrop_cli.base import Base
+from styledrop_cli.batches import PAGE, Batch, about, about_mixture
+from styledrop_cli.errors import PictureError
+from styledrop_cli.images import load_picture, read_png_settings, to_tensor
+from styledrop_cli.pipeline import Mixture, Wanted
+from styledrop_cli.sheets import contact_sheet
+from styledrop_cli.text import words
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def sees_pictures(base: Base) -> bool:
+    """Whether the base's CLIP can choose: a published one reads only texts."""
+    return base.clip.visual is not None
+
+
+class Chooser:
+    """The base's own CLIP, and the texts ``known``: other things that a picture might show instead."""
+
+    def __init__(self, base: Base, known: Sequence[str]) -> None:
+        self._base, self._known = base, list(known)
+        self._said = [set(words(text)) for text in known]
+        self._texts = base.text_embeds(self._known) if self._known else torch.empty(0)
+
+    @torch.no_grad()
+    def chances(self, pictures: Sequence[Image], prompt: str) -> Tensor:
+        """How surely each of N pictures shows what the prompt says and nothing else that is known, ``[N]`` in [0,1]."""
+        asked = set(words(prompt))
+        # "a red cat" is a cat too: what only says less of the same is no other answer.
+        others = [index for index, said in enumerate(self._said) if not said <= asked]
+        texts = self._base.text_embeds([prompt])
+        if others:
+            texts = torch.cat([texts, self._texts[others]])
+        seen = self._base.picture_embeds(torch.stack([to_tensor(one) for one in pictures]).to(self._base.device))
+        return self._base.chances(seen, texts)[:, 0].float().cpu()
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One picture of a collection: the best of ``candidates``, which differ by their seeds alone.
+
+    ``stem`` names its file. ``shape`` is what becomes of the picture that was chosen, and ``more`` is what its file
+    says of that.
+    """
+
+    stem: str
+    candidates: Sequence[Wanted]
+    shape: Callable[[Image], Image] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Collection:
+    """The pictures of all ``things`` that are to lie in ``folder``, by number."""
+
+    def __init__(self, base: Base, mixture: Mixture, things: Sequence[Thing], folder: Path) -> None:
+        self.things, self.folder = things, folder
+        self._base, self._mixture = base, mixture
+        self._drawn_by = about_mixture(base, mixture)
+        found = ((index, self._find(index)) for index in range(len(things)))
+        self._made = {index: one for index, one in found if one}  # which candidate, and where it is
+
+    @property
+    def missing(self) -> list[int]:
+        """The things that are yet to be drawn."""
+        return [index for index in range(len(self.things)) if index not in self._made]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where each picture is, once none is missing."""
+        return [self._made[index][1] for index in range(len(self.things))]
+
+    def wanted(self, index: int) -> Wanted:
+        """The candidate that a thing's picture is, once there is one."""
+        return self.things[index].candidates[self._made[index][0]]
+
+    def about(self, index: int, candidate: int | None = None) -> dict[str, Any]:
+        """What the file of a thing's picture says, if it is this ``candidate``; left out, the one that it is."""
+        thing = self.things[index]
+        wanted = self.wanted(index) if candidate is None else thing.candidates[candidate]
+        of = {"best_of": len(thing.candidates)} if len(thing.candidates) > 1 else {}
+        return {**about(wanted, self._mixture, self._drawn_by), **of, **thing.more}
+
+    def _find(self, index: int) -> tuple[int, Path] | None:
+        """A thing's picture that is there already: which of the candidates it is, and where."""
+        thing = self.things[index]
+        possible = [self.about(index, candidate) for candidate in range(len(thing.candidates))]
+        for number in count(1):
+            path = self.folder / (f"{thing.stem}.png" if number == 1 else f"{thing.stem}-{number}.png")
+            if not path.exists():
+                break
+            try:
+                said = read_png_settings(path)
+            except PictureError:  # none of ours
+                continue
+            if said in possible:
+                return possible.index(said), path
+        return None
+
+    def draw(
+        self, chooser: Chooser | None, on_step: Callable[[float], None] = lambda share: None
+    ) -> Iterator[tuple[int, Image]]:
+        """Draw what is missing, yielding ``(which thing, its picture)`` as it is written.
+
+        The ``chooser`` is needed where there are several candidates; of those that it finds equally likely the first
+        is taken. ``on_step`` is told what share in [0,1] of all steps is taken. Raises as ``pipeline.draw`` does.
+        """
+        missing = self.missing
+        whose = [(index, candidate) for index in missing for candidate in range(len(self.things[index].candidates))]
+        wanted = [self.things[index].candidates[candidate] for index, candidate in whose]
+        drawn: dict[int, dict[int, Image]] = {}
+        for place, image in pipeline.draw(self._base, self._mixture, wanted, on_step):
+            index, candidate = whose[place]
+            thing, pictures = self.things[index], drawn.setdefault(index, {})
+            pictures[candidate] = image
+            if len(pictures) < len(thing.candidates):
+                continue
+            del drawn[index]
+            every = [pictures[candidate] for candidate in range(len(pictures))]
+            best = int(chooser.chances(every, wanted[place].prompt).argmax()) if chooser and len(every) > 1 else 0
+            picture = thing.shape(every[best]) if thing.shape else every[best]
+            said = self.about(index, best)
+            # Only now is it sure what the picture says of itself, and so which of the names is its own.
+            self._made[index] = best, Batch(self.folder, [thing.stem], [said].__getitem__).save(0, picture)
+            yield index, picture
+
+    def sheets(self, name: str, labels: Sequence[str], title: str, columns: int) -> Iterator[Path]:
+        """Write sheets of all pictures, called ``name``, ``PAGE`` on each, and say where they are."""
+        paths = self.paths
+        pages = [range(start, min(start + PAGE, len(self.things))) for start in range(0, len(self.things), PAGE)]
+        cell = 256 if len(self.things) <= 24 else 128
+        for number, page in enumerate(pages, 1):
+            images = []
+            for index in page:
+                images.append(load_picture(paths[index]))
+                images[-1].thumbnail((cell, cell))  # in memory only as large as it is shown
+            sheet = contact_sheet(images, columns, [labels[index] for index in page], title, cell)
+            shown = json.dumps([self.about(index) for index in page], sort_keys=True)
+            said = {
+                "prompt": " | ".join(dict.fromkeys(self.wanted(index).prompt for index in page)),
+                "sheet_of": [paths[index].name for index in page],
+                "settings_hash": sha256(shown.encode()).hexdigest()[:12],  # a file may be deleted and drawn otherwise
+                "styledrop": __version__,
+            }
+            stem = name if len(pages) == 1 else f"{name}-{number}-of-{len(pages)}"
+            yield Batch(self.folder, [stem], [said].__getitem__).save(0, sheet)

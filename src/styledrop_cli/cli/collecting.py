@@ -1,0 +1,93 @@
+"""What the commands do that draw a whole collection: the best of several pictures of each thing, and a sheet of all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from styledrop_cli.cli import console, drawing
+from styledrop_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from styledrop_cli.base import Base
+    from styledrop_cli.choosing import Collection, Thing
+    from styledrop_cli.pipeline import Mixture, Wanted
+
+
+def refuse_no_adapter(adapter: Path, command: str) -> None:
+    """Refuse what is no adapter file by its name.
+
+    Raises:
+        UsageError: it does not end as one does.
+    """
+    if adapter.suffix != drawing.ADAPTER:
+        raise UsageError(f"'{adapter}' is no adapter file (*{drawing.ADAPTER})", f"styledrop {command}")
+
+
+def candidates(first: Wanted, number: int) -> list[Wanted]:
+    """`number` pictures that differ from the `first` by their seeds alone, which count on."""
+    return [replace(first, seed=first.seed + i) for i in range(number)]
+
+
+def is_blind(screen: console.Screen, base: Base) -> bool:
+    """Whether the base's CLIP cannot say which of several pictures is best; then that is said aloud."""
+    from styledrop_cli.choosing import sees_pictures
+
+    if sees_pictures(base):
+        return False
+    screen.say(f"the CLIP of {base.name} reads and does not see: one picture is drawn of each, and none is chosen")
+    return True
+
+
+def collect(
+    screen: console.Screen,
+    base: Base,
+    mixture: Mixture,
+    things: Sequence[Thing],
+    folder: Path,
+    known: Sequence[str],
+) -> tuple[Collection, dict[str, Any]]:
+    """Draw what is not in `folder` yet, and show it as it comes; the second is the beginning of a command's result.
+
+    `known` are other things that a picture might show instead (see `choosing.Chooser`). Raises as `pipeline.draw` does,
+    StyledropError where something cannot be written.
+    """
+    from styledrop_cli import pipeline
+    from styledrop_cli.choosing import Chooser, Collection
+
+    started = time.monotonic()
+    for settings in {thing.candidates[0].settings for thing in things}:
+        pipeline.check_size(base, settings)
+    collection = Collection(base, mixture, things, folder)
+    missing, total = collection.missing, len(things)
+    if len(missing) < total:
+        screen.say(f"{total - len(missing):,} of {total:,} pictures were there already")
+    if missing:
+        several = any(len(things[index].candidates) > 1 for index in missing)
+        chooser = Chooser(base, known) if several else None
+        with screen.drawing("drawing") as (move, show):
+            done = count(total - len(missing))
+            note = f"{next(done):,}/{total:,}"
+
+            def on_step(share: float) -> None:
+                move(min(share, 0.999), f"{note}, {share:.0%} of the steps")
+
+            for _, image in collection.draw(chooser, on_step):
+                show(image)
+                note = f"{next(done):,}/{total:,}"
+            move(1.0, note)
+    seconds = time.monotonic() - started
+    if missing:
+        screen.say(f"drawn in {console.duration(seconds)}:")
+    common = collection.about(0)
+    for index in range(1, total):
+        common = {name: value for name, value in collection.about(index).items() if common.get(name, ...) == value}
+    return collection, {
+        "settings": {name: value for name, value in common.items() if name not in ("prompt", "seed")},
+        "drawn": len(missing),
+        "seconds": round(seconds, 1),
+    }

@@ -1,0 +1,136 @@
+"""What every command that draws pictures into a folder does: whom it draws with, and drawing what is not there yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from styledrop_cli.cli import console
+from styledrop_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from styledrop_cli.base import Base
+    from styledrop_cli.pipeline import Mixture, Wanted
+
+ADAPTER = ".safetensors"
+Shares = list[tuple[Path, float]]
+
+
+def read_shares(mixed: Sequence[str]) -> Shares:
+    """`["a.safetensors:0.6", "b.safetensors:0.4"]` as files and shares; without any share all are alike.
+
+    Raises:
+        UsageError: some have a share and some have none, one is no number, or a file is no adapter file.
+    """
+    files: list[tuple[Path, float | None]] = []
+    for text in mixed:
+        name, colon, number = text.rpartition(":")
+        if text.endswith(ADAPTER):  # no share; or C:\a.safetensors
+            files.append((Path(text), None))
+        elif colon and name.endswith(ADAPTER) and (share := _number(number)) is not None:
+            files.append((Path(name), share))
+        else:
+            raise UsageError(
+                f"--mix {text} names no adapter file with its share", f"write --mix a{ADAPTER}:0.6 --mix b{ADAPTER}:0.4"
+            )
+    shares = [share for _, share in files if share is not None]
+    if shares and len(shares) < len(files):
+        without = next(file for file, share in files if share is None)
+        raise UsageError(f"--mix {without} has no share, and others have", "give each a share, or none")
+    return [(file, 1 / len(files) if share is None else share) for file, share in files]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def read_mixture(styles: Shares, thing: Path | None, gamma: float | None) -> Mixture:
+    """The adapter files of a mixture, read.
+
+    Raises:
+        UsageError: shares that do not add up to 1, an object's share without an object, or an object among the styles.
+        ModelError: a file is missing or no adapter.
+    """
+    from styledrop_cli.checkpoints import load_adapter
+    from styledrop_cli.pipeline import GAMMA, Mixture
+
+    if gamma is not None and thing is None:
+        raise UsageError("--gamma is the share of an object, and there is none", "name its adapter with --object")
+    files = tuple((load_adapter(path), share) for path, share in styles)
+    return Mixture(files, load_adapter(thing) if thing else None, GAMMA if gamma is None else gamma)
+
+
+def draw_all(
+    screen: console.Screen,
+    base: Base,
+    mixture: Mixture,
+    wanted: Sequence[Wanted],
+    stems: Sequence[str],
+    folder: Path,
+    *,
+    sheet: bool = True,
+    columns: int = 8,
+    labels: Sequence[str] | None = None,
+    title: str = "",
+) -> dict[str, Any]:
+    """Draw what is not in `folder` yet, show it as it comes, and say at the end what is where.
+
+    Raises as `pipeline.draw` does, StyledropError where something cannot be written.
+    """
+    from styledrop_cli import pipeline
+    from styledrop_cli.batches import Batch, about, about_mixture
+
+    started = time.monotonic()
+    for settings in {one.settings for one in wanted}:
+        pipeline.check_size(base, settings)
+    drawn_by = about_mixture(base, mixture)
+    batch = Batch(folder, stems, lambda index: about(wanted[index], mixture, drawn_by))
+    missing = batch.missing
+    total = len(set(batch.paths))
+    if len(missing) < total:
+        screen.say(f"{total - len(missing):,} of {total:,} pictures were there already")
+    if missing:
+        with screen.drawing("drawing") as (move, show):
+            drawn = count(total - len(missing))
+            note = f"{next(drawn):,}/{total:,}"
+
+            def on_step(share: float) -> None:
+                move(min(share, 0.999), f"{note}, {share:.0%} of the steps")
+
+            for index, image in pipeline.draw(base, mixture, [wanted[index] for index in missing], on_step):
+                batch.save(missing[index], image)
+                show(image)
+                note = f"{next(drawn):,}/{total:,}"
+            move(1.0, note)
+    sheets: list[Path] = []
+    if sheet and len(wanted) > 1:
+        labels = labels or [f"{one.prompt} · {one.seed}" for one in wanted]
+        with screen.working("laying out a sheet"):
+            sheets = list(batch.sheets(labels, title, columns))
+    seconds = time.monotonic() - started
+    if missing:
+        screen.say(f"drawn in {console.duration(seconds)}:")
+    common = batch.about(0)
+    for index in range(1, len(wanted)):
+        common = {name: value for name, value in batch.about(index).items() if common.get(name, ...) == value}
+    return {
+        "pictures": [
+            {"path": path, "prompt": one.prompt, "seed": one.seed}
+            for path, one in zip(batch.paths, wanted, strict=True)
+        ],
+        "sheets": sheets,
+        "drawn": len(missing),
+        "settings": {name: value for name, value in common.items() if name not in ("prompt", "seed")},
+        "seconds": round(seconds, 1),
+    }
+
+
+def paths_of(result: dict[str, Any]) -> list[Path]:
+    """The paths that a command prints: each picture's once, then the sheets'."""
+    return [*dict.fromkeys(one["path"] for one in result["pictures"]), *result["sheets"]]

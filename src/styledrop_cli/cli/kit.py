@@ -1,0 +1,157 @@
+"""`styledrop kit`: a brand's list of assets, drawn in its style at the sizes that it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from styledrop_cli import __version__
+from styledrop_cli.cli import collecting, console, drawing
+from styledrop_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from styledrop_cli.base import Base
+    from styledrop_cli.choosing import Collection, Thing
+    from styledrop_cli.kits import Asset
+    from styledrop_cli.pipeline import Mixture
+
+MOST = 200_000  # pictures that one command draws
+MANIFEST = "kit.json"
+COLUMNS = 6
+
+
+def kit(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter file.")],
+    assets: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The list of assets, a TOML file; see examples/brand.toml.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.", show_default="FILE-kit"),
+    ] = None,
+    model: console.OwnModel = None,
+    device: console.Device = console.DeviceName.auto,
+    quiet: console.Quiet = False,
+    as_json: console.Json = False,
+) -> None:
+    """Draw a brand's list of assets: names, prompts, sizes, variants.
+
+    Each [[asset]] of the file has a name and a prompt, and perhaps size =
+    "1024x512", number, best (draw so many, keep the clearest), fit = "cover",
+    style, seed, lambda_b, ... Above them stands what holds for all. Also
+    writes a sheet and kit.json, for scripts. What is in the folder already is
+    not drawn again.
+
+      styledrop kit adapter.safetensors examples/brand.toml -o brand
+    """
+    screen = console.Screen(quiet, as_json)
+    collecting.refuse_no_adapter(adapter, "kit adapter.safetensors brand.toml")
+    from styledrop_cli.kits import read_kit
+
+    listed = read_kit(assets)
+    pictures = sum(len(asset.stems) * asset.best for asset in listed)
+    if pictures > MOST:
+        raise UsageError(f"{assets} asks for {pictures:,} pictures: at most {MOST:,}", "make several files of it")
+    folder = Path(f"{assets.stem}-kit") if output is None else output
+    console.refuse_unwritable(folder)
+    _refuse_manifest(folder / MANIFEST)
+    base_folder = console.located(screen, model, adapter)
+    with screen.working("waking up the base model"):
+        from styledrop_cli.base import load_base
+        from styledrop_cli.devices import pick_device
+
+        mixture = drawing.read_mixture([(adapter, 1.0)], None, None)
+        base = load_base(base_folder, pick_device(device))
+    screen.warn_of_unknown(base, list(dict.fromkeys(asset.prompt for asset in listed)))
+    _say_what_is_enlarged(screen, base, listed)
+    blind = any(asset.best > 1 for asset in listed) and collecting.is_blind(screen, base)
+    things = [thing for asset in listed for thing in _things(screen, base, mixture, asset, blind)]
+    known = base.contents or list(dict.fromkeys(asset.prompt for asset in listed))
+    collection, result = collecting.collect(screen, base, mixture, things, folder, known)
+    made = [_manifest_entry(collection, index, path) for index, path in enumerate(collection.paths)]
+    with screen.working("laying out a sheet"):
+        labels = [f"{one['name']} · {one['size'][0]} x {one['size'][1]}" for one in made]
+        sheets = list(collection.sheets("kit", labels, mixture.style, COLUMNS))
+    manifest = {"adapter": adapter.name, "model": base.name, "styledrop": __version__, "assets": made}
+    from styledrop_cli.checkpoints import write_json
+
+    write_json(folder / MANIFEST, manifest)
+    pictures_of = [{**one, "path": path} for one, path in zip(made, collection.paths, strict=True)]
+    shown = [*collection.paths, *sheets, folder / MANIFEST]
+    screen.result({"pictures": pictures_of, "sheets": sheets, "manifest": folder / MANIFEST} | result, shown)
+
+
+def _refuse_manifest(path: Path) -> None:
+    """Refuse to write over a file that is not ours.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        ours = not path.exists() or "styledrop" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise UsageError(f"{path} is there already, and was not written by this command", "choose a folder with -o")
+
+
+def _things(screen: console.Screen, base: Base, mixture: Mixture, asset: Asset, blind: bool) -> list[Thing]:
+    """The pictures of an asset; each has seeds of its own."""
+    from styledrop_cli.choosing import Thing
+    from styledrop_cli.kits import shaped
+    from styledrop_cli.pipeline import Wanted
+
+    settings = base.sampling(**({"size": base.sizes[-1]} | mixture.recommended | dict(asset.options)))
+    cut = base.text_tokenizer.cut
+    settings = replace(settings, negative=cut(settings.negative, "", screen.say))
+    prompt = cut(asset.prompt, mixture.style if asset.style is None else asset.style, screen.say)
+    each = 1 if blind else asset.best
+    width, height = _size(base, asset)
+    shape: dict[str, Any] = {}
+    if (width, height) != (settings.size, settings.size):
+        shape = {"width": width, "height": height} | ({"fit": asset.fit} if width != height else {})
+    return [
+        Thing(
+            stem,
+            collecting.candidates(Wanted(prompt, settings.seed + index * each, settings, asset.style), each),
+            partial(shaped, width=width, height=height, fit=asset.fit) if shape else None,
+            shape,
+        )
+        for index, stem in enumerate(asset.stems)
+    ]
+
+
+def _size(base: Base, asset: Asset) -> tuple[int, int]:
+    return asset.size or (base.sizes[-1], base.sizes[-1])
+
+
+def _say_what_is_enlarged(screen: console.Screen, base: Base, listed: Sequence[Asset]) -> None:
+    """A remark, once, where an asset's picture is larger than the base draws."""
+    from styledrop_cli.text import quoted
+
+    def scaled_to(asset: Asset) -> int:
+        return (max if asset.fit == "cover" else min)(_size(base, asset))
+
+    if larger := [asset.name for asset in listed if scaled_to(asset) > base.sizes[-1]]:
+        screen.say(f"{base.name} draws {base.sizes[-1]} px; larger ones are enlarged and no sharper: {quoted(larger)}")
+
+
+def _manifest_entry(collection: Collection, index: int, path: Path) -> dict[str, Any]:
+    """What `kit.json` says of a picture."""
+    said = collection.about(index)
+    side = said["size"]
+    own = ("prompt", "seed", "width", "height", "size", "adapter", "model", "styledrop")
+    return {
+        "name": collection.things[index].stem,
+        "file": path.name,
+        "prompt": said["prompt"],
+        "seed": said["seed"],
+        "size": [said.get("width", side), said.get("height", side)],
+        "settings": {name: value for name, value in said.items() if name not in own},
+    }

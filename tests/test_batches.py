@@ -1,0 +1,308 @@
+"""Many pictures into a folder: files of prompts, wildcards, what is there already, sheets, mixtures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Run, draw
+from styledrop_cli import pipeline
+from styledrop_cli.batches import PAGE, Batch
+from styledrop_cli.images import load_picture, read_png_settings, save_png
+
+LEARN = ("--steps", "1", "--checkpoints", "0", "-q")
+
+
+LEARNT: dict[str, bytes] = {}  # adapter files by name: learnt once for all tests
+
+
+@pytest.fixture
+def folder(styledrop: Run, picture: Path, tiny_model: Path) -> tuple[str, ...]:
+    """Two styles and an object, learnt; the options that say which base."""
+    model = ("--model", str(tiny_model))
+    for name, what in {
+        "ink.safetensors": ("--style", "ink", "--content", "a cat"),
+        "gold.safetensors": ("--style", "gold leaf", "--content", "a cat"),
+        "dog.safetensors": ("--learn", "object", "--content", "my dog"),
+    }.items():
+        if name not in LEARNT:
+            assert styledrop("train", picture, *what, "-o", name, *LEARN, *model).code == 0
+            LEARNT[name] = Path(name).read_bytes()
+        Path(name).write_bytes(LEARNT[name])
+    return model
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The prompts of what is really drawn."""
+    prompts: list[str] = []
+    real = pipeline.draw
+
+    def watched(base: Any, mixture: Any, wanted: Any, on_step: Any) -> Any:
+        for index, image in real(base, mixture, wanted, on_step):
+            prompts.append(wanted[index].prompt)
+            yield index, image
+
+    monkeypatch.setattr(pipeline, "draw", watched)
+    return prompts
+
+
+def made(out: str) -> dict[str, dict[str, Any]]:
+    """What each picture says of itself, by its name."""
+    return {one["path"]: read_png_settings(Path(one["path"])) or {} for one in json.loads(out)["pictures"]}
+
+
+FAST = ("--steps", "2", "--json", "-q", "-o", "out")
+
+
+# ---- files of prompts ----
+
+
+def test_a_file_of_prompts(styledrop: Run, folder: tuple[str, ...]) -> None:
+    Path("prompts.txt").write_text(
+        "# animals\na cat --seed 5 -n 2\n\n"
+        'a dog --lambda-a 1.5 --negative "a cat" --name hero --style ""\n"a red cat"\n'
+    )
+    code, out, err = styledrop("generate", "ink.safetensors", "--prompts", "prompts.txt", "-n", "1", *FAST, *folder)
+    assert code == 0, err
+    files = made(out)
+    assert list(files) == [f"out/{name}.png" for name in ("a-cat-5", "a-cat-6", "a-dog-0", "a-red-cat-0")]
+    dog = files["out/a-dog-0.png"]
+    assert (dog["lambda_a"], dog["negative"], dog["style"], dog["steps"]) == (1.5, "a cat", "", 2)
+    assert files["out/a-cat-5.png"]["style"] == "ink"
+    assert set(json.loads(out)["settings"]) >= {"steps", "adapter", "model"}
+    assert "lambda_a" not in json.loads(out)["settings"]  # not all are alike
+    code, out, _ = styledrop(
+        "generate",
+        "ink.safetensors",
+        "--prompts",
+        "prompts.txt",
+        "-n",
+        "1",
+        "--name",
+        "{name}-{index:02}",
+        *FAST,
+        *folder,
+    )
+    assert [Path(path).name for path in made(out)] == [
+        "a-cat-01.png",
+        "a-cat-02.png",
+        "hero-03.png",
+        "a-red-cat-04.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "p.toml",
+            'negative = "red"\n[[prompt]]\ntext = "a cat"\nseed = 3\n[[prompt]]\ntext = "a dog"\nlambda-b = 2\n',
+        ),
+        ("p.csv", "prompt,seed,lambda_b,negative\na cat,3,,red\na dog,,2,red\n"),
+        ("p.txt", "a cat --seed 3 --negative red\na dog --lambda-b 2 --negative red\n"),
+    ],
+)
+def test_every_format_says_the_same(styledrop: Run, folder: tuple[str, ...], name: str, text: str) -> None:
+    Path(name).write_text(text)
+    code, out, err = styledrop("generate", "ink.safetensors", "--prompts", name, "-n", "1", *FAST, *folder)
+    assert code == 0, err
+    cat, dog = made(out).values()
+    assert (cat["prompt"], cat["seed"], cat["negative"]) == ("a cat", 3, "red")
+    assert (dog["prompt"], dog["seed"], dog["lambda_b"], dog["negative"]) == ("a dog", 0, 2, "red")
+
+
+def test_standard_input(styledrop: Run, folder: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a cat\na dog --seed 9\n"))
+    code, out, _ = styledrop("generate", "--base-only", "a tree", "--prompts", "-", "-n", "1", *FAST, *folder)
+    assert code == 0
+    assert list(made(out)) == [f"out/{name}.png" for name in ("a-tree-0", "a-cat-0", "a-dog-9")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("a cat\na dog --sed 9\n"))
+    code, _, err = styledrop("generate", "--base-only", "--prompts", "-", *FAST, *folder)
+    assert code == 2
+    assert "standard input, line 2, column 7" in err and "--seed" in err
+
+
+def test_wildcards(styledrop: Run, folder: tuple[str, ...]) -> None:
+    code, out, _ = styledrop(
+        "generate", "--base-only", "a {red|{small|} blue} {cat|dog}", "--combinations", "-n", "1", *FAST, *folder
+    )
+    assert code == 0
+    assert [said["prompt"] for said in made(out).values()] == [
+        f"a {colour} {thing}" for colour in ("red", "small blue", "blue") for thing in ("cat", "dog")
+    ]
+    chance = ("generate", "--base-only", "a {cat|dog|tree|house}", "-n", "8", *FAST, *folder)
+    by_chance = made(styledrop(*chance).out)
+    assert len({said["prompt"] for said in by_chance.values()}) > 1
+    assert made(styledrop(*chance).out) == by_chance  # the seeds decide
+    fewer = made(styledrop(*chance[:3], "-n", "2", *FAST, *folder).out)
+    assert fewer.items() <= by_chance.items()
+
+
+# ---- what is there already ----
+
+
+def test_what_is_there_is_not_drawn_again(styledrop: Run, folder: tuple[str, ...], drawn: list[str]) -> None:
+    Path("p.txt").write_text("a cat\na dog\na tree\n")
+    command = ("generate", "ink.safetensors", "--prompts", "p.txt", "-n", "2", "--steps", "2", "-o", "out", *folder)
+    first = styledrop(*command)
+    assert first.code == 0 and len(drawn) == 6
+    drawn.clear()
+    again = styledrop(*command)
+    assert again.out == first.out
+    assert "6 of 6 pictures were there already" in again.err and drawn == []
+    Path("out/a-dog-1.png").unlink()
+    Path("out/a-tree-0.png").write_bytes(Path("out/a-tree-0.png").read_bytes()[:-200])  # cut short by another program
+    repaired = styledrop(*command)
+    assert drawn == ["a dog", "a tree"]
+    assert repaired.code == 0
+    assert "out/a-tree-0-2.png" in repaired.out  # what is broken is not ours to replace
+    drawn.clear()
+    Path("p.txt").write_text("a tree\na house\na cat\n")
+    assert styledrop(*command).code == 0
+    assert drawn == ["a house", "a house"]
+
+
+def test_another_adapter_of_that_name_draws_other_pictures(
+    styledrop: Run, folder: tuple[str, ...], drawn: list[str]
+) -> None:
+    command = ("generate", "ink.safetensors", "a cat", "-n", "1", *FAST, *folder)
+    assert styledrop(*command).code == 0
+    os.replace("gold.safetensors", "ink.safetensors")
+    out = styledrop(*command, "--style", "ink").out
+    assert list(made(out)) == ["out/a-cat-0-2.png"] and len(drawn) == 2
+
+
+def test_stopped_it_goes_on(
+    styledrop: Run, folder: tuple[str, ...], drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("generate", "--base-only", "a cat", "a dog", "-n", "3", "--steps", "2", "-o", "out", *folder)
+    real = Batch.save
+
+    def stop(self: Batch, index: int, image: Any) -> Path:
+        if index == 4:
+            raise KeyboardInterrupt
+        return real(self, index, image)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Batch, "save", stop)
+        assert styledrop(*command).code == 130
+    assert len(list(Path("out").iterdir())) == 4
+    drawn.clear()
+    assert styledrop(*command).code == 0
+    assert drawn == ["a dog", "a dog"]
+
+
+def test_the_same_prompt_twice_is_one_picture(styledrop: Run, folder: tuple[str, ...], drawn: list[str]) -> None:
+    code, out, _ = styledrop("generate", "--base-only", "a cat", "a cat", "-n", "1", "--steps", "2", *folder)
+    assert code == 0 and drawn == ["a cat"]
+    assert out.split() == ["styledrop-out/a-cat-0.png", "styledrop-out/sheet.png"]
+
+
+def test_a_name_taken_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, ["a", "a", "b"], [{"seed": 1}, {"seed": 2}, {"seed": 1}].__getitem__)
+    assert [path.name for path in batch.paths] == ["a.png", "a-2.png", "b.png"]
+    save_png(draw(), tmp_path / "a.png", {"seed": 7})
+    assert batch.save(0, draw()) == tmp_path / "a-3.png"
+    assert batch.paths[0] == tmp_path / "a-3.png"
+    save_png(draw(), tmp_path / "a-2.png", {"seed": 2})  # another process has drawn the very same
+    before = (tmp_path / "a-2.png").stat().st_mtime_ns
+    assert batch.save(1, draw()) == tmp_path / "a-2.png"
+    assert (tmp_path / "a-2.png").stat().st_mtime_ns == before
+    again = Batch(tmp_path, ["a", "a"], [{"seed": 2}, {"seed": 1}].__getitem__)  # in any order
+    assert [path.name for path in again.paths] == ["a-2.png", "a-3.png"] and again.missing == []
+
+
+def test_ten_thousand_of_one_name_are_placed_at_once(tmp_path: Path) -> None:
+    said = [{"seed": seed} for seed in range(10_000)]
+    batch = Batch(tmp_path, ["a"] * len(said), said.__getitem__)
+    assert len(set(batch.paths)) == len(said) == len(batch.missing)
+
+
+# ---- sheets ----
+
+
+def test_sheets(styledrop: Run, folder: tuple[str, ...], tmp_path: Path) -> None:
+    quick = ("--steps", "1", "-o", "out", "-q", *folder)
+    assert styledrop("generate", "--base-only", "a cat", "a dog", "-n", "1", "--no-sheet", *quick).out.count("png") == 2
+    number = PAGE + 5
+    out = styledrop("generate", "--base-only", "a cat", "-n", str(number), "--size", "16", *quick).out.split()
+    assert out[-2:] == ["out/sheet-1-of-2.png", "out/sheet-2-of-2.png"] and len(out) == number + 2
+    about = read_png_settings(Path(out[-1]))
+    assert about is not None and len(about["sheet_of"]) == 5
+    assert load_picture(Path(out[-2])).width > load_picture(Path(out[-1])).width / 2
+
+
+# ---- mixtures ----
+
+
+def test_mixtures(styledrop: Run, folder: tuple[str, ...]) -> None:
+    def pixels(*arguments: str) -> bytes:
+        code, out, err = styledrop("generate", *arguments, "-n", "1", *FAST, *folder)
+        assert code == 0, err
+        return load_picture(Path(json.loads(out)["pictures"][0]["path"])).tobytes()
+
+    ink, gold = ("--mix", "ink.safetensors:1"), ("--mix", "gold.safetensors:0")
+    alone = pixels("ink.safetensors", "a cat")
+    assert pixels(*ink, "a cat") == alone
+    assert pixels(*ink, *gold, "--style", "ink", "a cat") == alone
+    both = ("--mix", "ink.safetensors", "--mix", "gold.safetensors", "a cat")
+    assert pixels(*both) == pixels("--mix", "ink.safetensors:0.5", "--mix", "gold.safetensors:0.5", "a cat")
+    assert pixels("ink.safetensors", "my dog", "--object", "dog.safetensors", "--gamma", "0") == pixels(
+        "ink.safetensors", "my dog"
+    )
+    about = made(styledrop("generate", *both, "--object", "dog.safetensors", "-n", "1", *FAST, *folder).out)
+    (said,) = about.values()
+    assert said["mix"] == {"ink.safetensors": 0.5, "gold.safetensors": 0.5}
+    assert (said["style"], said["object"], said["gamma"]) == ("ink and gold leaf", "dog.safetensors", 0.6)
+    assert pixels("--base-only", "my dog", "--object", "dog.safetensors", "--style", "ink")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--mix", "ink.safetensors:0.6", "--mix", "gold.safetensors:0.6", "a cat"), "add up to 1.2, not to 1"),
+        (("--mix", "ink.safetensors:-1", "--mix", "gold.safetensors:2", "a cat"), "Each must be 0 or more"),
+        (("--mix", "ink.safetensors:nan", "a cat"), "not to 1"),
+        (("--mix", "ink.safetensors:0.5", "--mix", "gold.safetensors", "a cat"), "gold.safetensors has no share"),
+        (("--mix", "ink:0.5", "a cat"), "names no adapter file"),
+        (("--mix", "ink.safetensors:half", "a cat"), "names no adapter file"),
+        (("--mix", "gold.safetensors", "ink.safetensors", "a cat"), "say --mix ink.safetensors, too"),
+        (("--mix", "gold.safetensors", "--base-only", "a cat"), "leave out one of the two"),
+        (("--mix", "gold.safetensors"), "nothing to draw"),
+        (("ink.safetensors", "a cat", "--gamma", "0.5"), "name its adapter with --object"),
+        (("ink.safetensors", "a cat", "--object", "dog.safetensors", "--gamma", "2"), "gamma must be between 0 and 1"),
+        (("ink.safetensors", "a {cat|dog"), "column"),
+        (("ink.safetensors", "{|}"), "says nothing"),
+        (("ink.safetensors", "{a|b}{a|b}{a|b}{a|b}{a|b}{a|b}" * 4, "--combinations"), "pictures are too many"),
+        (("ink.safetensors", "--prompts", "nowhere.txt"), "nowhere.txt"),
+        (("ink.safetensors", "--prompts", "bad.txt"), "bad.txt, line 2, column 7"),
+        (("ink.safetensors", "a cat", "--name", "{title}"), "title"),
+        (("ink.safetensors", "a cat", "--name", "x"), "the pattern 'x'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_batch(
+    styledrop: Run, folder: tuple[str, ...], arguments: tuple[str, ...], words: str
+) -> None:
+    Path("bad.txt").write_text("a cat\na dog --lambda-q 3\n")
+    before = sorted(Path().iterdir())
+    code, out, err = styledrop("generate", *arguments, *folder)
+    assert (code, out) == (2, "")
+    assert words in re.sub(r"\s+", " ", err)
+    assert "Traceback" not in err
+    assert sorted(Path().iterdir()) == before
+
+
+def test_adapters_that_do_not_fit(styledrop: Run, folder: tuple[str, ...]) -> None:
+    code, _, err = styledrop(
+        "generate", "--mix", "ink.safetensors:1", "--mix", "nowhere.safetensors:0", "a cat", *folder
+    )
+    assert code == 1 and "nowhere.safetensors" in err
+    code, _, err = styledrop("generate", "--mix", "ink.safetensors", "--mix", "gold.safetensors", "a cat")
+    assert code == 1 and "another base" in err and "--model" in err
