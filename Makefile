@@ -15,7 +15,7 @@ endef
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow parity against demo bench paired format clean
+.PHONY: help venv check test slow fuzz parity against demo bench paired dist lock format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -40,6 +40,10 @@ test: $(READY)  ## all tests but the slow ones
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+fuzz: $(READY)  ## spoiled files for every reader, 2,000 each, led by coverage; docs/hostile_files.md has more
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python tests/hostile/fuzz.py
+
 parity:  ## compare with the published implementation, in an environment of its own (torchvision would break it)
 	$(BESIDE)
 	.venv-parity/bin/python -m pytest -m parity
@@ -61,6 +65,17 @@ paired: $(READY)  ## one-picture adaptation judged against the truth, small; nee
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pocket]'
 	test -d corpus/art || $(BIN)/python examples/pocket/make_corpus.py --out corpus --parts art
 	$(BIN)/styledrop bench styles --quick
+
+dist: $(READY)  ## build the wheel and the source archive into dist/, install the wheel, and let it learn and draw
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	STYLEDROP_DIST=$(CURDIR)/dist $(BIN)/python -m pytest -q -m 'not network' tests/test_release.py
+
+lock: $(READY)  ## write requirements.lock: every package with its exact version; asks the package index
+	mkdir -p build
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report build/lock.json \
+		--constraint constraints.txt '.[dev,pocket]'
+	$(BIN)/python tools/lock.py build/lock.json requirements.lock
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff format .

@@ -166,7 +166,11 @@ def test_prompt_negative_and_adapter_are_used(base: Base) -> None:
     "change",
     [
         {"steps": 4},
-        {"temperature": 0},
+        {"order": "confidence"},
+        {"order": "confidence", "temperature": 0},
+        {"top_k": 1},
+        {"top_p": 0.0},
+        {"guidance_every": 1},
         {"lambda_a": 3},
         {"lambda_b": 0},
         {"strength": 0.3},
@@ -237,3 +241,9 @@ def test_pocket_travels_light_and_is_whole() -> None:
     assert sum(sizes.values()) <= 40e6
     assert sizes["scorer"] <= 3e6
     assert {p.stem for p in folder.glob("*.safetensors")} == set(parts)
+
+
+def test_a_temperature_is_given_for_the_order_in_which_it_has_a_say(base: Base) -> None:
+    assert base.sampling().order == "halton"
+    assert base.sampling(temperature=1).order == "confidence"
+    assert base.sampling(temperature=1, order="halton").order == "halton"

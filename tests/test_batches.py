@@ -44,8 +44,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     prompts: list[str] = []
     real = pipeline.draw
 
-    def watched(base: Any, mixture: Any, wanted: Any, on_step: Any) -> Any:
-        for index, image in real(base, mixture, wanted, on_step):
+    def watched(base: Any, mixture: Any, wanted: Any, *rest: Any) -> Any:
+        for index, image in real(base, mixture, wanted, *rest):
             prompts.append(wanted[index].prompt)
             yield index, image
 
@@ -217,6 +217,12 @@ def test_a_name_taken_meanwhile_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "a-2.png").stat().st_mtime_ns == before
     again = Batch(tmp_path, ["a", "a"], [{"seed": 2}, {"seed": 1}].__getitem__)  # in any order
     assert [path.name for path in again.paths] == ["a-2.png", "a-3.png"] and again.missing == []
+
+
+def test_two_stems_never_share_a_name(tmp_path: Path) -> None:
+    save_png(draw(), tmp_path / "a.png", {"seed": 9})
+    batch = Batch(tmp_path, ["a", "a-2", "a"], [{"seed": 1}, {"seed": 2}, {"seed": 3}].__getitem__)
+    assert len(set(batch.paths)) == 3 == len(batch.missing)
 
 
 def test_ten_thousand_of_one_name_are_placed_at_once(tmp_path: Path) -> None:

@@ -293,6 +293,15 @@ def test_what_only_says_less_is_no_other_answer(tiny_model: Path) -> None:
     assert torch.allclose(one, whole[0, places][:1], atol=1e-5)
 
 
+def test_without_colours_they_do_not_count(tiny_model: Path) -> None:
+    base = load_base(str(tiny_model), tiny.CPU)
+    red, blue = Image.new("RGB", (32, 32), (90, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 90))
+    chances = Chooser(base, base.contents, colours=False).chances([red, blue], "a cat")
+    assert chances[0] == chances[1]
+    chances = Chooser(base, base.contents).chances([red, blue], "a cat")
+    assert chances[0] != chances[1]
+
+
 def test_a_published_clip_cannot_choose(tiny_model: Path) -> None:
     published = tiny.write_published(Path("published"))
     assert not sees_pictures(load_base(str(published), tiny.CPU))

@@ -20,7 +20,7 @@ import typer
 import tiny
 from conftest import Run, draw
 from person import Person
-from styledrop_cli import base, exchange, hub
+from styledrop_cli import base, doctor, exchange, hub
 from styledrop_cli.checkpoints import save_part, save_tensors
 from styledrop_cli.cli.app import COMMANDS, app
 from styledrop_cli.images import save_png
@@ -30,12 +30,14 @@ from styledrop_cli.tuning import train_adapter
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
+    "CHANGELOG.md",
+    "THIRD_PARTY_NOTICES.md",
     "examples/README.md",
     "examples/pocket/README.md",
     "src/styledrop_cli/pocket/README.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
 )
-NOT_OURS = {"accelerate", "npm", "pip"}  # printed, but not ours to run
+NOT_OURS = {"accelerate", "npm", "pip", "torchrun"}  # printed, but not ours to run
 SCRIPTS = ("examples", "examples/pocket", "benchmarks")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 LATER_PARTS = [
@@ -58,8 +60,8 @@ def joined(text: str) -> list[str]:
 
 
 def fenced(text: str) -> list[str]:
-    """The code blocks of a page; a tree of folders is none."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    """The code blocks of a page that hold commands: those of another language say so, and a tree of folders is none."""
+    blocks = re.findall(r"^```\n(.*?)^```", re.sub(r"^```\w+\n.*?^```", "", text, flags=re.M | re.S), re.M | re.S)
     return [block for block in blocks if not block.split()[0].endswith("/")]
 
 
@@ -70,7 +72,7 @@ def is_command(span: str) -> bool:
 
 def inline(text: str) -> list[str]:
     """What stands between single backticks."""
-    return re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
 
 
 def blocks_of(page: str) -> Iterator[Block]:
@@ -129,6 +131,7 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     tiny.shrink_bench(monkeypatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
     stand_in_for_the_hub(monkeypatch)
+    monkeypatch.setattr(doctor, "ask", lambda names: {})  # what is installed here may be broken
     of, short = TrainSettings.of, {"steps": 2, "views": 2, "superres_steps": 1, "width": 2}
     compared = {"style": {"checkpoints": 1}, "object": {}}  # an object has no test pictures
     monkeypatch.setattr(
@@ -207,7 +210,7 @@ def shortened(arguments: list[str]) -> list[str]:
 
 def provide(arguments: list[str], adapter: Path, model: Path) -> None:
     """Put what a command names, and what is not there yet, into the folder: any reader has pictures of their own."""
-    if arguments[0] == "merge":  # the names stand before their weights
+    if arguments[0] == "merge" or "--mix" in arguments:  # the names stand before their weights
         arguments = [re.sub(r"(?<=\.safetensors):.*", "", name) for name in arguments]
     before = dict(zip(arguments[1:], arguments, strict=False))
     if arguments[0] == "iterate" and not Path("adapter.safetensors").exists():
@@ -227,6 +230,10 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
             shutil.copy(ROOT / name, path)  # must be there
         elif path.parent.name == "styledrop-out" and path.suffix == ".png":
             save_png(draw(), path, {"prompt": "a cat", "seed": 1})
+        elif before[name] == "--prompts":
+            path.write_text("a cat\na dog --seed 5\n", encoding="utf-8")
+        elif before[name] == "--mask":
+            draw().point(lambda value: 255).save(path)
         elif path.suffix in (".png", ".jpg"):
             draw().save(path)
         elif path.suffix == ".safetensors":

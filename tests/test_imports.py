@@ -18,15 +18,15 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 
 # A module imports from smaller layers only. Packages (models, sampling, cli, ...) count as one.
 LAYERS = {
-    "errors": 0, "settings": 0, "intervals": 1, "prompts": 1,
+    "errors": 0, "files": 0, "settings": 0, "intervals": 1, "prompts": 1, "processes": 1,
     "models": 1, "sampling": 1,
     "devices": 2, "images": 2, "sheets": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "hub": 3, "runs": 3,
     "base": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
-    "adapters": 6, "probing": 6, "acceptance": 6, "calibration": 6,
+    "adapters": 6, "probing": 6, "acceptance": 6, "calibration": 6, "doctor": 6,
     "tuning": 7, "exchange": 7, "merging": 7, "pipeline": 7, "appraisal": 7,
-    "pools": 8, "batches": 8, "kits": 8,
+    "pools": 8, "batches": 8, "editing": 8, "kits": 8,
     "rounds": 9, "sweeping": 9, "choosing": 9, "api": 9,
     "bench": 10, "report": 10,
     "cli": 11, "__main__": 12, "__init__": 0,
@@ -64,7 +64,7 @@ HOMES = {
 
 TYPES = {"PIL.Image.Image"}  # names for annotations only
 
-WITHOUT_TORCH = {"errors", "settings", "prompts", "__init__", "__main__", "cli"}
+WITHOUT_TORCH = {"errors", "files", "settings", "prompts", "__init__", "__main__", "cli", "doctor", "hub"}
 
 
 def room(path: Path) -> str:
@@ -129,7 +129,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "train", "generate", "iterate", "score", "sweep", "alphabet", "kit", "inspect", "models", "convert", "merge", "bench"],
+    ["", *"train generate edit iterate score sweep alphabet kit inspect models doctor convert merge bench".split()],
 )
 def test_help_does_not_import_torch(command: str) -> None:
     program = (

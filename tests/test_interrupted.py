@@ -1,10 +1,9 @@
-"""Real processes, stopped in the middle: the same command goes on to the same weights and the same picks."""
+"""Real processes, stopped in the middle: the same command goes on to the same weights. See also test_faults.py."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -95,46 +94,3 @@ def test_a_stopped_training_goes_on_to_the_same_bits(how: signal.Signals) -> Non
     whole, again = (read_tensors(Path(f"{name}.safetensors"))[0] for name in ("whole", "stopped"))
     assert set(whole) == set(again)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-
-
-def phase(said: str) -> str:
-    """What rounds that ``said`` this were at."""
-    last = said.strip().rpartition("\n")[2]
-    if last.startswith(("drawing to compare", "round ")):
-        return "comparing"
-    return next((name for name in ("drawing", "learning") if last.startswith(name)), "starting")
-
-
-def test_rounds_killed_at_ten_moments_come_to_the_same_bits(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each moment kills once; a run that is done before its moment is compared, and the next folder begun."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command = little_adapter(tiny_model, Path("adapter.safetensors"))
-    Path("prompts.txt").write_text("a dog\na house\na teapot\na tree\n", encoding="utf-8")
-    command += ["--prompts", "prompts.txt", "--per-prompt", "24", "--rounds", "2", "--steps", "100"]
-    began = time.monotonic()
-    code, said = finish(start("never-killed", command))
-    assert code == 0, said
-    length, never_killed = time.monotonic() - began, whole(Path("never-killed"))
-    assert {"best.safetensors", "table.json", "round-3/adapter.safetensors", "round-3/picks.json"} < set(never_killed)
-
-    chance = random.Random(3)
-    moments = [length * (tenth + chance.random()) / 10 for tenth in range(10)]
-    chance.shuffle(moments)
-    folder, phases = Path("killed-0"), set[str]()
-    for number, moment in enumerate(moments, 1):
-        while True:
-            process = start(folder.name, command)
-            try:
-                said = process.communicate(timeout=moment)[1]
-            except subprocess.TimeoutExpired:
-                process.kill()
-                phases.add(phase(process.communicate()[1]))
-                break
-            assert process.returncode == 0, said
-            assert whole(folder) == never_killed
-            folder, moment = Path(f"killed-{number}"), 0.95 * moment
-        whole(folder)  # nothing is there by halves
-    assert len(phases) > 2, phases  # of starting, drawing, learning and comparing
-    code, said = finish(start(folder.name, command))
-    assert code == 0, said
-    assert whole(folder) == never_killed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli import checkpoints, images, pools, rounds, runs, tuning
+from styledrop_cli import checkpoints, images, pools, rounds, tuning
 from styledrop_cli.adapters import examples_of
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, write_recommended
@@ -338,50 +338,6 @@ def test_picks_that_name_no_pictures(go: Go, tmp_path: Path, picks: dict[str, An
     (tmp_path / "rounds/round-2/picks.json").write_text(json.dumps(picks))
     with pytest.raises(UsageError, match="does not name pictures of 1 to 12"):
         go(Fake(0))
-
-
-class Killed(BaseException):
-    """The end of the process, seen from inside."""
-
-
-def writes(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[int]:
-    """Count what is written; the ``at``-th write kills."""
-    count = 0
-    original = images.atomic_write
-
-    def write(path: Path, data: bytes) -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            raise Killed
-        original(path, data)
-
-    for module in (images, checkpoints, runs, tuning, rounds):
-        monkeypatch.setattr(module, "atomic_write", write)
-    yield from iter(lambda: count, None)
-
-
-def test_killed_at_any_write_the_same_call_comes_to_the_same_end(
-    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counter = writes(monkeypatch, at=-1)
-    next(counter)
-    whole = go(settings=RoundSettings(rounds=2, per_prompt=4, steps=4), folder=tmp_path / "whole")
-    total = next(counter)
-    assert total > 30
-    kept = {n: load_adapter(tmp_path / f"whole/round-{n}/adapter.safetensors") for n in (2, 3)}
-    for at in range(1, total, 7):
-        folder = tmp_path / f"killed-{at}"
-        with monkeypatch.context() as patched:
-            next(writes(patched, at))
-            with pytest.raises(Killed):
-                go(settings=RoundSettings(rounds=2, per_prompt=4, steps=4), folder=folder)
-        again = go(settings=RoundSettings(rounds=2, per_prompt=4, steps=4), folder=folder)
-        assert again.table == whole.table
-        for n, file in kept.items():
-            made = load_adapter(folder / f"round-{n}/adapter.safetensors")
-            assert made.tensors.keys() == file.tensors.keys()
-            assert all(torch.equal(made.tensors[name], tensor) for name, tensor in file.tensors.items())
 
 
 # ---- several processes, one pool ----

@@ -1,13 +1,24 @@
-"""Run folders: the same settings go on, others are refused by name."""
+"""Run folders: the same settings go on, others are refused by name, and so is a second process."""
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
+from styledrop_cli import images, runs
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.runs import STATES_KEPT, Run
+from styledrop_cli.images import remove_parts
+from styledrop_cli.runs import STATES_KEPT, Run, alone_in, refuse_busy
 
 FOLDER = Path("a.run")
 
@@ -87,3 +98,177 @@ def test_a_folder_that_cannot_be_made() -> None:
     FOLDER.write_text("a file")
     with pytest.raises(StyledropError, match=r"cannot write a\.run"):
         begin()
+
+
+def test_states_of_later_steps_and_folders_in_their_place_go() -> None:
+    """They were damaged: else the run would have gone on from them."""
+    run = begin()
+    for step in (5, 10, 15):
+        run.save_state(step, lambda path: path.write_text(path.name) and None)
+    (FOLDER / "state-0000020.safetensors").mkdir()
+    (FOLDER / "state-0000020.safetensors/inside").write_text("x")
+    run.save_state(10, lambda path: path.write_text("again") and None)
+    assert [p.name for p in run.states()] == ["state-0000010.safetensors"]
+    for step in (12, 14):
+        (FOLDER / f"state-{step:07d}.safetensors").mkdir()
+    run.save_state(14, lambda path: path.write_text(path.name) and None)
+    assert [p.name for p in run.states()] == ["state-0000014.safetensors", "state-0000010.safetensors"]
+    (FOLDER / "state-0000014.safetensors").unlink()
+    (FOLDER / "state-0000014.safetensors").mkdir()
+    run.finish()
+    assert run.states() == []
+
+
+# ---- one process a folder ----
+
+HOLD = """
+import sys
+from pathlib import Path
+from styledrop_cli.runs import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that works in ``folder``."""
+    environment = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder], text=True, env=environment, **pipes) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "in\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_second_process_is_told_who_the_first_is() -> None:
+    with held(FOLDER) as other:
+        for enter in (lambda: alone_in(FOLDER).__enter__(), lambda: refuse_busy(FOLDER)):
+            with pytest.raises(UsageError, match=rf"another process, PID {other.pid}, is working in a\.run") as error:
+                enter()
+            assert "-o" in str(error.value.hint)
+        with alone_in(Path("b.run")):
+            refuse_busy(Path("b.run"))  # its own
+        (FOLDER / ".lock").write_text("12 elsewhere")
+        with pytest.raises(UsageError, match="another process, PID 12 on elsewhere, is working in"):
+            refuse_busy(FOLDER)
+        (FOLDER / ".lock").write_text("")
+        with pytest.raises(UsageError, match="another process is working in"):
+            refuse_busy(FOLDER)
+        assert not Path("c.run").exists()
+        refuse_busy(Path("c.run"))
+        assert not Path("c.run").exists()
+
+
+@pytest.mark.parametrize("how", ["kill", "terminate", "end"])
+def test_any_death_frees_the_folder(how: str) -> None:
+    with held(FOLDER) as other:
+        if how == "end":
+            other.communicate("\n")
+        else:
+            getattr(other, how)()
+        other.wait()
+        with alone_in(FOLDER):
+            assert (FOLDER / ".lock").read_text().startswith(f"{os.getpid()} ")
+    with alone_in(FOLDER), alone_in(FOLDER):  # what one is in one may enter again
+        pass
+    with pytest.raises(KeyError), alone_in(FOLDER):
+        raise KeyError
+    refuse_busy(FOLDER)
+
+
+def test_a_folder_made_for_nothing_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("there").mkdir()
+    for folder, left in ((Path("there/far/run"), []), (Path("there"), [".lock"])):
+        with pytest.raises(UsageError), alone_in(folder):
+            raise UsageError("this cannot be")
+        assert [path.name for path in Path("there").iterdir()] == left
+    with alone_in(Path("used/run")):
+        Path("used/run/state").touch()
+    assert {path.name for path in Path("used/run").iterdir()} == {".lock", "state"}
+    # Whoever opens the lock just before it goes takes the next one.
+    lock = runs._lock
+
+    def lock_what_goes(file: FileIO) -> None:
+        monkeypatch.setattr(runs, "_lock", lock)
+        (FOLDER / ".lock").unlink()
+        FOLDER.rmdir()
+        lock(file)
+
+    monkeypatch.setattr(runs, "_lock", lock_what_goes)
+    with alone_in(FOLDER), ThreadPoolExecutor(1) as threads, pytest.raises(UsageError, match="is working"):
+        threads.submit(refuse_busy, FOLDER).result()
+
+
+def test_another_thread_is_another_worker() -> None:
+    with (
+        alone_in(FOLDER),
+        ThreadPoolExecutor(1) as threads,
+        pytest.raises(UsageError, match=f"PID {os.getpid()}, is working"),
+    ):
+        threads.submit(refuse_busy, FOLDER).result()
+
+
+def test_a_child_that_outlives_its_parent_holds_nothing() -> None:
+    with alone_in(FOLDER):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        with pytest.raises(AssertionError), held(FOLDER):  # but the parent goes on holding it
+            pass
+    try:
+        with alone_in(FOLDER):
+            pass
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_a_disk_without_locks_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runs.fcntl, "flock", flock)
+    with alone_in(FOLDER):
+        assert begin().states() == []
+
+
+def test_a_folder_that_cannot_be_locked() -> None:
+    FOLDER.mkdir()
+    (FOLDER / ".lock").mkdir()
+    with pytest.raises(StyledropError, match=r"cannot write a\.run/\.lock: "), alone_in(FOLDER):
+        pass
+
+
+# ---- what killed processes leave ----
+
+
+def test_what_dead_processes_left_half_written_goes() -> None:
+    with held(Path("elsewhere")) as alive:
+        pass
+    dead = alive.pid
+    (FOLDER / "deeper").mkdir(parents=True)
+    stale = [FOLDER / f".a.png.{dead}.part", FOLDER / f"deeper/.b.json.{dead}.part", FOLDER / f".c.{os.getpid()}.part"]
+    kept = [FOLDER / f"..{os.getppid()}.part", FOLDER / f".a.png.{os.getppid()}.part", FOLDER / ".a.png.part",
+            FOLDER / ".a.png.0.part", FOLDER / f"a.png.{dead}.part", FOLDER / f".a.png.{dead}.partly"]  # fmt: skip
+    for path in (*stale, *kept):
+        path.write_text("half")
+    remove_parts(FOLDER, "*.png", older=60)
+    assert all(path.exists() for path in (*stale, *kept))
+    os.utime(stale[0], (1, 1))
+    remove_parts(FOLDER, "*.png", older=60)
+    assert [path.exists() for path in stale] == [False, True, True]
+    with alone_in(FOLDER):
+        assert not [path for path in stale if path.exists()]
+        assert all(path.exists() for path in kept)
+
+
+def test_elsewhere_nobody_is_asked_whether_he_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images.os, "kill", None)  # on Windows it would end him
+    assert not images._alive(os.getpid())
+    monkeypatch.setattr(images.os, "name", "nt")
+    assert not images._alive(os.getppid())

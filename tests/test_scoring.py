@@ -194,8 +194,8 @@ def test_files_that_are_no_weights_of_that_model(registered: Any) -> None:
     tensors.pop("ln_final.bias")
     save_tensors(Path("other.safetensors"), tensors)
     Path("cut.safetensors").write_bytes(Path("other.safetensors").read_bytes()[:5000])
-    Path("words.pt").write_text("not weights at all", encoding="utf-8")
-    for name in ("other.safetensors", "cut.safetensors", "words.pt"):
+    Path("words.safetensors").write_text("not weights at all", encoding="utf-8")
+    for name in ("other.safetensors", "cut.safetensors", "words.safetensors"):
         with pytest.raises(ModelError) as error:
             load_scorer(f"ViT-tiny-8/{name}", Path("nowhere"), tiny.CPU)
         assert f"cannot load 'ViT-tiny-8/{name}'" in said(error)

@@ -276,7 +276,7 @@ def test_a_cell_shows_what_generate_draws_with_its_settings(base: Base, adapter:
     result = swept(base, adapter, axes)
     assert [cell.values["strength"] for cell in result.cells] == [0.0, 0.5, 0.0, 0.5]
     for cell in result.cells:
-        settings = SampleSettings(size=16, seed=5, **cell.values)  # type: ignore[arg-type]
+        settings = base.sampling(size=16, seed=5, **cell.values)
         drawn = generate(base, load_adapter(adapter), prompts=[*PROMPTS], count=2, settings=settings)
         wanted = torch.stack([to_tensor(image) * 255 for _, _, image in drawn])
         assert (cell.pictures.float() - wanted).abs().max() <= 1  # alone and in a batch decoding rounds differently
@@ -340,11 +340,11 @@ def test_the_usual_grid(adapter: Path) -> None:
 def test_checkpoints_are_an_axis(base: Base, adapter: Path) -> None:
     files = checkpoints_of(load_adapter(adapter))
     assert list(files) == [2, 4]
-    result = swept(base, adapter, {CHECKPOINT: tuple(files), "steps": (2, 18)}, checkpoints=files)
+    result = swept(base, adapter, {CHECKPOINT: tuple(files), "steps": (2, SampleSettings.steps)}, checkpoints=files)
     assert result.present == 3  # the last checkpoint, in as many steps as are usual
     for cell in result.cells:
         step = int(cell.values[CHECKPOINT])
-        alone = swept(base, files[step], {"steps": (2, 18)})
+        alone = swept(base, files[step], {"steps": (2, SampleSettings.steps)})
         assert torch.equal(cell.pictures, of_values(alone)[(cell.values["steps"],)].pictures)
     assert not torch.equal(result.cells[0].pictures, result.cells[2].pictures)
 

@@ -523,7 +523,15 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:-40]), lambda p: p.write_bytes(b"")])
+def turn_into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip, lambda p: p.write_bytes(p.read_bytes()[:-40]), lambda p: p.write_bytes(b""), turn_into_a_folder],
+)
 def test_a_broken_state_falls_back_to_the_one_before(
     base: Base, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
 ) -> None:

@@ -13,8 +13,16 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
-from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import FORMAT, AdapterFile, build_config, is_object, load_strictly, save_adapter
+from styledrop_cli.base import Base, is_grid
+from styledrop_cli.checkpoints import (
+    FORMAT,
+    AdapterFile,
+    build_config,
+    is_object,
+    load_strictly,
+    network_of,
+    save_adapter,
+)
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import Examples
@@ -105,7 +113,10 @@ class Opened:
 
 
 def open_adapter(base: Base, file: AdapterFile) -> Opened:
-    """The adapters that ``file`` holds, ready for ``base``; raises ModelError if it belongs to another base."""
+    """The adapters that ``file`` holds, ready for ``base``.
+
+    Raises ModelError if it belongs to another base, or holds what fits no base of its name.
+    """
     header = file.header
     about = header["base"]
     if about.get("hash") != base.hash:
@@ -116,18 +127,29 @@ def open_adapter(base: Base, file: AdapterFile) -> Opened:
     if header["kind"] not in KINDS:
         raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
     adapter = _open(file, header["config"], "adapter.", base.transformer).to(base.device)
+    _refuse_foreign_ids(base, file)
     config = header.get("superres")
-    if not isinstance(config, dict) or base.superres is None:
+    if config is None or base.superres is None:
         return Opened(adapter, None)
     return Opened(adapter, _open(file, config, "superres.", base.superres).to(base.device))
 
 
 def _open(file: AdapterFile, config: dict[str, Any], prefix: str, network: MaskedTransformer) -> Adapter:
     make, sizes = KINDS[file.header["kind"]]
-    with torch.device("meta"):  # a file may promise any size: nothing is allocated before its tensors have been seen
-        adapter = make(build_config(sizes, config, str(file.path)), network)
+    built = build_config(sizes, config, str(file.path))
+    adapter = network_of(lambda: make(built, network), str(file.path))
     load_strictly(adapter, own_tensors(file.tensors, prefix), str(file.path))
     return adapter.requires_grad_(False).eval()
+
+
+def _refuse_foreign_ids(base: Base, file: AdapterFile) -> None:
+    """Raise ModelError for views that are no grids of ``base``'s ids: they would be looked up where there are none."""
+    for name, side in (("views.ids", base.grid), ("views.superres", 2 * base.grid)):
+        ids = file.tensors.get(name)
+        if ids is not None and not is_grid(ids, side, base.codes):
+            raise ModelError(
+                f"{file.path} is damaged: its {name} are no {side} x {side} ids of {base.name}", "Train it again."
+            )
 
 
 def own_tensors(tensors: dict[str, Tensor], prefix: str = "adapter.") -> dict[str, Tensor]:
@@ -168,7 +190,7 @@ def of_pictures(paths: list[Path], images: list[Image], quality: list[float]) ->
     return {
         "pictures": [
             {
-                "name": path.name,
+                "name": path.name.encode("utf-8", "replace").decode(),  # which may be of any bytes
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "width": image.width,
                 "height": image.height,
@@ -191,6 +213,7 @@ def examples_of(file: AdapterFile) -> Examples:
         and owners is not None
         and ids.ndim == 3
         and owners.shape == ids.shape[:1]
+        and owners.dtype == torch.int64
         and owners.unique().tolist() == list(range(len(contents)))
         and 0 < len(pictures) <= len(contents)
     )
@@ -235,7 +258,7 @@ def modelspec(header: dict[str, Any]) -> dict[str, str]:
         hint = f'STYLE.safetensors "{name}" --object FILE'
     made = {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"styledrop-{header['base']['name']}/{header['kind']}",
+        "modelspec.architecture": f"styledrop-{header['base'].get('name', 'unnamed')}/{header['kind']}",
         "modelspec.implementation": "styledrop",
         "modelspec.title": name,
         "modelspec.description": f"StyleDrop adapter for '{name}', {source}",

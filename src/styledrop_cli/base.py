@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import build_config, file_hash, load_part, read_config
+from styledrop_cli.checkpoints import build_config, file_hash, load_strictly, network_of, read_config, read_tensors
 from styledrop_cli.convert import Published, is_published, read_published
 from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, generator
 from styledrop_cli.errors import ModelError
+from styledrop_cli.files import read_text
 from styledrop_cli.hub import locate, name_of
 from styledrop_cli.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter, at_strength
@@ -48,6 +49,7 @@ PUBLISHED_PARTS = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "
 CAST = "transformer in bfloat16"  # a part beside the others: half as large, and not upstream's numbers
 ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base's random numbers again
 BATCH = 8  # pictures
+MOST_LISTED = 20_000  # lines of words, and of contents
 # Words that carry no content of their own and so need not have been taught.
 FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
 
@@ -60,9 +62,13 @@ def load_module(folder: Path, part: str) -> Any:
     sizes = read_config(folder)["parts"].get(part)
     if sizes is None:
         raise ModelError(f"{folder} has no {part} yet", f"Make it with 'styledrop pretrain {part}'.")
-    make, config = PARTS[part]
-    module = make(build_config(config, sizes, f"the {part} of {folder}"))
-    load_part(folder, part, module)
+    make, kind = PARTS[part]
+    source = f"the {part} of {folder}"
+    config = build_config(kind, sizes, source)
+    path = folder / f"{part}.safetensors"
+    tensors, _ = read_tensors(path)
+    module = network_of(lambda: make(config), source, sum(tensor.numel() for tensor in tensors.values()))
+    load_strictly(module, tensors, str(path))
     return module.requires_grad_(False).eval()
 
 
@@ -74,6 +80,12 @@ def read_text_tokenizer(folder: Path, config: ClipConfig) -> TextTokenizer:
             f"{folder / 'merges.txt'} makes {tokenizer.size} tokens, but the CLIP beside it has {config.vocab_size}"
         )
     return tokenizer
+
+
+def is_grid(ids: Tensor, side: int, codes: int) -> bool:
+    """Whether these are whole ids ``[N,side,side]`` below ``codes``."""
+    whole = not ids.is_floating_point() and ids.dtype != torch.bool and ids.shape[1:] == (side, side)
+    return whole and bool(((ids >= 0) & (ids < codes)).all())
 
 
 def micro_conditions(config: TransformerConfig, rows: int, device: torch.device, factor: int = 16) -> Tensor:
@@ -215,8 +227,13 @@ class Base:
         return 1 if self.published is not None and self.device.type == "cpu" else BATCH
 
     def sampling(self, **given: Any) -> SampleSettings:
-        """How this base draws best, at its smallest size, with what is ``given`` in its place."""
+        """How this base draws best, at its smallest size, with what is ``given`` in its place.
+
+        A ``temperature`` is given for the order in which it has a say, unless another ``order`` is given too.
+        """
         suits = PUBLISHED["sampling"] if self.published is not None else {}
+        if "temperature" in given:
+            suits = suits | {"order": "confidence"}
         return SampleSettings(**(suits | {"size": self.sizes[0]} | given))
 
     def training(self, kind: str = TrainSettings.kind, **given: Any) -> TrainSettings:
@@ -253,6 +270,11 @@ class Base:
     def chances(self, pictures: Tensor, texts: Tensor) -> Tensor:
         """Which of ``texts`` ``[T,E]`` each of ``pictures`` ``[B,E]`` shows, by CLIP: probabilities ``[B,T]``."""
         return (self.clip.logit_scale.exp() * pictures @ texts.T).softmax(-1)
+
+    @property
+    def codes(self) -> int:
+        """How many ids there are."""
+        return self._sizes("transformer").codebook_size
 
     @property
     def grid(self) -> int:
@@ -338,6 +360,8 @@ class Base:
         if self.superres is None:
             raise ValueError(f"{self.name} has no super-resolution transformer")
         scales = scales_of(settings, settings.superres_lambda_a, settings.superres_lambda_b)
+        # What is seen small is drawn surest first, and held to what is likely by `superres_plausible` alone.
+        settings = replace(settings, steps=settings.superres_steps, order="confidence", top_k=0, top_p=1.0)
         with self.arithmetic():
             guide = self._guide("superres", ids, prompts, settings, scales, adapter)
 
@@ -345,7 +369,6 @@ class Base:
                 made = guide(ids, masked, progress)
                 return only_plausible(made, [made], settings.superres_plausible)
 
-            settings = replace(settings, steps=settings.superres_steps)
             return self._decode("superres", None, sharp, [seed ^ ANOTHER_STREAM for seed in seeds], settings)
 
     def _guide(
@@ -470,23 +493,62 @@ def _ours(folder: Path, device: torch.device) -> Base:
         if part in config["parts"] or part not in ("decoder", "superres")
     }
 
-    def listed(name: str) -> list[str]:
-        path = folder / name
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
+    refuse_misfits(folder, **{part: network.config for part, network in networks.items()})
     return Base(
         name=str(config.get("name", folder.name)),
         folder=folder,
         parts=Parts.of(**networks),
         text_tokenizer=read_text_tokenizer(folder, networks["clip"].config),
         device=device,
-        words=frozenset(listed("words.txt")),
-        contents=listed("contents.txt"),
+        words=frozenset(_listed(folder / "words.txt")),
+        contents=_listed(folder / "contents.txt"),
     )
+
+
+def _listed(path: Path) -> list[str]:
+    """The lines of a file, none where there is none."""
+    try:
+        lines = read_text(path).splitlines() if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if len(lines) > MOST_LISTED:
+        raise ModelError(f"{path} has {len(lines):,} lines, and at most {MOST_LISTED:,} are read")
+    return lines
+
+
+def refuse_misfits(
+    folder: Path,
+    transformer: TransformerConfig,
+    tokenizer: TokenizerConfig,
+    clip: ClipConfig,
+    decoder: TokenizerConfig | None = None,
+    superres: SuperResConfig | None = None,
+) -> None:
+    """Raise ModelError for parts each of which is sound, and that do not go together."""
+    pairs = {
+        "the transformer's text is its CLIP's": (transformer.encoder_hidden_size, clip.text_width),
+        "the transformer's summary is its CLIP's": (transformer.cond_embed_dim, clip.embed_dim),
+        "the transformer's ids are the tokenizer's": (transformer.codebook_size, tokenizer.num_vq_embeddings),
+    }
+    if decoder is not None:
+        pairs["the decoder's codes are the tokenizer's"] = (decoder.vq_embed_dim, tokenizer.vq_embed_dim)
+        pairs["the decoder is twice as large"] = (decoder.factor, 2 * tokenizer.factor)
+    if superres is not None:
+        pairs |= {
+            "super-resolution's text is the CLIP's": (superres.encoder_hidden_size, clip.text_width),
+            "super-resolution's summary is the CLIP's": (superres.cond_embed_dim, clip.embed_dim),
+            "super-resolution's ids are the tokenizer's": (superres.codebook_size, tokenizer.num_vq_embeddings),
+            "super-resolution reads the transformer's ids": (superres.low_res_codebook_size, transformer.codebook_size),
+            "super-resolution reads the transformer's grid": (superres.low_res_size, transformer.sample_size),
+            "super-resolution's grid is twice as large": (superres.sample_size, 2 * transformer.sample_size),
+        }
+    if wrong := [f"{what} ({a}, {b})" for what, (a, b) in pairs.items() if a != b]:
+        raise ModelError(f"the parts of {folder} do not fit: it is not so that {'; '.join(wrong)}")
 
 
 def _published(folder: Path, device: torch.device) -> Base:
     read = read_published(folder)
+    refuse_misfits(folder, read.transformer, read.tokenizer, read.clip)
 
     def load(part: str) -> nn.Module:
         network = read.load(part)

@@ -62,6 +62,7 @@ class Batch:
         self.folder, self.stems, self.about = folder, stems, about
         self._files: dict[tuple[str, bytes], Path] = {}  # by stem, and by what the picture says or is to say
         self._next: dict[str, int] = {}  # the number of the first name of a stem that was not looked at yet
+        self._planned: set[Path] = set()
         self._there: set[Path] = set()
         self.paths = [self._place(index) for index in range(len(stems))]
 
@@ -72,6 +73,13 @@ class Batch:
         for index, path in enumerate(self.paths):
             first.setdefault(path, index)
         return [index for path, index in first.items() if path not in self._there]
+
+    def has_come(self, index: int) -> bool:
+        """Whether a picture is there, now: another process may have drawn it since."""
+        path = self.paths[index]
+        if path not in self._there and path.exists() and _said_in(path) == self.about(index):
+            self._there.add(path)
+        return path in self._there
 
     def save(self, index: int, image: Image) -> Path:
         """Write a picture, atomically, and say where it is."""
@@ -96,8 +104,11 @@ class Batch:
             number = self._next.get(stem, 1)
             self._next[stem] = number + 1
             path = self.folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
+            if path in self._planned:  # under another stem: x-2 may be x's second, too
+                continue
             if not path.exists():
                 self._files[key] = path
+                self._planned.add(path)
             elif said := _said_in(path):
                 self._files.setdefault((stem, _as_key(said)), path)
                 self._there.add(path)

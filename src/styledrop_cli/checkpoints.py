@@ -10,17 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError
+from styledrop_cli.files import LARGEST, parse_json, read_bytes, read_json, refuse_irregular
 from styledrop_cli.images import atomic_write
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
@@ -28,10 +31,37 @@ CONFIG = "config.json"
 HEADER_KEY = "styledrop"
 FORMAT = 1
 LARGEST_SIZE = 1_000_000  # of a dimension of a network
-# What every adapter's header holds, and of what type; tuning.py writes it.
+MOST_LAYERS = 256  # of a network, and blocks in one of its stages
+MOST_TENSORS = 20_000  # in a file
+SPARE = 1_000_000  # numbers that making a network may take beside those of its file
+MOST_STEPS = 10**9  # of a training
+# What an optimizer knows of each parameter: so many steps, or tensors of its shape.
+OPTIMIZERS = {
+    "Adam": ("step", "exp_avg", "exp_avg_sq"),
+    "AdamW": ("step", "exp_avg", "exp_avg_sq"),
+    "Muon": ("momentum_buffer",),
+}
+LONGEST_TEXT = 10_000  # characters of a style or a content
+LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
+# What tensors may be stored as; of the rest (8 bits of float, complex, packed) torch cannot even say what is finite.
+STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
+# What every adapter's header holds, and of what type; tuning.py writes it. The rest only some have.
 HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
+HEADER_OF_SOME = {
+    "learns": str,
+    "settings": dict,
+    "pictures": list,
+    "thumbnail": str,
+    "superres": dict | None,
+    "source": dict,
+    "merged": list,
+    "picks": list,
+    "round": int,
+    "created": str,
+}
 SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
 Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -40,17 +70,64 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     atomic_write(path, save(whole, metadata))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file and its metadata; raises ModelError for anything that is no whole safetensors file."""
+@contextmanager
+def reading(
+    path: Path, what: str = "file", hint: str = "It may be cut short, or another kind of file."
+) -> Iterator[None]:
+    """What is wrong with a safetensors file, ``what`` it is, that is read inside; it is a ModelError."""
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        yield
     except FileNotFoundError as error:
-        raise ModelError(f"there is no file {path}") from error
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} is not a whole safetensors file ({error})", "It may be cut short, or another kind of file."
-        ) from error
+        raise ModelError(f"there is no {what} {path}") from error
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{path} is not a whole safetensors file ({reason})", hint) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata at the head of a safetensors file, of which no more is read: not even its tensors.
+
+    Raises OSError or ValueError where the head is none, promises other tensors than the file has room for, or is beyond
+    what is read here: ``files.LARGEST`` bytes, ``MOST_TENSORS``, those that are ``STORED``.
+    """
+    refuse_irregular(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST:
+            raise ValueError(f"its head says that it has {length:,} bytes itself")
+        head = parse_json(file.read(length).decode())
+        room = file.seek(0, 2) - 8 - length
+    if not isinstance(head, dict):
+        raise ValueError("its head is no JSON object")
+    metadata = head.pop("__metadata__", None) or {}
+    if len(head) > MOST_TENSORS:
+        raise ValueError(f"it holds {len(head):,} tensors")
+    end = 0
+    for name, about in head.items():
+        if not isinstance(about, dict) or about.get("dtype") not in STORED:
+            raise ValueError(
+                f"{name[:80]} is stored as {about.get('dtype') if isinstance(about, dict) else about!r:.40}"
+            )
+        offsets = about.get("data_offsets")
+        if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
+            raise ValueError(f"{name[:80]} is nowhere in it")
+        end = max(end, *offsets)
+    if end != room:
+        raise ValueError(f"its tensors take {end:,} bytes, and it has {room:,}")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are no texts")
+    return metadata
+
+
+def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file by their names, in that order, in memory, and its metadata.
+
+    Raises ModelError for anything that is no whole safetensors file, or is larger than ``most`` bytes.
+    """
+    with reading(path):
+        metadata = read_metadata(path)
+        tensors = load(read_bytes(path, most))
+        return {name: tensors[name] for name in sorted(tensors)}, metadata
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, finite: bool = True) -> None:
@@ -76,26 +153,77 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str,
 
 def build_config(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:
     """A config dataclass from JSON; unknown keys, values of another type and impossible sizes are ModelErrors."""
+    if not isinstance(values, Mapping):
+        raise ModelError(f"{source} is no list of settings: {values!r:.40}")
     types = get_type_hints(kind)
     unknown = sorted(set(values) - {f.name for f in fields(kind)})  # type: ignore[arg-type]
     if unknown:
         raise ModelError(f"{source} has unknown settings: {', '.join(unknown)}")
+    ranges = getattr(kind, "RANGES", {})
     for name, value in values.items():
-        if types[name] is int and not (type(value) is int and abs(value) <= LARGEST_SIZE):
-            raise ModelError(f"{source}: {name} is no whole number up to {LARGEST_SIZE:,}: {value!r:.40}")
-        if types[name] is float and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ModelError(f"{source}: {name} is no number: {value!r:.40}")
+        most = (
+            int(ranges[name][1])
+            if name in ranges
+            else MOST_LAYERS
+            if "layers" in name or "blocks" in name
+            else LARGEST_SIZE
+        )
+        if not _is_a(types[name], value, most):
+            what = {int: f"whole number up to {most:,}", float: "number", bool: "yes or no", str: "text"}
+            raise ModelError(f"{source}: {name} is no {what.get(types[name], 'list of such')}: {value!r:.40}")
     try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ModelError(f"{source}: {error}") from error
+
+
+def _is_a(kind: Any, value: Any, most: int) -> bool:
+    """Whether JSON's ``value`` is one of this type, and as a size at most so large."""
+    if get_origin(kind) is tuple:
+        of = get_args(kind)[0]
+        listed = isinstance(value, list | tuple) and (of is str or len(value) <= MOST_LAYERS)
+        return listed and all(_is_a(of, one, most) for one in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind and (kind is not int or 0 <= value <= most)
+
+
+class _Room(TorchFunctionMode):
+    """Lets no more numbers be made than there is room for; first weights are not drawn, for they are replaced."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self._left = numbers
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func in (torch.empty, torch.zeros, torch.ones, torch.randn):
+            self._left -= math.prod(args[0] if isinstance(args[0], tuple) else args)
+            if self._left < 0:
+                raise ValueError("its file holds fewer numbers")
+        return func(*args, **kwargs)
+
+
+def network_of(make: Callable[[], Network], source: str, room: int | None = None) -> Network:
+    """What ``make`` makes: a network whose file has ``room`` numbers or, where that is not said, mere shapes.
+
+    A file may promise any size: nothing is allocated for it beyond that. Raises ModelError for sizes that no network
+    has. (Mere shapes are not for what starts often: torch loads its compiler to do arithmetic with them.)
+    """
+    try:
+        with torch.device("meta") if room is None else _Room(2 * room + SPARE):
+            return make()
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise ModelError(f"{source} has sizes that no network has: {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A model folder's ``config.json``; raises ModelError if there is none or it is not ours."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder} is not a model folder (no {CONFIG} in it)", "Use --model pocket, or a folder made by 'pretrain'."
@@ -118,7 +246,7 @@ def save_part(folder: Path, part: str, module: nn.Module, config: Any) -> None:
 
 
 def load_part(folder: Path, part: str, module: nn.Module) -> None:
-    """Fill ``module`` from ``folder/part.safetensors``, strictly."""
+    """Fill ``module``, which may be mere shapes, from ``folder/part.safetensors``, strictly."""
     path = folder / f"{part}.safetensors"
     tensors, _ = read_tensors(path)
     load_strictly(module, tensors, str(path))
@@ -130,7 +258,8 @@ def write_json(path: Path, value: object) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file, as hex."""
+    """sha256 of a file, as hex; raises OSError for what is no ordinary one."""
+    refuse_irregular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -151,6 +280,22 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for name, value in values.items():
             state[f"{index}.{name}"] = torch.as_tensor(value)
     return state
+
+
+def refuse_other_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a packed ``state`` with which this optimizer could not take a step."""
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    known = OPTIMIZERS.get(type(optimizer).__name__, ())
+    whole = {f"{index}.{name}" for index in range(len(shapes)) for name in known}
+    numbers = {key.partition(".")[0] for key in state}
+    if other := sorted(set(state) ^ {key for key in whole if key.partition(".")[0] in numbers}):
+        raise ValueError(f"the optimizer's {', '.join(other[:3])}")
+    for key, value in state.items():
+        index, _, name = key.partition(".")
+        if value.shape != (() if name == "step" else shapes[int(index)]) or not value.isfinite().all():
+            raise ValueError(f"the optimizer's {key} is {list(value.shape)}, of which not all need be finite")
+        if name == "step" and not 0 <= value < MOST_STEPS:
+            raise ValueError(f"the optimizer's {key} is {value}")
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
@@ -194,15 +339,9 @@ def write_recommended(path: Path, values: Mapping[str, float], source: Path | No
 
 def read_header(path: Path) -> dict[str, Any]:
     """What an adapter file says of itself; raises ModelError if it says nothing or is no safetensors file."""
-    try:
-        with safe_open(path, "pt") as file:
-            return _header(path, file.metadata() or {})
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no adapter file {path}") from error
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} is not a whole safetensors file ({error})", "It may be cut short, or another kind of file."
-        ) from error
+    with reading(path, "adapter file"):
+        metadata = read_metadata(path)
+    return _header(path, metadata)
 
 
 def is_object(header: Mapping[str, Any]) -> bool:
@@ -213,7 +352,7 @@ def is_object(header: Mapping[str, Any]) -> bool:
 def load_adapter(path: Path) -> AdapterFile:
     """Read an adapter file whole; raises ModelError as ``read_header`` does, and for values that are not finite."""
     header = read_header(path)
-    tensors, _ = read_tensors(path)
+    tensors, _ = read_tensors(path, LARGEST_ADAPTER)
     bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if bad:
         raise ModelError(f"{path} is damaged: {bad[0]} holds a value that is not finite")
@@ -227,18 +366,33 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
             "Give an adapter made by 'styledrop train'.",
         )
     try:
-        header = json.loads(metadata[HEADER_KEY])
-    except (ValueError, RecursionError) as error:
+        header = parse_json(metadata[HEADER_KEY])
+    except ValueError as error:
         raise ModelError(f"the header of {path} is damaged: {error}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelError(f"{path} is an adapter of another format", "Update styledrop, or train it again.")
     wrong = [name for name, kind in HEADER.items() if not isinstance(header.get(name), kind)]
-    scales = header.get("recommended", {})
-    if not wrong and not all(_recommendable(*item) for item in scales.items()):
-        wrong = ["recommended"]
+    wrong += [name for name, kind in HEADER_OF_SOME.items() if name in header and not isinstance(header[name], kind)]
+    if not wrong:
+        wrong = [name for name, sound in _inside(header).items() if not sound]
     if wrong:
         raise ModelError(f"the header of {path} is damaged: {', '.join(wrong)} missing or of the wrong kind")
     return header
+
+
+def _inside(header: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether what an adapter's header holds is sound inside, by its names."""
+    base, source = header["base"], header.get("source", {"name": ""})
+    return {
+        "base": all(isinstance(base.get(name, ""), str) for name in ("name", "hash")),
+        "style": len(header["style"]) <= LONGEST_TEXT,
+        "contents": all(isinstance(one, str) and len(one) <= LONGEST_TEXT for one in header["contents"]),
+        "recommended": all(_recommendable(*item) for item in header["recommended"].items()),
+        "source": isinstance(source.get("name"), str),
+        **{
+            name: all(isinstance(one, dict) for one in header.get(name, ())) for name in ("pictures", "picks", "merged")
+        },
+    }
 
 
 def _recommendable(name: str, value: object) -> bool:

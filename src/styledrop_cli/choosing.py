@@ -36,10 +36,14 @@ def sees_pictures(base: Base) -> bool:
 
 
 class Chooser:
-    """The base's own CLIP, and the texts ``known``: other things that a picture might show instead."""
+    """The base's own CLIP, and the texts ``known``: other things that a picture might show instead.
 
-    def __init__(self, base: Base, known: Sequence[str]) -> None:
-        self._base, self._known = base, list(known)
+    Without ``colours`` it sees all in grey, where the colour is no part of what is asked for: a CLIP that was taught a
+    letter in red takes the picture with red in it, whatever its style.
+    """
+
+    def __init__(self, base: Base, known: Sequence[str], colours: bool = True) -> None:
+        self._base, self._known, self._colours = base, list(known), colours
         self._said = [set(words(text)) for text in known]
         self._texts = base.text_embeds(self._known) if self._known else torch.empty(0)
 
@@ -52,8 +56,10 @@ class Chooser:
         texts = self._base.text_embeds([prompt])
         if others:
             texts = torch.cat([texts, self._texts[others]])
-        seen = self._base.picture_embeds(torch.stack([to_tensor(one) for one in pictures]).to(self._base.device))
-        return self._base.chances(seen, texts)[:, 0].float().cpu()
+        shown = torch.stack([to_tensor(one) for one in pictures]).to(self._base.device)
+        if not self._colours:
+            shown = shown.mean(1, keepdim=True).expand_as(shown)
+        return self._base.chances(self._base.picture_embeds(shown), texts)[:, 0].float().cpu()
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,27 @@ safetensors in fp32 or fp16, whole or in shards; they are memory-mapped, so that
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import build_config, load_strictly, save_tensors, write_json
+from styledrop_cli.checkpoints import (
+    build_config,
+    load_strictly,
+    network_of,
+    read_metadata,
+    reading,
+    save_tensors,
+    write_json,
+)
 from styledrop_cli.errors import ModelError
+from styledrop_cli.files import read_json
 from styledrop_cli.hub import INDEX, PICKLES, WEIGHTS
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
@@ -112,8 +121,7 @@ class Published:
         tensors = read_weights(self.folder, part)
         if part == "text_encoder":
             tensors = clip_from_published(tensors, self.clip)
-        with torch.device("meta"):
-            module = self._network(part)
+        module = network_of(lambda: self._network(part), source)
         load_strictly(module, tensors, source, finite=finite)
         return module.requires_grad_(False).eval()
 
@@ -163,7 +171,7 @@ def read_published(folder: Path) -> Published:
     transformer = _transformer_config(folder)
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
     schedule = scheduler.get("masking_schedule", "cosine")
-    if scheduler.get("mask_token_id") != transformer.mask_id or schedule not in SCHEDULES:
+    if scheduler.get("mask_token_id") != transformer.mask_id or schedule not in tuple(SCHEDULES):
         raise ModelError(
             f"the scheduler of {folder} masks by {scheduler.get('mask_token_id')}, {schedule}; "
             f"{transformer.mask_id} and {' or '.join(SCHEDULES)} are known"
@@ -178,10 +186,10 @@ def _class_of(entry: object) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing", "Fetch the model again: 'styledrop models fetch' says how.") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} does not hold what it should: a JSON object")
@@ -237,9 +245,7 @@ def _text_tokenizer(folder: Path, clip: ClipConfig) -> TextTokenizer:
         path, about = place / "tokenizer.json", place / "tokenizer_config.json"
         model = _read_json(path).get("model")
         held, pairs = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
-        lines = (
-            [p.split() if isinstance(p, str) else list(map(str, p)) for p in pairs] if isinstance(pairs, list) else []
-        )
+        lines = [_pair(one) for one in pairs] if isinstance(pairs, list) else []
         merges = as_merges(lines, path)
     else:
         held, merges = _read_json(path), read_merges(place / "merges.txt")
@@ -248,9 +254,16 @@ def _text_tokenizer(folder: Path, clip: ClipConfig) -> TextTokenizer:
         raise ModelError(f"{path} does not go with its merges, or with a CLIP of {clip.vocab_size} tokens")
     pad = _read_json(about).get("pad_token", "<|endoftext|>")
     pad = pad.get("content") if isinstance(pad, dict) else pad
-    if pad not in vocabulary:
+    if not isinstance(pad, str) or pad not in vocabulary:
         raise ModelError(f"{about}: the padding {pad!r} is no token of its vocabulary")
     return TextTokenizer(merges, clip.context_length, pad)
+
+
+def _pair(merge: object) -> list[str]:
+    """A merge as ``tokenizer.json`` writes it: two tokens in a text, or in a list of them."""
+    if isinstance(merge, str):
+        return merge.split()
+    return merge if isinstance(merge, list) and all(isinstance(token, str) for token in merge) else []
 
 
 # ---- weights -----------------------------------------------------------------------------------------------------
@@ -284,7 +297,7 @@ def _shards(index: Path) -> list[Path]:
     outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
     if outside:
         raise ModelError(f"{index} names {outside[0]!r}, which is no safetensors file beside it")
-    missing = [name for name in names if not (index.parent / name).exists()]
+    missing = [name for name in names if not os.path.isfile(index.parent / name)]  # nor one of too long a name
     if missing:
         raise ModelError(
             f"{index.parent} is not whole: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
@@ -296,13 +309,10 @@ def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
     """A part's tensors by upstream's names, mapped from their files; raises ModelError as ``weight_files`` does."""
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder, part):
-        try:
+        with reading(path, hint="It may be cut short: fetch or copy it again."):
+            read_metadata(path)
             with safe_open(path, "pt") as file:
                 tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ModelError(
-                f"{path} is not a whole safetensors file ({error})", "It may be cut short: fetch or copy it again."
-            ) from error
     return tensors
 
 
@@ -324,9 +334,10 @@ def clip_from_published(tensors: Mapping[str, Tensor], config: ClipConfig) -> di
     for layer in range(config.text_layers):
         for kind in ("weight", "bias"):
             names = [f"{CLIP_LAYER.format(layer)}{name}.{kind}" for name in CLIP_PACKED]
-            if all(name in rest for name in names):
+            packed = [rest[name] for name in names if name in rest]
+            if len(packed) == len(names) and len({(part.shape, part.dtype) for part in packed}) == 1 and packed[0].ndim:
                 made[f"{CLIP_BLOCK.format(layer)}attn.in_proj_{kind}"] = torch.cat([rest.pop(name) for name in names])
-    if "text_projection.weight" in rest:
+    if "text_projection.weight" in rest and rest["text_projection.weight"].ndim == 2:
         made["text_projection"] = rest.pop("text_projection.weight").T
     return made | {pairs.get(name, name): tensor for name, tensor in rest.items()}
 

@@ -6,10 +6,12 @@ with ``"split": "held-out"`` are only measured on), or a text file of the same n
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,11 +21,13 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.files import parse_json, read_text, refuse_irregular
 from styledrop_cli.images import load_picture, square
 from styledrop_cli.text import words
 
 METADATA = "metadata.jsonl"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+LONGEST = 1_000_000  # bytes of a caption, or of a line that has several
 HELD_OUT_EVERY = 64  # of a folder that names no held-out records, every so-manieth is one
 
 
@@ -65,25 +69,24 @@ def read_corpus(folder: Path, *, captions: bool = True) -> list[Record]:
 
 def _from_metadata(folder: Path) -> list[Record]:
     records, seen = [], set()
-    for number, line in enumerate(_read_text(folder / METADATA).splitlines(), 1):
+    for number, line in enumerate(_lines(folder / METADATA), 1):
         where = f"{folder / METADATA}, line {number}"
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             name, text = entry["file_name"], entry.get("text", [])
             if not isinstance(name, str) or not isinstance(text, str | list):
                 raise TypeError("'file_name' is a text, 'text' one or a list of them")
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{where}: needs a JSON object with 'file_name' ({error})") from error
         path = folder / name
-        if folder.resolve() not in path.resolve().parents:
-            raise UsageError(f"{where}: {name} lies outside the folder")
-        if name in seen:
+        if not os.path.isfile(path):  # nor is there one of too long a name
+            raise UsageError(f"{where}: there is no picture {path!s:.200}")
+        _refuse_outside(path, folder, f"{where}: {name}")
+        if (real := path.resolve()) in seen:
             raise UsageError(f"{where}: {name} is named a second time")
-        if not path.is_file():
-            raise UsageError(f"{where}: there is no picture {path}")
-        seen.add(name)
+        seen.add(real)
         captions = (text,) if isinstance(text, str) else tuple(str(t) for t in text)
         records.append(Record(path, captions, entry.get("split") == "held-out"))
     return records
@@ -93,15 +96,43 @@ def _from_text_files(folder: Path) -> list[Record]:
     records = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
         text = path.with_suffix(".txt")
-        records.append(Record(path, (_read_text(text).strip(),) if text.exists() else ()))
+        for file in (path, text):
+            _refuse_outside(file, folder, str(file))
+        records.append(Record(path, (_caption(text),) if text.exists() else ()))
     return records
 
 
-def _read_text(path: Path) -> str:
+def _refuse_outside(path: Path, folder: Path, named: str) -> None:
+    """Raise UsageError for a name, or a link, that leads out of the folder: it may have come from anywhere."""
+    if folder.resolve() not in Path(os.path.realpath(path)).parents:
+        raise UsageError(f"{named} lies outside the folder", "Copy it there; a link is not followed.")
+
+
+def _caption(path: Path) -> str:
+    with _reading(path):
+        return read_text(path, LONGEST).strip()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text, one at a time."""
+    with _reading(path):
+        refuse_irregular(path)
+        with path.open("rb") as file:
+            while line := file.readline(LONGEST + 1):
+                if len(line) > LONGEST:
+                    raise OSError(errno.EFBIG, f"it has a line of more than {LONGEST:,} bytes", str(path))
+                yield line.decode()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What is wrong with a text that is read inside; it is a UsageError."""
     try:
-        return path.read_text(encoding="utf-8")
+        yield
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text", "Save it again with that encoding.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_pictures(records: Sequence[Record], size: int) -> Tensor:

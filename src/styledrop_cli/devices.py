@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -49,19 +48,6 @@ def generator(seed: int) -> torch.Generator:
     Noise is always drawn on the CPU and then moved, so one seed gives one picture everywhere.
     """
     return torch.Generator("cpu").manual_seed(seed)
-
-
-def take_place() -> tuple[int, int]:
-    """The number of this process among those that ``accelerate launch`` or ``torchrun`` started, and how many.
-
-    Taken out of the environment: only the drawing is shared, and accelerate would have a training wait for the others.
-    Each process gets a CUDA card of its own where there are any.
-    """
-    number, of = int(os.environ.pop("RANK", 0)), int(os.environ.pop("WORLD_SIZE", 1))
-    local = int(os.environ.pop("LOCAL_RANK", number))
-    if of > 1 and torch.cuda.is_available():
-        torch.cuda.set_device(local % torch.cuda.device_count())
-    return number, of
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 OnStep = Callable[[float], None]
 Sides = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
-CONTEXT = 2.0  # a window's side, in sides of what is drawn in it
+CONTEXT = 1.5  # a window's side, in sides of what is drawn in it
 FEWEST_KNOWN = 0.25  # of a window's pixels, to draw all in one
 MOST_SPOTS = 8  # that are drawn each in windows of its own
 SPOT_GRID = 64  # cells along the canvas's longer side, between which spots are told apart
 SHIFTS = 16  # positions that a window may have within its own side
 SMOOTHINGS = 8
+FINE = 1024  # pixels along a side, in which the colours of a larger window are looked at
+OFF = 0.08  # of a colour's range: by so much at most a tokenizer is taken to miss it
 FARTHER = (
     2.0  # the square around a picture and its new sides at most, in the picture's shorter sides, to be drawn whole
 )
 MOST_AROUND = 4  # of a picture's shorter side, added to one of its sides
-# Muse, 3: iterations in which 8 % of the ids are drawn again among the 3 likeliest, with a guidance scale of 4.
-ITERATIONS, AGAIN, TOP_K, LAMBDA_B = 100, 0.08, 3, 3.0
+AGAIN = 0.08  # of the ids, drawn again in each iteration of mask-free editing (Muse, 3)
 ANOTHER_MASK = 0x2545F4914F6CDD1D  # so that what is masked is not chosen by the numbers that draw it
 ANOTHER_WINDOW = 0x9E3779B97F4A7C15 >> 2
 
@@ -142,15 +143,47 @@ def spread(values: Tensor, known: Tensor) -> Tensor:
     """
     if known.all() or not known.any():
         return values * known
-    weight = known.float()[None]
-    shares = F.avg_pool2d(weight, 2, ceil_mode=True)
-    small = F.avg_pool2d(values * weight, 2, ceil_mode=True) / shares.clamp(min=1e-6)
-    below = spread(small, shares[0] > 0)
-    made = F.interpolate(below[None], known.shape, mode="bilinear", align_corners=False)[0]
+    made = _enlarged(spread(*_shrunk(values, known, 2)), known.shape)
     for _ in range(SMOOTHINGS):
         around = F.avg_pool2d(F.pad(torch.where(known, values, made)[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
         made = torch.where(known, values, around)
     return made
+
+
+def joined(new: Tensor, view: Tensor, known: Tensor, reach: float) -> Tensor:
+    """``new`` ``[3,H,W]`` in [0,1] with its colours shifted so that it joins ``view`` where that is ``known``.
+
+    The tokenizer shows what is known a little differently, and all that is drawn beside it likewise: it is shifted by
+    as much as at the seam, up to ``OFF``. What differs by more shows something else there, and is made to join within
+    ``reach`` pixels.
+    """
+    factor = _factor(known, FINE)
+    off, seen = _shrunk(view - new, known, factor)
+    radius = max(1, round(reach / factor))
+    near = seen[None].float()  # from 1 at the seam to 0 beyond the reach: half of what is around a pixel there is known
+    for size, pad in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
+        near = F.avg_pool2d(near, size, 1, pad, count_include_pad=False)
+    near = near.mul(2).clamp(max=1)
+    shift = torch.lerp(spread(off.clamp(-OFF, OFF), seen), spread(off, seen), near)
+    return (new + _enlarged(shift, known.shape)).clamp_(0, 1)
+
+
+def _factor(known: Tensor, most: int) -> int:
+    """By how much to shrink a square so that its side has at most so many pixels."""
+    return -(-known.shape[0] // most)
+
+
+def _shrunk(values: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """The means of what is known in squares of ``factor`` pixels, and where anything is."""
+    if factor == 1:
+        return values, known
+    shares = F.avg_pool2d(known[None].float(), factor, ceil_mode=True)
+    return F.avg_pool2d(values * known, factor, ceil_mode=True) / shares.clamp(min=1e-6), shares[0] > 0
+
+
+def _enlarged(values: Tensor, shape: torch.Size) -> Tensor:
+    """``[C,h,w]`` as ``[C,*shape]``, in between linear."""
+    return values if values.shape[1:] == shape else F.interpolate(values[None], shape, mode="bilinear")[0]
 
 
 def _scaled(picture: Tensor, side: int) -> Tensor:
@@ -270,7 +303,7 @@ def resample(
     mixture: Mixture,
     wanted: Sequence[Wanted],
     picture: Image,
-    iterations: int = ITERATIONS,
+    iterations: int,
     on_step: OnStep = lambda share: None,
     on_ids: Callable[[int, Tensor], None] = lambda iteration, ids: None,
 ) -> Iterator[tuple[int, Image]]:
@@ -326,21 +359,19 @@ def _fill(
         for number, window in enumerate(windows):
             inside = window.inside
             known = ~missing[inside]
-            views = [one[:, *inside].float() / 255 for one in canvases]
             # What is not known yet has no say in the ids beside it: they see what is known, spread out.
-            ids = torch.cat([_ids_of(base, _scaled(spread(view, known), base.sizes[0])) for view in views])
+            seen = (_shrunk(one[:, *inside] / 255, known, _factor(known, FINE)) for one in canvases)
+            ids = torch.cat([_ids_of(base, _scaled(spread(*one), base.sizes[0])) for one in seen])
             touched = F.adaptive_max_pool2d((~known)[None].float(), base.grid)[0] > 0
             seeds = [one.seed ^ (number * ANOTHER_WINDOW & LARGEST_SEED) for one in pictures]
             before = (chunk.start * len(windows) + len(chunk) * number) / (len(wanted) * len(windows))
             part = _part(on_step, before, len(chunk) / (len(wanted) * len(windows) * settings.steps))
             ids = ids.masked_fill(touched.to(base.device), base.mask_id)
             ids = _drawn(base, drawers, pictures, seeds, ids, part)
-            for one, view, made in zip(canvases, views, _decoded(base, ids), strict=True):
-                new = _scaled(made, window.side)
-                # The tokenizer shows what is known a little differently: by as much as at the seam all is shifted.
-                new = new + spread(view - new, known)
-                pixels = new.clamp(0, 1).mul(255).round().to(torch.uint8)
-                one[:, *inside] = torch.where(window.target, pixels, one[:, *inside])
+            for one, made in zip(canvases, _decoded(base, ids), strict=True):
+                view = one[:, *inside]
+                new = joined(_scaled(made, window.side), view / 255, known, window.side / base.grid)
+                one[:, *inside] = torch.where(window.target, new.mul(255).round().to(torch.uint8), view)
             missing[inside] &= ~window.target
         yield from ((index, to_image(one.float() / 255)) for index, one in zip(chunk, canvases, strict=True))
 

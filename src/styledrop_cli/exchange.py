@@ -25,6 +25,7 @@ from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import (
     FORMAT,
     HEADER_KEY,
+    LARGEST_ADAPTER,
     AdapterFile,
     file_hash,
     load_adapter,
@@ -32,6 +33,7 @@ from styledrop_cli.checkpoints import (
     save_tensors,
 )
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.files import parse_json, read_bytes
 from styledrop_cli.hub import PICKLES
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
 from styledrop_cli.models.transformer import MaskedTransformer
@@ -87,7 +89,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is a pickle, which may run any code: it is not opened",
             f"Get it as safetensors; newer releases of diffusers write {WEIGHTS}.",
         )
-    return read_tensors(path)
+    return read_tensors(path, LARGEST_ADAPTER)
 
 
 def _found(tensors: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
@@ -143,11 +145,11 @@ def _alpha(path: Path, metadata: Mapping[str, str], rank: int) -> float | None:
     """What a file's metadata, or for peft's the configuration beside it, say of alpha; None where neither does."""
     beside = path.with_name(PEFT_CONFIG)
     text = metadata.get(ABOUT)
-    if text is None and path.name == OF_PEFT and beside.is_file():
-        text = beside.read_text(encoding="utf-8", errors="replace")
     try:
-        said = json.loads(text) if text is not None else {}
-    except (ValueError, RecursionError) as error:
+        if text is None and path.name == OF_PEFT and beside.is_file():
+            text = read_bytes(beside).decode("utf-8", "replace")
+        said = parse_json(text) if text is not None else {}
+    except (OSError, ValueError) as error:
         raise ModelError(f"what {path} says of itself is damaged: {error}") from error
     if not isinstance(said, dict):
         raise ModelError(f"what {path} says of itself is damaged: it is no JSON object")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import errno
 import io
-import json
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
+from styledrop_cli.files import read_json, read_text
 
 BUNDLED = "pocket"
 PUBLISHED = {"amused-256": "amused/amused-256", "amused-512": "amused/amused-512"}
@@ -48,6 +48,8 @@ WEIGHTS = {
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHA256 = re.compile("[0-9a-f]{64}")  # what the cache calls a large file; small ones have shorter names
+COMMIT = re.compile("[0-9a-f]{40}")
+SOME = "0" * 64  # a sum in place of none
 
 REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 AGAIN = "the same command goes on where this one stopped"
@@ -208,7 +210,7 @@ def cached() -> list[Cached]:
     """The models in the layout of aMUSEd that lie in the hub's cache, wholly or in part, by name."""
     own_names = {repo: name for name, repo in PUBLISHED.items()}
     found = []
-    for storage in _cache().glob("models--*--*"):
+    for storage in cache_folder().glob("models--*--*"):
         folders = [folder for folder in _snapshots(storage) if _pipeline(folder) == PIPELINE]
         if folders:
             folder = next((one for one in folders if _is_whole(_names(one))), folders[0])
@@ -235,7 +237,7 @@ def remove(model: str) -> int:
     if not any(one.repo == repo for one in cached()):
         raise ModelError(f"{model} is not in the cache", "styledrop models list shows what is")
     pieces = sum(path.stat().st_size for path in _storage(repo).glob("blobs/*.incomplete"))
-    info = scan_cache_dir(_cache())
+    info = scan_cache_dir(cache_folder())
     # Revisions go by their commits alone, and a copied repository has those of its original.
     info = replace(info, repos=frozenset(one for one in info.repos if one.repo_id == repo))
     strategy = info.delete_revisions(*(revision.commit_hash for one in info.repos for revision in one.revisions))
@@ -267,7 +269,7 @@ def verify(folder: Path, on_progress: OnProgress = _unheard) -> list[str]:
     return problems
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """The folder of the hub's cache."""
     from huggingface_hub import constants
 
@@ -276,15 +278,15 @@ def _cache() -> Path:
 
 def _storage(repo: str) -> Path:
     """The folder that the cache has, or would have, for a repository."""
-    return _cache() / f"models--{repo.replace('/', '--')}"
+    return cache_folder() / f"models--{repo.replace('/', '--')}"
 
 
 def _snapshots(storage: Path) -> list[Path]:
     """The snapshots of a repository, that of `main` first, then the newest."""
     folders = sorted(storage.glob("snapshots/*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
     try:
-        main = (storage / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
+        main = read_text(storage / "refs" / "main").strip()
+    except (OSError, ValueError):
         main = ""
     return sorted(folders, key=lambda folder: folder.name != main)
 
@@ -297,7 +299,7 @@ def _names(folder: Path) -> set[str]:
 def _pipeline(folder: Path) -> str | None:
     """What a model says that it is; None if it does not."""
     try:
-        about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        about = read_json(folder / INDEX)
     except (OSError, ValueError):
         return None
     return about.get("_class_name") if isinstance(about, dict) else None
@@ -314,11 +316,12 @@ def _blob_of(link: Path) -> Path:
 
 
 def _delete(path: Path) -> None:
-    """Delete a file of the cache, with the links that lead to it from `path`."""
+    """Delete a file of the cache, with the links that lead to it from `path`; what lies elsewhere stays."""
     while path.is_symlink():
         link, path = path, _blob_of(path)
         link.unlink()
-    path.unlink(missing_ok=True)
+    if cache_folder() in path.resolve().parents:
+        path.unlink(missing_ok=True)
 
 
 # ---- fetching ---------------------------------------------------------------------------------
@@ -398,11 +401,10 @@ def fetch(
         ModelError: there is no such repository, it may not be read, is no such model or has only pickles.
         StyledropError: there is no network, the hub refuses, the disk is too small, or a file came over damaged.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     try:
-        with _hub(repo):
-            about = HfApi().model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        commit, there = _asked(repo)
     except _UnreachableError as error:
         for folder in _snapshots(_storage(repo)):
             names = _names(folder)
@@ -410,12 +412,7 @@ def fetch(
                 on_message(f"Warning: {error.message}; taking what was fetched before")
                 return folder
         raise
-    there = {
-        one.rfilename: _File(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None)
-        for one in about.siblings or ()
-    }
     files = [there[name] for name in _wanted(repo, there, precision, on_message)]
-    commit = str(about.sha)
     folder = _storage(repo) / "snapshots" / commit
     _refuse_small_disk(repo, [file for file in files if not (folder / file.name).exists()])
     meter = _Meter(sum(file.size for file in files), on_progress)
@@ -424,15 +421,48 @@ def fetch(
             meter.show()
             if file.sha256:
                 _bring(repo, commit, file, file.sha256, meter, on_message)
-            place = Path(hf_hub_download(repo, file.name, revision=commit, cache_dir=_cache()))
+            place = Path(hf_hub_download(repo, file.name, revision=commit, cache_dir=cache_folder()))
             if file.sha256 and not place.is_symlink():  # where no links can be made it was copied
                 (_storage(repo) / "blobs" / file.sha256).unlink(missing_ok=True)
             if file.name == INDEX and (kind := _pipeline(folder)) != PIPELINE:
                 raise ModelError(f"{repo} is no {PIPELINE} but a {kind}", "fetch a model that was made from aMUSEd")
             meter.done += file.size
-        hf_hub_download(repo, INDEX, cache_dir=_cache())  # only now: `main` leads to what is whole
+        hf_hub_download(repo, INDEX, cache_dir=cache_folder())  # only now: `main` leads to what is whole
     meter.over()
     return folder
+
+
+def _asked(repo: str) -> tuple[str, dict[str, _File]]:
+    """The commit of a repository and its files, by their names, as the hub tells.
+
+    The commit and the sums become names of files here, so they must be what they are called.
+
+    Raises:
+        ModelError, StyledropError: as `_hub` does, and where what the hub says makes no sense.
+    """
+    from huggingface_hub import HfApi, constants
+
+    try:
+        with _hub(repo):
+            about = HfApi().model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        files = {
+            one.rfilename: _File(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None)
+            for one in about.siblings or ()
+        }
+        sound = COMMIT.fullmatch(about.sha or "") and all(
+            isinstance(one.name, str)
+            and type(one.size) is int
+            and one.size >= 0
+            and SHA256.fullmatch(one.sha256 or SOME)
+            for one in files.values()
+        )
+    except (LookupError, TypeError, AttributeError, RecursionError):  # what the library makes of an odd answer
+        sound = None
+    if not sound:
+        raise StyledropError(
+            f"what {constants.ENDPOINT} says of {repo} makes no sense", "if HF_ENDPOINT names a mirror, try another"
+        )
+    return str(about.sha), files
 
 
 def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_message: OnMessage) -> None:
@@ -449,7 +479,7 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_m
 
     storage = _storage(repo)
     blob = storage / "blobs" / sha256
-    lock = _cache() / ".locks" / storage.name / f"{sha256}.lock"
+    lock = cache_folder() / ".locks" / storage.name / f"{sha256}.lock"
     for path in (blob, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
@@ -490,7 +520,7 @@ def _refuse_small_disk(repo: str, missing: list[_File]) -> None:
     """
     begun = sum(path.stat().st_size for path in _storage(repo).glob("blobs/*.incomplete"))
     needed = sum(file.size for file in missing) - begun
-    place = next(path for path in (_cache(), *_cache().parents) if path.exists())
+    place = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
         raise StyledropError(
@@ -575,7 +605,7 @@ def _explained(error: BaseException, repo: str) -> StyledropError:
     if status:
         return StyledropError(f"the hub answers {status} when asked for {repo}", f"try again later: {AGAIN}")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return StyledropError(f"the disk of {_cache()} is full", f"make room there: {AGAIN}")
+        return StyledropError(f"the disk of {cache_folder()} is full", f"make room there: {AGAIN}")
     words = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return _UnreachableError(
         f"{repo} cannot be fetched from {constants.ENDPOINT}: {words[:100]}",

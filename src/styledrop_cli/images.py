@@ -13,10 +13,11 @@ import json
 import os
 import re
 import struct
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from styledrop_cli.errors import PictureError, StyledropError
+from styledrop_cli.files import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +35,18 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"  # a PNG's last chunk
 LARGEST = 100_000_000  # pixels of a picture, by its header; what is larger is refused before it is decoded
 LARGE = 24_000_000  # pixels beyond which a picture is scaled down while it is read
 ENOUGH = 1024  # of the shorter side, of a picture scaled down so: nothing here looks closer
+LARGEST_THUMBNAIL = 1_000_000  # pixels
+OPAQUE = 250  # of 255: so much is not meant to be seen through
 SMALLEST = 16  # of the shorter side: less holds no style
 
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's other readers one runs a program
 _READABLE = "PNG, JPEG, WebP, GIF, BMP and TIFF are read; open and save it as PNG in a picture editor"
 _AGAIN = "the file is damaged or was not copied completely: copy or export it again"
+# What Pillow's readers raise at damaged files: each its own, and by mistake anything.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, RuntimeError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 # ---- reading ----------------------------------------------------------------------------------
@@ -47,7 +57,7 @@ def load_picture(path: Path) -> Image.Image:
 
     EXIF rotation is applied, embedded colour profiles are converted to sRGB, and CMYK, palette,
     grey, 16-bit and float pictures are turned into RGB. Of an animation the first frame is taken.
-    A picture of more than `LARGE` pixels comes back scaled down.
+    A picture of more than `LARGE` pixels comes back scaled down, or cut off at the ends of its longer side.
 
     Raises:
         PictureError: it is missing, not a picture, cut short, or too large or too small to be meant.
@@ -64,16 +74,36 @@ def load_picture(path: Path) -> Image.Image:
         return _to_rgb(upright)
 
 
+def load_transparency(path: Path) -> Image.Image | None:
+    """Where the picture at `path` is transparent, if only a little: white there, black elsewhere; None if nowhere.
+
+    As large as what `load_picture` gives.
+
+    Raises:
+        PictureError: it is missing, not a picture, cut short, or too large to be meant.
+    """
+    with _opened(path) as image:
+        if not image.has_transparency_data:
+            return None
+        upright = ImageOps.exif_transpose(_scaled_down(image))
+        mask = upright.convert("RGBA").getchannel("A").point(lambda alpha: 0 if alpha >= OPAQUE else 255)
+    return mask if mask.getbbox() else None
+
+
 def load_cutout(path: Path, size: int) -> Tensor:
     """The square picture at `path` with its transparency: `[4,size,size]` in [0,1], colours not multiplied by alpha.
 
     Raises:
-        PictureError: it is missing, not a picture, cut short, or not square.
+        PictureError: it is missing, not a picture, cut short, too large, or not square.
     """
     with _opened(path) as image:
         if image.width != image.height:
             raise PictureError(f"{path} is {image.width} x {image.height} px", "a cut-out must be square")
-        pixels = np.array(image.convert("RGBa").resize((size, size), Image.Resampling.BOX).convert("RGBA"))
+        if image.width * image.height > LARGE:
+            raise _too_large(path, f"{image.width} x {image.height} px", LARGE)
+        pixels = np.array(
+            image.convert("RGBA").convert("RGBa").resize((size, size), Image.Resampling.BOX).convert("RGBA")
+        )
     import torch
 
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
@@ -86,13 +116,15 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise PictureError(f"there is no picture at {path}", "check the spelling of the path")
     if path.is_dir():
         raise PictureError(f"{path} is a folder, not a picture", "name the picture file inside it")
+    if not path.is_file():  # a pipe would be waited for
+        raise PictureError(f"{path} is no ordinary file", "save the picture in a file, and name that")
     try:
         with warnings.catch_warnings():
             # Pillow warns about large pictures, odd EXIF and the like; only its errors matter here.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > LARGEST:
-                    raise _too_large(path, f"{image.width} x {image.height} px")
+                    raise _too_large(path, f"{image.width} x {image.height} px", LARGEST)
                 yield image
     except UnidentifiedImageError:
         if path.stat().st_size == 0:
@@ -100,24 +132,29 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise PictureError(f"{path} is not a picture this program can read", _READABLE) from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours, says but their number
         pixels = re.search(r"\d+", str(error))
-        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else str(error)) from None
+        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else str(error), LARGEST) from None
     except PermissionError:
         raise PictureError(f"{path} may not be read", "check the file's permissions") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except _BROKEN as error:
         raise PictureError(f"{path} cannot be read to its end ({error})", _AGAIN) from None
 
 
-def _too_large(path: Path, size: str) -> PictureError:
+def _too_large(path: Path, size: str, most: int) -> PictureError:
     return PictureError(
-        f"{path} is too large: {size}, and at most {LARGEST:,} pixels are read",
+        f"{path} is too large: {size}, and at most {most:,} pixels are read",
         "scale it down in a picture editor: 1024 px on its shorter side are plenty",
     )
 
 
 def _scaled_down(image: Image.Image) -> Image.Image:
-    """A very large picture at `ENOUGH` px on its shorter side, before anything copies it."""
-    if image.width * image.height <= LARGE or min(image.size) <= ENOUGH:
+    """A very large picture at `ENOUGH` px on its shorter side, before anything copies it; the middle if narrow."""
+    if image.width * image.height <= LARGE:
         return image
+    if min(image.size) <= ENOUGH:
+        image.load()
+        width, height = (min(side, LARGE // min(image.size)) for side in image.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
     image.draft(None, _shorter_side(image.size, ENOUGH))  # a JPEG is decoded at a half, a quarter or an eighth
     image.load()  # only now is a TIFF upright
     if image.mode in ("1", "P", "PA"):  # these cannot be averaged
@@ -167,7 +204,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             ImageCms.createProfile("sRGB"),
             outputMode="RGB",
         )
-    except (ImageCms.PyCMSError, OSError, ValueError):
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image  # A broken or mismatched profile is common and harmless: use the numbers as is.
     if plain is None:
         return image
@@ -221,24 +258,66 @@ _UNWRITABLE = {
 }
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` as a whole or not at all, making its folder if need be.
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong with writing `path` inside, or a folder for it, in words.
+
+    Raises:
+        StyledropError: it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason, hint = _UNWRITABLE.get(error.errno or 0, (error.strerror or str(error), "choose another place with -o"))
+        raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
+
+
+def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write `data` to `path` as a whole or not at all, making its folder if need be; `private` for this user's eyes.
 
     Raises:
         StyledropError: the folder or the file cannot be written.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            part.unlink(missing_ok=True)  # a link that somebody left in its place would be followed
+            if private:
+                part.touch(mode=0o600)  # before there is anything in it
             part.write_bytes(data)
+            with part.open("rb+") as file:  # or the new name could outlive a power cut, and what it names not
+                os.fsync(file.fileno())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        reason, hint = _UNWRITABLE.get(error.errno or 0, (error.strerror or str(error), "choose another place with -o"))
-        raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
+
+
+def remove_parts(folder: Path, name: str = "*", *, deep: bool = False, older: float = 0.0) -> None:
+    """Remove what killed processes left half written in `folder`, of files called `name`, which is a pattern.
+
+    `deep` goes into the folders in it. Where other machines may be writing, whose processes are not known here, say how
+    much `older` than now, in seconds, is dead for sure.
+    """
+    for part in folder.glob(f"{'**/' if deep else ''}.{name}.*.part"):
+        pid = re.fullmatch(r"\..+\.([1-9][0-9]{0,8})\.part", part.name)
+        with suppress(OSError):  # it is gone by now, or it may stay
+            if pid and not _alive(int(pid[1])) and time.time() - part.stat().st_mtime >= older:
+                part.unlink()
+
+
+def _alive(pid: int) -> bool:
+    """Whether `pid` may be at work. Not this process: its own number is that of a namesake before it."""
+    if pid == os.getpid() or os.name != "posix":  # elsewhere asking would end it, and an open file cannot be removed
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def save_png(image: Image.Image, path: Path, settings: dict[str, Any] | None = None) -> None:
@@ -296,7 +375,7 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        settings = json.loads(text)
+        settings = parse_json(text) if isinstance(text, str) else None
     except ValueError:
         settings = None
     if not isinstance(settings, dict):
@@ -326,9 +405,11 @@ def from_base64(address: str) -> Image.Image:
     """
     try:
         data = base64.b64decode(address.partition(",")[2], validate=True)
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > LARGE:
-                raise ValueError("too large")
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                if image.width * image.height > LARGEST_THUMBNAIL:
+                    raise ValueError("too large")
+                return image.convert("RGB")
+    except (*_BROKEN, Image.DecompressionBombError):
         raise PictureError("the small picture in this file is garbled") from None

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from styledrop_cli.prompts import CONTROLS, LARGEST, LONGEST, MOST, OPTIONS, RAN
 
 SIDES = (16, 4096)  # pixels of an asset's side, least and most
 MOST_CANDIDATES = 100  # of which one is kept
+MOST_PICTURES = 200_000  # candidates among them, that a file asks for
 FITS = ("contain", "cover")
 LISTED = "write [[asset]] above each asset"
 
@@ -61,8 +63,8 @@ def read_kit(path: Path) -> list[Asset]:
     """The assets that a file lists, in its order.
 
     What stands above the first of them holds for all that do not say otherwise. Raises UsageError if the file cannot be
-    read, is larger than ``LARGEST`` bytes, holds none or more than ``MOST``, or if anything in it is wrong: a key that
-    there is not, a value that it cannot have, two files of one name (whatever their case).
+    read, is larger than ``LARGEST`` bytes, holds none or more than ``MOST`` assets or ``MOST_PICTURES`` pictures, or if
+    anything in it is wrong: an unknown key, a value that it cannot have, two files of one name (whatever their case).
     """
     text = _text_of(path)
     try:
@@ -119,13 +121,17 @@ class _Reading:
             raise UsageError(f"{self._source} lists more than {MOST:,} assets", "make several files of it")
         # A head may also stand inside a text: then none is trusted.
         trusted = len(self._heads) == len(entries)
-        for number, entry in enumerate(entries):
-            span = (self._heads[number], ([*self._heads, len(self._rows)])[number + 1]) if trusted else (0, 0)
-            place = f"line {span[0] + 1}" if trusted else f"asset {number + 1}"
+        spans = list(pairwise([*self._heads, len(self._rows)])) if trusted else [(0, 0)] * len(entries)
+        for number, (entry, span) in enumerate(zip(entries, spans, strict=True), 1):
+            place = f"line {span[0] + 1}" if trusted else f"asset {number}"
             if isinstance(entry, dict):
                 self._add(found, entry, defaults, place, span)
             else:
                 self._wrong(place, "", "this is no asset", LISTED)
+        pictures = sum((asset.number or 1) * asset.best for asset in found)
+        if pictures > MOST_PICTURES:
+            what = f"{self._source} asks for {pictures:,} pictures: at most {MOST_PICTURES:,}"
+            raise UsageError(what, "make several files of it")
         self._refuse_twins(found)
         if self._problems:
             said = [what for what, _ in self._problems[:SHOWN]]

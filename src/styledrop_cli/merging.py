@@ -220,7 +220,7 @@ def merge(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "styledrop": __version__,
         "superres": asdict(superres.config) if superres is not None else None,
-        "pictures": [picture for one in headers for picture in one["pictures"]] if examples else [],
+        "pictures": [picture for one in headers for picture in one.get("pictures", ())] if examples else [],
     }
     if "settings" in headers[0]:  # what is trained on it, a round of feedback, is trained as the first was
         header["settings"] = headers[0]["settings"]

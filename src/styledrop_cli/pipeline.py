@@ -153,12 +153,14 @@ def draw(
     mixture: Mixture,
     wanted: Sequence[Wanted],
     on_step: Callable[[float], None] = lambda share: None,
+    there: Callable[[int], bool] = lambda index: False,
 ) -> Iterator[tuple[int, Image]]:
     """Draw all that is ``wanted``, yielding ``(which of them, picture)`` as they are done.
 
     Pictures of equal settings are drawn together, those of the first ones first; none depends on its neighbours.
-    ``on_step`` is told after each step what share in [0,1] of all pictures' steps is taken. Raises ModelError if an
-    adapter is not this base's, UsageError for a size that the base does not draw, or not by super-resolution.
+    ``on_step`` is told after each step what share in [0,1] of all pictures' steps is taken. ``there`` is asked of each
+    when its turn comes, and one that has come from elsewhere is left out. Raises ModelError if an adapter is not this
+    base's, UsageError for a size that the base does not draw, or not by super-resolution.
     """
     groups: dict[SampleSettings, list[int]] = {}
     for index, one in enumerate(wanted):
@@ -170,11 +172,15 @@ def draw(
     taken = 0
     for settings, members in groups.items():
         for start in range(0, len(members), base.batch):
-            chunk = members[start : start + base.batch]
+            turn = members[start : start + base.batch]
+            chunk = [index for index in turn if not there(index)]
+            if not chunk:
+                taken += settings.steps * len(turn)
+                continue
             pictures = [wanted[index] for index in chunk]
             seeds, texts = [one.seed for one in pictures], drawers.texts(pictures)
 
-            def step_taken(step: int, ids: Tensor, taken: int = taken, number: int = len(chunk)) -> None:
+            def step_taken(step: int, ids: Tensor, taken: int = taken, number: int = len(turn)) -> None:
                 on_step((taken + number * (step + 1)) / total)
 
             ids = base.sample(texts, seeds, settings, drawers.speakers(pictures), step_taken)
@@ -185,7 +191,7 @@ def draw(
                 # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
                 yield index, to_image(base.pictures(row[None], settings.size)[0].cpu())
             base.done_with("tokenizer")
-            taken += settings.steps * len(chunk)
+            taken += settings.steps * len(turn)
 
 
 def generate(

@@ -14,23 +14,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from os.path import normpath
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter
-from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import file_hash, load_adapter, read_tensors, save_tensors, write_json
+from styledrop_cli.base import Base, is_grid
+from styledrop_cli.checkpoints import build_config, file_hash, load_adapter, read_tensors, save_tensors, write_json
 from styledrop_cli.devices import autocast
-from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.files import read_json
+from styledrop_cli.processes import PATIENCE, Place, wait_for_others
 from styledrop_cli.ranking import Judge, Seen, thumbnails
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import RoundSettings, SampleSettings
 from styledrop_cli.text import with_style
 
 SHARD = 24  # pictures: one batch
+MOST = 1_000_000  # pictures of a pool
 PLAN = "plan.json"
 IDS = "ids-{:05d}.safetensors"
-PATIENCE = 5.0  # seconds, or twice what a shard took here: so long without a new one, others' shares are drawn here
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Plan:
     ``style`` goes behind each prompt; the i-th picture of a prompt has seed ``seed`` + i. ``adapter`` is the file to
     draw with, seen from the pool's folder, or empty for the base alone.
     """
+
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = RoundSettings.RANGES
 
     prompts: tuple[str, ...]
     per_prompt: int
@@ -65,11 +70,12 @@ class Plan:
     def read(cls, folder: Path) -> Plan | None:
         """The plan of a pool's folder; None if there is none, or not a whole one."""
         try:
-            about = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-            sampling = SampleSettings(**about.pop("sampling"))
-            return cls(**about | {"prompts": tuple(about["prompts"]), "sampling": sampling})
-        except (OSError, ValueError, TypeError, KeyError, UsageError):
+            about = read_json(folder / PLAN)
+            sampling = build_config(SampleSettings, about["sampling"], PLAN)
+            plan = build_config(cls, {**about, "sampling": sampling}, PLAN)
+        except (OSError, ValueError, TypeError, KeyError, StyledropError):
             return None
+        return plan if len(plan) <= MOST else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class Pool:
         drawn_with = file_hash(self._adapter) if self._adapter else ""
         self._mark = hashlib.sha256(json.dumps([asdict(plan), drawn_with]).encode()).hexdigest()
 
-    def draw(self, judge: Judge, on_progress: Callable[[int], None], share: tuple[int, int] = (0, 1)) -> Drawn:
+    def draw(self, judge: Judge, on_progress: Callable[[int], None], share: Place = (0, 1)) -> Drawn:
         """Draw what is missing, look at all of it, and return it; ``on_progress`` hears how many are there.
 
         Looking at one shard goes on beside the drawing of the next. ``share`` is this process's number among how many:
@@ -107,20 +113,16 @@ class Pool:
                 looks[start] = pool.submit(self._look, start, ids, judge)
                 on_progress(sum(min(SHARD, len(self._plan) - s) for s in looks))
 
-            def take_drawn() -> None:
+            def left() -> int:
                 for start in self._starts:
                     if start not in looks and (ids := self._read(start)) is not None:
                         take(start, ids)
+                return len(self._starts) - len(looks)
 
-            take_drawn()
+            left()
             own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
             slowest = self._draw([start for start in own if start not in looks], take, share[0])
-            seen, since = len(looks), time.monotonic()
-            while len(looks) < len(self._starts) and time.monotonic() - since < max(PATIENCE, 2 * slowest):
-                time.sleep(0.2)
-                take_drawn()
-                if len(looks) > seen:
-                    seen, since = len(looks), time.monotonic()
+            wait_for_others(left, max(PATIENCE, 2 * slowest))
             # From the end: who is only slow goes on from the beginning.
             self._draw([start for start in reversed(self._starts) if start not in looks], take, share[0])
             parts = [looks[start].result() for start in self._starts]
@@ -131,7 +133,7 @@ class Pool:
             torch.cat([p.small for p in parts]),
         )
 
-    def help(self, share: tuple[int, int]) -> None:
+    def help(self, share: Place) -> None:
         """Draw this process's share of what is missing."""
         own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
         self._draw([start for start in own if self._read(start) is None], lambda start, ids: None, share[0])
@@ -165,7 +167,9 @@ class Pool:
             tensors, about = read_tensors(self._folder / IDS.format(start))
         except ModelError:
             return None
-        return tensors["ids"] if about.get("plan") == self._mark else None
+        ids, count = tensors.get("ids"), min(SHARD, len(self._plan) - start)
+        whole = ids is not None and len(ids) == count and is_grid(ids, self._base.grid, self._base.codes)
+        return ids if whole and about.get("plan") == self._mark else None
 
     @torch.no_grad()
     def _look(self, start: int, ids: Tensor, judge: Judge) -> Drawn:

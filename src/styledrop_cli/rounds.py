@@ -28,7 +28,7 @@ from styledrop_cli.images import atomic_write, png_bytes, save_png, to_image
 from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.probing import PROBES
 from styledrop_cli.ranking import Eye, Judge, Ruler, Scores, empty, mean, repeats, scores
-from styledrop_cli.runs import Run
+from styledrop_cli.runs import Run, alone_in
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.tuning import train_adapter, train_on_picks
@@ -194,17 +194,19 @@ def iterate(
     how many that draw (see ``Pool.draw``).
 
     Raises ModelError for an adapter of another base or without its references, UsageError for one that learnt an
-    object, and for rounds that were begun with other settings, unless ``fresh``.
+    object, for another process at work in the folder, and for rounds that were begun with other settings, unless
+    ``fresh``.
     """
-    rounds = Rounds(base, start, folder, settings, list(pickers), watcher, grader, prompts, fresh, share)
-    number = rounds.first
-    end = rounds.first + settings.rounds
-    while number < end:
-        number += 1
-        rounds.go(number)
-        if watcher.round_done(number, rounds.show(number), number < end) and number == end:
-            end += 1
-    return rounds.choose(end, last)
+    with alone_in(folder):
+        rounds = Rounds(base, start, folder, settings, list(pickers), watcher, grader, prompts, fresh, share)
+        number = rounds.first
+        end = rounds.first + settings.rounds
+        while number < end:
+            number += 1
+            rounds.go(number)
+            if watcher.round_done(number, rounds.show(number), number < end) and number == end:
+                end += 1
+        return rounds.choose(end, last)
 
 
 def first_round(
@@ -231,8 +233,13 @@ def first_round(
             "steps": settings.steps,
         }
         asked |= {"contents": contents or header["contents"], "seed": settings.seed}
-        there = header | header["settings"] | {"pictures": [p["sha256"] for p in header["pictures"]]}
-        if changed := [f"{n}: {there[n]} there, {value} now" for n, value in asked.items() if there[n] != value]:
+        pictures_there = [p.get("sha256") for p in header.get("pictures", ())]
+        there = header | header.get("settings", {}) | {"pictures": pictures_there}
+        if changed := [
+            f"{n}: {there.get(n)!s:.200} there, {value!s:.200} now"
+            for n, value in asked.items()
+            if there.get(n) != value
+        ]:
             raise UsageError(
                 f"{path} was learnt from something else: {'; '.join(changed)}",
                 "Repeat its settings, say --fresh to start over, or choose another folder with -o.",
@@ -254,7 +261,9 @@ def first_round(
 
 def reference_pictures(base: Base, start: Path) -> list[bytes]:
     """The references of an adapter as the base shows them, as PNG; raises as ``references_of`` does."""
-    shown = base.pictures(references_of(load_adapter(start)).whole.long().to(base.device), base.sizes[-1])
+    file = load_adapter(start)
+    open_adapter(base, file)
+    shown = base.pictures(references_of(file).whole.long().to(base.device), base.sizes[-1])
     return [png_bytes(to_image(picture.cpu())) for picture in shown]
 
 
@@ -266,6 +275,8 @@ def assist(base: Base, folder: Path, share: tuple[int, int], over: Callable[[], 
             for path in sorted(folder.rglob(PLAN)):
                 written = path.stat().st_mtime
                 if written >= since and drawn.get(path) != written and (plan := Plan.read(path.parent)) is not None:
+                    if plan.adapter and folder.resolve() not in (path.parent / plan.adapter).resolve().parents:
+                        continue  # the rounds' own adapters lie in their folder
                     Pool(base, path.parent, plan).help(share)
                     drawn[path] = written
         time.sleep(0.3)
@@ -398,7 +409,7 @@ class Rounds:
             there = {"feedback": picker.name, "pictures": [i + 1 for i in picks]}
             run.write(PICKS, there)
         numbers = there.get("pictures")
-        if not (isinstance(numbers, list) and numbers and all(n in range(1, len(plan) + 1) for n in numbers)):
+        if not (isinstance(numbers, list) and numbers and all(type(n) is int and 1 <= n <= len(plan) for n in numbers)):
             raise UsageError(f"{folder / PICKS} does not name pictures of 1 to {len(plan)}", "Remove it to pick again.")
         rows = [i - 1 for i in numbers]
         for i in rows:

@@ -22,6 +22,7 @@ from torch import Tensor
 from styledrop_cli.base import Base, load_module, read_text_tokenizer
 from styledrop_cli.checkpoints import load_strictly
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
+from styledrop_cli.hub import PICKLES
 from styledrop_cli.models.clip import Clip, ClipConfig
 
 PARTS = ("clip", "scorer")  # of a model folder
@@ -132,6 +133,7 @@ def _from_folder(part: str, folder: Path, device: torch.device) -> Scorer:
 def _published(name: str, device: torch.device) -> Scorer:
     library = open_clip()
     if name.startswith(PLACES):
+        _refuse_pickles(Path(name.removeprefix(PLACES[1])).expanduser())
         model, weights, known = name, None, name.startswith("hf-hub:")
         quick_gelu = False
     else:
@@ -170,6 +172,12 @@ def _published(name: str, device: torch.device) -> Scorer:
     )
 
 
+def _refuse_pickles(folder: Path) -> None:
+    """Raise ModelError for a local folder from which open_clip might take weights that may run any code."""
+    if pickles := sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES):
+        raise ModelError(f"{folder} holds a pickle ({pickles[0]}), which may run any code", "Take it out of there.")
+
+
 def _model_and_weights(library: Any, name: str) -> tuple[str, str, bool]:
     """A model's name, its weights, and whether open_clip knows these by name; raises UsageError if they are not."""
     model, _, weights = name.partition("/")
@@ -193,6 +201,11 @@ def _model_and_weights(library: Any, name: str) -> tuple[str, str, bool]:
         raise UsageError(
             f"'{model}' has no weights called '{weights}', and there is no such file",
             _nearest(weights, tags) + offered,
+        )
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"{path} is no safetensors file: most others are pickles, which may run any code, and are not opened",
+            "Get its weights as safetensors.",
         )
     return model, str(path), False
 

@@ -38,15 +38,16 @@ class _Checked:
 class SampleSettings(_Checked):
     """How pictures are drawn.
 
-    ``steps`` of parallel decoding; ``temperature`` of the choice of which ids stay masked (StyleDrop: 4.5);
+    ``steps`` of parallel decoding, whose ``order`` says which ids are kept at each: those that the network is surest
+    of, by "confidence" and chance, or places spread evenly over the picture, in "halton" order (``sampling.decoding``).
+    ``temperature`` is how much chance there is in confidence (StyleDrop: 4.5), and has no say in the other;
     ``strength`` is how much of the adapter there is: 0 none, 1 as it was trained. ``lambda_a`` pushes towards the
     adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp`` both grow linearly over the steps
     (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not drawn, whatever the scales make of
     them. A token is drawn among the ``top_k`` likeliest (0: all) and, of these, the fewest that make up ``top_p``.
-    ``negative`` is the text to move away from. ``noise`` is one number a "position" or one a "token", upstream's way,
-    ``order`` says which ids are kept at a step (see ``sampling.decoding`` for both). ``precision`` "bf16" draws a
-    published base faster where the processor has bfloat16, and not to upstream's numbers. ``size`` is the pictures'
-    side in pixels, ``seed`` the first picture's; those after it count on.
+    ``negative`` is the text to move away from. ``noise`` is one number a "position" or one a "token", upstream's way.
+    ``precision`` "bf16" draws a published base faster where the processor has bfloat16, and not to upstream's numbers.
+    ``size`` is the pictures' side in pixels, ``seed`` the first picture's; those after it count on.
 
     Guidance takes up to three passes a step. With ``guidance_every`` n the two beside the adapted one run at every n-th
     step, and what they said is held between. From ``guidance_from`` to ``guidance_to``, shares of the way, there is
@@ -58,7 +59,7 @@ class SampleSettings(_Checked):
     to chance, and chance frays edges.
     """
 
-    steps: int = 18
+    steps: int = 12
     temperature: float = 2.0
     strength: float = 1.0
     lambda_a: float = 0.0
@@ -67,11 +68,11 @@ class SampleSettings(_Checked):
     plausible: float = 0.03
     negative: str = ""
     noise: str = "position"
-    order: str = "confidence"
+    order: str = "halton"
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: float = 0.7
     precision: str = "fp32"
-    guidance_every: int = 1
+    guidance_every: int = 3
     guidance_from: float = 0.0
     guidance_to: float = 1.0
     size: int = 256
@@ -120,7 +121,17 @@ class SampleSettings(_Checked):
 # is StyleDrop's (Table S3, base model).
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"steps": 9, "guidance_every": 4, "precision": "bf16"},
-    "paper": {"steps": 36, "temperature": 4.5, "lambda_a": 2.0, "lambda_b": 5.0, "ramp": False, "plausible": 0.0},
+    "paper": {
+        "steps": 36,
+        "order": "confidence",
+        "temperature": 4.5,
+        "lambda_a": 2.0,
+        "lambda_b": 5.0,
+        "ramp": False,
+        "plausible": 0.0,
+        "top_p": 1.0,
+        "guidance_every": 1,
+    },
 }
 
 
@@ -144,6 +155,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "ramp": False,
         "plausible": 0.0,
         "noise": "token",
+        "order": "confidence",
+        "top_p": 1.0,
+        "guidance_every": 1,
     },
     "training": {"steps": 1500, "batch_size": 1, "views": 16, "checkpoints": 0, "lambda_b": 9.0},
     "bottleneck": {"width": 32, "lr": 3e-4},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _PAPER, _INK, _GREY, _EDGE = (250, 249, 246), (38, 38, 42), (108, 106, 104), (226, 223, 217)
 _CARD, _ACCENT = (255, 255, 255), (200, 30, 95)
 _LARGEST = 2400  # pixels of a grid sheet's sides, as long as its pictures stay 32 px wide
+_LONGEST = 500  # characters of a line: no sheet is wider
 
 
 def contact_sheet(
@@ -270,8 +271,9 @@ def _wrap(text: str, font: _Font, width: int, most: int = 2) -> list[str]:
 
 
 def _cut(line: str, font: _Font, width: int) -> str:
-    if font.getlength(line) <= width:
+    if len(line) <= _LONGEST and font.getlength(line) <= width:
         return line
+    line = line[:_LONGEST]
     while len(line) > 1 and font.getlength(f"{line}…") > width:
         line = line[:-1]
     return f"{line.rstrip()}…"

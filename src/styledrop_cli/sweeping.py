@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,7 +143,10 @@ def sweep(
     asked = [without_style(prompt, style) for prompt in settings.prompts]
     judge = judge_of(base, eye, references, asked, None)
     usual, cells = references.sampling, settings.combinations
-    samplings = [_sampling(usual, values) for values in cells]
+    samplings = [
+        base.sampling(**(file.header["recommended"] | {n: v for n, v in values.items() if n != CHECKPOINT}))
+        for values in cells
+    ]
     each = len(settings.prompts) * settings.number
     total = len(cells) * each + len(asked) * PLAIN_EACH
     done = 0
@@ -213,11 +216,6 @@ def sheet_of(result: Sweep, title: str, scorer: str) -> Image:
         ],
         [to_image(one) for one in result.references],
     )
-
-
-def _sampling(usual: SampleSettings, values: Mapping[str, float]) -> SampleSettings:
-    changed = {name: value for name, value in values.items() if name != CHECKPOINT}
-    return replace(usual, **changed)  # type: ignore[arg-type]
 
 
 class _Drawing:

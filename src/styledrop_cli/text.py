@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.files import read_bytes
 from styledrop_cli.images import atomic_write
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ LETTERS = rf"(?:[^\W_][{MARKS}\u200c\u200d]*)+"
 SIGNS = "\u2190-\u21ff\u2300-\u2bff\U0001f000-\U0001faff"  # arrows, dingbats and emoji
 WORD = re.compile(rf"{LETTERS}(?:['-]{LETTERS})*|[{SIGNS}][{SIGNS}\ufe0f\u20e3\u200d]*")
 ROOM = "a big red cat"  # the least that must fit before a style
+MOST_MERGES = 300_000  # lines; the longest file of CLIP's has 262,145, and uses a fifth of them
 SHOWN = 40  # characters of a long text that a message quotes
 
 
@@ -147,9 +149,13 @@ def vocabulary_of(merges: list[tuple[str, str]]) -> dict[str, int]:
 def read_merges(path: Path) -> list[tuple[str, str]]:
     """A ``merges.txt`` as pairs; raises ModelError if it is missing or malformed."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = read_bytes(path)
+        if path.suffix == ".gz":  # open_clip's own
+            data = gzip.decompress(data)
+        if data.count(b"\n") > MOST_MERGES:
+            raise ValueError(f"it has more than {MOST_MERGES:,} lines")
         lines = [line.split() for line in data.decode().splitlines() if "#version:" not in line]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise ModelError(f"cannot read the text vocabulary {path}: {error}") from error
     return as_merges([line for line in lines if line], path)
 

@@ -1,13 +1,14 @@
-"""The one training loop. It knows nothing of what it trains: a task's ``forward(batch)`` returns its loss."""
+"""The one training loop. It knows nothing of what it trains: a task's ``forward(batch)`` returns its loss.
+
+Several processes (see ``processes``) take a step as one would: each its own rows of the batch, whose loss counts by its
+share of the whole, so that the gradients of all add up to that of the batch.
+"""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import pack_optimizer, read_tensors, save_tensors, tensors_hash, unpack_optimizer
+from styledrop_cli.checkpoints import (
+    MOST_STEPS,
+    pack_optimizer,
+    read_tensors,
+    refuse_other_optimizer,
+    save_tensors,
+    tensors_hash,
+    unpack_optimizer,
+)
 from styledrop_cli.devices import fast_bfloat16
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
+from styledrop_cli.processes import add_up, own_rows, place, take_from_first, take_place, told_by_first, uninterrupted
 
 # A step that took longer than this was interrupted (a paused process, a sleeping laptop): time is not charged for it.
 LONGEST_STEP = 30.0
@@ -85,27 +95,22 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C until the block is done, so that no step is left half taken."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or handler is not signal.default_int_handler:
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if held:
-        raise KeyboardInterrupt
+def rows(batch: Any) -> int:
+    """What the loss of most tasks is a mean over."""
+    return len(batch[0] if isinstance(batch, tuple) else batch)
+
+
+def hidden(batch: tuple[Tensor, ...]) -> int:
+    """What ``masked_cross_entropy`` is a mean over, for a batch of ids, which are masked, and anything else."""
+    return int(batch[1].sum())
 
 
 class Loop:
     """Optimises a task within a budget, with checkpoints from which it goes on exactly.
 
-    ``batches(step)`` must depend on nothing but the step, so that a resumed run sees what the whole one would have.
+    ``batches(step)`` must depend on nothing but the step, so that a resumed run sees what the whole one would have; it
+    is a tensor or a tuple of tensors (or None), a row a picture. ``weight(batch)`` is how many its loss is a mean over.
+    A loss that is no mean over rows is up to the task (see ``processes.gathered``).
     """
 
     def __init__(
@@ -116,6 +121,7 @@ class Loop:
         *,
         budget: Budget,
         device: torch.device,
+        weight: Callable[[Any], int] = rows,
         schedule: Callable[[float], float] = decay_to_zero,
         average: float | None = None,
         clip_norm: float = 1.0,
@@ -123,6 +129,7 @@ class Loop:
     ) -> None:
         from accelerate import Accelerator
 
+        take_place()  # accelerate is told of no others: those that share in this are known to ``processes``
         precision = "bf16" if fast_bfloat16(device) else "no"
         self._accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
         self.task = task
@@ -132,7 +139,7 @@ class Loop:
         self._optimizers = [self._accelerator.prepare_optimizer(o) for o in optimizers]
         self._plain_optimizers = optimizers
         self._rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
-        self._batches = batches
+        self._batches, self._weight, self._device = batches, weight, device
         self._budget = budget
         self._schedule = schedule
         self._clip_norm = clip_norm
@@ -143,13 +150,26 @@ class Loop:
         self._left_out = 0  # steps in a row
 
     def run(self, on_step: Callable[[Progress], None]) -> None:
-        """Train until the budget is spent. ``on_step`` may save, measure, or raise to stop."""
+        """Train until the budget is spent. ``on_step`` may save, measure, or raise to stop.
+
+        Of several processes, all call it; raises LostProcessError if one dies.
+        """
         progress = self.progress
+        self._meet()
         progress.share = self._budget.progress(progress.step, progress.seconds)
         while progress.share < 1:
             with uninterrupted():
                 self._step()
             on_step(progress)
+
+    def _meet(self) -> None:
+        """Let all processes begin with the first one's weights; raises StyledropError where one is at another step."""
+        if told_by_first(self.progress.step, self._device) != self.progress.step:
+            raise StyledropError(
+                "the processes of this run do not go on from the same step: they do not see the same folder",
+                "Name a folder with -o that all machines share.",
+            )
+        take_from_first(list(self.trained.values()))
 
     def _step(self) -> None:
         progress, started = self.progress, time.monotonic()
@@ -158,11 +178,13 @@ class Loop:
         for optimizer, rates in zip(self._plain_optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        loss = self._prepared(self._batches(progress.step))
+        loss = self._loss(self._batches(progress.step))
         self._accelerator.backward(loss)
+        loss = loss.detach()
+        add_up([loss, *(p.grad for p in self.trained.values() if p.grad is not None)])
         norm = self._accelerator.clip_grad_norm_(list(self.trained.values()), self._clip_norm)
         progress.step += 1
-        progress.loss = float(loss.detach())
+        progress.loss = float(loss)
         # One bad step would spoil every weight for good, and then every checkpoint: it is left out.
         finite = math.isfinite(progress.loss) and math.isfinite(float(norm or 0.0))
         self._left_out = 0 if finite else self._left_out + 1
@@ -179,7 +201,17 @@ class Loop:
         if finite:
             self._update_average()
         progress.seconds += min(time.monotonic() - started, LONGEST_STEP)
+        progress.seconds = told_by_first(progress.seconds, self._device)
         progress.share = self._budget.progress(progress.step, progress.seconds)
+
+    def _loss(self, batch: Any) -> Tensor:
+        """The loss of a batch, or of several processes this one's share of it."""
+        if place()[1] < 2:
+            loss: Tensor = self._prepared(batch)
+            return loss
+        own = own_rows(batch)
+        share: Tensor = self._prepared(own) * (self._weight(own) / self._weight(batch))
+        return share
 
     def _update_average(self) -> None:
         if self._average is None:
@@ -207,22 +239,37 @@ class Loop:
         if metadata.get("sha256", checksum) != checksum:
             raise ModelError(f"the checkpoint {path} is damaged: its checksum does not match", "Delete it.")
         parts = _by_prefix(tensors)
+        # Some buffers learn without a gradient (spectral norm).
+        own: dict[str, Mapping[str, Tensor]]
+        own = {"task": self.trained, "average": self.averaged, "buffer": dict(self.task.named_buffers())}
+        states = [(one, parts.get(f"optimizer{i}", {})) for i, one in enumerate(self._plain_optimizers)]
         try:
-            for own, saved in ((self.trained, parts.get("task", {})), (self.averaged, parts.get("average", {}))):
-                if set(own) != set(saved):
-                    raise KeyError(", ".join(sorted(set(own) ^ set(saved))[:3]))
-                for name, parameter in own.items():
-                    parameter.data.copy_(saved[name])
-            buffers = dict(self.task.named_buffers())  # some learn without a gradient (spectral norm)
-            for name, saved_buffer in parts.get("buffer", {}).items():
-                buffers[name].copy_(saved_buffer)
-            for index, optimizer in enumerate(self._plain_optimizers):
-                unpack_optimizer(optimizer, parts.get(f"optimizer{index}", {}))
-            self.progress = Progress(int(metadata["step"]), float(metadata["seconds"]), float(metadata["loss"]))
-        except (KeyError, ValueError, RuntimeError) as error:
+            for part, held in own.items():
+                _refuse_others(held, parts.get(part, {}))
+            for optimizer, state in states:
+                refuse_other_optimizer(optimizer, state)
+            progress = Progress(int(metadata["step"]), float(metadata["seconds"]), float(metadata["loss"]))
+            if not (0 <= progress.step <= (self._budget.steps or MOST_STEPS) and 0 <= progress.seconds < math.inf):
+                raise ValueError(f"step {progress.step}, after {progress.seconds} s")
+        except (KeyError, ValueError) as error:
             raise ModelError(
                 f"the checkpoint {path} is of another training: {error}", "Start in another folder."
             ) from error
+        for part, held in own.items():  # only now: half of a state is none
+            for name, saved in parts.get(part, {}).items():
+                held[name].data.copy_(saved)
+        for optimizer, state in states:
+            unpack_optimizer(optimizer, state)
+        self.progress = progress
+
+
+def _refuse_others(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the ``saved`` tensors are finite ones of the names and shapes of a training's ``own``."""
+    if other := sorted(set(own) ^ set(saved)):
+        raise ValueError(", ".join(other[:3]))
+    for name, tensor in saved.items():
+        if tensor.shape != own[name].shape or not tensor.isfinite().all():
+            raise ValueError(f"{name} is {list(tensor.shape)}, of which not all need be finite")
 
 
 def _by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

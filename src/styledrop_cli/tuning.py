@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +29,23 @@ from styledrop_cli.checkpoints import AdapterFile, load_strictly, read_tensors, 
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
-from styledrop_cli.images import atomic_write, load_picture, save_png
+from styledrop_cli.images import atomic_write, load_picture, remove_parts, save_png
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.probing import STEPS, Probes
-from styledrop_cli.runs import Run
+from styledrop_cli.processes import LostProcessError, is_first, place, told_by_first, uninterrupted
+from styledrop_cli.runs import Run, alone_in
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
 from styledrop_cli.text import quoted, with_style, words
-from styledrop_cli.training import Budget, Loop, Progress, masked_cross_entropy, step_generator
+from styledrop_cli.training import (
+    Budget,
+    Loop,
+    Progress,
+    hidden,
+    masked_cross_entropy,
+    step_generator,
+)
 
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
 # The standard error of the difference of two mean totals, each over eight test pictures that spread by 0.35: of
@@ -105,10 +116,12 @@ def train_adapter(
     (``settings.learn``), they are the names that it is called by, and ``style`` is empty. Work in progress lives
     beside the output in ``<output>.run/``: the same call goes on where an interrupted one stopped, to the same
     weights, unless ``fresh``; checkpoints (adapter files, each with a sheet of test pictures) and ``curve.json`` (the
-    losses, the checkpoints' scores, which was chosen) stay there.
+    losses, the checkpoints' scores, which was chosen) stay there. Of several processes (``processes.together``) all
+    call it, and the first alone writes.
 
     Raises PictureError for an unreadable picture, UsageError for contents that do not match the pictures, an object
-    without a name or with a style, an adapter of 1 % of the base or more, or an unfinished run with other settings.
+    without a name or with a style, an adapter of 1 % of the base or more, an unfinished run with other settings, or
+    more processes than pictures a step; LostProcessError if one of several dies.
     """
     started = time.monotonic()
     is_object = settings.learn == OBJECT
@@ -176,7 +189,7 @@ def train_on_picks(
     started = time.monotonic()
     header = parent.header
     examples = references_of(parent).with_picks(ids, contents)
-    kept = {"superres": header.get("superres"), "pictures": header["pictures"], "thumbnail": header["thumbnail"]}
+    kept = {name: header.get(name, usual) for name, usual in (("superres", None), ("pictures", []), ("thumbnail", ""))}
     adapter = new_adapter(base.transformer, settings)
     learning = _Learning(base, examples, header["style"], settings, adapter, None, kept | about)
     learning.beside |= {n: t for n, t in parent.tensors.items() if n.startswith("superres.")}
@@ -197,6 +210,11 @@ class _Learning:
         superres: Adapter | None,
         about: dict[str, Any],
     ) -> None:
+        if settings.batch_size < (of := place()[1]):
+            raise UsageError(
+                f"{of} processes cannot share steps of so few pictures: {settings.batch_size}",
+                "Start no more processes than that.",
+            )
         self._base, self._settings, self._adapter, self._superres = base, settings, adapter, superres
         self._examples = examples
         self._header = describe(base, adapter, examples.contents, style, settings) | about
@@ -204,7 +222,9 @@ class _Learning:
         sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
         scored = settings.checkpoints > 0 and base.clip.visual is not None
         given = examples.contents[: examples.references]
-        self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling) if scored else None
+        # The first process draws them, while the others wait.
+        draws = scored and is_first()
+        self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling) if draws else None
         count = settings.checkpoints if scored else 1
         self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
@@ -236,6 +256,7 @@ class _Learning:
             batches,
             budget=Budget(steps=steps),
             device=base.device,
+            weight=hidden,
         )
 
     def into(
@@ -248,23 +269,34 @@ class _Learning:
     ) -> int:
         """Train, or go on, beside ``output`` and write it; ``sources`` are hashes of what is learnt from."""
         header = self._header
-        self._run = Run.begin(
-            output.with_name(output.name + ".run"),
-            {
-                "base": header["base"],
-                "pictures": sources,
-                "contents": header["contents"],
-                "style": header["style"],
-                **header["settings"],
-            },
-            fresh=fresh,
-            own=(CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES),
-            unsaid={"learn": STYLE},
-        )
-        step = self._train(on_step, on_message)
-        atomic_write(output, self.file_of(step).read_bytes())
-        self._run.finish()
-        return step
+        folder = output.with_name(output.name + ".run")
+        settings = {
+            "base": header["base"],
+            "pictures": sources,
+            "contents": header["contents"],
+            "style": header["style"],
+            **header["settings"],
+        }
+        own = (CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES)
+        with alone_in(folder) if is_first() else nullcontext():
+            if is_first():
+                remove_parts(output.parent, escape(output.name))
+                self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid={"learn": STYLE})
+            else:
+                self._run = Run(folder, settings)
+            told_by_first(0, self._base.device)  # what was left of an earlier run is gone
+            try:
+                step = self._train(on_step, on_message)
+            except LostProcessError as error:
+                saved = [path.stem.rpartition("-")[2] for path in self._run.states()]
+                raise LostProcessError(
+                    f"The same command goes on from step {int(saved[0])}." if saved else "The same command starts anew."
+                ) from error
+            if is_first():
+                atomic_write(output, self.file_of(step).read_bytes())
+                self._run.finish()
+            told_by_first(0, self._base.device)  # who returns finds it written
+            return step
 
     def file_of(self, step: int) -> Path:
         """The adapter file of the checkpoint at ``step``."""
@@ -280,6 +312,8 @@ class _Learning:
         def after_step(progress: Progress) -> None:
             self._record()
             on_step(first + progress.step, total, progress.loss)
+            if not is_first():
+                return
             if progress.step in self._points:
                 self._checkpoint()
             if progress.step % SAVE_EVERY == 0:
@@ -289,13 +323,16 @@ class _Learning:
             self._go_on(on_message)
             self._loop.run(after_step)
         except KeyboardInterrupt:
-            if self._loop.progress.step:
-                self._save()
+            if self._loop.progress.step and is_first():
+                with uninterrupted():  # a launcher says it twice
+                    self._save()
                 on_message(
                     f"stopped at step {self._loop.progress.step} of {self._settings.steps}; the same command goes on "
                     "from there"
                 )
             raise
+        if not is_first():
+            return self._loop.progress.step
         self._curve["chosen"] = self._choose()
         self._run.write(CURVE, self._curve)
         return int(self._curve["chosen"])
@@ -318,7 +355,8 @@ class _Learning:
         else:
             self._refining.run(lambda progress: on_step(progress.step, progress.loss))
             saved = tensors_of(self._superres, "superres.")
-            save_tensors(path, saved, {"sha256": tensors_hash(saved)})
+            if is_first():
+                save_tensors(path, saved, {"sha256": tensors_hash(saved)})
         self.beside |= {n: t.detach() for n, t in tensors_of(self._superres, "superres.").items()}
 
     def _go_on(self, on_message: Callable[[str], None]) -> None:
@@ -330,12 +368,12 @@ class _Learning:
                 on_message(f"Warning: {error}; going on from the one before")
                 continue
             step = self._loop.progress.step
-            old = self._run.read(CURVE) or {}
-            self._curve["losses"] = [p for p in old.get("losses", []) if p[0] <= step]
-            done = [c for c in old.get("checkpoints", []) if c["step"] <= step and self.file_of(c["step"]).exists()]
+            losses, checkpoints = _written(self._run.read(CURVE), scored=self._probes is not None)
+            self._curve["losses"] = [point for point in losses if point[0] <= step]
+            done = [one for one in checkpoints if one["step"] <= step and self.file_of(one["step"]).exists()]
             self._curve["checkpoints"] = done
             on_message(f"going on from step {step} of {self._settings.steps}")
-            if step in self._points and step not in [c["step"] for c in done]:
+            if is_first() and step in self._points and step not in [c["step"] for c in done]:
                 self._checkpoint()  # the interruption came between the step and its test pictures
             return
 
@@ -370,3 +408,15 @@ class _Learning:
             return int(checkpoints[-1]["step"])
         best = max(c["scores"]["total"] for c in checkpoints)
         return max(int(c["step"]) for c in checkpoints if c["scores"]["total"] >= best - UNTOLD)
+
+
+def _written(curve: Any, scored: bool) -> tuple[list[list[Any]], list[dict[str, Any]]]:
+    """The losses and the checkpoints of a curve's file; none if it is not as it was written."""
+    try:
+        sound = all(type(step) is int and isinstance(loss, float) for step, loss in curve["losses"]) and all(
+            type(one["step"]) is int and (not scored or math.isfinite(one["scores"]["total"]))
+            for one in curve["checkpoints"]
+        )
+        return (curve["losses"], curve["checkpoints"]) if sound else ([], [])
+    except (TypeError, KeyError, ValueError):
+        return [], []

@@ -23,7 +23,7 @@ LETTERS = string.ascii_uppercase + string.digits
 MOST = 1000  # letters
 BEST_OF, MOST_OF_EACH = 4, 100
 COLUMNS = 9  # all of them make a sheet of four rows
-# A letter is its shape: with more say to the words it is drawn cleaner, and the style stays (see docs/tuning.md).
+# A letter is its shape: with more say to the words it is drawn cleaner. Still more costs style (tried up to 6 on two).
 LAMBDA_B = 2.5
 DEFAULT = SampleSettings()
 
@@ -158,7 +158,7 @@ def alphabet(
     ]
     # However few letters are asked for, each must be told from all others.
     known = list(dict.fromkeys(glyph.prompt for glyph in glyphs_of(LETTERS) + glyphs))
-    collection, result = collecting.collect(screen, base, mixture, things, folder, known)
+    collection, result = collecting.collect(screen, base, mixture, things, folder, known, colours=False)
     pictures = [
         {"letter": glyph.sign, "path": path, "prompt": glyph.prompt, "seed": collection.wanted(index).seed}
         for index, (glyph, path) in enumerate(zip(glyphs, collection.paths, strict=True))

@@ -15,6 +15,8 @@ from styledrop_cli.cli import console
 from styledrop_cli.cli.alphabet import alphabet
 from styledrop_cli.cli.bench import bench
 from styledrop_cli.cli.convert import convert
+from styledrop_cli.cli.doctor import doctor
+from styledrop_cli.cli.edit import edit
 from styledrop_cli.cli.generate import generate
 from styledrop_cli.cli.inspect import inspect
 from styledrop_cli.cli.iterate import iterate
@@ -39,6 +41,7 @@ HELP = """
 COMMANDS = (
     (train, "train", "fine-tune", "Everyday"),
     (generate, "generate", "sample", "Everyday"),
+    (edit, "edit", None, "Everyday"),
     (iterate, "iterate", None, "Everyday"),
     (score, "score", None, "Everyday"),
     (sweep, "sweep", None, "Everyday"),
@@ -48,11 +51,14 @@ COMMANDS = (
     (tokenize, "tokenize", None, "Looking inside"),
     (inspect, "inspect", None, "Looking inside"),
     (models, "models", None, "Looking inside"),
+    (doctor, "doctor", None, "Looking inside"),
     (convert, "convert", None, "Looking inside"),
     (merge, "merge", None, "Looking inside"),
     (pretrain, "pretrain", None, "For makers of base models"),
     (bench, "bench", None, "For makers of base models"),
 )
+
+SHARED = {"train", "fine-tune", "generate", "sample", "iterate", "pretrain"}  # what several processes do together
 
 app = typer.Typer(
     name="styledrop",
@@ -72,7 +78,9 @@ def start(
     context: typer.Context,
     version: Annotated[bool, console.flag("--version", help="Print the version.")] = False,
 ) -> None:
-    """Show the help when nothing was asked for."""
+    """Show the help when nothing was asked for. What several processes do not share is the first one's alone."""
+    if console.helps() and context.invoked_subcommand not in SHARED:
+        raise typer.Exit
     if version:
         typer.echo(f"styledrop {__version__}")
         raise typer.Exit
@@ -89,4 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # A terminal without UTF-8 is no reason to fail.
-    sys.exit(console.run(app, arguments))
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    code = console.run(app, arguments)
+    if several:
+        # Torch's threads that speak with the other processes may still be there, and C++ aborts a program that ends
+        # before them: everything is written by now, so it goes without any tidying up.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

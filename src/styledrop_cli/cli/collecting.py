@@ -50,11 +50,12 @@ def collect(
     things: Sequence[Thing],
     folder: Path,
     known: Sequence[str],
+    colours: bool = True,
 ) -> tuple[Collection, dict[str, Any]]:
     """Draw what is not in `folder` yet, and show it as it comes; the second is the beginning of a command's result.
 
-    `known` are other things that a picture might show instead (see `choosing.Chooser`). Raises as `pipeline.draw` does,
-    StyledropError where something cannot be written.
+    `known` are other things that a picture might show instead, told apart with `colours` or without (see
+    `choosing.Chooser`). Raises as `pipeline.draw` does, StyledropError where something cannot be written.
     """
     from styledrop_cli import pipeline
     from styledrop_cli.choosing import Chooser, Collection
@@ -68,7 +69,7 @@ def collect(
         screen.say(f"{total - len(missing):,} of {total:,} pictures were there already")
     if missing:
         several = any(len(things[index].candidates) > 1 for index in missing)
-        chooser = Chooser(base, known) if several else None
+        chooser = Chooser(base, known, colours) if several else None
         with screen.drawing("drawing") as (move, show):
             done = count(total - len(missing))
             note = f"{next(done):,}/{total:,}"

@@ -6,6 +6,7 @@ standard error, so that every command can stand in a pipe.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.color import Color
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
 LONGEST_FILE = 1_000_000  # bytes of a file of prompts
+LONGEST_MESSAGE = 2_000  # characters: what a message quotes may be as long as a file
+# A terminal takes control characters for commands, and cannot show half a character: marks stand in their place.
+SHOWN = {
+    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)) if chr(code) not in "\n\t"
+}
+ESCAPED = {code: f"\\u{code:04x}" for code in SHOWN}  # the same in JSON, where they are still what they were
 INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
 
@@ -108,6 +116,18 @@ def refuse_unwritable(folder: Path, option: str = "-o") -> None:
         raise UsageError(f"the folder {there} may not be written to", f"choose another place with {option}")
 
 
+def refuse_busy(folder: Path) -> None:
+    """Refuse a folder that another process works in, before anything is loaded; nothing is made.
+
+    Raises:
+        UsageError: one does, and this process is not one that helps it.
+    """
+    if not helps():
+        from styledrop_cli import runs
+
+        runs.refuse_busy(folder)
+
+
 def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
     """Refuse numbers outside their ranges, all of them at once: `option=(value, least, most)`.
 
@@ -161,10 +181,12 @@ def prompts_in(path: Path) -> list[str]:
         UsageError: it cannot be read, holds none, or a line says nothing.
     """
     try:
-        if path.stat().st_size > LONGEST_FILE:
+        with path.open("rb") as file:  # it may be a pipe
+            data = file.read(LONGEST_FILE + 1)
+        if len(data) > LONGEST_FILE:
             raise UsageError(f"{path} is too large for a list of prompts", "give a text file, a prompt a line")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = data.decode().splitlines()
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"the prompts in {path} cannot be read: {error}", "give a text file, a prompt a line"
         ) from None
@@ -214,14 +236,29 @@ def checked_references(
 # ---- what a command says ------------------------------------------------------------------------
 
 
+def helps() -> bool:
+    """Whether this process works for the one that the person sees, which speaks for both (`accelerate launch`)."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and int(os.environ.get("RANK", 0)) > 0
+
+
+class Plain(Console):
+    """A terminal that no file's words can command."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The pieces of `renderable`, what is text in them made harmless."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(piece.text.translate(SHOWN), piece.style)
+
+
 class Screen:
-    """One command's way to speak: `say`, `warn`, `progress`, and at the end `result`."""
+    """One command's way to speak: `say`, `warn`, `progress`, and at the end `result`. Who only `helps` is mute."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
-        self.quiet = quiet
+        self.mute = helps()
+        self.quiet = quiet or self.mute
         self.as_json = as_json
-        self.err = Console(stderr=True, highlight=False)
-        self.out = Console(highlight=False)
+        self.err = Plain(stderr=True, highlight=False)
+        self.out = Plain(highlight=False)
 
     def say(self, message: str, style: str = "") -> None:
         """A remark in passing, silent with --quiet; one that begins with `Warning: ` is a warning."""
@@ -233,6 +270,8 @@ class Screen:
 
     def warn(self, message: str) -> None:
         """Something that may spoil the result; shown in any case."""
+        if self.mute:
+            return
         _print(self.err, Text.assemble((WARNING, "bold yellow"), message))
 
     def warn_of_unknown(self, base: Base, texts: Sequence[str], learnt: str = "") -> None:
@@ -245,8 +284,10 @@ class Screen:
 
     def result(self, data: Mapping[str, Any], shown: RenderableType | Sequence[Path | str] = ()) -> None:
         """The outcome: `data` with --json, otherwise `shown` (a table, or paths one per line)."""
+        if self.mute:
+            return
         if self.as_json:
-            typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str).translate(ESCAPED))
         elif isinstance(shown, Sequence) and not isinstance(shown, str):
             for line in shown:
                 typer.echo(str(line))
@@ -430,6 +471,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
 
     The one place that prints errors. STYLEDROP_TRACEBACK=1 shows where any of them came from.
     """
+    helper = os.environ["RANK"] if helps() else ""
     with warnings.catch_warnings():
         if not os.environ.get(TRACEBACK):
             warnings.simplefilter("ignore")  # Libraries' remarks to programmers.
@@ -445,8 +487,8 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
             message, hint, code = _explain(error)
-            _show_error(message, hint)
-    if code == INTERRUPTED:
+            _show_error(message, hint, f"Error in process {helper}: " if helper else "Error: ")
+    if code == INTERRUPTED and not helper:
         _show_error("stopped", None, label="")
     return code
 
@@ -463,6 +505,8 @@ def _explain(error: Exception) -> tuple[str, str | None, int]:
         return "there is not enough memory for this", "close other programs, or say --device cpu", 1
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"cannot use {error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}", None, 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # of the output, `> file`
+        return "the disk is full", "make room on it", 1
     words = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     return f"something unexpected happened: {words}", f"{TRACEBACK}=1 in front shows where", 1
 
@@ -473,7 +517,8 @@ def _lower_first(message: str) -> str:
 
 
 def _show_error(message: str, hint: str | None, label: str = "Error: ") -> None:
-    console = Console(stderr=True, highlight=False)
+    console = Plain(stderr=True, highlight=False)
+    message = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]} ..."
     _print(console, Text.assemble((label, "bold red"), message))
     if hint:
         _print(console, Text.assemble(("Hint:  ", "bold cyan"), hint))

@@ -14,8 +14,10 @@ from styledrop_cli.errors import UsageError
 if TYPE_CHECKING:
     from styledrop_cli.base import Base
     from styledrop_cli.pipeline import Mixture, Wanted
+    from styledrop_cli.processes import Place
 
 ADAPTER = ".safetensors"
+DEAD = 3600.0  # seconds without a byte, and whoever wrote a picture writes it no more: many draw into one folder
 Shares = list[tuple[Path, float]]
 
 
@@ -78,38 +80,65 @@ def draw_all(
     columns: int = 8,
     labels: Sequence[str] | None = None,
     title: str = "",
+    place: Place = (0, 1),
 ) -> dict[str, Any]:
     """Draw what is not in `folder` yet, show it as it comes, and say at the end what is where.
 
-    Raises as `pipeline.draw` does, StyledropError where something cannot be written.
+    `place` is this process's number among how many that draw: each its share of the pictures, and the first also what
+    the others do not bring. Raises as `pipeline.draw` does, StyledropError where something cannot be written.
     """
     from styledrop_cli import pipeline
     from styledrop_cli.batches import Batch, about, about_mixture
+    from styledrop_cli.images import remove_parts
+    from styledrop_cli.processes import PATIENCE, wait_for_others
 
     started = time.monotonic()
     for settings in {one.settings for one in wanted}:
         pipeline.check_size(base, settings)
     drawn_by = about_mixture(base, mixture)
     batch = Batch(folder, stems, lambda index: about(wanted[index], mixture, drawn_by))
+    remove_parts(folder, "*.png", older=DEAD)
     missing = batch.missing
     total = len(set(batch.paths))
     if len(missing) < total:
-        screen.say(f"{total - len(missing):,} of {total:,} pictures were there already")
-    if missing:
-        with screen.drawing("drawing") as (move, show):
-            drawn = count(total - len(missing))
-            note = f"{next(drawn):,}/{total:,}"
+        # Of several processes another one may have begun before.
+        when = "were there already" if place[1] == 1 else "are there"
+        screen.say(f"{total - len(missing):,} of {total:,} pictures {when}")
+
+    def draw(indices: Sequence[int], what: str, already: int = 0) -> float:
+        """Draw those of `indices` that nobody has drawn by then; the most seconds between one and the next."""
+        slowest, since = 0.0, time.monotonic()
+        with screen.drawing(what) as (move, show):
+            drawn, end = count(already), f"{already + len(indices):,}"
+            note = f"{next(drawn):,}/{end}"
 
             def on_step(share: float) -> None:
                 move(min(share, 0.999), f"{note}, {share:.0%} of the steps")
 
-            for index, image in pipeline.draw(base, mixture, [wanted[index] for index in missing], on_step):
-                batch.save(missing[index], image)
+            ours = [wanted[index] for index in indices]
+            for index, image in pipeline.draw(base, mixture, ours, on_step, lambda i: batch.has_come(indices[i])):
+                batch.save(indices[index], image)
                 show(image)
-                note = f"{next(drawn):,}/{total:,}"
+                note = f"{next(drawn):,}/{end}"
+                slowest, since = max(slowest, time.monotonic() - since), time.monotonic()
             move(1.0, note)
+        return slowest
+
+    number, of = place
+    if missing and of == 1:
+        draw(missing, "drawing", total - len(missing))
+    elif missing:
+        own = [index for index in missing if index % of == number]
+        slowest = draw(own, f"drawing one share of {of}") if own else 0.0
+        if number == 0:
+            with screen.working("waiting for the others"):
+                patience = max(PATIENCE, 2 * slowest)
+                wait_for_others(lambda: sum(not batch.has_come(index) for index in missing), patience)
+            # From the end: who is only slow goes on from the beginning.
+            if rest := [index for index in reversed(missing) if not batch.has_come(index)]:
+                draw(rest, "drawing what the others did not")
     sheets: list[Path] = []
-    if sheet and len(wanted) > 1:
+    if sheet and number == 0 and len(wanted) > 1:
         labels = labels or [f"{one.prompt} · {one.seed}" for one in wanted]
         with screen.working("laying out a sheet"):
             sheets = list(batch.sheets(labels, title, columns))

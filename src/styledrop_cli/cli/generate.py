@@ -90,7 +90,7 @@ def generate(
         str | None,
         look(
             metavar="|".join(PRESETS),
-            help="Settings that go together: fast takes about a third of the time, paper is StyleDrop's own. Other "
+            help="Settings that go together: fast takes about two thirds of the time, paper is StyleDrop's own. Other "
             "options go before it.",
             show_default=False,
         ),
@@ -124,9 +124,13 @@ def generate(
     temperature: Annotated[
         float | None,
         look(
-            help="Variety: low is alike and safe, high is varied and wild.",
-            show_default=_recommended(DEFAULT.temperature),
+            help="Variety of a drawing that begins where it is surest: low is alike and safe, high is varied and wild.",
+            show_default="none: parts are drawn in an even order",
         ),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        look(help="Variety of each part: 0 takes the likeliest, 1 all there is.", show_default=f"{DEFAULT.top_p:g}"),
     ] = None,
     superres_steps: Annotated[
         int,
@@ -156,7 +160,13 @@ def generate(
     screen = console.Screen(quiet, as_json)
     styles, said = _adapters_and_prompts(words or [], base_only, drawing.read_shares(mix or []), prompts)
     chosen = console.given(
-        strength=strength, lambda_a=lambda_a, lambda_b=lambda_b, steps=steps, temperature=temperature, size=size
+        strength=strength,
+        lambda_a=lambda_a,
+        lambda_b=lambda_b,
+        steps=steps,
+        temperature=temperature,
+        top_p=top_p,
+        size=size,
     )
     suits = preset_values(preset)
     style = console.checked_style(style)
@@ -164,7 +174,7 @@ def generate(
         negative = console.plain_text(negative, "--negative", "say in a few words what to keep away from")
     chosen |= {"negative": negative, "seed": seed, "superres_steps": superres_steps}
     SampleSettings(**chosen)  # wrong ones are refused at once
-    console.refuse_outside(number=(number, 1, MOST_OF_EACH))
+    console.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(gamma, 0, 1))
     check_pattern(name)
     lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + _lines_of(prompts)
     pictures = _pictures_of(lines, number, seed, combinations)
@@ -174,7 +184,9 @@ def generate(
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.pipeline import Wanted
+        from styledrop_cli.processes import take_place
 
+        place = take_place()
         mixture = drawing.read_mixture(styles, thing, gamma)
         base = load_base(base_folder, pick_device(device))
     usual = {"size": base.sizes[-1]} | mixture.recommended | suits | chosen
@@ -208,6 +220,7 @@ def generate(
         sheet=sheet,
         columns=min(8, of_each if len(lines) > 1 and of_each > 1 else math.ceil(math.sqrt(len(wanted)))),
         title=style or mixture.style or ("" if mixture.styles else f"{base.name}, no adapter"),
+        place=place,
     )
     screen.result(result, drawing.paths_of(result))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from styledrop_cli.errors import ModelError, StyledropError
 ADAPTER = b"\0\0\0\0{"  # at the fifth byte: a length below 4 GB, then JSON; its first bytes may look like a picture
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 LONGEST = 160  # characters of a value that the table shows
+MOST = 100  # entries of one list
 
 
 def inspect(
@@ -38,6 +39,8 @@ def inspect(
     """
     if not file.exists():
         raise StyledropError(f"there is nothing at {file}", "check the spelling of the path")
+    if not (file.is_dir() or file.is_file()):
+        raise StyledropError(f"{file} is no ordinary file", "name a file, or a model's folder")
     screen = console.Screen(as_json=as_json)
     about = _model(file) if file.is_dir() else _picture(file) or _adapter(file)
     shown: RenderableType = _table(file, about)
@@ -76,9 +79,10 @@ def _picture(file: Path) -> dict[str, Any] | None:
 
 def _model(folder: Path) -> dict[str, Any]:
     """The configuration of a base model and the sizes of its files."""
-    config = folder / "config.json"
+    from styledrop_cli.files import read_json
+
     try:
-        about = json.loads(config.read_text(encoding="utf-8"))
+        about = read_json(folder / "config.json")
         sizes = {part.name: part.stat().st_size for part in sorted(folder.glob("*.safetensors"))}
     except (OSError, ValueError):
         about, sizes = None, {}
@@ -91,20 +95,27 @@ def _model(folder: Path) -> dict[str, Any]:
 
 
 def _table(file: Path, about: Mapping[str, Any]) -> Table:
-    table = Table(title=str(file), title_style="bold", title_justify="left", box=None, show_header=False)
+    table = Table(title=Text(str(file), "bold"), title_justify="left", box=None, show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in about.items():
+    for name, value in _first(about):
         if name == "merged" and isinstance(value, list):
-            for index, one in enumerate(value):
+            for index, one in enumerate(value[:MOST]):
                 table.add_row("merged from" if index == 0 else "", Text(_in_words(one)))
         elif isinstance(value, Mapping) and value:
-            for index, (inner, its_value) in enumerate(value.items()):
-                label = name.replace("_", " ") if index == 0 else ""
-                table.add_row(label, Text.assemble((f"{inner}  ", "dim"), _in_words(its_value)))
+            for index, (inner, its_value) in enumerate(_first(value)):
+                label = Text(_cut(name.replace("_", " ")) if index == 0 else "")
+                table.add_row(label, Text.assemble((f"{_cut(inner)}  ", "dim"), _in_words(its_value)))
         else:
-            table.add_row(name.replace("_", " "), Text(_in_words(value)))
+            table.add_row(Text(_cut(name.replace("_", " "))), Text(_in_words(value)))
     return table
+
+
+def _first(about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What the table shows of `about`, and how much more there is."""
+    yield from islice(about.items(), MOST)
+    if len(about) > MOST:
+        yield "...", f"{len(about) - MOST:,} more"
 
 
 def _in_words(value: Any) -> str:

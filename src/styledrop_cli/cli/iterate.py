@@ -112,8 +112,8 @@ def iterate(
       styledrop iterate ref.png --style "watercolor" --feedback clip,human --rounds 3
     """
     began, launcher = time.time(), os.getppid()
-    helps = int(os.environ.get("RANK", 0)) > 0  # beside the process that the person sees
-    screen = console.Screen(quiet or helps, as_json)
+    helps = console.helps()
+    screen = console.Screen(quiet, as_json)
     settings = RoundSettings(
         rounds=rounds, per_prompt=per_prompt, keep=keep or 0, seed=seed, **console.given(steps=steps)
     )
@@ -124,6 +124,7 @@ def iterate(
         style, content = console.checked_references(pictures, style, content)
     folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
     console.refuse_unwritable(folder)
+    console.refuse_busy(folder)
     wanted = console.prompts_in(prompts) if prompts else None
     over = folder / f".over-{launcher}"
     if not helps:
@@ -133,8 +134,10 @@ def iterate(
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.checkpoints import read_header
-        from styledrop_cli.devices import pick_device, take_place
+        from styledrop_cli.devices import pick_device
+        from styledrop_cli.processes import take_place
         from styledrop_cli.rounds import assist, first_round, iterate, reference_pictures
+        from styledrop_cli.runs import alone_in
         from styledrop_cli.scoring import open_second_eye
 
         number, of = take_place()
@@ -147,6 +150,7 @@ def iterate(
         settings = replace(settings, steps=steps or base.training().steps)
     screen.warn_of_unknown(base, wanted or [])
     with ExitStack() as stack:
+        stack.enter_context(alone_in(folder))
         if of > 1:
             stack.callback(_leave, over)
         watcher = stack.enter_context(_Watcher(screen))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import collecting, console, drawing
 from styledrop_cli.errors import UsageError
+from styledrop_cli.files import read_json
 
 if TYPE_CHECKING:
     from styledrop_cli.base import Base
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from styledrop_cli.kits import Asset
     from styledrop_cli.pipeline import Mixture
 
-MOST = 200_000  # pictures that one command draws
 MANIFEST = "kit.json"
+LARGEST_MANIFEST = 200_000_000  # bytes: what is said of as many pictures as one list may ask for
 COLUMNS = 6
 
 
@@ -42,7 +42,7 @@ def kit(
 ) -> None:
     """Draw a brand's list of assets: names, prompts, sizes, variants.
 
-    Each [[asset]] of the file has a name and a prompt, and perhaps size =
+    Each asset of the file has a name and a prompt, and perhaps size =
     "1024x512", number, best (draw so many, keep the clearest), fit = "cover",
     style, seed, lambda_b, ... Above them stands what holds for all. Also
     writes a sheet and kit.json, for scripts. What is in the folder already is
@@ -55,9 +55,6 @@ def kit(
     from styledrop_cli.kits import read_kit
 
     listed = read_kit(assets)
-    pictures = sum(len(asset.stems) * asset.best for asset in listed)
-    if pictures > MOST:
-        raise UsageError(f"{assets} asks for {pictures:,} pictures: at most {MOST:,}", "make several files of it")
     folder = Path(f"{assets.stem}-kit") if output is None else output
     console.refuse_unwritable(folder)
     _refuse_manifest(folder / MANIFEST)
@@ -94,8 +91,8 @@ def _refuse_manifest(path: Path) -> None:
         UsageError: there is one.
     """
     try:
-        ours = not path.exists() or "styledrop" in json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
+        ours = not path.exists() or "styledrop" in read_json(path, LARGEST_MANIFEST)
+    except (OSError, ValueError, TypeError):
         ours = False
     if not ours:
         raise UsageError(f"{path} is there already, and was not written by this command", "choose a folder with -o")

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from styledrop_cli.cli.console import Screen, in_blocks
 from styledrop_cli.errors import UsageError
+from styledrop_cli.files import read_text
 
 if TYPE_CHECKING:
     from styledrop_cli.gallery import Choices, Gallery
@@ -129,12 +130,12 @@ class FilePicker:
             f"Look at {folder / 'pool.png'}, write the numbers there into {self._path}, and run the same command again."
         )
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = read_text(self._path)
         except FileNotFoundError:
             raise UsageError(
                 f"the pool is drawn, and there is no {self._path} yet that says what to pick", hint
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"{self._path} cannot be read: {error}", hint) from None
         wanted = numbers("\n".join(line.partition("#")[0] for line in text.splitlines()))
         if not wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -96,19 +97,28 @@ def pretrain(
             "--resume goes on with what is in the output, --init-from starts anew from a model",
         )
     if part is Part.corpus:
+        if console.helps():
+            return
         _draw_corpus(screen, corpus, output, pictures, seed, device)
         return
     from styledrop_cli import pretraining
     from styledrop_cli.devices import pick_device
+    from styledrop_cli.processes import take_place, together
+    from styledrop_cli.runs import alone_in
     from styledrop_cli.training import Budget, Progress
 
     last, figures = Progress(), [""]
+    place, where = take_place(), pick_device(device)
 
     def message(text: str) -> None:
         figures.append(text)
         screen.say(text)
 
-    with screen.progress(f"training the {part.value}") as move:
+    with (
+        nullcontext() if place[0] else alone_in(output / pretraining.WORK),
+        together(place, where),
+        screen.progress(f"training the {part.value}") as move,
+    ):
 
         def step(progress: Progress) -> None:
             nonlocal last
@@ -120,7 +130,7 @@ def pretrain(
             corpus,
             output,
             budget=Budget(minutes=minutes),
-            device=pick_device(device),
+            device=where,
             batch_size=batch_size,
             init_from=init_from,
             resume=resume,
@@ -138,8 +148,9 @@ def _draw_corpus(
     """Draw a corpus from a folder of cut-outs."""
     from styledrop_cli.devices import pick_device
     from styledrop_cli.pretraining.drawings import Recipe, write_corpus
+    from styledrop_cli.runs import alone_in
 
-    with screen.progress("drawing the corpus") as move:
+    with alone_in(output), screen.progress("drawing the corpus") as move:
         number = write_corpus(
             art,
             output,

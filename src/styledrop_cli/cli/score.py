@@ -18,6 +18,7 @@ from rich.text import Text
 
 from styledrop_cli.cli import console
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
+from styledrop_cli.prompts import CONTROLS
 
 if TYPE_CHECKING:
     from styledrop_cli.appraisal import Picture, References, Row
@@ -42,7 +43,7 @@ class Found:
     def says(self, name: str) -> str:
         """One of its settings, if it is a text."""
         value = self.settings.get(name)
-        return " ".join(value.split()) if isinstance(value, str) else ""
+        return " ".join(CONTROLS.sub(" ", value).split()) if isinstance(value, str) else ""
 
 
 def score(

@@ -146,15 +146,18 @@ def train(
     TrainSettings.of(kind.value, **chosen)  # what is wrong is said before the base is loaded
     _refuse_output(output, overwrite)
     style, content = _texts(learn, pictures, style, content)
+    console.refuse_busy(output.with_name(output.name + ".run"))
     base_folder = console.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
+        from styledrop_cli.processes import take_place, together
         from styledrop_cli.tuning import train_adapter
 
+        place = take_place()
         base = load_base(base_folder, pick_device(device))
         settings = base.training(kind.value, **chosen)
-    with screen.progress("learning") as move:
+    with together(place, base.device), screen.progress("learning") as move:
         learnt = train_adapter(
             base,
             pictures=pictures,
@@ -166,6 +169,8 @@ def train(
             on_step=lambda step, total, loss: move(step / total, f"{step}/{total}  loss {loss:.2f}"),
             on_message=screen.say,
         )
+    if place[0]:
+        return
     size = console.file_size(learnt.path.stat().st_size)
     screen.say(f"learnt in {console.duration(learnt.seconds)}, {_chosen(settings, learnt.step)}; the adapter ({size}):")
     screen.result(

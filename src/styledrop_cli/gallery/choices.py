@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.files import read_json
 from styledrop_cli.images import atomic_write
 
 Mark = Literal["pick", "reject", None]
@@ -120,10 +121,10 @@ class Choices:
 
     def _take_up(self) -> None:
         try:
-            there = json.loads(self.path.read_text(encoding="utf-8"))
+            there = read_json(self.path)
             count, done, version = there["count"], there["done"], there["version"]
             history = [(number - 1, mark) for number, mark in there["history"]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise self._damaged() from None
         if (type(count), type(done), type(version)) != (int, bool, int):
             raise self._damaged()

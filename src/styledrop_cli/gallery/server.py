@@ -2,7 +2,8 @@
 
 It listens on 127.0.0.1 only, and a page of another site can neither read nor change anything: the address begins with
 a secret, the Host must be this one (or a foreign name could be pointed at 127.0.0.1), and what changes something must
-come from this page itself. Pictures are served from memory; nothing a client sends is used as a path.
+come from this page itself. Pictures are served from memory; nothing a client sends is used as a path. Who is slow, or
+opens many connections, is cut off: a click is answered at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import os
 import re
 import secrets
 import socket
-import tempfile
 import threading
 import time
 import webbrowser
@@ -31,9 +31,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from styledrop_cli.errors import StyledropError
+from styledrop_cli.files import read_json
 from styledrop_cli.gallery.choices import Choices
+from styledrop_cli.images import atomic_write
 
 PAGE = Path(__file__).with_name("page.html")
 REMEMBERED = "page.json"  # port and secret
@@ -41,6 +44,8 @@ LARGEST_BODY = 4096
 TICK, HOLD = 0.25, 10.0  # seconds: how often a waiting answer looks for news, and how long it waits for them
 RETURN = 2.5  # seconds that a tab left open by an earlier process has to come back before a new one is opened
 FAREWELL = 3.0  # seconds that the open tabs have to fetch the end
+LONGEST = HOLD + 10.0  # seconds that a connection has for a request, answer and all
+MOST = 200  # connections at a time: a browser takes six, and a process may commonly open a thousand files
 _FOREVER = "private, max-age=31536000, immutable"  # of what is addressed by its contents
 
 
@@ -156,7 +161,7 @@ class Gallery:
             config = uvicorn.Config(
                 _Door(self._routes(), port, secret),
                 log_config=None, log_level="error", access_log=False, server_header=False,
-                lifespan="off", ws="none", http="h11", loop="asyncio", timeout_graceful_shutdown=1,
+                lifespan="off", ws="none", http=_Connection, loop="asyncio", timeout_graceful_shutdown=1,
             )  # fmt: skip
             self._server = uvicorn.Server(config)
             self._thread = threading.Thread(
@@ -332,6 +337,36 @@ class _Refused(Exception):  # noqa: N818
         self.status = status
 
 
+class _Connection(H11Protocol):
+    """Cuts off who takes long over a request or its answer, for which uvicorn itself would wait for ever.
+
+    Of more than ``MOST`` connections one that asks nothing right now is closed: the oldest of those that never did.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._asked, self._since = False, time.monotonic()
+        self._end = self.loop.call_later(LONGEST, transport.abort)
+        if len(self.connections) > MOST:
+            quiet = [one for one in self.connections if isinstance(one, _Connection) and one is not self and one._quiet]
+            if quiet:
+                min(quiet, key=lambda one: (one._asked, one._since)).transport.abort()
+
+    @property
+    def _quiet(self) -> bool:
+        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._end.cancel()
+        self._end = self.loop.call_later(LONGEST, self.transport.abort)  # what was answered may not be read
+        self._asked, self._since = True, time.monotonic()
+        super().on_response_complete()
+
+
 class _Door:
     """Lets in who asks this server (not a foreign name for it), knows the secret and, to change something, is its page.
 
@@ -370,6 +405,8 @@ class _Door:
             raise _Refused(404, "There is nothing here.")
         if method not in ("GET", "HEAD"):
             if headers.getlist("origin") != [f"http://{host[0]}"]:
+                raise _Refused(403, "Only the page itself may do this.")
+            if headers.get("sec-fetch-site", "same-origin") != "same-origin":  # the browser's own word on who asks
                 raise _Refused(403, "Only the page itself may do this.")
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
                 raise _Refused(415, "This is not JSON.")
@@ -420,7 +457,7 @@ def _within(share: float) -> float:
 def _remembered(path: Path) -> tuple[int, str] | None:
     """The port and the secret of an earlier process."""
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path)
         port, secret = there["port"], there["secret"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -430,19 +467,7 @@ def _remembered(path: Path) -> tuple[int, str] | None:
 
 def _remember(path: Path, port: int, secret: str) -> None:
     """Keep the address, for this user's eyes only."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's files are mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"port": port, "secret": secret}, file)
-            Path(part).replace(path)
-        finally:
-            Path(part).unlink(missing_ok=True)
-    except OSError as error:
-        raise StyledropError(
-            f"cannot write {path}: {error.strerror or error}", "Choose another place with -o."
-        ) from None
+    atomic_write(path, json.dumps({"port": port, "secret": secret}).encode(), private=True)
 
 
 def _listen(known: tuple[int, str] | None) -> tuple[socket.socket, str, bool]:
@@ -464,7 +489,8 @@ def _listen(known: tuple[int, str] | None) -> tuple[socket.socket, str, bool]:
 
 
 def _bound(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Only of a socket that says TCP does asyncio send an answer at once: else its body waits 40 ms behind its head.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere this would let two programs share a port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -30,6 +30,12 @@ class ClipConfig:
     image_layers: int = 6
     quick_gelu: bool = False
 
+    def __post_init__(self) -> None:
+        if self.text_width % self.text_heads or self.image_width % self.image_heads:
+            raise ValueError("a width is not a multiple of its heads")
+        if self.text_layers < 1 or self.context_length < 3:
+            raise ValueError("text_layers must be at least 1, context_length 3: a start, a word and an end")
+
 
 class PackedAttention(nn.Module):
     """Self-attention with one packed projection, under ``nn.MultiheadAttention``'s names."""

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GROUP_EPS = 1e-6
+LARGEST_FACTOR = 64  # pixels per id along a side
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class TokenizerConfig:
     levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.block_out_channels or not 1 <= self.factor <= LARGEST_FACTOR:
+            raise ValueError(f"an id stands for more than {LARGEST_FACTOR} pixels of a side, or for none")
         if self.levels and (len(self.levels) != self.vq_embed_dim or math.prod(self.levels) != self.num_vq_embeddings):
             raise ValueError(
                 f"levels {self.levels} make {math.prod(self.levels)} codes of {len(self.levels)} numbers, but the "

@@ -24,6 +24,8 @@ from styledrop_cli.models.layers import (
     sinusoidal,
 )
 
+LARGEST_GRID = 256  # ids along a side: attention is over all of them at once
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -65,6 +67,8 @@ class TransformerConfig:
             )
         if self.downsample != self.upsample:
             problems.append("downsample and upsample must be on or off together")
+        if not 1 <= self.sample_size <= LARGEST_GRID:
+            problems.append(f"sample_size {self.sample_size} is not from 1 to {LARGEST_GRID}")
         if problems:
             raise ValueError("; ".join(problems))
 

@@ -21,6 +21,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.images import atomic_write
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.pretraining.job import Job, Order, flipped, muon, split
+from styledrop_cli.processes import gathered, is_first
 from styledrop_cli.text import TextTokenizer, clip_merges, read_merges, trim_merges, write_merges
 from styledrop_cli.training import step_generator
 
@@ -106,9 +107,13 @@ class _ClipTask(nn.Module):
 
 
 def contrastive_loss(clip: Clip, pictures: Tensor, tokens: Tensor) -> Tensor:
-    """CLIP's symmetric loss; captions that are equal count as each other's."""
+    """CLIP's symmetric loss; captions that are equal count as each other's.
+
+    Every picture is held against every caption, those of other processes too.
+    """
     image = F.normalize(clip.picture_embeds(pictures).float(), dim=-1)
     text = F.normalize(clip.text_states(tokens)[1].float(), dim=-1)
+    (image, text), tokens = gathered(torch.stack([image, text], 1)).unbind(1), gathered(tokens)
     logits = clip.logit_scale.clamp(max=4.6052).exp() * image @ text.T
     same = (tokens[:, None] == tokens[None]).all(-1).float()
     same = same / same.sum(-1, keepdim=True)
@@ -136,7 +141,7 @@ def clip_job(order: Order) -> Job:
     else:
         clip = load_module(source, "clip")
         tokenizer = read_text_tokenizer(source, clip.config)
-    if not settled:
+    if not settled and is_first():
         write_merges(order.out / "merges.txt", tokenizer.merges)
         taught = (("words.txt", vocabulary(order.records)), ("contents.txt", plain_contents(order.records)))
         for name, lines in taught:

@@ -18,7 +18,11 @@ from __future__ import annotations
 import functools
 import json
 import math
+import multiprocessing
+import os
 import random
+import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
@@ -32,10 +36,14 @@ from torch import Tensor
 
 from styledrop_cli.corpus import METADATA
 from styledrop_cli.errors import UsageError
+from styledrop_cli.files import read_json
 from styledrop_cli.images import atomic_write, jpeg_bytes, load_cutout
 from styledrop_cli.styles import STYLES, apply_style
 
 ART = "art.json"
+NAME = re.compile(
+    r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,39}"
+)  # of a thing or a family, and of the file and the folder it has
 SIZE = 256
 BATCH = 8  # pictures a style is drawn on at once: they share its line widths and tile sizes
 HELD_OUT = 0.025
@@ -99,17 +107,19 @@ def read_art(folder: Path) -> Art:
     if not path.is_file():
         raise UsageError(f"{folder} holds no {ART}", "It says what the cut-outs show; see examples/pocket.")
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = read_json(path)
         art = Art(
             folder,
-            {family: tuple(words) for family, words in said["families"].items()},
-            tuple(said["outlines"]),
-            tuple(said.get("styles", STYLES)),
-            {name: list(words) for name, words in said["things"].items()},
-            {name: list(words) for name, words in said.get("kinds", {}).items()},
-            tuple(said.get("never_mirrored", ())),
+            {family: tuple(_texts(words)) for family, words in said["families"].items()},
+            tuple(_texts(said["outlines"], none=True)),
+            tuple(_texts(said.get("styles", list(STYLES)), none=True)),
+            {name: _texts(words) for name, words in said["things"].items()},
+            {name: _texts(words, none=True) for name, words in said.get("kinds", {}).items()},
+            tuple(_texts(said.get("never_mirrored", []), none=True)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if odd := [name for name in (*art.families, *art.things) if not NAME.fullmatch(name)]:
+            raise ValueError(f"{odd[0]!r:.80} cannot be the name of a file")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not as it should be: {error!r}", "Compare it with examples/pocket.") from error
     unknown = [style for style in art.styles if style not in STYLES]
     if unknown:
@@ -118,6 +128,17 @@ def read_art(folder: Path) -> Art:
     if missing or not art.things:
         raise UsageError(f"{path}: no family draws {', '.join(missing[:5]) or 'anything'}")
     return art
+
+
+def _texts(words: Any, none: bool = False) -> list[str]:
+    """``words`` if it is a list of texts, or TypeError; there may be ``none``."""
+    if (
+        not isinstance(words, list)
+        or not (words or none)
+        or not all(isinstance(word, str) and word.strip() for word in words)
+    ):
+        raise TypeError(f"{words!r:.80} is no list of words")
+    return words
 
 
 @dataclass(frozen=True)
@@ -234,7 +255,7 @@ def _several(phrase: str) -> str:
         return noun + "es"
     if noun.endswith("mouse"):
         return noun.removesuffix("mouse") + "mice"
-    return noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeiou" else noun + "s"
+    return noun[:-1] + "ies" if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou") else noun + "s"
 
 
 def _with(adjective: str, phrase: str) -> str:
@@ -457,7 +478,7 @@ def write_corpus(
     parallel = workers > 1 and device.type == "cpu"
     work = _Worker(art, out, device, alone=not parallel)
     lines: list[dict[str, Any]] = []
-    pool: Any = ProcessPoolExecutor(workers) if parallel else nullcontext()
+    pool: Any = ProcessPoolExecutor(workers, initializer=_end_with_parent) if parallel else nullcontext()
     with pool as executor:
         for done in _results(executor, work, batches):
             lines += done
@@ -467,6 +488,18 @@ def write_corpus(
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     atomic_write(out / METADATA, text.encode())
     return len(lines)
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when its parent is killed: it would wait for more to do for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _results(executor: Executor | None, work: _Worker, batches: list[list[Drawing]]) -> Iterator[list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from styledrop_cli.base import Base, Parts, load_module, micro_conditions, read_text_tokenizer
+from styledrop_cli.base import Base, Parts, is_grid, load_module, micro_conditions, read_text_tokenizer
 from styledrop_cli.checkpoints import file_hash, read_tensors, save_part, save_tensors
 from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
@@ -19,10 +19,11 @@ from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.pretraining.job import Job, Order, muon, save_sheet, split
+from styledrop_cli.processes import add_up, is_first, place
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.training import masked_cross_entropy, step_generator
+from styledrop_cli.training import hidden, masked_cross_entropy, step_generator
 
 # Pocket's sizes.
 BASE = TransformerConfig(
@@ -155,7 +156,7 @@ def transformer_job(order: Order) -> Job:
         ids = base.sample(prompts, list(range(len(prompts))), base.sampling())
         save_sheet(base.pictures(ids, 128), path, prompts)
 
-    return Job(task, muon(transformer, 2e-3), batches, figure, export, sheet)
+    return Job(task, muon(transformer, 2e-3), batches, figure, export, sheet, hidden)
 
 
 # -- super-resolution ---------------------------------------------------------------------
@@ -274,10 +275,12 @@ def superres_job(order: Order) -> Job:
         best = image_tokenizer.decode(held_high[:8].to(device))
         save_sheet(torch.cat([small_ones, image_tokenizer.decode(drawn), best]), path)
 
-    return Job(task, muon(superres, 2e-3), batches, figure, export, sheet)
+    return Job(task, muon(superres, 2e-3), batches, figure, export, sheet, hidden)
 
 
 # -- what both share ----------------------------------------------------------------------
+
+ENCODED = 1024  # pictures that a process reads and encodes at a time
 
 
 def share_levels(transformer: MaskedTransformer, levels: tuple[int, ...], warm: bool) -> None:
@@ -309,14 +312,18 @@ def cached_tokens(
     cache = out / ".training" / f"tokens-{grid}.safetensors"
     if cache.exists():
         tensors, metadata = read_tensors(cache)
-        if metadata.get("key") == key:
-            return tensors["ids"]
-    side, parts = grid * tokenizer.config.factor, []
-    for start in range(0, len(records), 1024):
-        pictures = read_pictures(records[start : start + 1024], side)
-        for chunk in pictures.split(64):
+        there, codes = tensors.get("ids", torch.empty(0)), tokenizer.config.num_vq_embeddings
+        if metadata.get("key") == key and len(there) == len(records) and is_grid(there, grid, codes):
+            return there
+    side, (number, of) = grid * tokenizer.config.factor, place()
+    whole = torch.zeros(len(records), grid, grid, dtype=torch.int32, device=device)
+    for start in range(ENCODED * number, len(records), ENCODED * of):
+        pictures = read_pictures(records[start : start + ENCODED], side)
+        for at, chunk in enumerate(pictures.split(64)):
             with autocast(device):
-                parts.append(tokenizer.encode(chunk.to(device).float() / 255).to("cpu", torch.int16))
-    ids = torch.cat(parts)
-    save_tensors(cache, {"ids": ids}, {"key": key})
+                whole[start + 64 * at :][: len(chunk)] = tokenizer.encode(chunk.to(device).float() / 255)
+    add_up([whole])  # each process has zeros where others encode
+    ids = whole.to("cpu", torch.int16)
+    if is_first():
+        save_tensors(cache, {"ids": ids}, {"key": key})
     return ids

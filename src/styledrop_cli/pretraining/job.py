@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from styledrop_cli.corpus import Record
 from styledrop_cli.images import save_png, to_image
 from styledrop_cli.sheets import contact_sheet
+from styledrop_cli.training import rows
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,10 @@ class Order:
 
 @dataclass
 class Job:
-    """One part being trained: the module, its optimizers, its batches and its held-out figure."""
+    """One part being trained: the module, its optimizers, its batches and its held-out figure.
+
+    ``weight`` is that of ``training.Loop``.
+    """
 
     task: nn.Module
     optimizers: list[torch.optim.Optimizer]
@@ -38,6 +42,7 @@ class Job:
     figure: Callable[[nn.Module], str]
     export: Callable[[nn.Module], None]
     sheet: Callable[[nn.Module, Path], None] | None = None
+    weight: Callable[[Any], int] = rows
 
 
 def split(records: list[Record]) -> tuple[list[Record], list[Record]]:

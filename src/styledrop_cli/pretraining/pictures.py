@@ -15,6 +15,7 @@ from styledrop_cli.corpus import read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
 from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, save_sheet, split
+from styledrop_cli.processes import gathered
 from styledrop_cli.training import step_generator
 
 # Pocket's sizes.
@@ -160,7 +161,8 @@ class _DecoderTask(nn.Module):
         # VQGAN's adaptive weight, taken at the pixels: the critic never outweighs the reconstruction.
         (pull,) = torch.autograd.grad(loss, made, retain_graph=True)
         (push,) = torch.autograd.grad(fooled, made, retain_graph=True)
-        weight = CRITIC_SHARE * pull.norm() / (push.norm() + 1e-8)
+        norms = gathered(torch.stack([pull.norm(), push.norm()])[None]).norm(dim=0)  # those of the whole batch
+        weight = CRITIC_SHARE * norms[0] / (norms[1] + 1e-8)
         total: Tensor = loss + weight.detach() * fooled + critic
         return total
 

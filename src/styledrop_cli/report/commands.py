@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from styledrop_cli.prompts import CONTROLS
 from styledrop_cli.report.story import ROUNDS, Stage, Story
 from styledrop_cli.settings import RoundSettings, TrainSettings
 
@@ -50,7 +51,8 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
     if prompts:
         lines.append(f"# prompts.txt holds, a line each: {' / '.join(prompts)}")
     lines.append(_line("report", [target, *asked, *base, *report.split()]))
-    return lines
+    # A file's words may hold the end of a line, and what stood behind it would be a command of its own.
+    return [CONTROLS.sub(" ", line) for line in lines]
 
 
 def _merging(stage: Stage, rest: list[str]) -> list[str]:
@@ -61,7 +63,7 @@ def _merging(stage: Stage, rest: list[str]) -> list[str]:
 
 def _training(stage: Stage, rest: list[str]) -> list[str]:
     header, settings = stage.header, stage.header.get("settings", {})
-    pictures = [str(p.get("name", "reference.png")) for p in header["pictures"]]
+    pictures = [str(p.get("name", "reference.png")) for p in header.get("pictures", ())]
     words = [*pictures, "--style", header["style"]]
     for content in header["contents"][: len(pictures)]:
         words += ["--content", str(content)]
@@ -105,7 +107,7 @@ def _options(
         elif value is True:
             words.append(names[name])
         elif value is not False:
-            words += [names[name], ",".join(value) if isinstance(value, tuple) else f"{value}"]
+            words += [names[name], ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
     return words, unsaid
 
 

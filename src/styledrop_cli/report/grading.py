@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters import references_of
+from styledrop_cli.adapters import open_adapter, references_of
 from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED
 from styledrop_cli.base import Base
 from styledrop_cli.calibration import Calibration
@@ -127,7 +127,9 @@ def grade(
     The rows are the base, the base told the style in words, and every adapter at the scales that it recommends. The
     same call goes on where a stopped one was. Raises ModelError for an adapter of another base or without references.
     """
-    examples = references_of(load_adapter(story.stages[0].file))
+    first = load_adapter(story.stages[0].file)
+    open_adapter(base, first)
+    examples = references_of(first)
     ruler = Calibration(eye, lambda share, note: on_progress("looking at other styles", share, note))
     judge = judge_of(base, eye, examples, prompts, ruler)
     drawn_so = base.sampling()

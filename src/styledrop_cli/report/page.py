@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from styledrop_cli import __version__
 from styledrop_cli.adapters import references_of
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import load_adapter
+from styledrop_cli.checkpoints import file_hash, load_adapter
 from styledrop_cli.errors import PictureError
 from styledrop_cli.images import jpeg_bytes, load_picture, square, to_image
 from styledrop_cli.report import plots
@@ -107,9 +106,9 @@ def _original(about: Mapping[str, Any], folders: Sequence[Path]) -> Image | None
     for folder in folders:
         path = folder / name
         try:
-            if hashlib.sha256(path.read_bytes()).hexdigest() == about.get("sha256"):
+            if file_hash(path) == about.get("sha256"):
                 return load_picture(path)
-        except (OSError, PictureError):
+        except (OSError, ValueError, PictureError):
             continue
     return None
 

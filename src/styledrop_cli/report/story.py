@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 from styledrop_cli.checkpoints import file_hash, read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
+from styledrop_cli.files import read_json
 from styledrop_cli.images import load_picture
 from styledrop_cli.rounds import ADAPTER, PICKS
 from styledrop_cli.tuning import CURVE
 
 RUN, ROUNDS = ".run", ".rounds"  # what the folders beside an adapter end in
+BEYOND = 1e9  # what no loss and no score reaches: a plot of it would show nothing
 SCORED = ("object", "shape", "style", "leak", "total")
 
 
@@ -92,11 +95,8 @@ def read_story(place: Path) -> Story:
         unreadable: list[PictureError] = []
         stage = _stage("adapter", place, [place.with_name(place.name + RUN)], place.parent, unreadable)
         return Story(place, [stage], None, unreadable)
-    numbers = sorted(
-        int(number)
-        for path in place.glob(f"round-*/{ADAPTER}")
-        if (number := path.parent.name.removeprefix("round-")).isdigit()
-    )
+    names = (path.parent.name.removeprefix("round-") for path in place.glob(f"round-*/{ADAPTER}"))
+    numbers = sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]{0,8}", name))
     if numbers:
         return _of_rounds(place, numbers)
     adapter = place.with_name(place.name.removesuffix(RUN))
@@ -121,7 +121,8 @@ def _of_rounds(place: Path, numbers: list[int]) -> Story:
         stages.append(_stage(f"round {number}", file, runs, file.parent, unreadable))
     about = _json(place / "run.json")
     settings = about.get("settings") if isinstance(about, dict) else None
-    return Story(place, stages, settings if isinstance(settings, dict) else None, unreadable)
+    whole = isinstance(settings, dict) and isinstance(settings.get("prompts", []), list)
+    return Story(place, stages, settings if whole else None, unreadable)
 
 
 def _stage(name: str, file: Path, runs: list[Path], folder: Path, unreadable: list[PictureError]) -> Stage:
@@ -158,21 +159,29 @@ def _curve(path: Path) -> Curve | None:
     """What a training wrote of itself; None where there is nothing, or it is not whole."""
     about = _json(path)
     try:
-        losses = [(int(step), float(loss)) for step, loss in about["losses"]]
+        losses = [(int(step), float(loss)) for step, loss in about["losses"] if math.isfinite(loss)]
         checkpoints = [
             Checkpoint(int(one["step"]), {name: float(one["scores"][name]) for name in SCORED})
             for one in about["checkpoints"]
             if one.get("scores")  # a round of feedback draws no test pictures
         ]
         chosen = about.get("chosen")
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return None
-    return Curve(losses, checkpoints, chosen if isinstance(chosen, int) else None) if losses else None
+    shown = [number for point in losses for number in point]
+    shown += [number for one in checkpoints for number in (one.step, *one.scores.values())]
+    if not all(abs(number) < BEYOND for number in shown):  # nor is NaN
+        return None
+    return (
+        Curve(losses, checkpoints, chosen if isinstance(chosen, int) and abs(chosen) < BEYOND else None)
+        if losses
+        else None
+    )
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return None
 

@@ -1,0 +1,90 @@
+"""`styledrop doctor`: what is here, what is wrong with it, and what to do about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from styledrop_cli import __version__
+from styledrop_cli.cli import console
+
+if TYPE_CHECKING:
+    from styledrop_cli.doctor import Finding
+
+STYLES = {"fine": "", "note": "yellow", "wrong": "bold red"}
+
+
+def doctor(
+    model: console.Model = "pocket",
+    thorough: Annotated[
+        bool, console.flag("--thorough", help="Read every byte of the models in the cache, gigabytes of them.")
+    ] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Say what is here, what is wrong with it, and what to do about it.
+
+    It looks at versions, every library, devices, memory and disks, the base
+    models, the current folder, the environment and the terminal, and works
+    where torch does not. A `note` is worth knowing; if anything is `wrong`,
+    the exit code is 1. The first thing to put into a bug report.
+
+      styledrop doctor
+      styledrop doctor --json
+    """
+    from styledrop_cli.doctor import examine
+
+    screen = console.Screen(as_json=as_json)
+    with screen.working("looking at everything"):
+        findings = [*examine(model, thorough=thorough), *_terminal(screen)]
+    count = Counter(one.state for one in findings)
+    about = {"version": __version__, "wrong": count["wrong"], "notes": count["note"]}
+    screen.result(about | {"findings": [asdict(one) for one in findings]}, _shown(findings))
+    if count["wrong"]:
+        raise typer.Exit(1)
+
+
+def _terminal(screen: console.Screen) -> list[Finding]:
+    """What this terminal can show."""
+    from styledrop_cli.doctor import NOTE, Finding
+
+    out = screen.out
+    if not out.is_terminal:
+        return [Finding("terminal", "output", "no terminal: neither colours nor bars")]
+    colours = {None: "no colours", "standard": "16 colours", "eight_bit": "256 colours"}.get(out.color_system)
+    pictures = "all colours, pictures too" if colours is None else f"{colours}, and so no pictures"
+    about = f"{out.width} characters wide, {pictures}"
+    if "utf" not in out.encoding.lower():
+        advice = "letters may be shown as ?: PYTHONIOENCODING=utf-8 in front, or another terminal"
+        return [Finding("terminal", "output", f"{about}, {out.encoding}", NOTE, advice)]
+    return [Finding("terminal", "output", about)]
+
+
+def _shown(findings: Sequence[Finding]) -> Group:
+    """A table with a heading for each section, and the sum of it; libraries that are fine share a row."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for section, group in groupby(findings, lambda one: one.section):
+        table.add_row("", Text(section, "bold"))
+        rows = list(group)
+        if section == "libraries" and (fine := [one for one in rows if one.state == "fine"]):
+            rows = [one for one in rows if one.state != "fine"]
+            table.add_row("", Text("fine", "cyan"), Text(", ".join(f"{one.name} {one.found}" for one in fine)))
+        for one in rows:
+            state = "" if one.state == "fine" else one.state
+            table.add_row(Text(state, STYLES[one.state]), Text(one.name, "cyan"), Text(one.found))
+            if one.advice:
+                table.add_row("", "", Text(f"-> {one.advice}", STYLES[one.state]))
+    count = Counter(one.state for one in findings)
+    wrong, notes = count["wrong"], count["note"]
+    what = f"{wrong} thing{'s are' if wrong > 1 else ' is'} wrong" if wrong else "nothing is wrong"
+    return Group(table, "", Text(f"{what}, {notes} note{'s' * (notes != 1)}", STYLES["wrong" if wrong else "fine"]))

@@ -1,0 +1,104 @@
+"""Commands in processes of their own, to be killed: there at once, for they are forked from one that has imported all.
+
+They are real processes in every respect, and small ones: few steps a picture, small pools, a state every few steps.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from styledrop_cli import base as base_module
+from styledrop_cli import pools, pretraining, training, tuning
+from styledrop_cli.cli import console, drawing
+from styledrop_cli.cli.app import app
+from styledrop_cli.training import Budget
+
+STEPS_A_MINUTE = 1000  # a budget of minutes would end at another step each time
+
+
+def small(patch: pytest.MonkeyPatch) -> None:
+    """Make every command a small one, in this process."""
+    tiny.shrink_rounds(patch)
+    tiny.shrink_pretraining(patch)
+    patch.setattr(pools, "SHARD", 5)
+    patch.setattr(base_module, "BATCH", 3)
+    patch.setattr(tuning, "SAVE_EVERY", 3)
+    patch.setattr(pretraining, "SAVE_EVERY", -1.0)
+    patch.setattr(pretraining, "SHEET_EVERY", -1.0)
+    patch.setattr(drawing, "DEAD", 0.0)
+    patch.setattr(training, "Budget", lambda minutes: Budget(steps=round(minutes * STEPS_A_MINUTE)))
+
+
+def operations(
+    patch: pytest.MonkeyPatch,
+    at: int,
+    happen: Callable[[], Any],
+    what: tuple[str, ...] = ("replace", "unlink", "mkdir"),
+    lasting: bool = False,
+) -> list[str]:
+    """What is done to the disk, as it is done: writes, and ``what`` else.
+
+    At the ``at``-th ``happen`` is called, and at all after it if it is ``lasting``: in the middle of a write, before
+    anything else is done.
+    """
+    done: list[str] = []
+
+    def told(what: str, path: object) -> bool:
+        done.append(f"{what} {path}")
+        return len(done) == at or (lasting and len(done) > at)
+
+    def write_bytes(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            if told("write", self):
+                file.write(data[: len(data) // 2])
+                file.flush()
+                happen()
+            return file.write(data)
+
+    patch.setattr(Path, "write_bytes", write_bytes)
+
+    def wrapped(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Path, *more: Any, **options: Any) -> Any:
+            if told(name, self):
+                happen()
+            return own(self, *more, **options)
+
+        return call
+
+    for name in what:
+        patch.setattr(Path, name, wrapped(name, getattr(Path, name)))
+    return done
+
+
+def run(arguments: list[str], folder: str, log: str, die_at: int) -> None:
+    """A command in ``folder``; what it says goes to ``log``. At its ``die_at``-th operation on the disk it dies."""
+    os.chdir(folder)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    patch = pytest.MonkeyPatch()
+    small(patch)
+    done = operations(patch, die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    code = console.run(app, arguments)
+    os.write(1, f"operations: {len(done)}\n".encode())
+    sys.exit(code)
+
+
+def start(arguments: list[str], log: Path, die_at: int = 0) -> ForkServerProcess:
+    """Begin a command here and now."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["children", "pytest", "styledrop_cli.rounds", "styledrop_cli.pipeline"])
+    process = context.Process(target=run, args=(arguments, os.getcwd(), str(log), die_at))
+    process.start()
+    return process
