@@ -54,6 +54,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     with writing(path):
+        if path.is_symlink():  # ours never is one, and what it leads to is not ours to write
+            path.unlink()
         file = _locked(path)
     if file is None:
         raise UsageError(
