@@ -15,7 +15,7 @@ endef
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow fuzz parity against demo bench paired dist lock format clean
+.PHONY: help venv check test slow coverage fuzz parity against demo bench paired dist lock format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -39,6 +39,10 @@ test: $(READY)  ## all tests but the slow ones
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+coverage: $(READY)  ## the tests, and which lines they never reach; fails below 90 %
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pytest-cov
+	$(BIN)/python -m pytest --cov=styledrop_cli --cov-report=term:skip-covered --cov-fail-under=90
 
 fuzz: $(READY)  ## spoiled files for every reader, 2,000 each, led by coverage; docs/hostile_files.md has more
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt atheris

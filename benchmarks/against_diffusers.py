@@ -95,8 +95,8 @@ def matmul_rate(n: int = 1536, dtype: torch.dtype = torch.float32, device: str =
 
 def make_model(o: Options, side: str, variant: str) -> Figures:
     """Write a folder of random weights as aMUSEd's are published; every weight has a say."""
-    from styledrop_cli.base import POCKET
     from styledrop_cli.convert import save_published
+    from styledrop_cli.hub import POCKET
     from styledrop_cli.models.clip import Clip, ClipConfig
     from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
     from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig

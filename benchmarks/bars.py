@@ -28,9 +28,9 @@ from styledrop_cli.bench.measures import markdown
 from styledrop_cli.bench.openmoji import OPENMOJI, SIZE
 from styledrop_cli.bench.renders import round_trip
 from styledrop_cli.bench.rows import drawn
-from styledrop_cli.checkpoints import write_json
 from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.files import write_json
 from styledrop_cli.images import load_picture, save_png, square, to_image, to_tensor
 from styledrop_cli.models.tokenizer import psnr
 from styledrop_cli.settings import SampleSettings

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,11 @@ def run(arguments: list[str], folder: str, log: str, die_at: int) -> None:
 def start(arguments: list[str], log: Path, die_at: int = 0) -> ForkServerProcess:
     """Begin a command here and now."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["children", "pytest", "styledrop_cli.rounds", "styledrop_cli.pipeline"])
+    heavy = ("styledrop_cli.rounds", "styledrop_cli.pipeline", "accelerate", "torch._dynamo")
+    context.set_forkserver_preload(["children", *heavy])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it is not told where else these are to be found
+        forkserver.ensure_running()
     process = context.Process(target=run, args=(arguments, os.getcwd(), str(log), die_at))
     process.start()
     return process

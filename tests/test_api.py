@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
+from PIL import Image
 
 import styledrop_cli
+from conftest import Run, draw
 from styledrop_cli import ModelError, StyleDrop, UsageError
 from styledrop_cli.api import Drawing, Training
-from styledrop_cli.images import load_picture, read_png_settings
+from styledrop_cli.images import load_picture, read_png_settings, save_png
 from styledrop_cli.settings import SampleSettings, TrainSettings
 
 QUICK = {"steps": 2, "checkpoints": 0, "views": 2, "batch_size": 2}
@@ -64,6 +66,41 @@ def test_several_adapters(loaded: StyleDrop, picture: Path) -> None:
     assert made[0].about["style"] == "ink and gold"
     assert made[0].about["mix"] == {"a.safetensors": 0.5, "b.safetensors": 0.5}
     assert (made[0].about["object"], made[0].about["gamma"]) == ("o.safetensors", 0.5)
+
+
+def test_edit(loaded: StyleDrop, tiny_model: Path, styledrop: Run) -> None:
+    save_png(draw(90, 60), Path("ref.png"))
+    mask = Image.new("L", (90, 60))
+    mask.paste(255, (10, 10, 40, 40))
+    save_png(mask.convert("RGB"), Path("mask.png"))
+    ways: list[tuple[dict[str, Any], list[str]]] = [
+        ({"mask": "mask.png"}, ["--mask", "mask.png"]),
+        ({"outpaint": (8, 0, 8, 0)}, ["--outpaint", "left=8,right=8"]),
+        ({"restyle": 0.5}, ["--restyle", "0.5"]),
+        ({"mask_free": 3}, ["--mask-free", "--iterations", "3"]),
+    ]
+    for change, options in ways:
+        steps = {} if "mask_free" in change else {"steps": 2}
+        made = loaded.edit("ref.png", "a cat", number=2, seed=3, **change, **steps)
+        said = [word for name, value in steps.items() for word in (f"--{name}", str(value))]
+        command = ["edit", "ref.png", "a cat", *options, *said, "-n", "2", "--seed", "3", "--model", str(tiny_model)]
+        paths = styledrop(*command).out.split()
+        for one, path in zip(made, paths[:2], strict=True):
+            assert (one.image.tobytes(), one.about) == (
+                load_picture(Path(path)).tobytes(),
+                read_png_settings(Path(path)),
+            )
+            assert one.save("styledrop-out", "ref-{prompt}-{seed}") == Path(path)  # it is there already
+    for wrong in (
+        {},
+        {"mask": "mask.png", "restyle": 0.5},
+        {"restyle": 1.5},
+        {"mask_free": 0},
+        {"outpaint": (0, 0, 0, 0)},
+    ):
+        with pytest.raises(UsageError) as caught:
+            loaded.edit("ref.png", "a cat", **wrong)
+        assert caught.value.hint
 
 
 def test_what_is_wrong_is_said_at_once(loaded: StyleDrop, picture: Path) -> None:

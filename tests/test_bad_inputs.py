@@ -33,7 +33,8 @@ from styledrop_cli.base import BATCH
 from styledrop_cli.checkpoints import load_adapter, save_adapter
 from styledrop_cli.cli.app import app
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.images import atomic_write, read_png_settings
+from styledrop_cli.files import atomic_write
+from styledrop_cli.images import read_png_settings
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.tuning import train_adapter
 

@@ -44,8 +44,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     prompts: list[str] = []
     real = pipeline.draw
 
-    def watched(base: Any, mixture: Any, wanted: Any, *rest: Any) -> Any:
-        for index, image in real(base, mixture, wanted, *rest):
+    def watched(base: Any, mixture: Any, wanted: Any, *rest: Any, **more: Any) -> Any:
+        for index, image in real(base, mixture, wanted, *rest, **more):
             prompts.append(wanted[index].prompt)
             yield index, image
 
@@ -197,6 +197,17 @@ def test_stopped_it_goes_on(
     drawn.clear()
     assert styledrop(*command).code == 0
     assert drawn == ["a dog", "a dog"]
+
+
+def test_a_sheet_shows_what_is_there_now(styledrop: Run, folder: tuple[str, ...]) -> None:
+    draw = ("generate", "--base-only", "a cat", "-n", "2", "--json", *folder)
+    first = json.loads(styledrop(*draw, "--steps", "2").out)
+    assert json.loads(styledrop(*draw, "--steps", "2").out)["sheets"] == first["sheets"]
+    for one in first["pictures"]:
+        Path(one["path"]).unlink()
+    then = json.loads(styledrop(*draw, "--steps", "3").out)
+    assert then["pictures"] == first["pictures"]
+    assert then["sheets"] != first["sheets"]
 
 
 def test_the_same_prompt_twice_is_one_picture(styledrop: Run, folder: tuple[str, ...], drawn: list[str]) -> None:

@@ -13,11 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import tiny
-from styledrop_cli.base import PARTS
 from styledrop_cli.checkpoints import (
     build_config,
     load_adapter,
-    load_part,
     load_strictly,
     pack_optimizer,
     read_config,
@@ -27,12 +25,13 @@ from styledrop_cli.checkpoints import (
     save_part,
     save_tensors,
     unpack_optimizer,
-    write_json,
     write_recommended,
 )
 from styledrop_cli.errors import ModelError
+from styledrop_cli.files import write_json
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
+from styledrop_cli.parts import PARTS, load_module
 
 HEADER: dict[str, Any] = {
     "format": 1,
@@ -152,13 +151,11 @@ def test_parts_round_trip_exactly_in_half_precision(part: str) -> None:
     tiny.randomise(module)
     save_part(Path("m"), part, module, SIZES[part])
     assert build_config(kind, read_config(Path("m"))["parts"][part], "m") == SIZES[part]
-    fresh = make(SIZES[part])
-    load_part(Path("m"), part, fresh)
+    fresh = load_module(Path("m"), part)
     for name, tensor in module.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor.half().float()), name
-    again = make(SIZES[part])
     save_part(Path("n"), part, fresh, SIZES[part])  # what is half precision already comes back exactly
-    load_part(Path("n"), part, again)
+    again = load_module(Path("n"), part)
     assert all(torch.equal(again.state_dict()[name], t) for name, t in fresh.state_dict().items())
     assert {p.name for p in Path("m").iterdir()} == {"config.json", f"{part}.safetensors"}
 

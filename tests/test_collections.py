@@ -15,14 +15,15 @@ from PIL import Image
 import tiny
 from conftest import Run, draw
 from styledrop_cli import base as base_module
-from styledrop_cli import choosing
+from styledrop_cli import batches, choosing
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.choosing import Chooser, sees_pictures
 from styledrop_cli.cli.alphabet import LETTERS, glyphs_of
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import read_png_settings, save_png
-from styledrop_cli.kits import FITS, Asset, read_kit, shaped
+from styledrop_cli.lists.kits import FITS, Asset, read_kit
 from styledrop_cli.settings import TrainSettings
+from styledrop_cli.shapes import shaped
 from styledrop_cli.tuning import train_adapter
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "brand.toml"
@@ -84,7 +85,7 @@ def named(*names: str) -> str:
     return "\n".join(f'[[asset]]\nname = "{name}"\nprompt = "a cat"' for name in names)
 
 
-IN_LINE_4 = "brand.toml, line 4: asset 'hero': "
+IN_LINE_4 = "brand.toml, line 4, column 1: asset 'hero': "
 BAD_KITS: dict[str, tuple[str, str]] = {
     "nothing": ("", "brand.toml lists no assets"),
     "only what is above": ('style = "x"', "brand.toml lists no assets"),
@@ -92,25 +93,25 @@ BAD_KITS: dict[str, tuple[str, str]] = {
     "cut short": ('[[asset]]\nname = "her', "brand.toml, line 2, column 12: "),
     "deep": ("a = " + "[" * 5000, "brackets too deep"),
     "long number": ("a = " + "9" * 5000, "a number of thousands of digits"),
-    "a single table": ('[asset]\nname = "x"', "brand.toml, line 1: asset is no list"),
+    "a single table": ('[asset]\nname = "x"', "brand.toml, line 1, column 2: asset is no list"),
     "a text for an asset": ('asset = ["hero"]', "brand.toml, asset 1: this is no asset"),
     "another word for it": ('[[assets]]\nname = "x"', "there is no key 'assets'; did you mean 'asset'?"),
-    "above: a name": ('name = "x"\n' + named("hero"), "brand.toml, line 1: there is no key 'name'"),
-    "above: a value": ("best = 0\n" + named("hero"), "brand.toml, line 1: best must be between 1 and 100, not 0"),
+    "above: a name": ('name = "x"\n' + named("hero"), "brand.toml, line 1, column 1: there is no key 'name'"),
+    "above: a value": ("best = 0\n" + named("hero"), "line 1, column 1: best must be between 1 and 100, not 0"),
     "a key": (with_line("sise = 3"), IN_LINE_4 + "there is no key 'sise'; did you mean 'size'?"),
-    "a key twice": (with_line("lambda-a = 1\nlambda_a = 1"), "line 5: asset 'hero': lambda_a is given twice"),
+    "a key twice": (with_line("lambda-a = 1\nlambda_a = 1"), "line 5, column 1: asset 'hero': lambda_a is given twice"),
     "no prompt": ('[[asset]]\nname = "hero"', "brand.toml, line 1: asset 'hero': there is no prompt"),
     "no name": ('[[asset]]\nprompt = "a cat"', "brand.toml, line 1: this asset: there is no name"),
-    "an empty prompt": ('[[asset]]\nname = "hero"\nprompt = " "', "line 3: asset 'hero': prompt is empty"),
-    "a prompt of signs": ('[[asset]]\nname = "hero"\nprompt = "?!"', "line 3: asset 'hero': prompt says nothing: '?!'"),
+    "an empty prompt": ('[[asset]]\nname = "hero"\nprompt = " "', "line 3, column 1: asset 'hero': prompt is empty"),
+    "a prompt of signs": ('[[asset]]\nname = "hero"\nprompt = "?!"', "asset 'hero': prompt says nothing: '?!'"),
     "a prompt of numbers": ('[[asset]]\nname = "hero"\nprompt = 3', "prompt must be text, in quotes, not 3"),
-    "a path": (named("../x"), "line 2: asset '../x': name cannot be the name of a file: '../x'; 'x' can"),
+    "a path": (named("../x"), "line 2, column 1: asset '../x': name cannot be the name of a file: '../x'; 'x' can"),
     "another path": (named("/etc/x"), "name cannot be the name of a file: '/etc/x'; 'etc-x' can"),
     "a hidden file": (named(".hidden"), "cannot be the name of a file: '.hidden'; 'hidden' can"),
     "a device": (named("con"), "cannot be the name of a file: 'con'; '_con' can"),
     "a name of signs": (named("???"), "cannot be the name of a file: '???'"),
     "a long name": (named("x" * 200), "cannot be the name of a file"),
-    "an empty name": (named(""), "line 2: this asset: name is empty"),
+    "an empty name": (named(""), "line 2, column 1: this asset: name is empty"),
     "twins": (named("hero", "Hero"), "line 4: asset 'Hero': Hero.png is also a file of asset 'hero', line 1"),
     "a variant's twin": (with_line("number = 2") + named("hero-2"), "hero-2.png is also a file of asset 'hero'"),
     "size 0": (with_line("size = 0"), IN_LINE_4 + "size must be between 16 and 4,096 px on each side, not 0"),
@@ -145,7 +146,7 @@ def test_files_that_are_no_text() -> None:
     for name, data, words in (
         ("nowhere.toml", None, "nowhere.toml cannot be read: No such file"),
         (".", None, "cannot be read: Is a directory"),
-        ("b.toml", b'style = "x"\nprompt = "\xff"', "b.toml, line 2: these bytes are no text in UTF-8"),
+        ("b.toml", b'style = "x"\nprompt = "\xff"', "b.toml, line 2, column 11: these bytes are no text in UTF-8"),
         ("c.toml", b"#" * 5_000_001, "c.toml is too large"),
     ):
         if data is not None:
@@ -159,9 +160,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         kit("seed = -1\n" + "".join(f'[[asset]]\nname = "a{i}"\nsize = 3\n' for i in range(4)))
     lines = caught.value.message.splitlines()
     assert len(lines) == 6
-    assert lines[0].startswith("brand.toml, line 1: seed must be")
+    assert lines[0].startswith("brand.toml, line 1, column 1: seed must be")
     assert lines[1] == "brand.toml, line 2: asset 'a0': there is no prompt"
-    assert lines[2].startswith("brand.toml, line 4: asset 'a0': size must be")
+    assert lines[2].startswith("brand.toml, line 4, column 1: asset 'a0': size must be")
     assert lines[-1] == "and 4 more"
 
 
@@ -535,7 +536,7 @@ def test_a_second_file_of_a_name_is_nobody_elses(styledrop: Run, adapter: Path, 
 def test_a_kit_of_many_has_several_sheets(
     styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "PAGE", 2)
+    monkeypatch.setattr(batches, "PAGE", 2)
     Path("brand.toml").write_text(named("a", "b", "c"))
     result: dict[str, Any] = json.loads(
         styledrop("kit", adapter, "brand.toml", "--model", tiny_model, "--json", "-q").out

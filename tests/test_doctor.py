@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 import tiny
 from conftest import Run
 from styledrop_cli import doctor, hub
-from styledrop_cli.doctor import BASE, DEVICES, LIBRARIES, NOTE, WRONG, Finding, ask, examine
+from styledrop_cli.doctor import examine
+from styledrop_cli.doctor.asking import BASE, DEVICES, ask
+from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
+from styledrop_cli.doctor.libraries import LIBRARIES
 
 ROOT = Path(__file__).parents[1]
 CPU = {"built for": None, "cards": [], "mps": False, "picked": "cpu", "threads": 2, "bfloat16": False}
@@ -30,11 +34,11 @@ NMS = "RuntimeError: operator torchvision::nms does not exist"
 @pytest.fixture(autouse=True)
 def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores, no NVIDIA card, an empty cache, and no variable that matters."""
-    for name in doctor.VARIABLES:
+    for name in doctor.surroundings.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(doctor, "_cores", lambda: 2)
-    monkeypatch.setattr(doctor, "_has_nvidia", lambda: False)
-    monkeypatch.setattr(hub, "cache_folder", lambda: Path("cache").resolve())
+    monkeypatch.setattr(doctor.machine, "_cores", lambda: 2)
+    monkeypatch.setattr(doctor.libraries, "has_nvidia", lambda: False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path("cache").resolve()))
 
 
 Says = Callable[..., None]
@@ -50,7 +54,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Says:
             of_bases = {name: given[BASE] for name in names if name.startswith(BASE) and BASE in given}
             return {name: said for name, said in {**well, **given, **of_bases}.items() if said is not None}
 
-        monkeypatch.setattr(doctor, "ask", answer)
+        monkeypatch.setattr(doctor.asking, "ask", answer)
 
     say()
     return say
@@ -82,9 +86,9 @@ def test_where_all_is_well_nothing_is_said(says: Says) -> None:
 
 
 def test_pypis_torchvision_beside_the_cpus_torch(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
+    monkeypatch.setattr(doctor.libraries, "version_of", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(doctor, "_conflicts", lambda: iter(()))
+    monkeypatch.setattr(doctor.libraries, "_conflicts", lambda: iter(()))
     says(torchvision={"error": NMS})
     one = found("torchvision")
     assert (one.state, one.found) == (NOTE, f"0.28.0 cannot be imported: {NMS}")
@@ -99,9 +103,9 @@ def test_pypis_torchvision_beside_the_cpus_torch(says: Says, monkeypatch: pytest
 
 @pytest.mark.parametrize("nvidia", [False, True])
 def test_torch_is_broken(says: Says, monkeypatch: pytest.MonkeyPatch, nvidia: bool) -> None:
-    monkeypatch.setattr(doctor, "_version", {"torch": "2.13.0"}.get)
+    monkeypatch.setattr(doctor.libraries, "version_of", {"torch": "2.13.0"}.get)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(doctor, "_has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(doctor.libraries, "has_nvidia", lambda: nvidia)
     lost = dict.fromkeys(("accelerate", "torchvision", "open_clip", DEVICES, BASE))
     says(torch={"error": "OSError: libcudart.so.12: cannot open shared object file"}, **lost)
     one = found("torch")
@@ -112,8 +116,8 @@ def test_torch_is_broken(says: Says, monkeypatch: pytest.MonkeyPatch, nvidia: bo
 
 
 def test_a_library_is_missing(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pillow" else version(name))
+    version = doctor.libraries.version_of
+    monkeypatch.setattr(doctor.libraries, "version_of", lambda name: None if name == "pillow" else version(name))
     says(PIL={"error": "ModuleNotFoundError: No module named 'PIL'"})
     one = next(one for one in examine() if one.name == "pillow")
     assert (one.state, one.found) == (WRONG, "not installed")
@@ -122,7 +126,7 @@ def test_a_library_is_missing(says: Says, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_versions_that_do_not_fit(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
     needs = {"styledrop": ["rich>=99", 'colorama; sys_platform == "none"'], "torchvision": ["torch==1.0", "no such (("]}
-    monkeypatch.setattr(doctor, "_requirements", lambda name: needs.get(name, []))
+    monkeypatch.setattr(doctor.libraries, "_requirements", lambda name: needs.get(name, []))
     wrong = {one.name: one for one in examine() if one.state == WRONG}
     assert set(wrong) == {"rich", "torch"}
     assert wrong["rich"].found == f"styledrop asks for rich>=99; here is {metadata.version('rich')}"
@@ -145,7 +149,7 @@ def test_versions_that_do_not_fit(says: Says, monkeypatch: pytest.MonkeyPatch) -
 def test_cards(
     says: Says, monkeypatch: pytest.MonkeyPatch, says_torch: dict[str, Any], nvidia: bool, state: str, words: str
 ) -> None:
-    monkeypatch.setattr(doctor, "_has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(doctor.libraries, "has_nvidia", lambda: nvidia)
     says(**{DEVICES: CPU | says_torch})
     one = found("cuda")
     assert one.state == state and words in one.found
@@ -178,7 +182,7 @@ def test_threads(says: Says, threads: int, advice: str) -> None:
 
 
 def test_memory(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_memory", lambda: (8_000_000_000, 900_000_000))
+    monkeypatch.setattr(doctor.machine, "_memory", lambda: (8_000_000_000, 900_000_000))
     assert found("memory") == Finding(
         "machine", "memory", "8.0 GB, 0.9 GB free", NOTE, "learning a style takes 1.4 GB: close other programs first"
     )
@@ -193,7 +197,7 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = Path("shipped").resolve()
     folder.mkdir()
     (folder / "a.safetensors").write_bytes(b"weights")
-    (folder / doctor.SUMS).write_text(f"{hashlib.sha256(b'weights').hexdigest()}  a.safetensors\n")
+    (folder / doctor.models.SUMS).write_text(f"{hashlib.sha256(b'weights').hexdigest()}  a.safetensors\n")
     find = hub.find
     monkeypatch.setattr(hub, "find", lambda model: folder if model == hub.BUNDLED else find(model))
     yield folder
@@ -209,7 +213,7 @@ def test_the_bundled_base_is_whole(says: Says, shipped: Path) -> None:
     [
         (lambda folder: (folder / "a.safetensors").write_bytes(b"weighty"), "a.safetensors is damaged"),
         (lambda folder: (folder / "a.safetensors").unlink(), "a.safetensors cannot be read: No such file"),
-        (lambda folder: (folder / doctor.SUMS).unlink(), "there is no"),
+        (lambda folder: (folder / doctor.models.SUMS).unlink(), "there is no"),
     ],
 )
 def test_the_bundled_base_is_spoilt(says: Says, shipped: Path, spoil: Callable[[Path], None], words: str) -> None:
@@ -221,7 +225,7 @@ def test_the_bundled_base_is_spoilt(says: Says, shipped: Path, spoil: Callable[[
 def test_the_sums_are_those_of_the_weights() -> None:
     folder = hub.find(hub.BUNDLED)
     assert folder is not None
-    sums = dict(line.split("  ")[::-1] for line in (folder / doctor.SUMS).read_text().splitlines())
+    sums = dict(line.split("  ")[::-1] for line in (folder / doctor.models.SUMS).read_text().splitlines())
     assert sums == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.safetensors")}
 
 
@@ -285,7 +289,7 @@ def test_many_runs_are_counted(says: Says) -> None:
 
 
 def test_nothing_can_be_written(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_unwritable", lambda folder: "read-only file system")
+    monkeypatch.setattr(doctor.surroundings, "_unwritable", lambda folder: "read-only file system")
     assert remarkable() == {"folder": WRONG, "temporary files": WRONG}
 
 
@@ -345,7 +349,7 @@ def test_a_library_may_raise_print_hang_or_take_its_process_along(
         "also_good": None,
     }
     (tmp_path / "hanging.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(doctor, "PATIENCE", 1)
+    monkeypatch.setattr(doctor.asking, "PATIENCE", 1)
     assert ask(["good", "hanging"]) == {"good": {}, "hanging": {"error": "nothing came of it in 1 seconds"}}
 
 
@@ -369,7 +373,7 @@ def test_where_torch_is_broken_the_program_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken/torch/__init__.py").write_text(
         "raise OSError('libcudart.so.12: cannot open shared object file')"
     )
-    path = os.pathsep.join([str(tmp_path / "broken"), str(Path(doctor.__file__).parents[1])])
+    path = os.pathsep.join([str(tmp_path / "broken"), str(Path(doctor.__file__).parents[2])])
     done = subprocess.run(
         [sys.executable, "-m", "styledrop_cli", "doctor"],
         env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,
@@ -384,7 +388,7 @@ def test_where_torch_is_broken_the_program_says_so(tmp_path: Path) -> None:
 def test_of_this_machine_it_knows_what_runs_these_tests(
     styledrop: Run, says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "ask", ask)
+    monkeypatch.setattr(doctor.asking, "ask", ask)
     code, out, err = styledrop("doctor", "--json")
     about = json.loads(out)
     one = {(one["section"], one["name"]): one for one in about["findings"]}

@@ -19,11 +19,14 @@ from torch import Tensor
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import base as base_module
-from styledrop_cli import editing, pipeline
+from styledrop_cli import pipeline
 from styledrop_cli.base import BATCH, Base, load_base
 from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.cli import edit as edit_module
-from styledrop_cli.editing import Window, inpaint, joined, outpaint, plan, resample, restyle, spread
+from styledrop_cli.editing import changes, seams
+from styledrop_cli.editing.changes import inpaint, outpaint, resample, restyle
+from styledrop_cli.editing.seams import joined, spread
+from styledrop_cli.editing.windows import MOST_SPOTS, Window, plan
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import load_transparency, read_png_settings, to_image, to_tensor
 from styledrop_cli.pipeline import Mixture, Wanted
@@ -108,23 +111,23 @@ def test_windows_draw_all_that_is_unknown_and_nothing_else(seed: int) -> None:
     unknown = masks(rng, height, width)
     before = unknown.clone()
     most = min(height, width)
-    windows = plan(unknown, min(16, most), most)
+    made = plan(unknown, min(16, most), most)
     assert torch.equal(unknown, before)
     drawn = torch.zeros_like(unknown)
-    for window in windows:
+    for window in made:
         assert 0 <= window.left <= width - window.side and 0 <= window.top <= height - window.side
         assert min(16, most) <= window.side <= most
         assert window.target.shape == (window.side, window.side) and window.target.any()
         assert not (drawn[window.inside] & window.target).any()  # each pixel once
         drawn[window.inside] |= window.target
     assert torch.equal(drawn, unknown)
-    assert len(windows) <= editing.MOST_SPOTS + 40 * math.ceil(max(height, width) / most)
+    assert len(made) <= MOST_SPOTS + 40 * math.ceil(max(height, width) / most)
 
 
-def known_when_drawn(unknown: Tensor, windows: list[Window]) -> list[float]:
+def known_when_drawn(unknown: Tensor, made: list[Window]) -> list[float]:
     """The share of each window that is known when its turn comes."""
     missing, shares = unknown.clone(), []
-    for window in windows:
+    for window in made:
         shares.append(1 - float(missing[window.inside].float().mean()))
         missing[window.inside] &= ~window.target
     return shares
@@ -133,10 +136,10 @@ def known_when_drawn(unknown: Tensor, windows: list[Window]) -> list[float]:
 def test_a_long_side_is_drawn_from_what_is_known_outwards() -> None:
     unknown = torch.ones(64, 320, dtype=torch.bool)
     unknown[:, 256:] = False
-    windows = plan(unknown, 16, 64)
-    assert [window.left for window in windows] == sorted((window.left for window in windows), reverse=True)
-    assert min(known_when_drawn(unknown, windows)) >= 0.5
-    assert len(windows) == 8
+    made = plan(unknown, 16, 64)
+    assert [window.left for window in made] == sorted((window.left for window in made), reverse=True)
+    assert min(known_when_drawn(unknown, made)) >= 0.5
+    assert len(made) == 8
 
 
 def test_nothing_known_begins_in_the_middle() -> None:
@@ -160,8 +163,8 @@ def test_a_spot_has_a_window_around_it() -> None:
 def test_spots_far_apart_have_windows_of_their_own() -> None:
     unknown = torch.zeros(200, 300, dtype=torch.bool)
     unknown[20:50, 20:50] = unknown[120:180, 220:280] = True
-    windows = plan(unknown, 16, 200)
-    assert [window.side for window in windows] == [90, 45]  # the larger one first
+    made = plan(unknown, 16, 200)
+    assert [window.side for window in made] == [90, 45]  # the larger one first
 
 
 # ---- seams --------------------------------------------------------------------------------------
@@ -195,7 +198,7 @@ def test_colours_join_at_the_seam() -> None:
     torch.testing.assert_close(made, view, atol=1e-4, rtol=0)
     made = joined(torch.full((3, 64, 64), 0.1), view, known, 4)  # another thing: it joins near the seam alone
     assert (made[:, :, 20] - 0.55).abs().max() < 0.12
-    torch.testing.assert_close(made[:, :, 25:], torch.full((3, 64, 39), 0.1 + editing.OFF), atol=1e-4, rtol=0)
+    torch.testing.assert_close(made[:, :, 25:], torch.full((3, 64, 39), 0.1 + seams.OFF), atol=1e-4, rtol=0)
     assert (made.diff(dim=-1).abs() < 0.15).all()
 
 
@@ -235,7 +238,7 @@ def test_ids_are_drawn_where_the_mask_touches_them_and_nowhere_else(base: Base, 
     list(inpaint(base, ALONE, wanted(base, 0), picture, mask))
     ((given, _),) = sampled
     masked = given[0] == base.mask_id
-    (window,) = plan(editing.check_mask(picture, mask), 16, 64)
+    (window,) = plan(changes.check_mask(picture, mask), 16, 64)
     cell = window.side / base.grid
     rows, columns = (
         [math.floor((first - start) / cell) for start, first in ((window.top, 16), (window.left, 31))],
@@ -355,7 +358,7 @@ def test_sides_that_cannot_be(base: Base, sides: tuple[int, int, int, int], word
 
 def test_a_canvas_that_is_too_large() -> None:
     with pytest.raises(UsageError, match="30,000 x 4,000 px are too many: at most 24,000,000 pixels in all"):
-        editing.check_sides(Image.new("L", (18_000, 4_000)), (0, 0, 12_000, 0))
+        changes.check_sides(Image.new("L", (18_000, 4_000)), (0, 0, 12_000, 0))
 
 
 # ---- restyling ----------------------------------------------------------------------------------
@@ -400,13 +403,13 @@ def test_what_is_masked_is_not_what_the_noise_says(base: Base, sampled: Calls) -
 
 def test_resampling_changes_masked_ids_alone(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Tensor] = []
-    real = editing.decode
+    real = changes.decode
 
     def watched(ids: Tensor, *rest: Any, **options: Any) -> Tensor:
         given.append(ids)
         return real(ids, *rest, **options)
 
-    monkeypatch.setattr(editing, "decode", watched)
+    monkeypatch.setattr(changes, "decode", watched)
     made: list[Tensor] = []
     options = {"top_k": 3, "guidance_every": 3}
     them = wanted(base, 1, 2, **options)
@@ -647,7 +650,7 @@ def test_a_large_mask_costs_no_more_than_its_windows() -> None:
     """Planning goes by cells and sums, not by pixels: a photograph takes a moment."""
     unknown = torch.zeros(3000, 4000, dtype=torch.bool)
     unknown[100:2900, 200:3900:7] = True
-    windows = plan(unknown, 128, 3000)
-    assert len(windows) < 10
+    made = plan(unknown, 128, 3000)
+    assert len(made) < 10
     assert to_tensor(Image.new("L", (4, 4), 255)).min() == 1
     assert edit_module.MOST_OF_EACH <= 100

@@ -22,7 +22,8 @@ import children
 import tiny
 from conftest import Outcome, Run
 from styledrop_cli import base as base_module
-from styledrop_cli.checkpoints import file_hash, read_tensors, tensors_hash
+from styledrop_cli.checkpoints import read_tensors, tensors_hash
+from styledrop_cli.files import file_hash
 from styledrop_cli.runs import LOCK
 from test_bad_inputs import nobody
 from test_interrupted import little_adapter

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from styledrop_cli.gallery import Choices, Gallery, server
+from styledrop_cli.gallery import Choices, Gallery, door, server
 from test_gallery import CANDIDATES, PNG, Client, picking
 
 NOTHING = b'{"error":"There is nothing here."}'
@@ -269,9 +269,9 @@ def test_other_methods_and_protocols(site: Any) -> None:
 
 def test_nothing_is_served_without_the_secret(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
-    compare = server.secrets.compare_digest
+    compare = door.secrets.compare_digest
     spy = lambda one, other: compared.append((one, other)) or compare(one, other)  # noqa: E731
-    monkeypatch.setattr(server.secrets, "compare_digest", spy)
+    monkeypatch.setattr(door.secrets, "compare_digest", spy)
     asked = [
         "",
         "state",
@@ -341,7 +341,7 @@ def gone(there: socket.socket) -> bool:
 
 
 def test_who_is_slow_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "LONGEST", 0.5)
+    monkeypatch.setattr(door, "LONGEST", 0.5)
     large = PNG + bytes(20_000_000)
     with Gallery(tmp_path / "page", [large], "watercolor", lambda url: None) as gallery, ExitStack() as stack:
         client = Client(gallery)
@@ -372,7 +372,7 @@ def test_who_is_slow_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_many_connections_leave_room_for_a_click(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST", 10)
+    monkeypatch.setattr(door, "MOST", 10)
     with ExitStack() as stack:
         tab = HTTPConnection("127.0.0.1", site.port, timeout=20)  # keeps its connection, as browsers do
         stack.callback(tab.close)

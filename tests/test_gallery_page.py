@@ -369,4 +369,5 @@ def test_a_killed_program_loses_nothing_and_the_tab_goes_on(tabs: SimpleNamespac
         expect(page.get_by_role("heading", level=1)).to_have_text("Finished")
         assert second.stdout.readline().strip() == "[2, 5, 6]"
         assert second.wait(20) == 0
-    assert all("ERR_CONNECTION" in complaint or "ERR_EMPTY" in complaint for complaint in tabs.complaints)
+    # A connection is lost in many ways, some of them in the middle of an answer; nothing else went wrong.
+    assert [one for one in tabs.complaints if "net::ERR_" not in one] == []

@@ -29,7 +29,7 @@ from safetensors.torch import save
 import tiny
 from conftest import Run, draw
 from hostile import targets, watching
-from styledrop_cli import adapters, corpus, exchange, files, hub, images, kits, prompts, rounds, scoring
+from styledrop_cli import adapters, corpus, exchange, files, hub, images, rounds, scoring
 from styledrop_cli.base import load_base
 from styledrop_cli.checkpoints import (
     MOST_TENSORS,
@@ -42,12 +42,13 @@ from styledrop_cli.checkpoints import (
     save_part,
     save_tensors,
 )
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks
 from styledrop_cli.cli.score import Found
 from styledrop_cli.convert import read_published
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
 from styledrop_cli.files import parse_json, read_json
 from styledrop_cli.gallery import Choices
+from styledrop_cli.lists import kits, prompts
 from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
@@ -358,7 +359,7 @@ def test_what_is_read_only_if_it_is_there(make: Callable[[Path], None]) -> None:
     assert Plan.read(Path()) is None
     assert RunFolder(Path(), {}).read("curve.json") is None
     assert story._curve(Path("curve.json")) is None
-    assert hub._pipeline(Path()) is None
+    assert hub.cache.pipeline_of(Path()) is None
 
 
 def test_inspecting_a_pipe(styledrop: Run) -> None:
@@ -369,7 +370,7 @@ def test_inspecting_a_pipe(styledrop: Run) -> None:
 
 
 def test_lists_from_a_device_end() -> None:
-    for read in (prompts.read_lines, kits.read_kit, console.prompts_in):
+    for read in (prompts.read_lines, kits.read_kit, checks.prompts_in):
         with pytest.raises(UsageError, match="/dev/zero is too large"):
             read(Path("/dev/zero"))
 
@@ -440,7 +441,7 @@ def test_links_left_in_a_run_folder_are_not_followed(monkeypatch: pytest.MonkeyP
     with alone_in(Path("a.run")):
         assert Path("precious").read_text() == "precious"
     Path(f"a.run/.x.json.{os.getpid()}.part").symlink_to("../precious")
-    images.atomic_write(Path("a.run/x.json"), b"{}")
+    files.atomic_write(Path("a.run/x.json"), b"{}")
     assert Path("precious").read_text() == "precious"
     assert Path("a.run/x.json").read_text() == "{}" and not Path("a.run/x.json").is_symlink()
 
@@ -493,7 +494,7 @@ def test_a_damaged_link_of_the_cache_leads_to_nobody_elses_file(monkeypatch: pyt
     Path("cache").mkdir()
     Path("precious").write_text("precious")
     Path("cache/link").symlink_to("../precious")
-    hub._delete(Path("cache/link"))
+    hub.cache.delete(Path("cache/link"))
     assert Path("precious").exists() and not Path("cache/link").is_symlink()
 
 
@@ -887,7 +888,8 @@ def grown(program: str) -> int:
     whole = f"""
 from pathlib import Path
 from hostile.watching import Memory
-from styledrop_cli import base, checkpoints, corpus, exchange, images, kits, prompts, runs, text
+from styledrop_cli import base, checkpoints, corpus, exchange, images, runs, text
+from styledrop_cli.lists import kits, prompts
 from styledrop_cli.errors import StyledropError
 memory = Memory()
 memory.start()

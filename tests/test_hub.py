@@ -24,10 +24,10 @@ from huggingface_hub import constants, file_download
 
 from conftest import Run
 from styledrop_cli import base, hub
-from styledrop_cli.cli import console
+from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
-PACKAGE = Path(hub.__file__).parent
+PACKAGE = Path(hub.__file__).parents[1]
 REPO = "artists/tiny-amused"
 COMMIT, NEWER = "a" * 40, "b" * 40
 LARGE = 3000  # bytes from which on a file has a sha256, as what Git LFS keeps
@@ -480,8 +480,8 @@ def test_what_is_local_needs_no_hub(tiny_model: Path, tmp_path: Path) -> None:
     Path("artists/tiny-amused").mkdir(parents=True)
     assert hub.locate(REPO) == Path(REPO)
     program = (
-        "import sys\nfrom styledrop_cli.cli import console\n"
-        f"names = [console.located(console.Screen(), name) for name in ('pocket', {str(tiny_model)!r})]\n"
+        "import sys\nfrom styledrop_cli.cli import console, options\n"
+        f"names = [options.located(console.Screen(), name) for name in ('pocket', {str(tiny_model)!r})]\n"
         "heavy = {'torch', 'huggingface_hub'} & set(sys.modules)\n"
         "print(names)\nsys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
@@ -653,7 +653,7 @@ def test_a_command_fetches_the_model_that_it_names(
 
 
 def test_a_folder_goes_through_unchanged(tiny_model: Path) -> None:
-    assert console.located(console.Screen(), str(tiny_model)) == str(tiny_model)
+    assert options.located(console.Screen(), str(tiny_model)) == str(tiny_model)
 
 
 def test_the_environment_says_where_things_are(remote: Hub, tmp_path: Path) -> None:

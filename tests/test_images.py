@@ -11,8 +11,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 from conftest import draw
 from styledrop_cli import images
 from styledrop_cli.errors import PictureError, StyledropError
+from styledrop_cli.files import atomic_write
 from styledrop_cli.images import (
-    atomic_write,
     load_picture,
     read_png_settings,
     save_png,

@@ -18,16 +18,16 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 
 # A module imports from smaller layers only. Packages (models, sampling, cli, ...) count as one.
 LAYERS = {
-    "errors": 0, "files": 0, "settings": 0, "intervals": 1, "prompts": 1, "processes": 1,
+    "errors": 0, "files": 0, "settings": 0, "intervals": 1, "lists": 1, "processes": 1,
     "models": 1, "sampling": 1,
-    "devices": 2, "images": 2, "sheets": 2,
+    "devices": 2, "images": 2, "shapes": 2, "sheets": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "hub": 3, "runs": 3,
-    "base": 4, "training": 4,
+    "base": 4, "parts": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
     "adapters": 6, "probing": 6, "acceptance": 6, "calibration": 6, "doctor": 6,
     "tuning": 7, "exchange": 7, "merging": 7, "pipeline": 7, "appraisal": 7,
-    "pools": 8, "batches": 8, "editing": 8, "kits": 8,
-    "rounds": 9, "sweeping": 9, "choosing": 9, "api": 9,
+    "pools": 8, "batches": 8, "editing": 8,
+    "picking": 9, "rounds": 9, "sweeping": 9, "choosing": 9, "api": 9,
     "bench": 10, "report": 10,
     "cli": 11, "__main__": 12, "__init__": 0,
 }  # fmt: skip
@@ -37,9 +37,11 @@ SIDEWAYS = {
     ("sampling", "models"),
     ("corpus", "text"),  # a corpus and a prompt are cut into words by the same rule
     ("settings", "errors"),
+    ("files", "errors"),
+    ("base", "parts"),
+    ("rounds", "picking"),
     ("convert", "checkpoints"),
     ("convert", "hub"),  # where the layout is written down
-    ("hub", "checkpoints"),
     ("convert", "text"),
     ("__init__", "errors"),
     ("__init__", "api"),  # only when it is asked for
@@ -47,7 +49,7 @@ SIDEWAYS = {
 
 # Heavy names from outside and the only modules that may import them.
 HOMES = {
-    "PIL": {"images", "kits", "sheets"},
+    "PIL": {"images", "shapes", "sheets"},
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "accelerate": {"training"},
@@ -64,7 +66,7 @@ HOMES = {
 
 TYPES = {"PIL.Image.Image"}  # names for annotations only
 
-WITHOUT_TORCH = {"errors", "files", "settings", "prompts", "__init__", "__main__", "cli", "doctor", "hub"}
+WITHOUT_TORCH = {"errors", "files", "settings", "lists", "__init__", "__main__", "cli", "doctor", "hub"}
 
 
 def room(path: Path) -> str:

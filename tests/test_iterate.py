@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import shutil
 import time
 import webbrowser
@@ -18,7 +19,9 @@ from conftest import Outcome, Run, draw
 from person import Person
 from styledrop_cli.base import load_base
 from styledrop_cli.checkpoints import load_adapter, read_header
+from styledrop_cli.cli import checks
 from styledrop_cli.cli.picking import numbers
+from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.tuning import train_adapter
 
@@ -237,3 +240,19 @@ def test_numbers() -> None:
     assert numbers("") == []
     assert numbers("1 two") is None
     assert numbers("٣") is None
+
+
+def test_a_file_of_prompts_is_read_as_generate_reads_it() -> None:
+    Path("prompts.txt").write_text("# things\na {red|blue} cat\na dog\na red cat\n", encoding="utf-8")
+    assert checks.prompts_in(Path("prompts.txt")) == ["a red cat", "a blue cat", "a dog"]
+    Path("prompts.csv").write_text("prompt\na tree\n", encoding="utf-8")
+    assert checks.prompts_in(Path("prompts.csv")) == ["a tree"]
+    for wrong, what in (
+        ("a cat --seed 5\n", "line 1: 'a cat' has seed of its own"),
+        ("a dog\na {red|blue cat\n", "line 2, column 3: this { is never closed"),
+        ("{a|b}{a|b}" * 10, "holds more than 100,000 prompts"),
+        ("?!\n", "a prompt in prompts.txt, line 1 says nothing"),
+    ):
+        Path("prompts.txt").write_text(wrong, encoding="utf-8")
+        with pytest.raises(UsageError, match=re.escape(what)):
+            checks.prompts_in(Path("prompts.txt"))

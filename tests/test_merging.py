@@ -19,7 +19,6 @@ from styledrop_cli.adapters import examples_of, open_adapter
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import (
     AdapterFile,
-    file_hash,
     load_adapter,
     read_tensors,
     save_adapter,
@@ -27,6 +26,7 @@ from styledrop_cli.checkpoints import (
     write_recommended,
 )
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.files import file_hash
 from styledrop_cli.merging import Part, joined_styles, merge, read_parts, recommended_by, sum_of
 from styledrop_cli.models.adapter import KINDS, Adapter, BottleneckAdapter, LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import AdapterFn

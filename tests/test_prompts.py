@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
-from styledrop_cli import prompts
 from styledrop_cli.errors import UsageError
-from styledrop_cli.prompts import Line, Template, check_pattern, read_lines, stem, text_lines
+from styledrop_cli.lists import prompts, reading
+from styledrop_cli.lists.names import check_pattern, stem
+from styledrop_cli.lists.prompts import Line, read_lines, text_lines
+from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import LARGEST_SEED
 
 PLACE = re.compile(r"^p\.\w+, (line \d+(, column [\w-]+)?(, character \d+)?|prompt \d+(, character \d+)?): ")
@@ -84,7 +86,7 @@ def test_a_line_of_text(row: str, text: str, options: dict[str, Any]) -> None:
     assert said(row) == [(text, options)]
     (line,) = text_lines(row, "standard input")
     assert (line.text, line.options, line.where) == (text, options, "standard input, line 1")
-    assert {key: type(value) for key, value in line.options.items()} == {key: prompts.OPTIONS[key] for key in options}
+    assert {key: type(value) for key, value in line.options.items()} == {key: reading.OPTIONS[key] for key in options}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -356,17 +358,17 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     [(".txt", "", "a{}\n", ""), (".csv", "prompt\n", "a{}\n", ""), (".toml", "prompts = [", '"a{}",', "]")],
 )
 def test_how_much_there_may_be(suffix: str, start: str, row: str, end: str) -> None:
-    rows = [row.format(number) for number in range(prompts.MOST + 1)]
+    rows = [row.format(number) for number in range(reading.MOST + 1)]
     assert "more than 100,000 prompts" in refused(read, start + "".join(rows) + end, suffix).message
-    assert len(read(start + "".join(rows[1:]) + end, suffix)) == prompts.MOST
-    assert "too large" in refused(read, start + "".join(rows[1:]) + end + " " * prompts.LARGEST, suffix).message
-    longest = "x" * prompts.LONGEST
+    assert len(read(start + "".join(rows[1:]) + end, suffix)) == reading.MOST
+    assert "too large" in refused(read, start + "".join(rows[1:]) + end + " " * reading.LARGEST, suffix).message
+    longest = "x" * reading.LONGEST
     assert [line.text for line in read(start + row.format(longest[1:]) + end, suffix)] == ["a" + longest[1:]]
     assert "10,000 characters" in refused(read, start + row.format(longest) + end, suffix).message
 
 
 def test_standard_input_may_not_be_endless() -> None:
-    assert "standard input is too large" in refused(text_lines, "a\n" * prompts.LARGEST, "standard input").message
+    assert "standard input is too large" in refused(text_lines, "a\n" * reading.LARGEST, "standard input").message
 
 
 @pytest.mark.parametrize(
@@ -436,9 +438,9 @@ def test_nothing_but_usage_errors_come_out(suffix: str) -> None:
     for seed, line in enumerate(lines):
         template = Template.read(line.text, line.where)  # what was read has no wrong brace
         assert template.pick(seed) in set(islice(template.every(), 5000))
-        assert not prompts.CONTROLS.search(line.text)
+        assert not reading.CONTROLS.search(line.text)
         assert line.text == " ".join(line.text.split()) != ""
-        assert set(line.options) <= set(prompts.OPTIONS)
+        assert set(line.options) <= set(reading.OPTIONS)
 
 
 # ---- wildcards ----
@@ -712,8 +714,10 @@ def test_a_stem_is_a_name_whatever_it_is_made_of() -> None:
 
 
 def test_it_loads_without_torch() -> None:
-    program = "import sys, styledrop_cli.prompts; sys.exit(bool({'torch', 'numpy', 'PIL', 'typer'} & set(sys.modules)))"
-    source = str(Path(prompts.__file__).parents[1])
+    program = (
+        "import sys, styledrop_cli.lists.prompts; sys.exit(bool({'torch', 'numpy', 'PIL', 'typer'} & set(sys.modules)))"
+    )
+    source = str(Path(prompts.__file__).parents[2])
     program = f"import sys; sys.path.insert(0, {source!r}); {program}"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

@@ -54,7 +54,8 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         tiny.shrink_rounds(patch)
-        from styledrop_cli.rounds import BestPicker, iterate
+        from styledrop_cli.picking import BestPicker
+        from styledrop_cli.rounds import iterate
         from test_rounds import Watcher
 
         iterate(

@@ -14,14 +14,15 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli import checkpoints, images, pools, rounds, tuning
+from styledrop_cli import checkpoints, files, images, pools, rounds, tuning
 from styledrop_cli.adapters import examples_of
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, write_recommended
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.ranking import Scores
-from styledrop_cli.rounds import BestPicker, Candidates, Picker, RandomPicker, Result, iterate
+from styledrop_cli.rounds import Result, iterate
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.tuning import train_adapter
 
@@ -148,7 +149,7 @@ def test_picks_train_on_their_own_ids_beside_the_references(go: Go, start: Path,
     assert examples.references == 1
     assert start.read_bytes() == before
     assert made.header["round"] == 2
-    assert made.header["parent"] == checkpoints.file_hash(start)
+    assert made.header["parent"] == files.file_hash(start)
     assert [pick["seed"] for pick in made.header["picks"]] == [2001, 2002, 2003]
     assert result.path.read_bytes() in {start.read_bytes(), made.path.read_bytes()}
 
@@ -159,7 +160,7 @@ def test_each_round_draws_with_the_adapter_before_it(go: Go, tmp_path: Path) -> 
     folder = tmp_path / "rounds"
     assert [path.parent.name for path in watcher.sheets] == ["round-2", "round-3"]
     third = read_header(folder / "round-3/adapter.safetensors")
-    assert third["parent"] == checkpoints.file_hash(folder / "round-2/adapter.safetensors")
+    assert third["parent"] == files.file_hash(folder / "round-2/adapter.safetensors")
     assert len(third["contents"]) == 4  # the second round's picks, not the first's as well
     assert not torch.equal(pool_of(folder / "round-2"), pool_of(folder / "round-3"))
     table = json.loads((folder / "table.json").read_text())

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from styledrop_cli import images, runs
+from styledrop_cli import files, runs
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.images import remove_parts
+from styledrop_cli.files import remove_parts
 from styledrop_cli.runs import STATES_KEPT, Run, alone_in, refuse_busy
 
 FOLDER = Path("a.run")
@@ -268,7 +268,7 @@ def test_what_dead_processes_left_half_written_goes() -> None:
 
 
 def test_elsewhere_nobody_is_asked_whether_he_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images.os, "kill", None)  # on Windows it would end him
-    assert not images._alive(os.getpid())
-    monkeypatch.setattr(images.os, "name", "nt")
-    assert not images._alive(os.getppid())
+    monkeypatch.setattr(files.os, "kill", None)  # on Windows it would end him
+    assert not files._alive(os.getpid())
+    monkeypatch.setattr(files.os, "name", "nt")
+    assert not files._alive(os.getppid())

@@ -1,4 +1,4 @@
-"""styledrop from Python: the commands' work as calls, for scripts and notebooks.
+"""styledrop from Python: training, drawing and editing as calls, for scripts and notebooks.
 
     from styledrop_cli import StyleDrop
 
@@ -22,10 +22,12 @@ from styledrop_cli.base import Base, load_base
 from styledrop_cli.batches import Batch, about, about_mixture
 from styledrop_cli.checkpoints import AdapterFile, load_adapter
 from styledrop_cli.devices import pick_device
+from styledrop_cli.editing.changes import Sides
+from styledrop_cli.editing.edits import edit_of
 from styledrop_cli.errors import UsageError
+from styledrop_cli.lists.names import stem
 from styledrop_cli.pipeline import GAMMA, Mixture, Wanted, check_size, draw
-from styledrop_cli.prompts import stem
-from styledrop_cli.settings import preset_values
+from styledrop_cli.settings import SampleSettings, preset_values
 from styledrop_cli.tuning import train_adapter
 
 if TYPE_CHECKING:
@@ -202,19 +204,74 @@ class StyleDrop:
         range, prompts that say nothing, and shares that do not add up to 1.
         """
         mixture = _mixture(adapter, thing, gamma)
-        texts = _listed(prompts)
+        made = self._settings(mixture, preset, {}, settings)
+        check_size(self.base, made)
+        wanted = self._wanted(mixture, _listed(prompts), number, seed, made, style)
+        return self._pictures(mixture, wanted, draw(self.base, mixture, wanted, on_step), {})
+
+    def edit(
+        self,
+        picture: str | Path,
+        prompt: str,
+        adapter: Adapters = None,
+        *,
+        mask: str | Path | None = None,
+        outpaint: Sides | None = None,
+        restyle: float | None = None,
+        mask_free: int | None = None,
+        number: int = 1,
+        seed: int = 0,
+        style: str | None = None,
+        preset: str | None = None,
+        on_step: Callable[[float], None] = lambda share: None,
+        **settings: Unpack[Drawing],
+    ) -> list[Picture]:
+        """Change a ``picture`` to show what the ``prompt`` says, ``number`` times; one change at a time.
+
+        Drawn anew is what is white in ``mask``; so many pixels around it, ``outpaint=(left, top, right, bottom)``; a
+        share of it, ``restyle`` in [0,1]; or bit after bit in ``mask_free`` iterations. With none of these, what is
+        transparent in it. All else is as in ``stream``.
+
+        Raises UsageError for several changes or none and for masks and sides that do not fit, PictureError for pictures
+        that cannot be read, and what ``stream`` raises.
+        """
+        ways = {"mask": mask, "outpaint": outpaint, "restyle": restyle, "mask_free": mask_free}
+        given = [name for name, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are {len(given)} changes", "Make them one after the other.")
+        painted = Path(mask) if mask is not None else None
+        change = edit_of(Path(picture), mask=painted, sides=outpaint, share=restyle, iterations=mask_free)
+        if change is None:
+            raise UsageError(f"nothing says what to change in {picture}", f"Give one of {', '.join(ways)}.")
+        mixture = _mixture(adapter, None, GAMMA)
+        made = self._settings(mixture, preset, change.suits(self.base), settings)
+        wanted = self._wanted(mixture, [prompt], number, seed, made, style)
+        return list(self._pictures(mixture, wanted, change.draw(self.base, mixture, wanted, on_step), change.about))
+
+    def _settings(
+        self, mixture: Mixture, preset: str | None, suits: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> SampleSettings:
+        """What is said goes before what suits, that before a preset, that before what the adapters recommend."""
+        usual = {"size": self.base.sizes[-1]} | mixture.recommended | preset_values(preset)
+        return self.base.sampling(**(usual | dict(suits) | dict(settings)))
+
+    def _wanted(
+        self, mixture: Mixture, texts: list[str], number: int, seed: int, made: SampleSettings, style: str | None
+    ) -> list[Wanted]:
+        """``number`` pictures of each text. Raises UsageError if that is none, or one says nothing."""
         if not texts or not all(text.strip() for text in texts) or number < 1:
             raise UsageError("there is nothing to draw", "Give prompts that say something, and a number of 1 or more.")
-        usual = {"size": self.base.sizes[-1]} | mixture.recommended | preset_values(preset)
-        made = self.base.sampling(**(usual | dict(settings)))
-        wanted = [
+        return [
             Wanted(mixture.cut(self.base, text, style), seed + i, made, style) for text in texts for i in range(number)
         ]
+
+    def _pictures(
+        self, mixture: Mixture, wanted: list[Wanted], drawn: Iterator[tuple[int, Image]], more: Mapping[str, Any]
+    ) -> Iterator[Picture]:
         drawn_by = about_mixture(self.base, mixture)
-        check_size(self.base, made)
         return (
-            Picture(image, wanted[index].prompt, wanted[index].seed, about(wanted[index], mixture, drawn_by))
-            for index, image in draw(self.base, mixture, wanted, on_step)
+            Picture(image, one.prompt, one.seed, about(one, mixture, drawn_by) | dict(more))
+            for one, image in ((wanted[index], image) for index, image in drawn)
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -13,38 +13,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import build_config, file_hash, load_strictly, network_of, read_config, read_tensors
+from styledrop_cli.checkpoints import read_config
 from styledrop_cli.convert import Published, is_published, read_published
 from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, generator
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import read_text
-from styledrop_cli.hub import locate, name_of
+from styledrop_cli.files import file_hash, read_text
+from styledrop_cli.hub import BUNDLED, POCKET, locate, name_of
 from styledrop_cli.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter, at_strength
-from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.layers import AdapterFn
-from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr
+from styledrop_cli.models.superres import SuperResTransformer
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
+from styledrop_cli.parts import Parts, load_module, read_text_tokenizer, refuse_misfits
 from styledrop_cli.sampling.decoding import LogitsFn, decode
 from styledrop_cli.sampling.guidance import Scales, Voice, guided, only_likeliest, only_plausible
 from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
-from styledrop_cli.text import TextTokenizer, read_merges, words
+from styledrop_cli.text import TextTokenizer, words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-POCKET = Path(__file__).parent / "pocket"
-# Part -> its class and the class of its sizes.
-PARTS: dict[str, tuple[type[nn.Module], type[Any]]] = {
-    "tokenizer": (ImageTokenizer, TokenizerConfig),
-    "decoder": (EnlargedDecoder, TokenizerConfig),
-    "clip": (Clip, ClipConfig),
-    "scorer": (Clip, ClipConfig),
-    "transformer": (MaskedTransformer, TransformerConfig),
-    "superres": (SuperResTransformer, SuperResConfig),
-}
-# What upstream calls them.
+# What upstream calls its parts.
 PUBLISHED_PARTS = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "text_encoder"}
 CAST = "transformer in bfloat16"  # a part beside the others: half as large, and not upstream's numbers
 ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base's random numbers again
@@ -52,34 +43,6 @@ BATCH = 8  # pictures
 MOST_LISTED = 20_000  # lines of words, and of contents
 # Words that carry no content of their own and so need not have been taught.
 FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
-
-
-def load_module(folder: Path, part: str) -> Any:
-    """One part of a model folder, frozen and in evaluation mode.
-
-    Raises ModelError if the folder has no such part, or its file does not fit its sizes.
-    """
-    sizes = read_config(folder)["parts"].get(part)
-    if sizes is None:
-        raise ModelError(f"{folder} has no {part} yet", f"Make it with 'styledrop pretrain {part}'.")
-    make, kind = PARTS[part]
-    source = f"the {part} of {folder}"
-    config = build_config(kind, sizes, source)
-    path = folder / f"{part}.safetensors"
-    tensors, _ = read_tensors(path)
-    module = network_of(lambda: make(config), source, sum(tensor.numel() for tensor in tensors.values()))
-    load_strictly(module, tensors, str(path))
-    return module.requires_grad_(False).eval()
-
-
-def read_text_tokenizer(folder: Path, config: ClipConfig) -> TextTokenizer:
-    """The text vocabulary of a model folder; raises ModelError if it is not the one its CLIP was trained with."""
-    tokenizer = TextTokenizer(read_merges(folder / "merges.txt"), config.context_length)
-    if tokenizer.size != config.vocab_size:
-        raise ModelError(
-            f"{folder / 'merges.txt'} makes {tokenizer.size} tokens, but the CLIP beside it has {config.vocab_size}"
-        )
-    return tokenizer
 
 
 def is_grid(ids: Tensor, side: int, codes: int) -> bool:
@@ -134,33 +97,6 @@ class Reconstruction:
     ids: Tensor
     shown: Image
     psnr: float  # dB
-
-
-class Parts:
-    """The networks of a base model by name, each loaded when it is first asked for and, once let go, again."""
-
-    def __init__(self, loaders: Mapping[str, Callable[[], nn.Module]]) -> None:
-        self.loaders = dict(loaders)
-        self._here: dict[str, nn.Module] = {}
-
-    @classmethod
-    def of(cls, **networks: nn.Module | None) -> Parts:
-        """Networks that are here already; None where a base has none."""
-        return cls({name: partial(_same, network) for name, network in networks.items() if network is not None})
-
-    def get(self, name: str) -> Any:
-        """The network called ``name``, or None."""
-        if name not in self._here and name in self.loaders:
-            self._here[name] = self.loaders[name]()
-        return self._here.get(name)
-
-    def release(self, name: str) -> None:
-        """Let a network go: its memory is free once nobody else holds it."""
-        self._here.pop(name, None)
-
-
-def _same(network: nn.Module) -> nn.Module:
-    return network
 
 
 @dataclass
@@ -481,7 +417,7 @@ def load_base(model: str, device: torch.device) -> Base:
     not here (see ``hub.locate``); its networks are loaded when they are first used. Raises ModelError if there is no
     such model or a part of it is missing or broken, StyledropError if it cannot be fetched.
     """
-    folder = POCKET if model == "pocket" else locate(model)
+    folder = POCKET if model == BUNDLED else locate(model)
     return _published(folder, device) if is_published(folder) else _ours(folder, device)
 
 
@@ -514,36 +450,6 @@ def _listed(path: Path) -> list[str]:
     if len(lines) > MOST_LISTED:
         raise ModelError(f"{path} has {len(lines):,} lines, and at most {MOST_LISTED:,} are read")
     return lines
-
-
-def refuse_misfits(
-    folder: Path,
-    transformer: TransformerConfig,
-    tokenizer: TokenizerConfig,
-    clip: ClipConfig,
-    decoder: TokenizerConfig | None = None,
-    superres: SuperResConfig | None = None,
-) -> None:
-    """Raise ModelError for parts each of which is sound, and that do not go together."""
-    pairs = {
-        "the transformer's text is its CLIP's": (transformer.encoder_hidden_size, clip.text_width),
-        "the transformer's summary is its CLIP's": (transformer.cond_embed_dim, clip.embed_dim),
-        "the transformer's ids are the tokenizer's": (transformer.codebook_size, tokenizer.num_vq_embeddings),
-    }
-    if decoder is not None:
-        pairs["the decoder's codes are the tokenizer's"] = (decoder.vq_embed_dim, tokenizer.vq_embed_dim)
-        pairs["the decoder is twice as large"] = (decoder.factor, 2 * tokenizer.factor)
-    if superres is not None:
-        pairs |= {
-            "super-resolution's text is the CLIP's": (superres.encoder_hidden_size, clip.text_width),
-            "super-resolution's summary is the CLIP's": (superres.cond_embed_dim, clip.embed_dim),
-            "super-resolution's ids are the tokenizer's": (superres.codebook_size, tokenizer.num_vq_embeddings),
-            "super-resolution reads the transformer's ids": (superres.low_res_codebook_size, transformer.codebook_size),
-            "super-resolution reads the transformer's grid": (superres.low_res_size, transformer.sample_size),
-            "super-resolution's grid is twice as large": (superres.sample_size, 2 * transformer.sample_size),
-        }
-    if wrong := [f"{what} ({a}, {b})" for what, (a, b) in pairs.items() if a != b]:
-        raise ModelError(f"the parts of {folder} do not fit: it is not so that {'; '.join(wrong)}")
 
 
 def _published(folder: Path, device: torch.device) -> Base:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import file_hash
 from styledrop_cli.errors import PictureError
+from styledrop_cli.files import file_hash
 from styledrop_cli.images import load_picture, read_png_settings, save_png
 from styledrop_cli.pipeline import Mixture, Wanted
 from styledrop_cli.sheets import contact_sheet
@@ -114,21 +114,40 @@ class Batch:
                 self._there.add(path)
         return self._files[key]
 
-    def sheets(self, labels: Sequence[str], title: str, columns: int) -> Iterator[Path]:
-        """Write sheets of all pictures, ``PAGE`` on each, and say where they are; only one is in memory at a time."""
-        pages = [range(start, min(start + PAGE, len(self.paths))) for start in range(0, len(self.paths), PAGE)]
-        for number, page in enumerate(pages, 1):
-            images = [load_picture(self.paths[index]) for index in page]
-            sheet = contact_sheet(
-                images, columns, [labels[index] for index in page], title, 256 if len(self.paths) <= 24 else 128
-            )
-            stem = "sheet" if len(pages) == 1 else f"sheet-{number}-of-{len(pages)}"
-            said = {
-                "prompt": " | ".join(dict.fromkeys(str(self.about(index)["prompt"]) for index in page)),
-                "sheet_of": [self.paths[index].name for index in page],
-                "styledrop": __version__,
-            }
-            yield Batch(self.folder, [stem], [said].__getitem__).save(0, sheet)
+
+def write_sheets(
+    folder: Path,
+    name: str,
+    paths: Sequence[Path],
+    about: Callable[[int], dict[str, Any]],
+    labels: Sequence[str],
+    title: str,
+    columns: int,
+    original: Path | None = None,
+) -> Iterator[Path]:
+    """Write sheets called ``name`` of the pictures at ``paths``, ``PAGE`` on each, and say where they are.
+
+    ``about`` is what each picture says. The ``original`` that they were made of is shown before them. One sheet at a
+    time is in memory.
+    """
+    pages = [range(start, min(start + PAGE, len(paths))) for start in range(0, len(paths), PAGE)]
+    cell = 256 if len(paths) <= 24 else 128
+    for number, page in enumerate(pages, 1):
+        before = [original] if original is not None and number == 1 else []
+        images = []
+        for path in [*before, *(paths[index] for index in page)]:
+            images.append(load_picture(path))
+            images[-1].thumbnail((cell, cell))  # in memory only as large as it is shown
+        below = [path.name for path in before] + [labels[index] for index in page]
+        shown = json.dumps([about(index) for index in page], sort_keys=True)
+        said = {
+            "prompt": " | ".join(dict.fromkeys(str(about(index)["prompt"]) for index in page)),
+            "sheet_of": [paths[index].name for index in page],
+            "settings_hash": hashlib.sha256(shown.encode()).hexdigest()[:12],  # what has a name may be drawn otherwise
+            "styledrop": __version__,
+        }
+        stem = name if len(pages) == 1 else f"{name}-{number}-of-{len(pages)}"
+        yield Batch(folder, [stem], [said].__getitem__).save(0, contact_sheet(images, columns, below, title, cell))
 
 
 def _as_key(about: Mapping[str, Any]) -> bytes:

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import LARGEST, parse_json, read_bytes, read_json, refuse_irregular
-from styledrop_cli.images import atomic_write
+from styledrop_cli.files import LARGEST, atomic_write, parse_json, read_bytes, read_json, refuse_irregular, write_json
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
 CONFIG = "config.json"
@@ -62,6 +61,9 @@ HEADER_OF_SOME = {
 SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=nn.Module)
+
+
+# ---- safetensors files -------------------------------------------------------------------------
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -130,6 +132,18 @@ def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor]
         return {name: tensors[name] for name in sorted(tensors)}, metadata
 
 
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors, names and values, as hex: safetensors itself does not notice a flipped bit."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to("cpu").contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ---- networks and their sizes ------------------------------------------------------------------
+
+
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, finite: bool = True) -> None:
     """Give ``tensors`` to ``module``; raises ModelError naming what is missing, extra, misshapen or not finite.
 
@@ -161,13 +175,7 @@ def build_config(kind: type[Config], values: Mapping[str, Any], source: str) -> 
         raise ModelError(f"{source} has unknown settings: {', '.join(unknown)}")
     ranges = getattr(kind, "RANGES", {})
     for name, value in values.items():
-        most = (
-            int(ranges[name][1])
-            if name in ranges
-            else MOST_LAYERS
-            if "layers" in name or "blocks" in name
-            else LARGEST_SIZE
-        )
+        most = int(ranges[name][1]) if name in ranges else _most(name)
         if not _is_a(types[name], value, most):
             what = {int: f"whole number up to {most:,}", float: "number", bool: "yes or no", str: "text"}
             raise ModelError(f"{source}: {name} is no {what.get(types[name], 'list of such')}: {value!r:.40}")
@@ -175,6 +183,11 @@ def build_config(kind: type[Config], values: Mapping[str, Any], source: str) -> 
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ModelError(f"{source}: {error}") from error
+
+
+def _most(name: str) -> int:
+    """How large a size of this name may be."""
+    return MOST_LAYERS if "layers" in name or "blocks" in name else LARGEST_SIZE
 
 
 def _is_a(kind: Any, value: Any, most: int) -> bool:
@@ -219,6 +232,9 @@ def network_of(make: Callable[[], Network], source: str, room: int | None = None
         raise ModelError(f"{source} has sizes that no network has: {error}") from error
 
 
+# ---- the folder of a base model ----------------------------------------------------------------
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """A model folder's ``config.json``; raises ModelError if there is none or it is not ours."""
     path = folder / CONFIG
@@ -245,32 +261,7 @@ def save_part(folder: Path, part: str, module: nn.Module, config: Any) -> None:
     write_json(folder / CONFIG, there)
 
 
-def load_part(folder: Path, part: str, module: nn.Module) -> None:
-    """Fill ``module``, which may be mere shapes, from ``folder/part.safetensors``, strictly."""
-    path = folder / f"{part}.safetensors"
-    tensors, _ = read_tensors(path)
-    load_strictly(module, tensors, str(path))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write readable JSON in one atomic step."""
-    atomic_write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file, as hex; raises OSError for what is no ordinary one."""
-    refuse_irregular(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of tensors, names and values, as hex: safetensors itself does not notice a flipped bit."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        values = tensors[name].detach().to("cpu").contiguous().flatten().view(torch.uint8)
-        digest.update(name.encode() + values.numpy().tobytes())
-    return digest.hexdigest()
+# ---- the state of an optimizer -----------------------------------------------------------------
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -306,6 +297,9 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tenso
         state_of: dict[str, Any] = whole["state"].setdefault(int(index), {})
         state_of[name] = value
     optimizer.load_state_dict(whole)
+
+
+# ---- adapters ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

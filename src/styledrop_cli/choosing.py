@@ -6,10 +6,8 @@ thing whose picture is there already is not drawn again (see ``batches``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from styledrop_cli import __version__, pipeline
+from styledrop_cli import pipeline
 from styledrop_cli.base import Base
-from styledrop_cli.batches import PAGE, Batch, about, about_mixture
+from styledrop_cli.batches import Batch, about, about_mixture, write_sheets
 from styledrop_cli.errors import PictureError
-from styledrop_cli.images import load_picture, read_png_settings, to_tensor
+from styledrop_cli.images import read_png_settings, to_tensor
 from styledrop_cli.pipeline import Mixture, Wanted
-from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.text import words
 
 if TYPE_CHECKING:
@@ -151,22 +148,5 @@ class Collection:
             yield index, picture
 
     def sheets(self, name: str, labels: Sequence[str], title: str, columns: int) -> Iterator[Path]:
-        """Write sheets of all pictures, called ``name``, ``PAGE`` on each, and say where they are."""
-        paths = self.paths
-        pages = [range(start, min(start + PAGE, len(self.things))) for start in range(0, len(self.things), PAGE)]
-        cell = 256 if len(self.things) <= 24 else 128
-        for number, page in enumerate(pages, 1):
-            images = []
-            for index in page:
-                images.append(load_picture(paths[index]))
-                images[-1].thumbnail((cell, cell))  # in memory only as large as it is shown
-            sheet = contact_sheet(images, columns, [labels[index] for index in page], title, cell)
-            shown = json.dumps([self.about(index) for index in page], sort_keys=True)
-            said = {
-                "prompt": " | ".join(dict.fromkeys(self.wanted(index).prompt for index in page)),
-                "sheet_of": [paths[index].name for index in page],
-                "settings_hash": sha256(shown.encode()).hexdigest()[:12],  # a file may be deleted and drawn otherwise
-                "styledrop": __version__,
-            }
-            stem = name if len(pages) == 1 else f"{name}-{number}-of-{len(pages)}"
-            yield Batch(self.folder, [stem], [said].__getitem__).save(0, sheet)
+        """Sheets of all pictures, see ``batches.write_sheets``."""
+        return write_sheets(self.folder, name, self.paths, self.about, labels, title, columns)

@@ -27,14 +27,13 @@ from styledrop_cli.checkpoints import (
     HEADER_KEY,
     LARGEST_ADAPTER,
     AdapterFile,
-    file_hash,
     load_adapter,
     read_tensors,
     save_tensors,
 )
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import parse_json, read_bytes
-from styledrop_cli.hub import PICKLES
+from styledrop_cli.files import file_hash, parse_json, read_bytes
+from styledrop_cli.hub.layout import PICKLES
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import PUBLISHED, SampleSettings

@@ -1,20 +1,31 @@
-"""Files from anywhere, read within bounds: no pipe that is waited for, no more than was meant, no JSON without end.
+"""Files: other people's are read within bounds, our own written whole or not at all.
 
-Standard library only. What is wrong is an OSError or a ValueError, which whoever asked for the file puts in words.
+Standard library only. No pipe is waited for, no more is read than was meant, no JSON is without end; what is wrong with
+reading is an OSError or a ValueError, which whoever asked for the file puts in words.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from styledrop_cli.errors import StyledropError
 
 LARGEST = 5_000_000  # bytes of what describes something: JSON, a header, a list, a vocabulary
 DEEPEST = 50  # brackets in brackets
 LONGEST_NUMBER = 40  # digits: nothing here counts further, and a float can hold it
+
+
+# ---- reading ----
 
 
 def refuse_irregular(path: Path) -> None:
@@ -31,6 +42,13 @@ def read_bytes(path: Path, most: int | None = LARGEST) -> bytes:
         if most is not None and size > most:
             raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
         return file.read(size)  # and not what is added meanwhile
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, as hex; raises OSError for what is no ordinary one."""
+    refuse_irregular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:
@@ -73,3 +91,88 @@ def _whole(digits: str) -> int:
     if len(digits) > LONGEST_NUMBER:
         raise ValueError(f"it has a number of {len(digits):,} digits")
     return int(digits)
+
+
+# ---- writing ----
+
+_FULL = ("the disk is full", "make room on it, or choose another place with -o")
+_CLOSED = ("{folder} may not be written to", "choose another place with -o, or change the folder's permissions")
+_BLOCKED = ("a file is in the way of the folder {folder}", "choose another place with -o")
+# What a person can do about the ways in which writing fails.
+_UNWRITABLE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: _CLOSED,
+    errno.ENOTDIR: _BLOCKED,
+    errno.EEXIST: _BLOCKED,
+    errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one with -o"),
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong with writing `path` inside, or a folder for it, in words.
+
+    Raises:
+        StyledropError: it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason, hint = _UNWRITABLE.get(error.errno or 0, (error.strerror or str(error), "choose another place with -o"))
+        raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
+
+
+def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write `data` to `path` as a whole or not at all, making its folder if need be; `private` for this user's eyes.
+
+    Raises:
+        StyledropError: the folder or the file cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.unlink(missing_ok=True)  # a link that somebody left in its place would be followed
+            if private:
+                part.touch(mode=0o600)  # before there is anything in it
+            part.write_bytes(data)
+            with part.open("rb+") as file:  # or the new name could outlive a power cut, and what it names not
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write readable JSON in one atomic step."""
+    atomic_write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def remove_parts(folder: Path, name: str = "*", *, deep: bool = False, older: float = 0.0) -> None:
+    """Remove what killed processes left half written in `folder`, of files called `name`, which is a pattern.
+
+    `deep` goes into the folders in it. Where other machines may be writing, whose processes are not known here, say how
+    much `older` than now, in seconds, is dead for sure.
+    """
+    for part in folder.glob(f"{'**/' if deep else ''}.{name}.*.part"):
+        pid = re.fullmatch(r"\..+\.([1-9][0-9]{0,8})\.part", part.name)
+        with suppress(OSError):  # it is gone by now, or it may stay
+            if pid and not _alive(int(pid[1])) and time.time() - part.stat().st_mtime >= older:
+                part.unlink()
+
+
+def _alive(pid: int) -> bool:
+    """Whether `pid` may be at work. Not this process: its own number is that of a namesake before it."""
+    if pid == os.getpid() or os.name != "posix":  # elsewhere asking would end it, and an open file cannot be removed
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True

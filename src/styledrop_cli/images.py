@@ -7,25 +7,23 @@ settings stays instant.
 from __future__ import annotations
 
 import base64
-import errno
 import io
 import json
 import os
 import re
 import struct
-import time
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from styledrop_cli.errors import PictureError, StyledropError
-from styledrop_cli.files import parse_json
+from styledrop_cli.errors import PictureError
+from styledrop_cli.files import atomic_write, parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -240,84 +238,6 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 # ---- writing ----------------------------------------------------------------------------------
-
-
-_FULL = ("the disk is full", "make room on it, or choose another place with -o")
-_CLOSED = ("{folder} may not be written to", "choose another place with -o, or change the folder's permissions")
-_BLOCKED = ("a file is in the way of the folder {folder}", "choose another place with -o")
-# What a person can do about the ways in which writing fails.
-_UNWRITABLE = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _CLOSED,
-    errno.EPERM: _CLOSED,
-    errno.EROFS: _CLOSED,
-    errno.ENOTDIR: _BLOCKED,
-    errno.EEXIST: _BLOCKED,
-    errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one with -o"),
-}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What goes wrong with writing `path` inside, or a folder for it, in words.
-
-    Raises:
-        StyledropError: it does.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason, hint = _UNWRITABLE.get(error.errno or 0, (error.strerror or str(error), "choose another place with -o"))
-        raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
-
-
-def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write `data` to `path` as a whole or not at all, making its folder if need be; `private` for this user's eyes.
-
-    Raises:
-        StyledropError: the folder or the file cannot be written.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.unlink(missing_ok=True)  # a link that somebody left in its place would be followed
-            if private:
-                part.touch(mode=0o600)  # before there is anything in it
-            part.write_bytes(data)
-            with part.open("rb+") as file:  # or the new name could outlive a power cut, and what it names not
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def remove_parts(folder: Path, name: str = "*", *, deep: bool = False, older: float = 0.0) -> None:
-    """Remove what killed processes left half written in `folder`, of files called `name`, which is a pattern.
-
-    `deep` goes into the folders in it. Where other machines may be writing, whose processes are not known here, say how
-    much `older` than now, in seconds, is dead for sure.
-    """
-    for part in folder.glob(f"{'**/' if deep else ''}.{name}.*.part"):
-        pid = re.fullmatch(r"\..+\.([1-9][0-9]{0,8})\.part", part.name)
-        with suppress(OSError):  # it is gone by now, or it may stay
-            if pid and not _alive(int(pid[1])) and time.time() - part.stat().st_mtime >= older:
-                part.unlink()
-
-
-def _alive(pid: int) -> bool:
-    """Whether `pid` may be at work. Not this process: its own number is that of a namesake before it."""
-    if pid == os.getpid() or os.name != "posix":  # elsewhere asking would end it, and an open file cannot be removed
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
-    return True
 
 
 def save_png(image: Image.Image, path: Path, settings: dict[str, Any] | None = None) -> None:

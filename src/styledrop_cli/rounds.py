@@ -1,7 +1,7 @@
 """Rounds of feedback: draw a pool with the adapter, pick the best of it, train a new adapter on the picks.
 
 StyleDrop (arXiv 2306.00983, 3.3). A round is a folder, and what lies in it is not made again: the same call goes on
-where a killed one stopped. A person, a CLIP and chance look the same from here: a ``Picker``.
+where a killed one stopped. A person, a CLIP and chance look the same from here: a ``picking.Picker``.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter, references_of, widest
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import AdapterFile, build_config, file_hash, load_adapter, read_header
-from styledrop_cli.devices import autocast, generator
+from styledrop_cli.checkpoints import AdapterFile, build_config, load_adapter, read_header
+from styledrop_cli.devices import autocast
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import Examples
-from styledrop_cli.images import atomic_write, png_bytes, save_png, to_image
+from styledrop_cli.files import atomic_write, file_hash
+from styledrop_cli.images import png_bytes, save_png, to_image
+from styledrop_cli.picking import Candidates, Picker, candidates_of
 from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.probing import PROBES
-from styledrop_cli.ranking import Eye, Judge, Ruler, Scores, empty, mean, repeats, scores
-from styledrop_cli.runs import Run, alone_in
+from styledrop_cli.ranking import Eye, Judge, Ruler, Scores, mean, scores
+from styledrop_cli.runs import MANIFEST, Run, alone_in
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.tuning import train_adapter, train_on_picks
@@ -54,61 +55,6 @@ GRADED_EACH = 4
 PLAIN_EACH = 2  # pictures that the base draws of each prompt, to compare with
 ADAPTER, POOL, PLAIN, GRADE = "adapter.safetensors", "pool", "plain", "graded"
 SCORES, PICKS, SHEET, TABLE, BEST = "scores.json", "picks.json", "sheet.png", "table.json", "best.safetensors"
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """A pool as a picker sees it: N pictures, uint8 ``[N,3,S,S]``, each with its prompt, its scores and its flaw.
-
-    ``flaws`` are empty for what may be picked by a machine, else ``empty`` or ``like 12``, the picture it repeats.
-    """
-
-    prompts: list[str]
-    pictures: Tensor
-    scores: list[Scores]
-    flaws: list[str]
-
-    def in_turn(self, order: Sequence[int]) -> list[int]:
-        """Flawless pictures, one a prompt, then the next of each; within a turn and a prompt, in the given order."""
-        turns: dict[str, int] = {}
-        ranked = []
-        for place, index in enumerate(order):
-            if not self.flaws[index]:
-                turn = turns[self.prompts[index]] = turns.get(self.prompts[index], -1) + 1
-                ranked.append((turn, place, index))
-        return [index for _, _, index in sorted(ranked)]
-
-
-class Picker(Protocol):
-    """Whoever picks the pictures to learn from."""
-
-    name: str
-
-    def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
-        """At least one and about ``keep`` of the pool, by their places; ``folder`` is the round's, for notes."""
-
-
-class BestPicker:
-    """The best of each prompt by its score, so that what is learnt from stays diverse; then the next best."""
-
-    name = "clip"
-
-    def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
-        totals = [s.total for s in candidates.scores]
-        return candidates.in_turn(sorted(range(len(totals)), key=lambda i: (-totals[i], i)))[:keep]
-
-
-class RandomPicker:
-    """Chance, the control: any picture of each prompt."""
-
-    name = "random"
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
-        order = torch.randperm(len(candidates.prompts), generator=generator(self._seed)).tolist()
-        return candidates.in_turn(order)[:keep]
 
 
 class Watcher(Protocol):
@@ -151,16 +97,6 @@ def judge_of(base: Base, eye: Eye, examples: Examples, prompts: Sequence[str], r
         shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
     own = [c for c in examples.contents[: examples.references] if not base.unknown_words(c)]
     return Judge(eye, list(prompts), base.contents, shown, own, examples.own_views, ruler)
-
-
-def candidates_of(drawn: Drawn, plain: Drawn, plan: Plan) -> Candidates:
-    """The pool ``drawn`` by ``plan``, scored against the base's ``plain`` pictures of the same prompts."""
-    found = scores(drawn.seen, plain.seen.means(len(plan.prompts), plan.per_prompt))
-    order = sorted(range(len(found)), key=lambda i: (-found[i].total, i))
-    same = repeats(drawn.small, plan.of_each, order)
-    nothing = empty(drawn.small).tolist()
-    flaws = ["empty" if e else "" if of is None else f"like {of + 1}" for e, of in zip(nothing, same, strict=True)]
-    return Candidates(plan.of_each, drawn.pictures, found, flaws)
 
 
 @dataclass(frozen=True)
@@ -231,8 +167,9 @@ def first_round(
             "style": " ".join(style.split()),
             "pictures": [file_hash(p) for p in pictures],
             "steps": settings.steps,
+            "contents": contents or header["contents"],
+            "seed": settings.seed,
         }
-        asked |= {"contents": contents or header["contents"], "seed": settings.seed}
         pictures_there = [p.get("sha256") for p in header.get("pictures", ())]
         there = header | header.get("settings", {}) | {"pictures": pictures_there}
         if changed := [
@@ -317,7 +254,7 @@ class Rounds:
         chooser: Eye = base if base.clip.visual is not None else grader
         self._judge = judge_of(base, chooser, self._examples, self._prompts)
         self._grader = judge_of(base, grader, self._examples, self._graded)
-        if fresh and (folder / "run.json").exists():
+        if fresh and (folder / MANIFEST).exists():
             for made in (*folder.glob("round-*"), folder / PLAIN, folder / GRADE):
                 if made not in start.parents:
                     shutil.rmtree(made, ignore_errors=True)
@@ -374,40 +311,10 @@ class Rounds:
 
     def _picked(self, number: int) -> tuple[Tensor, list[dict[str, Any]], str]:
         """Ids ``[N,h,w]`` of the picks, what is known of each, and who picked them."""
-        picker = self._pickers[min(number - self.first, len(self._pickers)) - 1]
-        folder, run = self.place(number), Run(self.place(number), {})
-        plain_plan = self._plan(0, self._folder / PLAIN, self._prompts, PLAIN_EACH, 0)
-        plain = self._drawn(self._folder / PLAIN, plain_plan, self._judge, "drawing without the adapter")
-        # Every round sees other seeds, none of them a test picture's.
-        plan = self._plan(number - 1, folder / POOL, self._prompts, self._settings.per_prompt, 1000 * number)
-        more = min(self._sampling.lambda_a + self._settings.pool_lambda_a, SampleSettings.RANGES["lambda_a"][1])
-        plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
-        drawn = self._drawn(folder / POOL, plan, self._judge, f"drawing to choose from, round {number}")
-        candidates = candidates_of(drawn, plain, plan)
-        entries = [
-            {"picture": i + 1, "prompt": prompt, "seed": seed, **_plain(score), "flaw": flaw}
-            for i, (prompt, seed, score, flaw) in enumerate(
-                zip(plan.of_each, plan.seeds, candidates.scores, candidates.flaws, strict=True)
-            )
-        ]
-        run.write(SCORES, {"pictures": entries})
-        if not (folder / "pool.png").exists():
-            images = [to_image(p.float() / 255) for p in candidates.pictures]
-            labels = [f"{e['picture']} {e['prompt']}" for e in entries]
-            save_png(
-                contact_sheet(images, 8, labels, f"{self._style}, drawn by round {number - 1}", 96), folder / "pool.png"
-            )
-        there = run.read(PICKS)
-        if not isinstance(there, dict):
-            keep = self._settings.keep or len(self._prompts)
-            picks = picker.pick(candidates, keep, folder)
-            if not picks:
-                raise UsageError(
-                    "there is nothing to pick: every picture of the pool is empty or a copy of another",
-                    "Draw more with --per-prompt, or start from an adapter that was trained for fewer steps.",
-                )
-            there = {"feedback": picker.name, "pictures": [i + 1 for i in picks]}
-            run.write(PICKS, there)
+        folder = self.place(number)
+        plan, drawn, candidates = self._pool(number)
+        entries = self._described(number, plan, candidates)
+        there = self._choice(number, candidates)
         numbers = there.get("pictures")
         if not (isinstance(numbers, list) and numbers and all(type(n) is int and 1 <= n <= len(plan) for n in numbers)):
             raise UsageError(f"{folder / PICKS} does not name pictures of 1 to {len(plan)}", "Remove it to pick again.")
@@ -418,6 +325,51 @@ class Rounds:
             if not path.exists():
                 save_png(to_image(candidates.pictures[i].float() / 255), path, about)
         return drawn.ids[rows], [entries[i] for i in rows], str(there.get("feedback"))
+
+    def _pool(self, number: int) -> tuple[Plan, Drawn, Candidates]:
+        """What a round has to choose from: drawn by the round before, and scored against the base's own."""
+        plain_plan = self._plan(0, self._folder / PLAIN, self._prompts, PLAIN_EACH, 0)
+        plain = self._drawn(self._folder / PLAIN, plain_plan, self._judge, "drawing without the adapter")
+        # Every round sees other seeds, none of them a test picture's.
+        folder = self.place(number) / POOL
+        plan = self._plan(number - 1, folder, self._prompts, self._settings.per_prompt, 1000 * number)
+        more = min(self._sampling.lambda_a + self._settings.pool_lambda_a, SampleSettings.RANGES["lambda_a"][1])
+        plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
+        drawn = self._drawn(folder, plan, self._judge, f"drawing to choose from, round {number}")
+        return plan, drawn, candidates_of(drawn, plain, plan)
+
+    def _described(self, number: int, plan: Plan, candidates: Candidates) -> list[dict[str, Any]]:
+        """What is known of each picture of a pool; written to the round's folder, with a numbered sheet of them."""
+        folder = self.place(number)
+        each = zip(plan.of_each, plan.seeds, candidates.scores, candidates.flaws, strict=True)
+        entries = [
+            {"picture": i, "prompt": prompt, "seed": seed, **_rounded(score), "flaw": flaw}
+            for i, (prompt, seed, score, flaw) in enumerate(each, 1)
+        ]
+        Run(folder, {}).write(SCORES, {"pictures": entries})
+        sheet = folder / "pool.png"
+        if not sheet.exists():
+            images = [to_image(p.float() / 255) for p in candidates.pictures]
+            labels = [f"{e['picture']} {e['prompt']}" for e in entries]
+            save_png(contact_sheet(images, 8, labels, f"{self._style}, drawn by round {number - 1}", 96), sheet)
+        return entries
+
+    def _choice(self, number: int, candidates: Candidates) -> dict[str, Any]:
+        """What is picked in a round, by its numbers, and by whom; asked for once, then as the folder has it."""
+        folder, run = self.place(number), Run(self.place(number), {})
+        there = run.read(PICKS)
+        if isinstance(there, dict):
+            return there
+        picker = self._pickers[min(number - self.first, len(self._pickers)) - 1]
+        picks = picker.pick(candidates, self._settings.keep or len(self._prompts), folder)
+        if not picks:
+            raise UsageError(
+                "there is nothing to pick: every picture of the pool is empty or a copy of another",
+                "Draw more with --per-prompt, or start from an adapter that was trained for fewer steps.",
+            )
+        there = {"feedback": picker.name, "pictures": [i + 1 for i in picks]}
+        run.write(PICKS, there)
+        return there
 
     # ---- training ----
 
@@ -471,7 +423,7 @@ class Rounds:
         table = []
         for number in (0, *range(self.first, end + 1)):
             score = mean(scores(self._grade(number).seen, plain))
-            table.append({"round": number, **_plain(score)})
+            table.append({"round": number, **_rounded(score)})
         best = end if last else max(table[1:], key=lambda row: row["total"])["round"]
         self._run.write(TABLE, {"best": best, "prompts": self._graded, "rounds": table})
         path = self._folder / BEST
@@ -483,7 +435,7 @@ def _name(number: int) -> str:
     return f"round {number}" if number else "base"
 
 
-def _plain(score: Scores) -> dict[str, float]:
+def _rounded(score: Scores) -> dict[str, float]:
     return {name: round(value, 4) for name, value in (asdict(score) | {"total": score.total}).items()}
 
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_json
-from styledrop_cli.images import atomic_write, remove_parts, writing
+from styledrop_cli.files import atomic_write, read_json, remove_parts, writing
 
 if sys.platform == "win32":
     import msvcrt
@@ -35,6 +34,9 @@ STATES = STATE.replace("{:07d}", "*")
 STATES_KEPT = 2  # the newest may turn out damaged
 
 _mine: dict[Path, tuple[int, FileIO]] = {}  # the folders that are held here: by which thread, and the open lock
+
+
+# ---- nobody else in it -------------------------------------------------------------------------
 
 
 @contextmanager
@@ -136,6 +138,9 @@ def _forget_locks() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
+
+
+# ---- what is done in it ------------------------------------------------------------------------
 
 
 class Run:

@@ -19,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base import Base, load_module, read_text_tokenizer
+from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import load_strictly
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
-from styledrop_cli.hub import PICKLES
+from styledrop_cli.hub.layout import PICKLES
 from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.parts import load_module, read_text_tokenizer
 
 PARTS = ("clip", "scorer")  # of a model folder
 PLACES = ("hf-hub:", "local-dir:")  # open_clip's own ways to name a folder that holds sizes and weights

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import read_bytes
-from styledrop_cli.images import atomic_write
+from styledrop_cli.files import atomic_write, read_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -29,7 +29,8 @@ from styledrop_cli.checkpoints import AdapterFile, load_strictly, read_tensors, 
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
-from styledrop_cli.images import atomic_write, load_picture, remove_parts, save_png
+from styledrop_cli.files import atomic_write, remove_parts
+from styledrop_cli.images import load_picture, save_png
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.probing import STEPS, Probes

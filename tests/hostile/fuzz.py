@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of the targets: ``make fuzz``, or ``python tests/hostile/fuzz.py TARGET --executions N``.
 
-Each target runs in a process of its own under atheris, from its sound files on. What it lets through, or does that no
-reader may, is kept with the bytes that did it, once for each place, and the run goes on. The table at the end has the
-executions as libFuzzer counts them.
+Each target runs in a process of its own under atheris, from its sound files and what earlier runs found worth keeping
+on. What it lets through, or does that no reader may, is kept with the bytes that did it, once for each place, and the
+run goes on. The table at the end has the executions as libFuzzer counts them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COUNTED = re.compile(r"stat::number_of_executed_units:\s+(\d+)")
 COVERED = re.compile(r"cov: (\d+)")
 
 
-def fuzz(name: str, corpus: Path, findings: Path, executions: int) -> None:
+def fuzz(name: str, corpus: Path, findings: Path, executions: int, seed: int) -> None:
     """In a process of its own: run one target so many times. Does not return."""
     import atheris
 
@@ -37,8 +37,8 @@ def fuzz(name: str, corpus: Path, findings: Path, executions: int) -> None:
         from hostile import mutating, targets, watching
     target = targets.TARGETS[name]
     seeds = target.seeds()
-    for index, seed in enumerate(seeds):
-        (corpus / f"seed-{index:02d}").write_bytes(seed)
+    for index, sound in enumerate(seeds):
+        (corpus / f"seed-{index:02d}").write_bytes(sound)
     most = [0.0, 0.0]  # seconds and MB that one file took
 
     def once(data: bytes) -> None:
@@ -68,20 +68,20 @@ def fuzz(name: str, corpus: Path, findings: Path, executions: int) -> None:
         "-timeout=3600",
         f"-artifact_prefix={findings}/{name}-",
     ]
-    arguments = [sys.argv[0], *limits, "-seed=1", "-len_control=0", "-print_final_stats=1", str(corpus)]
+    arguments = [sys.argv[0], *limits, f"-seed={seed}", "-len_control=0", "-print_final_stats=1", str(corpus)]
     atheris.Setup(arguments, once, custom_mutator=changed)
     atheris.Fuzz()
 
 
-def run(name: str, executions: int, findings: Path) -> dict[str, float | int | str]:
+def run(name: str, executions: int, findings: Path, seed: int) -> dict[str, float | int | str]:
     """Fuzz one target in a process of its own, and what came of it."""
     memory = Path("/dev/shm")
+    corpus = findings / "corpus" / name
+    corpus.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None) as folder:
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
         search = os.pathsep.join(map(str, (SOURCES, HERE.parent)))
         environment = os.environ | {"TMPDIR": folder, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "--child", name, str(corpus), str(findings), str(executions)]
+        command = [sys.executable, __file__, "--child", name, str(corpus), str(findings), str(executions), str(seed)]
         started = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
         seconds = time.monotonic() - started
@@ -103,11 +103,12 @@ def run(name: str, executions: int, findings: Path) -> dict[str, float | int | s
 def main() -> None:
     """Fuzz what is named, or all of it, and print the table."""
     if sys.argv[1:2] == ["--child"]:
-        name, corpus, findings, executions = sys.argv[2:]
-        fuzz(name, Path(corpus), Path(findings), int(executions))
+        name, corpus, findings, executions, seed = sys.argv[2:]
+        fuzz(name, Path(corpus), Path(findings), int(executions), int(seed))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", help="NAME, or NAME:EXECUTIONS; all, if none is named")
     parser.add_argument("--executions", type=int, default=2000, help="of each target")
+    parser.add_argument("--seed", type=int, default=1, help="of the mutations")
     parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="where logs and findings go")
     given = parser.parse_args()
@@ -118,7 +119,11 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(given.jobs) as pool:
         rows = []
-        for row in pool.map(lambda one: run(one[0], int(one[2] or given.executions), given.out.resolve()), wanted):
+        findings = given.out.resolve()
+        for row in pool.map(
+            lambda one: run(one[0], int(one[2] or given.executions), findings, given.seed),
+            wanted,
+        ):
             rows.append(row)
             sys.stdout.write(f"{row}\n")
             sys.stdout.flush()

@@ -34,14 +34,16 @@ from torch import nn
 
 import tiny
 from conftest import draw
-from styledrop_cli import adapters, corpus, exchange, hub, images, kits, merging, pools, prompts, rounds, text
-from styledrop_cli.base import Base, load_base, load_module
+from styledrop_cli import adapters, corpus, exchange, hub, images, merging, pools, rounds, text
+from styledrop_cli.base import Base, load_base
 from styledrop_cli.batches import Batch
 from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
-from styledrop_cli.cli import console, inspect, picking, score
+from styledrop_cli.cli import checks, console, inspect, picking, score
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.gallery import Choices, server
+from styledrop_cli.gallery import Choices, address
+from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
+from styledrop_cli.parts import load_module
 from styledrop_cli.pretraining import drawings
 from styledrop_cli.report import commands, story
 from styledrop_cli.runs import Run
@@ -489,14 +491,14 @@ def published(data: bytes) -> None:
             stack.callback(other.write_bytes, other.read_bytes())
             other.unlink()
         attempt(lambda: use(load_base(str(folder), tiny.CPU)), lambda: load_base(str(folder), tiny.CPU).hash)
-        attempt(lambda: inspect._model(folder), lambda: hub._pipeline(folder))
+        attempt(lambda: inspect._model(folder), lambda: hub.cache.pipeline_of(folder))
 
 
 # ---- the hub's answers ----
 
 
 def hub_seeds() -> list[bytes]:
-    names = [*hub.NEEDED, *(f"{part}/{stem}.fp16.safetensors" for part, stem in hub.WEIGHTS.items())]
+    names = [*hub.layout.NEEDED, *(f"{part}/{stem}.fp16.safetensors" for part, stem in hub.layout.WEIGHTS.items())]
     lfs = {"sha256": "ab" * 32, "size": 900, "pointerSize": 134}
     siblings = [{"rfilename": n, "size": 900, "lfs": lfs if "safetensors" in n else None} for n in names]
     about = {"id": "a/b", "sha": "a" * 40, "siblings": siblings, "tags": [], "private": False}
@@ -553,23 +555,23 @@ def prompt_file(data: bytes) -> None:
 
     def read() -> None:
         for number, line in enumerate(prompts.read_lines(path)[:5]):
-            found = prompts.Template.read(line.text, line.where)
+            found = wildcards.Template.read(line.text, line.where)
             for variant, _ in zip(found.every(), range(3), strict=False):
                 variant.encode("utf-8", "surrogatepass")
             name = line.options.get("name")
-            named(prompts.stem("{prompt}-{seed}-{name}", prompt=found.pick(7), seed=1, index=number, name=name))
+            named(names.stem("{prompt}-{seed}-{name}", prompt=found.pick(7), seed=1, index=number, name=name))
 
     def patterned() -> None:
-        prompts.check_pattern(text)
-        named(prompts.stem(text, prompt="a cat", seed=2**63 - 1, index=10**8, name=text, style=text))
+        names.check_pattern(text)
+        named(names.stem(text, prompt="a cat", seed=2**63 - 1, index=10**8, name=text, style=text))
 
-    attempt(read, patterned, lambda: console.prompts_in(path))
+    attempt(read, patterned, lambda: checks.prompts_in(path))
     attempt(lambda: picking.FilePicker(path).pick(mock.Mock(prompts=["a"] * 9), 3, place()))
 
 
 def named(stem: str) -> None:
     """A file's name: never a path, nor hidden, nor longer than any system takes."""
-    assert stem and Path(stem).name == stem and not stem.startswith(".") and len(stem.encode()) <= prompts.LONGEST_STEM
+    assert stem and Path(stem).name == stem and not stem.startswith(".") and len(stem.encode()) <= names.LONGEST_STEM
 
 
 KITS = (
@@ -607,7 +609,7 @@ def words(data: bytes) -> None:
         MODELS.base.unknown_words(prompt)
         text.quoted([said, text.shortened(said)])
 
-    attempt(read, lambda: console.plain_text(said, "a prompt", "say it"))
+    attempt(read, lambda: checks.plain_text(said, "a prompt", "say it"))
 
 
 # ---- folders of runs and rounds ----
@@ -655,7 +657,7 @@ def round_folder(data: bytes) -> None:
         attempt(
             lambda: Run.begin(folder, SETTINGS, fresh=False, own=(), unsaid={"learn": "style"}),
             lambda: Choices(4, folder / "round-2" / "choices.json"),
-            lambda: server._remembered(folder / "gallery.json"),
+            lambda: address.remembered(folder / "gallery.json"),
             lambda: _planned(folder / "round-2" / "pool"),
             lambda: _told(folder),
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.images import atomic_write
+from styledrop_cli.files import atomic_write
 
 OPENMOJI = "openmoji"
 PACKAGE = "@iconify-json/openmoji"

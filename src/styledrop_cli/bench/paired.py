@@ -23,9 +23,9 @@ from styledrop_cli.bench.measures import cells_of, estimates
 from styledrop_cli.bench.report import Groups, Measured, against_first, families_sheet, groups_of, sheet, tables
 from styledrop_cli.bench.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Row, Studio, references
 from styledrop_cli.bench.second_round import PICKERS, Feedback
-from styledrop_cli.checkpoints import write_json
 from styledrop_cli.errors import UsageError
-from styledrop_cli.images import atomic_write, save_png
+from styledrop_cli.files import atomic_write, write_json
+from styledrop_cli.images import save_png
 from styledrop_cli.text import quoted
 
 if TYPE_CHECKING:

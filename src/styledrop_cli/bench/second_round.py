@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.bench.judges import Judges
 from styledrop_cli.bench.rows import CODE, Reference, Row, Studio, code_hashes
-from styledrop_cli.checkpoints import file_hash, load_adapter
-from styledrop_cli.rounds import ADAPTER, PLAIN, POOL, BestPicker, Candidates, Picker, RandomPicker, Rounds
+from styledrop_cli.checkpoints import load_adapter
+from styledrop_cli.files import file_hash
+from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
+from styledrop_cli.rounds import ADAPTER, PLAIN, POOL, Rounds
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 
 # What a round depends on besides its settings and the adapter it goes on from.
-ROUND_CODE = (*CODE, "rounds.py", "pools.py")
+ROUND_CODE = (*CODE, "rounds.py", "picking.py", "pools.py")
 ENOUGH = 10  # what a person picks (StyleDrop, App. B.2)
 CHANCE_SEED = 0
 PICKERS = ("clip", "random", "truth")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from styledrop_cli.cli import collecting, console, drawing
+from styledrop_cli.cli import checks, collecting, console, drawing, options
 from styledrop_cli.cli.generate import look
 from styledrop_cli.errors import UsageError
-from styledrop_cli.prompts import stem
+from styledrop_cli.lists.names import stem
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values
 
 if TYPE_CHECKING:
@@ -106,11 +106,11 @@ def alphabet(
     steps: Annotated[
         int | None, look(help="Drawing steps: more is slower.", show_default="what the adapter recommends")
     ] = None,
-    model: console.OwnModel = None,
-    seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = DEFAULT.seed,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.OwnModel = None,
+    seed: Annotated[int, options.common(help="The first picture's number; the others count on.")] = DEFAULT.seed,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Draw letters and digits in a learnt style, as files and on one sheet.
 
@@ -125,13 +125,13 @@ def alphabet(
     collecting.refuse_no_adapter(adapter, "alphabet adapter.safetensors")
     glyphs = glyphs_of(letters)
     suits = preset_values(preset)
-    chosen = console.given(strength=strength, lambda_a=lambda_a, lambda_b=lambda_b, steps=steps) | {"seed": seed}
+    chosen = options.given(strength=strength, lambda_a=lambda_a, lambda_b=lambda_b, steps=steps) | {"seed": seed}
     SampleSettings(**chosen)  # wrong ones are refused at once
-    console.refuse_outside(best_of=(best_of, 1, MOST_OF_EACH))
-    style = console.checked_style(style)
+    checks.refuse_outside(best_of=(best_of, 1, MOST_OF_EACH))
+    style = checks.checked_style(style)
     folder = Path(f"{adapter.stem}-alphabet") if output is None else output
-    console.refuse_unwritable(folder)
-    base_folder = console.located(screen, model, adapter)
+    checks.refuse_unwritable(folder)
+    base_folder = options.located(screen, model, adapter)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.choosing import Thing

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from styledrop_cli import __version__
-from styledrop_cli.cli import console
+from styledrop_cli.cli import console, options
 from styledrop_cli.cli.alphabet import alphabet
 from styledrop_cli.cli.bench import bench
 from styledrop_cli.cli.convert import convert
@@ -68,15 +68,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for function, name, other_name, panel in COMMANDS:
-    app.command(name, cls=console.Command, rich_help_panel=panel)(function)
+    app.command(name, cls=options.Command, rich_help_panel=panel)(function)
     if other_name:
-        app.command(other_name, cls=console.Command, hidden=True)(function)
+        app.command(other_name, cls=options.Command, hidden=True)(function)
 
 
 @app.callback(invoke_without_command=True, help=HELP)
 def start(
     context: typer.Context,
-    version: Annotated[bool, console.flag("--version", help="Print the version.")] = False,
+    version: Annotated[bool, options.flag("--version", help="Print the version.")] = False,
 ) -> None:
     """Show the help when nothing was asked for. What several processes do not share is the first one's alone."""
     if console.helps() and context.invoked_subcommand not in SHARED:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import LARGEST_SEED
 
@@ -54,7 +54,7 @@ def bench(
             show_default="report in the folder of --work; sweep where settings are compared",
         ),
     ] = None,
-    quick: Annotated[bool, console.flag("--quick", help="Few pictures: a first look, not a figure to quote.")] = False,
+    quick: Annotated[bool, options.flag("--quick", help="Few pictures: a first look, not a figure to quote.")] = False,
     styles: Annotated[
         str | None,
         measured(
@@ -70,7 +70,7 @@ def bench(
     seeds: Annotated[int | None, measured(help="Pictures of each thing.", show_default=_or_quick(SEEDS))] = None,
     rounds: Annotated[
         bool,
-        console.flag(
+        options.flag(
             "--rounds",
             help="A second round too: picked by CLIP, by chance, and by who knows the truth.",
             rich_help_panel="What is measured",
@@ -85,7 +85,7 @@ def bench(
     ] = None,
     one_at_a_time: Annotated[
         bool,
-        console.flag(
+        options.flag(
             "--one-at-a-time",
             help="Each value alone, not every combination.",
             rich_help_panel="Comparing settings",
@@ -106,10 +106,10 @@ def bench(
     work: Annotated[
         Path, places(metavar="FOLDER", help="Judges and adapters are kept here, and not trained again.")
     ] = Path("styledrop-bench"),
-    model: console.Model = "pocket",
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.Model = "pocket",
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure a base model, or settings, against the truth.
 
@@ -126,7 +126,7 @@ def bench(
       styledrop bench likeness
     """
     screen = console.Screen(quiet, as_json)
-    console.refuse_outside(
+    checks.refuse_outside(
         references=(references, 1, REFERENCES[0]),
         prompts=(prompts, 2, PROMPTS[0]),
         seeds=(seeds, 1, MOST_SEEDS),
@@ -137,12 +137,12 @@ def bench(
             "bench likeness draws nothing by a model and writes no files",
             "leave out --rounds, --set, --families and -o, or measure styles",
         )
-    console.refuse_unwritable(work, "--work")
+    checks.refuse_unwritable(work, "--work")
     if output:
-        console.refuse_unwritable(output)
+        checks.refuse_unwritable(output)
     if families:
-        console.refuse_unwritable(families.parent, "--families")
-    base_folder = console.located(screen, model)
+        checks.refuse_unwritable(families.parent, "--families")
+    base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.bench import paired

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from styledrop_cli.cli import console, drawing
 from styledrop_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from styledrop_cli.base import Base
     from styledrop_cli.choosing import Collection, Thing
     from styledrop_cli.pipeline import Mixture, Wanted
@@ -66,29 +67,14 @@ def collect(
     collection = Collection(base, mixture, things, folder)
     missing, total = collection.missing, len(things)
     if len(missing) < total:
-        screen.say(f"{total - len(missing):,} of {total:,} pictures were there already")
+        drawing.say_there(screen, total - len(missing), total)
     if missing:
         several = any(len(things[index].candidates) > 1 for index in missing)
         chooser = Chooser(base, known, colours) if several else None
-        with screen.drawing("drawing") as (move, show):
-            done = count(total - len(missing))
-            note = f"{next(done):,}/{total:,}"
 
-            def on_step(share: float) -> None:
-                move(min(share, 0.999), f"{note}, {share:.0%} of the steps")
+        def pictures(on_step: drawing.OnStep) -> Iterator[Image]:
+            return (image for _, image in collection.draw(chooser, on_step))
 
-            for _, image in collection.draw(chooser, on_step):
-                show(image)
-                note = f"{next(done):,}/{total:,}"
-            move(1.0, note)
-    seconds = time.monotonic() - started
-    if missing:
-        screen.say(f"drawn in {console.duration(seconds)}:")
-    common = collection.about(0)
-    for index in range(1, total):
-        common = {name: value for name, value in collection.about(index).items() if common.get(name, ...) == value}
-    return collection, {
-        "settings": {name: value for name, value in common.items() if name not in ("prompt", "seed")},
-        "drawn": len(missing),
-        "seconds": round(seconds, 1),
-    }
+        drawing.follow(screen, "drawing", pictures, total - len(missing), total)
+    abouts = [collection.about(index) for index in range(total)]
+    return collection, drawing.summary(screen, abouts, len(missing), started)

@@ -11,15 +11,12 @@ import json
 import os
 import sys
 import traceback
-import unicodedata
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.color import Color
@@ -29,9 +26,8 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand
 
-from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.errors import StyledropError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +36,6 @@ if TYPE_CHECKING:
 
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
-LONGEST_FILE = 1_000_000  # bytes of a file of prompts
 LONGEST_MESSAGE = 2_000  # characters: what a message quotes may be as long as a file
 # A terminal takes control characters for commands, and cannot show half a character: marks stand in their place.
 SHOWN = {
@@ -48,189 +43,6 @@ SHOWN = {
 }
 ESCAPED = {code: f"\\u{code:04x}" for code in SHOWN}  # the same in JSON, where they are still what they were
 INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
-
-
-# ---- options that most commands share -----------------------------------------------------------
-
-
-class DeviceName(StrEnum):
-    """What `--device` accepts."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-common = partial(typer.Option, rich_help_panel="Options of every command")
-flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> beside it in the help
-
-Device = Annotated[DeviceName, common(help="Where to compute; auto takes the best there is.")]
-Quiet = Annotated[bool, common("--quiet", "-q", metavar="", help="Say only what was written, and warnings.")]
-Json = Annotated[bool, common("--json", metavar="", help="Print the result as JSON, for scripts.")]
-model_option = partial(
-    common,
-    metavar="NAME|FOLDER",
-    help="The base model: pocket, which is bundled, amused-256, amused-512, a folder, or owner/name on the hub.",
-)
-Model = Annotated[str, model_option()]
-OwnModel = Annotated[str | None, model_option(show_default="the adapter's own, or pocket")]
-
-
-class Command(TyperCommand):
-    """A command whose usage line reads as it is typed: what it takes, then its options."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The pieces behind the command's name."""
-        arguments = (one for one in self.params if one.param_type_name == "argument")
-        return [*(one.metavar or one.name.upper() for one in arguments), "[OPTIONS]"]
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given, so that settings keep their own defaults for the others."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def refuse_existing(output: Path, overwrite: bool = False) -> None:
-    """Refuse to write over what is there.
-
-    Raises:
-        UsageError: `output` is a folder, or exists and `overwrite` was not asked for.
-    """
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder", "name a file with -o")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} is already there", "choose another name with -o, or say --overwrite")
-
-
-def refuse_unwritable(folder: Path, option: str = "-o") -> None:
-    """Refuse a folder that `option` names if nothing can be written in it, without making it.
-
-    Raises:
-        UsageError: a file is in its place, or it may not be written to.
-    """
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise UsageError(f"{there} is a file", f"name a folder with {option}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"the folder {there} may not be written to", f"choose another place with {option}")
-
-
-def refuse_busy(folder: Path) -> None:
-    """Refuse a folder that another process works in, before anything is loaded; nothing is made.
-
-    Raises:
-        UsageError: one does, and this process is not one that helps it.
-    """
-    if not helps():
-        from styledrop_cli import runs
-
-        runs.refuse_busy(folder)
-
-
-def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
-    """Refuse numbers outside their ranges, all of them at once: `option=(value, least, most)`.
-
-    Raises:
-        UsageError: one of them is less, more or no number at all.
-    """
-    if problems := outside(**numbers):
-        raise UsageError("; ".join(problems))
-
-
-def outside(**numbers: tuple[float | None, float, float]) -> list[str]:
-    """What `refuse_outside` says of each number that is outside its range."""
-    return [
-        f"--{name.replace('_', '-')} must be between {least:,} and {most:,}, not {value}"
-        for name, (value, least, most) in numbers.items()
-        if value is not None and not least <= value <= most
-    ]
-
-
-def plain_text(text: str, what: str, hint: str) -> str:
-    """`text` without control characters and with single blanks; `what` it is and a `hint` are for the error.
-
-    Raises:
-        UsageError: it holds no letter, digit or sign: it says nothing.
-    """
-    kept = "".join(" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in text)
-    plain = " ".join(kept.split())
-    if not any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in plain):
-        raise UsageError(f"{what} says nothing: '{plain[:40]}'" if plain else f"{what} is empty", hint)
-    return plain
-
-
-def checked_prompts(prompts: Sequence[str], command: str) -> list[str]:
-    """What to draw, as plain texts; `command` is what they were given to, as it was typed, for the hint.
-
-    Raises:
-        UsageError: there are none, one says nothing, or they are the words of one that was not quoted.
-    """
-    if not prompts:
-        raise UsageError("there is nothing to draw", f'add a prompt: {command} "a cat"')
-    plain = [plain_text(prompt, "a prompt", 'say what to draw: "a cat"') for prompt in prompts]
-    if any(prompt in ("a", "an", "the") for prompt in plain):
-        raise UsageError(f"{len(plain)} prompts: {', '.join(plain)}", 'put each prompt in quotes: "a cat"')
-    return plain
-
-
-def prompts_in(path: Path) -> list[str]:
-    """The prompts in a file, a line each, each once; empty lines and those that begin with # are left out.
-
-    Raises:
-        UsageError: it cannot be read, holds none, or a line says nothing.
-    """
-    try:
-        with path.open("rb") as file:  # it may be a pipe
-            data = file.read(LONGEST_FILE + 1)
-        if len(data) > LONGEST_FILE:
-            raise UsageError(f"{path} is too large for a list of prompts", "give a text file, a prompt a line")
-        lines = data.decode().splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"the prompts in {path} cannot be read: {error}", "give a text file, a prompt a line"
-        ) from None
-    what = "say in each line what to draw: a cat"
-    said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    prompts = list(dict.fromkeys(plain_text(line, f"a prompt in {path}", what) for line in said))
-    if not prompts:
-        raise UsageError(f"{path} holds no prompts", what)
-    return prompts
-
-
-def checked_style(style: str | None) -> str | None:
-    """What `--style` says instead of an adapter's own style, as a plain text; empty to drop it, None if not given.
-
-    Raises:
-        UsageError: it says nothing.
-    """
-    if not style or not style.strip():
-        return style
-    return plain_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
-
-
-def checked_references(
-    pictures: Sequence[Path], style: str, content: Sequence[str] | None
-) -> tuple[str, list[str] | None]:
-    """The style and the contents as plain texts, once all is found that can be wrong with references by themselves.
-
-    Raises:
-        UsageError: a text says nothing, or there are not as many contents as pictures.
-        PictureError: a picture cannot be read.
-    """
-    from styledrop_cli.images import load_picture
-
-    style = plain_text(style, "--style", 'describe the style in a few words: "watercolor"')
-    what = 'say what the picture shows: "a cat"'
-    content = [plain_text(text, "a --content", what) for text in content] if content else None
-    if content and len(content) != len(pictures):
-        raise UsageError(
-            f"pictures: {len(pictures)}, --content texts: {len(content)}",
-            "give one --content for each picture, in their order, or none",
-        )
-    for picture in pictures:
-        load_picture(picture)
-    return style, content
 
 
 # ---- what a command says ------------------------------------------------------------------------
@@ -417,33 +229,6 @@ def file_size(size: int) -> str:
     if size < 1_000_000:
         return f"{size / 1000:.0f} kB"
     return f"{size / 1_000_000:.1f} MB" if size < 1_000_000_000 else f"{size / 1_000_000_000:.1f} GB"
-
-
-def located(screen: Screen, model: str | None, adapter: Path | None = None) -> str:
-    """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
-
-    Without a name it is the one that `adapter` was trained on, if that is a published one, or else pocket: a file from
-    anywhere does not choose what is fetched.
-
-    Raises:
-        ModelError: there is no such model, or no such adapter.
-        StyledropError: it cannot be fetched.
-    """
-    if model is None and adapter is not None:
-        from styledrop_cli.checkpoints import read_header
-        from styledrop_cli.hub import PUBLISHED
-
-        own = str(read_header(adapter)["base"].get("name"))
-        model = own if own in PUBLISHED else None
-    model = model or "pocket"
-    if model == "pocket":
-        return model
-    from styledrop_cli import hub
-
-    if folder := hub.find(model):
-        return str(folder)
-    with screen.progress(f"fetching {model}") as move:
-        return str(hub.locate(model, move, screen.say))
 
 
 def _print(console: Console, text: Text) -> None:

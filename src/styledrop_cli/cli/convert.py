@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
 
 OUTPUT = Path("adapter.safetensors")
@@ -44,10 +44,10 @@ def convert(
             show_default=f"{OUTPUT}, or {FOLDER.format('FILE')} beside FILE",
         ),
     ] = None,
-    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
-    model: console.Model = "amused-256",
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    model: options.Model = "amused-256",
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Bring a LoRA of aMUSEd here from diffusers, or take one there.
 
@@ -59,7 +59,7 @@ def convert(
       styledrop convert adapter.safetensors
     """
     screen = console.Screen(quiet, as_json)
-    console.refuse_outside(alpha=(alpha, LEAST, MOST))
+    checks.refuse_outside(alpha=(alpha, LEAST, MOST))
     if file.is_dir():
         raise UsageError(f"{file} is a folder", f"name the file in it: {file / 'pytorch_lora_weights.safetensors'}")
     with screen.working("reading"):
@@ -88,13 +88,13 @@ def _bring_in(
     hint = f'say it as the prompts did that it was trained on: styledrop convert {shlex.quote(str(file))} --style "..."'
     if style is None:
         raise UsageError(f"{file} does not say what style it draws", hint)
-    style = console.plain_text(style, "--style", hint)
-    console.refuse_existing(output, overwrite)
-    console.refuse_unwritable(output.parent)
+    style = checks.plain_text(style, "--style", hint)
+    checks.refuse_existing(output, overwrite)
+    checks.refuse_unwritable(output.parent)
     if output.suffix != ".safetensors":
         raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")
     lora = exchange.read_lora(file)
-    base = exchange.published_base(console.located(screen, model))
+    base = exchange.published_base(options.located(screen, model))
     header = exchange.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
     config = header["config"]
     screen.say(f"rank {config['rank']}, alpha {config['alpha']:g}, {', '.join(config['targets'])}; the adapter:")
@@ -111,9 +111,9 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: con
 
     own = exchange.read_own(file)
     output = folder / exchange.WEIGHTS
-    console.refuse_unwritable(folder)
-    console.refuse_existing(output, overwrite)
-    base = exchange.published_base(console.located(screen, model))
+    checks.refuse_unwritable(folder)
+    checks.refuse_existing(output, overwrite)
+    base = exchange.published_base(options.located(screen, model))
     exchange.take_out(own, base, output)
     header = own.header
     scale = 1 + header["recommended"].get("lambda_b", 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from styledrop_cli import __version__
-from styledrop_cli.cli import console
+from styledrop_cli.cli import console, options
 
 if TYPE_CHECKING:
     from styledrop_cli.doctor import Finding
@@ -23,11 +23,11 @@ STYLES = {"fine": "", "note": "yellow", "wrong": "bold red"}
 
 
 def doctor(
-    model: console.Model = "pocket",
+    model: options.Model = "pocket",
     thorough: Annotated[
-        bool, console.flag("--thorough", help="Read every byte of the models in the cache, gigabytes of them.")
+        bool, options.flag("--thorough", help="Read every byte of the models in the cache, gigabytes of them.")
     ] = False,
-    as_json: console.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say what is here, what is wrong with it, and what to do about it.
 
@@ -46,7 +46,7 @@ def doctor(
         findings = [*examine(model, thorough=thorough), *_terminal(screen)]
     count = Counter(one.state for one in findings)
     about = {"version": __version__, "wrong": count["wrong"], "notes": count["note"]}
-    screen.result(about | {"findings": [asdict(one) for one in findings]}, _shown(findings))
+    screen.result(about | {"findings": [asdict(one) for one in findings]}, _shown(findings, count))
     if count["wrong"]:
         raise typer.Exit(1)
 
@@ -67,8 +67,8 @@ def _terminal(screen: console.Screen) -> list[Finding]:
     return [Finding("terminal", "output", about)]
 
 
-def _shown(findings: Sequence[Finding]) -> Group:
-    """A table with a heading for each section, and the sum of it; libraries that are fine share a row."""
+def _shown(findings: Sequence[Finding], count: Mapping[str, int]) -> Group:
+    """A table with a heading for each section, and the ``count`` of each state; libraries that are fine share a row."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for _ in range(2):
         table.add_column(no_wrap=True)
@@ -84,7 +84,6 @@ def _shown(findings: Sequence[Finding]) -> Group:
             table.add_row(Text(state, STYLES[one.state]), Text(one.name, "cyan"), Text(one.found))
             if one.advice:
                 table.add_row("", "", Text(f"-> {one.advice}", STYLES[one.state]))
-    count = Counter(one.state for one in findings)
     wrong, notes = count["wrong"], count["note"]
     what = f"{wrong} thing{'s are' if wrong > 1 else ' is'} wrong" if wrong else "nothing is wrong"
     return Group(table, "", Text(f"{what}, {notes} note{'s' * (notes != 1)}", STYLES["wrong" if wrong else "fine"]))

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from styledrop_cli.cli import console, drawing
+from styledrop_cli.cli import checks, console, drawing, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.prompts import Line, Template, check_pattern, read_lines, stem, text_lines
+from styledrop_cli.lists.names import check_pattern, stem
+from styledrop_cli.lists.prompts import Line, read_lines, text_lines
+from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def generate(
     ] = None,
     number: Annotated[int, typer.Option("--number", "-n", help="How many pictures of each prompt.")] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.")] = OUTPUT,
-    base_only: Annotated[bool, console.flag("--base-only", help="Draw with the base model alone, no adapter.")] = False,
+    base_only: Annotated[bool, options.flag("--base-only", help="Draw with the base model alone, no adapter.")] = False,
     style: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +62,7 @@ def generate(
     ] = None,
     combinations: Annotated[
         bool,
-        console.flag(
+        options.flag(
             "--combinations",
             help="Draw each variant of a prompt with {cat|dog} in it; else each picture has one by chance.",
             rich_help_panel="Many prompts",
@@ -140,11 +142,11 @@ def generate(
         int | None,
         look(metavar="256|128", help="Width and height of the pictures.", show_default="the largest there is"),
     ] = None,
-    model: console.OwnModel = None,
-    seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = DEFAULT.seed,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.OwnModel = None,
+    seed: Annotated[int, options.common(help="The first picture's number; the others count on.")] = DEFAULT.seed,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Draw new things in a learnt style. Also called sample.
 
@@ -159,7 +161,7 @@ def generate(
     """
     screen = console.Screen(quiet, as_json)
     styles, said = _adapters_and_prompts(words or [], base_only, drawing.read_shares(mix or []), prompts)
-    chosen = console.given(
+    chosen = options.given(
         strength=strength,
         lambda_a=lambda_a,
         lambda_b=lambda_b,
@@ -169,17 +171,17 @@ def generate(
         size=size,
     )
     suits = preset_values(preset)
-    style = console.checked_style(style)
+    style = checks.checked_style(style)
     if negative.strip():
-        negative = console.plain_text(negative, "--negative", "say in a few words what to keep away from")
+        negative = checks.plain_text(negative, "--negative", "say in a few words what to keep away from")
     chosen |= {"negative": negative, "seed": seed, "superres_steps": superres_steps}
     SampleSettings(**chosen)  # wrong ones are refused at once
-    console.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(gamma, 0, 1))
+    checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(gamma, 0, 1))
     check_pattern(name)
     lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + _lines_of(prompts)
     pictures = _pictures_of(lines, number, seed, combinations)
-    console.refuse_unwritable(output)
-    base_folder = console.located(screen, model, styles[0][0] if styles else thing)
+    checks.refuse_unwritable(output)
+    base_folder = options.located(screen, model, styles[0][0] if styles else thing)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
@@ -244,7 +246,7 @@ def _adapters_and_prompts(
         )
     prompts = words[1:] if named else words
     if prompts or file is None:
-        prompts = console.checked_prompts(prompts, f"styledrop generate {first if named else '--base-only'}")
+        prompts = checks.checked_prompts(prompts, f"styledrop generate {first if named else '--base-only'}")
     return [(Path(first), 1.0)] if named else mixed, prompts
 
 
@@ -271,5 +273,5 @@ def _pictures_of(lines: list[Line], number: int, seed: int, combinations: bool) 
         else:
             made += [(line, template.pick(one), one) for one in seeds]
     for line, prompt, _ in made:
-        console.plain_text(prompt, f"a prompt in {line.where}", "say what to draw: a cat")
+        checks.plain_text(prompt, f"a prompt in {line.where}", "say what to draw: a cat")
     return made

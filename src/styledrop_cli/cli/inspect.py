@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, StyledropError
 
 ADAPTER = b"\0\0\0\0{"  # at the fifth byte: a length below 4 GB, then JSON; its first bytes may look like a picture
@@ -27,7 +27,7 @@ def inspect(
         Path,
         typer.Argument(metavar="FILE", help="An adapter, a picture that generate made, or a model's folder."),
     ],
-    as_json: console.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show what an adapter, a generated picture or a base model says of itself.
 

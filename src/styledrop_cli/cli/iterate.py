@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import PUBLISHED, RoundSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.gallery import Gallery
-    from styledrop_cli.rounds import Picker, Result
+    from styledrop_cli.picking import Picker
+    from styledrop_cli.rounds import Result
 
 DEFAULT = RoundSettings()
 FEEDBACK = ("clip", "human", "terminal", "random")
@@ -81,7 +82,7 @@ def iterate(
         ),
     ] = None,
     last: Annotated[
-        bool, console.flag("--last", help="Take the last round, not the best.", rich_help_panel="The rounds")
+        bool, options.flag("--last", help="Take the last round, not the best.", rich_help_panel="The rounds")
     ] = False,
     scorer: Annotated[
         str | None,
@@ -91,13 +92,13 @@ def iterate(
         ),
     ] = None,
     fresh: Annotated[
-        bool, console.flag("--fresh", help="Start over where rounds in FOLDER would be gone on with.")
+        bool, options.flag("--fresh", help="Start over where rounds in FOLDER would be gone on with.")
     ] = False,
-    model: console.Model = "pocket",
-    seed: Annotated[int, console.common(help="The same seed draws and learns the same.")] = DEFAULT.seed,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.Model = "pocket",
+    seed: Annotated[int, options.common(help="The same seed draws and learns the same.")] = DEFAULT.seed,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     r"""Make an adapter better by feedback: draw, pick the best, train again.
 
@@ -115,22 +116,22 @@ def iterate(
     helps = console.helps()
     screen = console.Screen(quiet, as_json)
     settings = RoundSettings(
-        rounds=rounds, per_prompt=per_prompt, keep=keep or 0, seed=seed, **console.given(steps=steps)
+        rounds=rounds, per_prompt=per_prompt, keep=keep or 0, seed=seed, **options.given(steps=steps)
     )
-    console.refuse_outside(keep=(keep, 1, RoundSettings.RANGES["keep"][1]))
+    checks.refuse_outside(keep=(keep, 1, RoundSettings.RANGES["keep"][1]))
     names = _feedback(feedback, picks, rounds)
     start, pictures = _start(files or [], style, content)
     if style is not None:
-        style, content = console.checked_references(pictures, style, content)
+        style, content = checks.checked_references(pictures, style, content)
     folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
-    console.refuse_unwritable(folder)
-    console.refuse_busy(folder)
-    wanted = console.prompts_in(prompts) if prompts else None
+    checks.refuse_unwritable(folder)
+    checks.refuse_busy(folder)
+    wanted = checks.prompts_in(prompts) if prompts else None
     over = folder / f".over-{launcher}"
     if not helps:
         for left in folder.glob(".over-*"):
             left.unlink(missing_ok=True)
-    base_folder = console.located(screen, model)
+    base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.checkpoints import read_header
@@ -253,7 +254,7 @@ def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
 
 def _pickers(names: list[str], picks: list[Path] | None, watcher: _Watcher, seed: int) -> list[Picker]:
     from styledrop_cli.cli.picking import FilePicker, PagePicker, TerminalPicker
-    from styledrop_cli.rounds import BestPicker, RandomPicker
+    from styledrop_cli.picking import BestPicker, RandomPicker
 
     made: list[Picker] = [FilePicker(path) for path in picks or []]
     for name in names:

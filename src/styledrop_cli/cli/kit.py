@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from styledrop_cli import __version__
-from styledrop_cli.cli import collecting, console, drawing
+from styledrop_cli.cli import checks, collecting, console, drawing, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import read_json
+from styledrop_cli.lists.kits import Asset, read_kit
 
 if TYPE_CHECKING:
     from styledrop_cli.base import Base
     from styledrop_cli.choosing import Collection, Thing
-    from styledrop_cli.kits import Asset
     from styledrop_cli.pipeline import Mixture
 
 MANIFEST = "kit.json"
@@ -35,10 +35,10 @@ def kit(
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.", show_default="FILE-kit"),
     ] = None,
-    model: console.OwnModel = None,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.OwnModel = None,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Draw a brand's list of assets: names, prompts, sizes, variants.
 
@@ -52,13 +52,11 @@ def kit(
     """
     screen = console.Screen(quiet, as_json)
     collecting.refuse_no_adapter(adapter, "kit adapter.safetensors brand.toml")
-    from styledrop_cli.kits import read_kit
-
     listed = read_kit(assets)
     folder = Path(f"{assets.stem}-kit") if output is None else output
-    console.refuse_unwritable(folder)
+    checks.refuse_unwritable(folder)
     _refuse_manifest(folder / MANIFEST)
-    base_folder = console.located(screen, model, adapter)
+    base_folder = options.located(screen, model, adapter)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
@@ -76,7 +74,7 @@ def kit(
         labels = [f"{one['name']} · {one['size'][0]} x {one['size'][1]}" for one in made]
         sheets = list(collection.sheets("kit", labels, mixture.style, COLUMNS))
     manifest = {"adapter": adapter.name, "model": base.name, "styledrop": __version__, "assets": made}
-    from styledrop_cli.checkpoints import write_json
+    from styledrop_cli.files import write_json
 
     write_json(folder / MANIFEST, manifest)
     pictures_of = [{**one, "path": path} for one, path in zip(made, collection.paths, strict=True)]
@@ -101,8 +99,8 @@ def _refuse_manifest(path: Path) -> None:
 def _things(screen: console.Screen, base: Base, mixture: Mixture, asset: Asset, blind: bool) -> list[Thing]:
     """The pictures of an asset; each has seeds of its own."""
     from styledrop_cli.choosing import Thing
-    from styledrop_cli.kits import shaped
     from styledrop_cli.pipeline import Wanted
+    from styledrop_cli.shapes import shaped
 
     settings = base.sampling(**({"size": base.sizes[-1]} | mixture.recommended | dict(asset.options)))
     cut = base.text_tokenizer.cut

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.cli.train import draw_with
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import OBJECT
@@ -32,10 +32,10 @@ def merge(
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")] = OUTPUT,
-    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
-    model: console.OwnModel = None,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    model: options.OwnModel = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Make one adapter of several: it adds what all of them would, each at its weight.
 
@@ -47,9 +47,9 @@ def merge(
     screen = console.Screen(quiet, as_json)
     paths, weights = _parsed(adapters)
     if style is not None:
-        style = console.plain_text(style, "--style", 'describe the style in a few words: "watercolor in gold"')
-    console.refuse_existing(output, overwrite)
-    console.refuse_unwritable(output.parent)
+        style = checks.plain_text(style, "--style", 'describe the style in a few words: "watercolor in gold"')
+    checks.refuse_existing(output, overwrite)
+    checks.refuse_unwritable(output.parent)
     if output.suffix != SUFFIX:
         raise UsageError(f"the adapter's name {output} does not end in {SUFFIX}", "name it so with -o")
     with screen.working("reading"):
@@ -58,7 +58,7 @@ def merge(
         from styledrop_cli.devices import pick_device
 
         parts = merging.read_parts(paths, weights)
-    base_folder = console.located(screen, model, paths[0])
+    base_folder = options.located(screen, model, paths[0])
     with screen.working("merging"):
         base = load_base(base_folder, pick_device("cpu"))
         header = merging.merge(base, parts, style=style, output=output, on_message=screen.say)

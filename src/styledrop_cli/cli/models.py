@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, UsageError
 
 
@@ -49,10 +49,10 @@ def models(
     precision: Annotated[
         Precision | None, typer.Option(help="fp32 is twice the download.", show_default="fp16")
     ] = None,
-    yes: Annotated[bool, console.flag("--yes", "-y", help="Remove without asking.")] = False,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    yes: Annotated[bool, options.flag("--yes", "-y", help="Remove without asking.")] = False,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Fetch, check, list and remove base models.
 
@@ -137,7 +137,7 @@ def _fetch(name: str, precision: Precision, screen: console.Screen) -> None:
 # ---- check ----
 
 
-def _check(name: str, device: console.DeviceName, screen: console.Screen) -> None:
+def _check(name: str, device: options.DeviceName, screen: console.Screen) -> None:
     """Print what is wrong with a model that is here, and end with 1 if anything is."""
     from styledrop_cli import hub
 
@@ -157,7 +157,7 @@ def _check(name: str, device: console.DeviceName, screen: console.Screen) -> Non
         raise typer.Exit(1)
 
 
-def _acceptance(folder: Path, device: console.DeviceName, screen: console.Screen) -> list[str]:
+def _acceptance(folder: Path, device: options.DeviceName, screen: console.Screen) -> list[str]:
     """What is wrong with the model when it is used, a sentence each; what could not be looked at is said aloud."""
     from styledrop_cli.acceptance import problems
     from styledrop_cli.base import load_base

@@ -1,6 +1,6 @@
 """Pickers that a person is behind: the page in the browser, the terminal, and a file with numbers in it.
 
-They are `rounds.Picker`s. What was picked is saved at once, so that a killed program loses nothing of it.
+They are `picking.Picker`s. What was picked is saved at once, so that a killed program loses nothing of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from styledrop_cli.files import read_text
 
 if TYPE_CHECKING:
     from styledrop_cli.gallery import Choices, Gallery
-    from styledrop_cli.rounds import Candidates
+    from styledrop_cli.picking import Candidates
 
 ENOUGH = 10  # picks of a person (StyleDrop, App. B.2: 10 pictures, about 3 minutes)
 CHOICES = "choices.json"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import LARGEST_SEED
 
@@ -54,19 +54,19 @@ def pretrain(
         Path | None,
         typer.Option(metavar="FOLDER", help="Start from this base model's weights."),
     ] = None,
-    resume: Annotated[bool, console.flag("--resume", help="Go on exactly where an interrupted run stopped.")] = False,
+    resume: Annotated[bool, options.flag("--resume", help="Go on exactly where an interrupted run stopped.")] = False,
     compiled: Annotated[
-        bool, console.flag("--compile", help="Compile the step first: pays from a quarter of an hour on.")
+        bool, options.flag("--compile", help="Compile the step first: pays from a quarter of an hour on.")
     ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step.", show_default="the part's own")] = None,
     pictures: Annotated[
         int | None,
         typer.Option(help="Draw only so many pictures of a corpus.", show_default="all that there are to draw"),
     ] = None,
-    seed: Annotated[int, console.common(help="The same seed trains the same.")] = 0,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    seed: Annotated[int, options.common(help="The same seed trains the same.")] = 0,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train a base model of your own, part by part.
 
@@ -82,7 +82,7 @@ def pretrain(
       styledrop pretrain superres my-pictures/ -o my-model --minutes 60
     """
     screen = console.Screen(quiet, as_json)
-    console.refuse_outside(
+    checks.refuse_outside(
         minutes=(minutes, LEAST_MINUTES, MOST_MINUTES),
         batch_size=(batch_size, 1, 4096),
         pictures=(pictures, 2, 10_000_000),
@@ -90,7 +90,7 @@ def pretrain(
     )
     if not corpus.is_dir():
         raise UsageError(f"there is no folder {corpus}", "name a folder of captioned pictures")
-    console.refuse_unwritable(output)
+    checks.refuse_unwritable(output)
     if resume and init_from:
         raise UsageError(
             "--resume and --init-from exclude each other",
@@ -143,7 +143,7 @@ def pretrain(
 
 
 def _draw_corpus(
-    screen: console.Screen, art: Path, output: Path, pictures: int | None, seed: int, device: console.DeviceName
+    screen: console.Screen, art: Path, output: Path, pictures: int | None, seed: int, device: options.DeviceName
 ) -> None:
     """Draw a corpus from a folder of cut-outs."""
     from styledrop_cli.devices import pick_device

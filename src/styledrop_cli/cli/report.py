@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
 
 OUTPUT = Path("report.html")
@@ -27,7 +27,7 @@ def report(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = OUTPUT,
-    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the output if it is already there.")] = False,
     number: Annotated[int, typer.Option("--number", "-n", help="How many pictures of each prompt and row.")] = NUMBER,
     prompts: Annotated[
         Path | None,
@@ -43,11 +43,11 @@ def report(
             show_default="scorer, the bundled second CLIP",
         ),
     ] = None,
-    model: console.Model = "pocket",
-    seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = FIRST,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.Model = "pocket",
+    seed: Annotated[int, options.common(help="The first picture's number; the others count on.")] = FIRST,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """See what was learnt: one page with pictures, scores and history.
 
@@ -62,16 +62,16 @@ def report(
     from styledrop_cli.settings import LARGEST_SEED
 
     screen = console.Screen(quiet, as_json)
-    console.refuse_outside(number=(number, 1, MOST), seed=(seed, 0, LARGEST_SEED))
-    console.refuse_existing(output, overwrite)
-    console.refuse_unwritable(output.parent)
-    asked = console.prompts_in(prompts) if prompts else None
+    checks.refuse_outside(number=(number, 1, MOST), seed=(seed, 0, LARGEST_SEED))
+    checks.refuse_existing(output, overwrite)
+    checks.refuse_unwritable(output.parent)
+    asked = checks.prompts_in(prompts) if prompts else None
     started = time.monotonic()
-    base_folder = console.located(screen, model)
+    base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.images import atomic_write
+        from styledrop_cli.files import atomic_write
         from styledrop_cli.report.commands import commands
         from styledrop_cli.report.grading import free_prompts, grade
         from styledrop_cli.report.page import Grader, write_page
@@ -97,12 +97,12 @@ def report(
     work = output.with_name(output.name + ".run")
     with console.Steps(screen) as steps:
         graded = grade(base, story, eye, prompts=wanted, number=number, seed=seed, folder=work, on_progress=steps.show)
-    options = [f"-o {shlex.quote(output.name)}"]
-    options += [f"-n {number}"] if number != NUMBER else []
-    options += [f"--scorer {shlex.quote(scorer)}"] if scorer else []
-    options += [f"--seed {seed}"] if seed != FIRST else []
+    said = [f"-o {shlex.quote(output.name)}"]
+    said += [f"-n {number}"] if number != NUMBER else []
+    said += [f"--scorer {shlex.quote(scorer)}"] if scorer else []
+    said += [f"--seed {seed}"] if seed != FIRST else []
     given = [str(content) for content in story.stages[0].header["contents"]]
-    again = commands(story, asked or [], built_in_prompts(base, given), model, " ".join(options))
+    again = commands(story, asked or [], built_in_prompts(base, given), model, " ".join(said))
     page = write_page(base, story, graded, Grader(name, name == "clip"), again)
     atomic_write(output, page.encode())
     shutil.rmtree(work, ignore_errors=True)

@@ -16,9 +16,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
-from styledrop_cli.prompts import CONTROLS
+from styledrop_cli.lists.reading import plain
 
 if TYPE_CHECKING:
     from styledrop_cli.appraisal import Picture, References, Row
@@ -43,7 +43,7 @@ class Found:
     def says(self, name: str) -> str:
         """One of its settings, if it is a text."""
         value = self.settings.get(name)
-        return " ".join(CONTROLS.sub(" ", value).split()) if isinstance(value, str) else ""
+        return plain(value) if isinstance(value, str) else ""
 
 
 def score(
@@ -73,11 +73,11 @@ def score(
         str,
         typer.Option(metavar="NAME", help="Who judges: clip, scorer, or a model of open_clip's as in ViT-B-16/openai."),
     ] = "clip",
-    as_csv: Annotated[bool, console.flag("--csv", help="Print every picture as CSV.")] = False,
-    model: console.Model = "pocket",
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    as_csv: Annotated[bool, options.flag("--csv", help="Print every picture as CSV.")] = False,
+    model: options.Model = "pocket",
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """See how good pictures are: what they show, their style, and what they copy.
 
@@ -95,16 +95,16 @@ def score(
     if as_csv and as_json:
         raise UsageError("--csv and --json both say how to print", "leave one of them out")
     if prompt is not None:
-        prompt = console.plain_text(prompt, "--prompt", 'say what the pictures should show: "a cat"')
+        prompt = checks.plain_text(prompt, "--prompt", 'say what the pictures should show: "a cat"')
     what = 'say what the reference shows: "a cat"'
-    contents = [console.plain_text(text, "a --content", what) for text in content or []]
+    contents = [checks.plain_text(text, "a --content", what) for text in content or []]
     _check_references(reference or [], contents)
     found, broken = _found(pictures, screen)
     unsaid = [] if prompt else [one for one in found if not one.says("prompt")]
     if unsaid:
         more = f", nor do {len(unsaid) - 1:,} more" if len(unsaid) > 1 else ""
         raise UsageError(f"{unsaid[0].path} does not say what it was asked to show{more}", 'say it: --prompt "a cat"')
-    base_folder = console.located(screen, model)
+    base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.appraisal import appraise
         from styledrop_cli.base import load_base

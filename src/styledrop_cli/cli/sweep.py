@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from styledrop_cli import __version__
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings
 
@@ -49,15 +49,15 @@ def sweep(
     steps: Annotated[str | None, compared(help="Drawing steps.")] = None,
     checkpoints: Annotated[
         bool,
-        console.flag("--checkpoints", help="The checkpoints in ADAPTER.run/ too.", rich_help_panel="What is compared"),
+        options.flag("--checkpoints", help="The checkpoints in ADAPTER.run/ too.", rich_help_panel="What is compared"),
     ] = False,
     number: Annotated[
         int, typer.Option("--number", "-n", help="How many pictures of each prompt in each cell.")
     ] = SweepSettings.number,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The sheet to write.")] = OUTPUT,
-    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the sheet if it is already there.")] = False,
+    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the sheet if it is already there.")] = False,
     save: Annotated[
-        bool, console.flag("--save", help="Let the adapter file recommend what is best: generate goes by it.")
+        bool, options.flag("--save", help="Let the adapter file recommend what is best: generate goes by it.")
     ] = False,
     style: Annotated[
         str | None,
@@ -70,11 +70,11 @@ def sweep(
         str,
         typer.Option(metavar="NAME", help="Who judges: clip, scorer, or a model of open_clip's as in ViT-B-16/openai."),
     ] = "clip",
-    model: console.Model = "pocket",
-    seed: Annotated[int, console.common(help="The first picture's number; the others count on.")] = SweepSettings.seed,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.Model = "pocket",
+    seed: Annotated[int, options.common(help="The first picture's number; the others count on.")] = SweepSettings.seed,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     r"""Find the settings that suit an adapter: draw at many, see them side by side.
 
@@ -89,13 +89,13 @@ def sweep(
           --strength 0.5,1,1.5 --save -o strength.png
     """
     screen = console.Screen(quiet, as_json)
-    given = console.given(lambda_a=lambda_a, lambda_b=lambda_b, strength=strength, temperature=temperature, steps=steps)
+    given = options.given(lambda_a=lambda_a, lambda_b=lambda_b, strength=strength, temperature=temperature, steps=steps)
     axes: dict[str, list[float]] = _axes(given, number, seed)
-    prompts = list(dict.fromkeys(console.checked_prompts(prompts or [], f"styledrop sweep {adapter}")))
-    style = console.checked_style(style)
+    prompts = list(dict.fromkeys(checks.checked_prompts(prompts or [], f"styledrop sweep {adapter}")))
+    style = checks.checked_style(style)
     _refuse_files(adapter, save, output, overwrite)
     started = time.monotonic()
-    base_folder = console.located(screen, model)
+    base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli import sweeping
         from styledrop_cli.base import load_base
@@ -179,13 +179,13 @@ def _axes(given: Mapping[str, str], number: int, seed: int) -> dict[str, list[fl
             except ValueError:
                 problems.append(f"{option}: '{word[:20]}' is no {'whole ' if whole else ''}number")
                 continue
-            problems += console.outside(**{name: (value, *SampleSettings.RANGES[name])})
+            problems += checks.outside(**{name: (value, *SampleSettings.RANGES[name])})
             values.append(value)
         if not text.replace(",", "").strip():
             problems.append(f"{option} is empty")
         axes[name] = list(dict.fromkeys(values))
     ranges = SweepSettings.RANGES
-    problems += console.outside(number=(number, *ranges["number"]), seed=(seed, *ranges["seed"]))
+    problems += checks.outside(number=(number, *ranges["number"]), seed=(seed, *ranges["seed"]))
     if problems:
         raise UsageError("; ".join(problems), "give values with commas between: --lambda-a 0,1,2" if axes else None)
     return axes
@@ -197,8 +197,8 @@ def _refuse_files(adapter: Path, save: bool, output: Path, overwrite: bool) -> N
         raise UsageError(f"'{adapter}' is no adapter file (*.safetensors)", "put the adapter before the prompts")
     if output.suffix != ".png":
         raise UsageError(f"the sheet's name {output} does not end in .png", "name it so with -o")
-    console.refuse_existing(output, overwrite)
-    console.refuse_unwritable(output.parent)
+    checks.refuse_existing(output, overwrite)
+    checks.refuse_unwritable(output.parent)
     if save and adapter.exists() and not os.access(adapter.parent, os.W_OK | os.X_OK):
         raise UsageError(f"the folder of {adapter} may not be written to", "leave --save out, or copy the adapter")
 
@@ -260,6 +260,6 @@ def _generate(adapter: Path, result: Sweep, prompt: str, model: str, files: Mapp
     """The command that draws with the recommended values."""
     values = result.cells[result.best].values
     path = files.get(int(values.get(CHECKPOINT, 0)), adapter)
-    options = [f"--{name.replace('_', '-')} {values[name]:g}" for name in RECOMMENDABLE if name in values]
+    said = [f"--{name.replace('_', '-')} {values[name]:g}" for name in RECOMMENDABLE if name in values]
     base_option = [] if model == "pocket" else [f"--model {shlex.quote(model)}"]
-    return " ".join(["styledrop generate", shlex.quote(str(path)), shlex.quote(prompt), *options, *base_option])
+    return " ".join(["styledrop generate", shlex.quote(str(path)), shlex.quote(prompt), *said, *base_option])

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 
 # How many dB of PSNR above the level where `train` warns each verdict begins.
 VERDICTS = (
@@ -27,10 +27,10 @@ def tokenize(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go.")] = Path(
         "styledrop-out"
     ),
-    model: console.Model = "pocket",
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.Model = "pocket",
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """See a picture as the base model sees it, and how much of it is lost.
 
@@ -39,12 +39,13 @@ def tokenize(
 
       styledrop tokenize ref.png
     """
-    from styledrop_cli.images import atomic_write, load_picture, save_png
+    from styledrop_cli.files import atomic_write
+    from styledrop_cli.images import load_picture, save_png
 
     screen = console.Screen(quiet, as_json)
     image = load_picture(picture)
-    console.refuse_unwritable(output)
-    base_folder = console.located(screen, model)
+    checks.refuse_unwritable(output)
+    base_folder = options.located(screen, model)
     with screen.working("looking at the picture"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device

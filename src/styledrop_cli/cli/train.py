@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import OBJECT, PUBLISHED, STYLE, TrainSettings
 
@@ -64,9 +64,9 @@ def train(
         ),
     ] = Learn.style,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")] = OUTPUT,
-    overwrite: Annotated[bool, console.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the output if it is already there.")] = False,
     fresh: Annotated[
-        bool, console.flag("--fresh", help="Start over where an interrupted run would be gone on with.")
+        bool, options.flag("--fresh", help="Start over where an interrupted run would be gone on with.")
     ] = False,
     steps: Annotated[
         int | None,
@@ -106,7 +106,7 @@ def train(
     ] = None,
     last: Annotated[
         bool,
-        console.flag("--last", help="Take the last checkpoint, not the best.", rich_help_panel="How it learns"),
+        options.flag("--last", help="Take the last checkpoint, not the best.", rich_help_panel="How it learns"),
     ] = False,
     lambda_a: Annotated[
         float, learning(help="Push towards the style that the file recommends to generate.")
@@ -118,11 +118,11 @@ def train(
             show_default=f"{DEFAULT.lambda_b:g}; {SUITS['lambda_b']:g} for a published base",
         ),
     ] = None,
-    model: console.Model = "pocket",
-    seed: Annotated[int, console.common(help="The same seed learns the same.")] = DEFAULT.seed,
-    device: console.Device = console.DeviceName.auto,
-    quiet: console.Quiet = False,
-    as_json: console.Json = False,
+    model: options.Model = "pocket",
+    seed: Annotated[int, options.common(help="The same seed learns the same.")] = DEFAULT.seed,
+    device: options.Device = options.DeviceName.auto,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     r"""Learn the style of a picture. Also called fine-tune.
 
@@ -142,12 +142,12 @@ def train(
         "learn": learn.value,
         "lambda_a": lambda_a,
         "seed": seed,
-    } | console.given(steps=steps, lr=lr, width=width, checkpoints=checkpoints, lambda_b=lambda_b)
+    } | options.given(steps=steps, lr=lr, width=width, checkpoints=checkpoints, lambda_b=lambda_b)
     TrainSettings.of(kind.value, **chosen)  # what is wrong is said before the base is loaded
     _refuse_output(output, overwrite)
     style, content = _texts(learn, pictures, style, content)
-    console.refuse_busy(output.with_name(output.name + ".run"))
-    base_folder = console.located(screen, model)
+    checks.refuse_busy(output.with_name(output.name + ".run"))
+    base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
@@ -204,7 +204,7 @@ def _texts(
     if learn is Learn.style:
         if style is None:
             raise UsageError("missing option '--style'", 'describe the style in a few words: --style "watercolor"')
-        return console.checked_references(pictures, style, content)
+        return checks.checked_references(pictures, style, content)
     if style is not None:
         raise UsageError("--style says a style, and --learn object learns none", "leave one of the two out")
     if not content:
@@ -215,7 +215,7 @@ def _texts(
             f"pictures: {len(pictures)}, --content texts: {len(names)}",
             "give one --content for all pictures, or one for each, in their order",
         )
-    return "", console.checked_references(pictures, OBJECT, names)[1]  # there is no style to check
+    return "", checks.checked_references(pictures, OBJECT, names)[1]  # there is no style to check
 
 
 def _chosen(settings: TrainSettings, step: int) -> str:
@@ -226,7 +226,7 @@ def _chosen(settings: TrainSettings, step: int) -> str:
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:
-    console.refuse_existing(output, overwrite)
-    console.refuse_unwritable(output.parent)
+    checks.refuse_existing(output, overwrite)
+    checks.refuse_unwritable(output.parent)
     if output.suffix != ".safetensors":
         raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")

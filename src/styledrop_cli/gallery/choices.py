@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_json
-from styledrop_cli.images import atomic_write
+from styledrop_cli.files import atomic_write, read_json
 
 Mark = Literal["pick", "reject", None]
 MARKS = ("pick", "reject", None)

@@ -1,20 +1,15 @@
 """The picking page's server: it shows what the loop says and hands on what the person does, and decides nothing.
 
-It listens on 127.0.0.1 only, and a page of another site can neither read nor change anything: the address begins with
-a secret, the Host must be this one (or a foreign name could be pointed at 127.0.0.1), and what changes something must
-come from this page itself. Pictures are served from memory; nothing a client sends is used as a path. Who is slow, or
-opens many connections, is cut off: a click is answered at once.
+It listens on 127.0.0.1 only, behind a door (see `door`). Pictures are served from memory; nothing a client sends is
+used as a path.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import os
 import re
 import secrets
-import socket
 import threading
 import time
 import webbrowser
@@ -26,26 +21,20 @@ from types import TracebackType
 from typing import Any
 
 import uvicorn
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.files import read_json
+from styledrop_cli.gallery.address import listen, remember, remembered
 from styledrop_cli.gallery.choices import Choices
-from styledrop_cli.images import atomic_write
+from styledrop_cli.gallery.door import HOLD, Connection, Door, Refused, said_in
 
 PAGE = Path(__file__).with_name("page.html")
 REMEMBERED = "page.json"  # port and secret
-LARGEST_BODY = 4096
-TICK, HOLD = 0.25, 10.0  # seconds: how often a waiting answer looks for news, and how long it waits for them
+TICK = 0.25  # seconds: how often a waiting answer looks for news
 RETURN = 2.5  # seconds that a tab left open by an earlier process has to come back before a new one is opened
 FAREWELL = 3.0  # seconds that the open tabs have to fetch the end
-LONGEST = HOLD + 10.0  # seconds that a connection has for a request, answer and all
-MOST = 200  # connections at a time: a browser takes six, and a process may commonly open a thousand files
 _FOREVER = "private, max-age=31536000, immutable"  # of what is addressed by its contents
 
 
@@ -153,15 +142,15 @@ class Gallery:
     # ---- serving ----
 
     def __enter__(self) -> Gallery:
-        known = _remembered(self._folder / REMEMBERED)
-        listening, secret, again = _listen(known)
+        known = remembered(self._folder / REMEMBERED)
+        listening, secret, again = listen(known)
         port = listening.getsockname()[1]
         try:
-            _remember(self._folder / REMEMBERED, port, secret)
+            remember(self._folder / REMEMBERED, port, secret)
             config = uvicorn.Config(
-                _Door(self._routes(), port, secret),
+                Door(self._routes(), port, secret),
                 log_config=None, log_level="error", access_log=False, server_header=False,
-                lifespan="off", ws="none", http=_Connection, loop="asyncio", timeout_graceful_shutdown=1,
+                lifespan="off", ws="none", http=Connection, loop="asyncio", timeout_graceful_shutdown=1,
             )  # fmt: skip
             self._server = uvicorn.Server(config)
             self._thread = threading.Thread(
@@ -250,12 +239,12 @@ class Gallery:
 
     async def _act(self, request: Request) -> Response:
         try:
-            said = await _said(request)
+            said = await said_in(request)
             with self._news:
                 more = self._do(request.path_params["act"], said)
                 self._show()
                 return self._answer(**more)
-        except _Refused as refused:
+        except Refused as refused:
             return self._answer(refused.status, error=str(refused))
         except (IndexError, ValueError) as error:
             return self._answer(400, error=str(error))
@@ -267,7 +256,7 @@ class Gallery:
         if act in ("mark", "undo", "finish"):
             # A tab may have slept through a round: what it says is about pictures that are gone.
             if phase != "picking" or self._choices is None or said.get("pool") != self._scene["pool"]:
-                raise _Refused(409, "These pictures are not being picked from any more.")
+                raise Refused(409, "These pictures are not being picked from any more.")
             if act == "mark":
                 self._choices.mark(said.get("index"), said.get("mark", "none"))  # type: ignore[arg-type]
             elif act == "undo":
@@ -276,12 +265,12 @@ class Gallery:
                 self._choices.finish()
         elif act == "answer":
             if phase != "asking" or said.get("sheet") != self._scene["sheet"] or self._answered is not None:
-                raise _Refused(409, "This is not being asked any more.")
+                raise Refused(409, "This is not being asked any more.")
             if type(said.get("another")) is not bool:
                 raise ValueError("the answer is true or false")
             self._answered = said["another"]
         else:
-            raise _Refused(404, "There is nothing to do by this name.")
+            raise Refused(404, "There is nothing to do by this name.")
         return {}
 
     # ---- what is shown ----
@@ -329,107 +318,6 @@ class Gallery:
         return name
 
 
-class _Refused(Exception):  # noqa: N818
-    """A request that is not served, and why."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-
-
-class _Connection(H11Protocol):
-    """Cuts off who takes long over a request or its answer, for which uvicorn itself would wait for ever.
-
-    Of more than ``MOST`` connections one that asks nothing right now is closed: the oldest of those that never did.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._asked, self._since = False, time.monotonic()
-        self._end = self.loop.call_later(LONGEST, transport.abort)
-        if len(self.connections) > MOST:
-            quiet = [one for one in self.connections if isinstance(one, _Connection) and one is not self and one._quiet]
-            if quiet:
-                min(quiet, key=lambda one: (one._asked, one._since)).transport.abort()
-
-    @property
-    def _quiet(self) -> bool:
-        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end.cancel()
-        super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        self._end.cancel()
-        self._end = self.loop.call_later(LONGEST, self.transport.abort)  # what was answered may not be read
-        self._asked, self._since = True, time.monotonic()
-        super().on_response_complete()
-
-
-class _Door:
-    """Lets in who asks this server (not a foreign name for it), knows the secret and, to change something, is its page.
-
-    Gives every answer the headers that keep the secret and the page to themselves.
-    """
-
-    def __init__(self, app: ASGIApp, port: int, secret: str) -> None:
-        self._app, self._secret = app, secret.encode()
-        self._hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("Cache-Control", "no-store")
-                headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                headers["Cross-Origin-Resource-Policy"] = "same-origin"
-                headers["Cross-Origin-Opener-Policy"] = "same-origin"
-            await send(message)
-
-        secret, _, rest = scope["path"].removeprefix("/").partition("/")
-        try:
-            self._check(scope["method"], Headers(scope=scope), secret)
-        except _Refused as refused:
-            await JSONResponse({"error": str(refused)}, refused.status)(scope, receive, guarded)
-        else:
-            await self._app({**scope, "path": f"/{rest}"}, receive, guarded)
-
-    def _check(self, method: str, headers: Headers, secret: str) -> None:
-        host = headers.getlist("host")
-        if len(host) != 1 or host[0] not in self._hosts:
-            raise _Refused(421, f"This page is at {self._hosts[0]} only.")
-        if not secrets.compare_digest(secret.encode("utf-8", "replace"), self._secret):
-            raise _Refused(404, "There is nothing here.")
-        if method not in ("GET", "HEAD"):
-            if headers.getlist("origin") != [f"http://{host[0]}"]:
-                raise _Refused(403, "Only the page itself may do this.")
-            if headers.get("sec-fetch-site", "same-origin") != "same-origin":  # the browser's own word on who asks
-                raise _Refused(403, "Only the page itself may do this.")
-            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-                raise _Refused(415, "This is not JSON.")
-
-
-async def _said(request: Request) -> dict[str, Any]:
-    """The JSON object in the body."""
-    body = b""
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST_BODY:
-                raise _Refused(413, f"More than {LARGEST_BODY} bytes are not read.")
-        said = json.loads(body)
-    except ClientDisconnect:
-        raise _Refused(400, "The request was cut off.") from None
-    except (ValueError, RecursionError):
-        raise _Refused(400, "This is not JSON.") from None
-    if not isinstance(said, dict):
-        raise _Refused(400, "This is not a JSON object.")
-    return said
-
-
 def _words(candidate: Candidate) -> dict[str, Any]:
     # JSON has no NaN.
     scores = {name: float(value) if math.isfinite(value) else None for name, value in candidate.scores.items()}
@@ -449,53 +337,3 @@ def _type(picture: bytes) -> str:
 
 def _within(share: float) -> float:
     return min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
-
-
-# ---- the address ----
-
-
-def _remembered(path: Path) -> tuple[int, str] | None:
-    """The port and the secret of an earlier process."""
-    try:
-        there = read_json(path)
-        port, secret = there["port"], there["secret"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    sound = type(port) is int and 0 < port < 65536 and isinstance(secret, str) and re.fullmatch(r"[\w-]{32,99}", secret)
-    return (port, secret) if sound else None
-
-
-def _remember(path: Path, port: int, secret: str) -> None:
-    """Keep the address, for this user's eyes only."""
-    atomic_write(path, json.dumps({"port": port, "secret": secret}).encode(), private=True)
-
-
-def _listen(known: tuple[int, str] | None) -> tuple[socket.socket, str, bool]:
-    """A socket, the secret, and whether they are the ``known`` ones.
-
-    With another port the secret is new as well: whoever has the old port now is told the old one by a tab left open.
-    """
-    if known:
-        try:
-            return _bound(known[0]), known[1], True
-        except OSError:
-            pass
-    try:
-        return _bound(0), secrets.token_urlsafe(32), False
-    except OSError as error:
-        raise StyledropError(
-            f"the page cannot be served on 127.0.0.1: {error.strerror or error}", "Pick by --feedback clip instead."
-        ) from None
-
-
-def _bound(port: int) -> socket.socket:
-    # Only of a socket that says TCP does asyncio send an answer at once: else its body waits 40 ms behind its head.
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":  # elsewhere this would let two programs share a port
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", port))
-    except OSError:
-        listening.close()
-        raise
-    return listening

@@ -17,7 +17,7 @@ import torch
 from styledrop_cli.checkpoints import read_tensors
 from styledrop_cli.corpus import read_corpus
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
-from styledrop_cli.images import remove_parts, writing
+from styledrop_cli.files import remove_parts, writing
 from styledrop_cli.pretraining.captions import clip_job, scorer_job
 from styledrop_cli.pretraining.ids import superres_job, transformer_job
 from styledrop_cli.pretraining.job import Job, Order

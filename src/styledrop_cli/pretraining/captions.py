@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.base import POCKET, load_module, read_text_tokenizer
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.corpus import draw_captions, plain_contents, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import UsageError
-from styledrop_cli.images import atomic_write
+from styledrop_cli.files import atomic_write
+from styledrop_cli.hub import POCKET
 from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.parts import load_module, read_text_tokenizer
 from styledrop_cli.pretraining.job import Job, Order, flipped, muon, split
 from styledrop_cli.processes import gathered, is_first
 from styledrop_cli.text import TextTokenizer, clip_merges, read_merges, trim_merges, write_merges

@@ -36,8 +36,8 @@ from torch import Tensor
 
 from styledrop_cli.corpus import METADATA
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_json
-from styledrop_cli.images import atomic_write, jpeg_bytes, load_cutout
+from styledrop_cli.files import atomic_write, read_json
+from styledrop_cli.images import jpeg_bytes, load_cutout
 from styledrop_cli.styles import STYLES, apply_style
 
 ART = "art.json"

@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from styledrop_cli.base import Base, Parts, is_grid, load_module, micro_conditions, read_text_tokenizer
-from styledrop_cli.checkpoints import file_hash, read_tensors, save_part, save_tensors
+from styledrop_cli.base import Base, is_grid, micro_conditions
+from styledrop_cli.checkpoints import read_tensors, save_part, save_tensors
 from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
+from styledrop_cli.files import file_hash
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
+from styledrop_cli.parts import Parts, load_module, read_text_tokenizer
 from styledrop_cli.pretraining.job import Job, Order, muon, save_sheet, split
 from styledrop_cli.processes import add_up, is_first, place
 from styledrop_cli.sampling.decoding import decode

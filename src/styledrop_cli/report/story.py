@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from styledrop_cli.checkpoints import file_hash, read_header
+from styledrop_cli.checkpoints import read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
-from styledrop_cli.files import read_json
+from styledrop_cli.files import file_hash, read_json
 from styledrop_cli.images import load_picture
 from styledrop_cli.rounds import ADAPTER, PICKS
 from styledrop_cli.tuning import CURVE

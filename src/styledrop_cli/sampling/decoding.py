@@ -1,4 +1,4 @@
-"""Parallel decoding: a grid of masked ids is filled in a dozen steps, the surest first."""
+"""Parallel decoding: a grid of masked ids is filled in a dozen steps, the surest first or in an even order."""
 
 from __future__ import annotations
 

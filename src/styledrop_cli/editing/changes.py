@@ -1,14 +1,9 @@
-"""Given pictures changed by a base and perhaps adapters: a part drawn anew, sides added, all of it in another style.
-
-Muse, arXiv 2301.00704, 3: what is to stay goes into the network as ids, what is to be drawn as masked ones; nothing is
-trained or inverted for it. A picture of any size and shape is worked on in square windows, each scaled to what the
-base draws. Super-resolution has no part in it: it draws whole pictures, and would change what is to stay.
-"""
+"""The changes themselves: ids of what is to stay go into the network beside masked ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +12,8 @@ from torch import Tensor
 
 from styledrop_cli.base import Base
 from styledrop_cli.devices import generator
+from styledrop_cli.editing.seams import continued, joined
+from styledrop_cli.editing.windows import Window, plan
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import LARGE, square, to_image, to_tensor
 from styledrop_cli.pipeline import Drawers, Mixture, Wanted
@@ -29,171 +26,12 @@ if TYPE_CHECKING:
 OnStep = Callable[[float], None]
 Sides = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
-CONTEXT = 1.5  # a window's side, in sides of what is drawn in it
-FEWEST_KNOWN = 0.25  # of a window's pixels, to draw all in one
-MOST_SPOTS = 8  # that are drawn each in windows of its own
-SPOT_GRID = 64  # cells along the canvas's longer side, between which spots are told apart
-SHIFTS = 16  # positions that a window may have within its own side
-SMOOTHINGS = 8
-FINE = 1024  # pixels along a side, in which the colours of a larger window are looked at
-OFF = 0.08  # of a colour's range: by so much at most a tokenizer is taken to miss it
-FARTHER = (
-    2.0  # the square around a picture and its new sides at most, in the picture's shorter sides, to be drawn whole
-)
+# The square around a picture and its new sides at most, in the picture's shorter sides, to be drawn whole.
+FARTHER = 2.0
 MOST_AROUND = 4  # of a picture's shorter side, added to one of its sides
 AGAIN = 0.08  # of the ids, drawn again in each iteration of mask-free editing (Muse, 3)
 ANOTHER_MASK = 0x2545F4914F6CDD1D  # so that what is masked is not chosen by the numbers that draw it
 ANOTHER_WINDOW = 0x9E3779B97F4A7C15 >> 2
-
-
-# ---- where to draw ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Window:
-    """A square of a canvas, in pixels, and its part that is drawn there: ``target``, bool ``[side,side]``."""
-
-    left: int
-    top: int
-    side: int
-    target: Tensor
-
-    @property
-    def inside(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
-        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
-
-
-def plan(unknown: Tensor, least: int, most: int) -> list[Window]:
-    """Windows in which all that is ``unknown``, bool ``[H,W]``, is drawn, one after the other.
-
-    Each knows what those before it drew. A spot that fits has one window around it, ``CONTEXT`` times as large, of
-    ``least`` to ``most`` pixels a side; where much is unknown, each covers as much of it as leaves half of it known,
-    or knows as much as it can. ``most`` is at most the shorter of H and W.
-    """
-    unknown, windows = unknown.clone(), []
-    for spot in _spots(unknown):
-        while spot.any():
-            left, top, side = _around(spot, unknown, least, most) or _where_most_is_known(spot, unknown, most)
-            inside = slice(top, top + side), slice(left, left + side)
-            windows.append(Window(left, top, side, spot[inside].clone()))
-            unknown[inside] &= ~spot[inside]
-            spot[inside] = False
-    return windows
-
-
-def _spots(unknown: Tensor) -> list[Tensor]:
-    """What is ``unknown`` ``[H,W]`` as parts that do not touch, the largest first; all of it, where they are many."""
-    height, width = unknown.shape
-    cell = max(1, -(-max(height, width) // SPOT_GRID))
-    coarse = F.max_pool2d(unknown[None, None].float(), cell, ceil_mode=True)
-    labels = coarse * torch.arange(1, coarse.numel() + 1).view_as(coarse)
-    while not torch.equal(spread_out := F.max_pool2d(labels, 3, 1, 1) * coarse, labels):
-        labels = spread_out
-    numbers, sizes = labels[labels > 0].unique(return_counts=True)
-    if len(numbers) > MOST_SPOTS:
-        return [unknown.clone()] if len(numbers) else []
-    fine = labels[0, 0].repeat_interleave(cell, 0).repeat_interleave(cell, 1)[:height, :width]
-    return [(fine == numbers[index]) & unknown for index in sizes.argsort(descending=True, stable=True)]
-
-
-def _around(spot: Tensor, unknown: Tensor, least: int, most: int) -> tuple[int, int, int] | None:
-    """Left, top and side of one window around a spot; None where it does not fit, or would know too little."""
-    rows, columns = (spot.any(axis).nonzero()[[0, -1], 0].tolist() for axis in (1, 0))
-    length = max(rows[1] - rows[0], columns[1] - columns[0]) + 1
-    side = min(max(round(CONTEXT * length), least), most)
-    if length > side:
-        return None
-    top, left = (
-        min(max((first + last + 1 - side) // 2, 0), whole - side)
-        for (first, last), whole in zip((rows, columns), spot.shape, strict=True)
-    )
-    missing = unknown[top : top + side, left : left + side].float().mean()
-    return (left, top, side) if missing <= 1 - FEWEST_KNOWN or spot.shape == (side, side) else None
-
-
-def _where_most_is_known(spot: Tensor, unknown: Tensor, side: int) -> tuple[int, int, int]:
-    """Left, top and side of the window that draws most of a spot while half of it is known, or that knows most."""
-    height, width = spot.shape
-    step = max(1, side // SHIFTS)
-    tops, lefts = (torch.tensor(sorted({*range(0, n - side + 1, step), n - side})) for n in (height, width))
-
-    def counts(mask: Tensor) -> Tensor:
-        sums = F.pad(mask.long().cumsum(0).cumsum(1), (1, 0, 1, 0))
-        low, high = sums[tops], sums[tops + side]
-        return high[:, lefts + side] - high[:, lefts] - low[:, lefts + side] + low[:, lefts]
-
-    drawn, missing, half = counts(spot), counts(unknown), side * side // 2
-    score = torch.where(missing <= half, drawn, half - missing)
-    score[drawn == 0] = -side * side
-    # Of equals the one in the middle: what nothing is known of begins there.
-    aside = (tops + (side - height) / 2).square()[:, None] + (lefts + (side - width) / 2).square()
-    best = int(torch.where(score == score.max(), aside, torch.inf).argmin())
-    return int(lefts[best % len(lefts)]), int(tops[best // len(lefts)]), side
-
-
-# ---- seams --------------------------------------------------------------------------------------
-
-
-def spread(values: Tensor, known: Tensor) -> Tensor:
-    """``values`` ``[C,H,W]`` where they are ``known``, bool ``[H,W]``, and a smooth surface through these elsewhere.
-
-    It comes close to the membrane that solves Laplace's equation between them (Poisson image editing, Perez et al.
-    2003, in its form that corrects what was pasted), from coarse to fine. Zeros if nothing is known.
-    """
-    if known.all() or not known.any():
-        return values * known
-    made = _enlarged(spread(*_shrunk(values, known, 2)), known.shape)
-    for _ in range(SMOOTHINGS):
-        around = F.avg_pool2d(F.pad(torch.where(known, values, made)[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
-        made = torch.where(known, values, around)
-    return made
-
-
-def joined(new: Tensor, view: Tensor, known: Tensor, reach: float) -> Tensor:
-    """``new`` ``[3,H,W]`` in [0,1] with its colours shifted so that it joins ``view`` where that is ``known``.
-
-    The tokenizer shows what is known a little differently, and all that is drawn beside it likewise: it is shifted by
-    as much as at the seam, up to ``OFF``. What differs by more shows something else there, and is made to join within
-    ``reach`` pixels.
-    """
-    factor = _factor(known, FINE)
-    off, seen = _shrunk(view - new, known, factor)
-    radius = max(1, round(reach / factor))
-    near = seen[None].float()  # from 1 at the seam to 0 beyond the reach: half of what is around a pixel there is known
-    for size, pad in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-        near = F.avg_pool2d(near, size, 1, pad, count_include_pad=False)
-    near = near.mul(2).clamp(max=1)
-    shift = torch.lerp(spread(off.clamp(-OFF, OFF), seen), spread(off, seen), near)
-    return (new + _enlarged(shift, known.shape)).clamp_(0, 1)
-
-
-def _factor(known: Tensor, most: int) -> int:
-    """By how much to shrink a square so that its side has at most so many pixels."""
-    return -(-known.shape[0] // most)
-
-
-def _shrunk(values: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """The means of what is known in squares of ``factor`` pixels, and where anything is."""
-    if factor == 1:
-        return values, known
-    shares = F.avg_pool2d(known[None].float(), factor, ceil_mode=True)
-    return F.avg_pool2d(values * known, factor, ceil_mode=True) / shares.clamp(min=1e-6), shares[0] > 0
-
-
-def _enlarged(values: Tensor, shape: torch.Size) -> Tensor:
-    """``[C,h,w]`` as ``[C,*shape]``, in between linear."""
-    return values if values.shape[1:] == shape else F.interpolate(values[None], shape, mode="bilinear")[0]
-
-
-def _scaled(picture: Tensor, side: int) -> Tensor:
-    """A square picture ``[3,S,S]`` in [0,1] as ``[3,side,side]``."""
-    if picture.shape[-1] == side:
-        return picture
-    return F.interpolate(picture[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
-
-
-# ---- drawing ------------------------------------------------------------------------------------
 
 
 def check_mask(picture: Image, mask: Image) -> Tensor:
@@ -360,8 +198,8 @@ def _fill(
             inside = window.inside
             known = ~missing[inside]
             # What is not known yet has no say in the ids beside it: they see what is known, spread out.
-            seen = (_shrunk(one[:, *inside] / 255, known, _factor(known, FINE)) for one in canvases)
-            ids = torch.cat([_ids_of(base, _scaled(spread(*one), base.sizes[0])) for one in seen])
+            seen = (continued(one[:, *inside] / 255, known) for one in canvases)
+            ids = torch.cat([_ids_of(base, _scaled(one, base.sizes[0])) for one in seen])
             touched = F.adaptive_max_pool2d((~known)[None].float(), base.grid)[0] > 0
             seeds = [one.seed ^ (number * ANOTHER_WINDOW & LARGEST_SEED) for one in pictures]
             before = (chunk.start * len(windows) + len(chunk) * number) / (len(wanted) * len(windows))
@@ -415,6 +253,13 @@ def _canvas(picture: Image, sides: Sides) -> Tensor:
     """A picture with room around it, uint8 ``[3,H,W]``."""
     left, top, right, bottom = sides
     return F.pad((to_tensor(picture) * 255).round().to(torch.uint8), (left, right, top, bottom))
+
+
+def _scaled(picture: Tensor, side: int) -> Tensor:
+    """A square picture ``[3,S,S]`` in [0,1] as ``[3,side,side]``."""
+    if picture.shape[-1] == side:
+        return picture
+    return F.interpolate(picture[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
 def _some(grid: int, share: float, chance: torch.Generator) -> Tensor:

@@ -1,0 +1,149 @@
+"""What is refused of what was given, before anything is loaded: paths, numbers and texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from styledrop_cli.cli.console import helps
+from styledrop_cli.errors import UsageError
+from styledrop_cli.lists.prompts import read_lines
+from styledrop_cli.lists.reading import MOST, plain, says_something
+from styledrop_cli.lists.wildcards import Template
+
+
+def refuse_existing(output: Path, overwrite: bool = False) -> None:
+    """Refuse to write over what is there.
+
+    Raises:
+        UsageError: `output` is a folder, or exists and `overwrite` was not asked for.
+    """
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", "name a file with -o")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} is already there", "choose another name with -o, or say --overwrite")
+
+
+def refuse_unwritable(folder: Path, option: str = "-o") -> None:
+    """Refuse a folder that `option` names if nothing can be written in it, without making it.
+
+    Raises:
+        UsageError: a file is in its place, or it may not be written to.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file", f"name a folder with {option}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder {there} may not be written to", f"choose another place with {option}")
+
+
+def refuse_busy(folder: Path) -> None:
+    """Refuse a folder that another process works in, before anything is loaded; nothing is made.
+
+    Raises:
+        UsageError: one does, and this process is not one that helps it.
+    """
+    if not helps():
+        from styledrop_cli import runs
+
+        runs.refuse_busy(folder)
+
+
+def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
+    """Refuse numbers outside their ranges, all of them at once: `option=(value, least, most)`.
+
+    Raises:
+        UsageError: one of them is less, more or no number at all.
+    """
+    if problems := outside(**numbers):
+        raise UsageError("; ".join(problems))
+
+
+def outside(**numbers: tuple[float | None, float, float]) -> list[str]:
+    """What `refuse_outside` says of each number that is outside its range."""
+    return [
+        f"--{name.replace('_', '-')} must be between {least:,} and {most:,}, not {value}"
+        for name, (value, least, most) in numbers.items()
+        if value is not None and not least <= value <= most
+    ]
+
+
+def plain_text(text: str, what: str, hint: str) -> str:
+    """`text` without control characters and with single blanks; `what` it is and a `hint` are for the error.
+
+    Raises:
+        UsageError: it holds no letter, digit or sign: it says nothing.
+    """
+    said = plain(text)
+    if not says_something(said):
+        raise UsageError(f"{what} says nothing: '{said[:40]}'" if said else f"{what} is empty", hint)
+    return said
+
+
+def checked_prompts(prompts: Sequence[str], command: str) -> list[str]:
+    """What to draw, as plain texts; `command` is what they were given to, as it was typed, for the hint.
+
+    Raises:
+        UsageError: there are none, one says nothing, or they are the words of one that was not quoted.
+    """
+    if not prompts:
+        raise UsageError("there is nothing to draw", f'add a prompt: {command} "a cat"')
+    plain = [plain_text(prompt, "a prompt", 'say what to draw: "a cat"') for prompt in prompts]
+    if any(prompt in ("a", "an", "the") for prompt in plain):
+        raise UsageError(f"{len(plain)} prompts: {', '.join(plain)}", 'put each prompt in quotes: "a cat"')
+    return plain
+
+
+def prompts_in(path: Path) -> list[str]:
+    """The prompts in a file, each once; of one with wildcards, each variant.
+
+    Raises:
+        UsageError: it cannot be read, anything in it is wrong, there are too many, or one has options of its own.
+    """
+    prompts: dict[str, None] = {}
+    for line in read_lines(path):
+        if line.options:
+            what = f"{line.where}: '{line.text[:40]}' has {', '.join(line.options)} of its own"
+            raise UsageError(what, "leave that out: here all prompts are drawn alike")
+        template = Template.read(line.text, line.where)
+        if len(prompts) + template.count > MOST:
+            raise UsageError(f"{path} holds more than {MOST:,} prompts", "draw fewer of them")
+        said = (plain_text(one, f"a prompt in {line.where}", "say what to draw: a cat") for one in template.every())
+        prompts |= dict.fromkeys(said)
+    return list(prompts)
+
+
+def checked_style(style: str | None) -> str | None:
+    """What `--style` says instead of an adapter's own style, as a plain text; empty to drop it, None if not given.
+
+    Raises:
+        UsageError: it says nothing.
+    """
+    if not style or not style.strip():
+        return style
+    return plain_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
+
+
+def checked_references(
+    pictures: Sequence[Path], style: str, content: Sequence[str] | None
+) -> tuple[str, list[str] | None]:
+    """The style and the contents as plain texts, once all is found that can be wrong with references by themselves.
+
+    Raises:
+        UsageError: a text says nothing, or there are not as many contents as pictures.
+        PictureError: a picture cannot be read.
+    """
+    from styledrop_cli.images import load_picture
+
+    style = plain_text(style, "--style", 'describe the style in a few words: "watercolor"')
+    what = 'say what the picture shows: "a cat"'
+    content = [plain_text(text, "a --content", what) for text in content] if content else None
+    if content and len(content) != len(pictures):
+        raise UsageError(
+            f"pictures: {len(pictures)}, --content texts: {len(content)}",
+            "give one --content for each picture, in their order, or none",
+        )
+    for picture in pictures:
+        load_picture(picture)
+    return style, content

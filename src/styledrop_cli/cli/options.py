@@ -1,0 +1,78 @@
+"""The options that most commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from styledrop_cli.cli.console import Screen
+
+
+class DeviceName(StrEnum):
+    """What `--device` accepts."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+common = partial(typer.Option, rich_help_panel="Options of every command")
+flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> beside it in the help
+
+Device = Annotated[DeviceName, common(help="Where to compute; auto takes the best there is.")]
+Quiet = Annotated[bool, common("--quiet", "-q", metavar="", help="Say only what was written, and warnings.")]
+Json = Annotated[bool, common("--json", metavar="", help="Print the result as JSON, for scripts.")]
+model_option = partial(
+    common,
+    metavar="NAME|FOLDER",
+    help="The base model: pocket, which is bundled, amused-256, amused-512, a folder, or owner/name on the hub.",
+)
+Model = Annotated[str, model_option()]
+OwnModel = Annotated[str | None, model_option(show_default="the adapter's own, or pocket")]
+
+
+class Command(TyperCommand):
+    """A command whose usage line reads as it is typed: what it takes, then its options."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The pieces behind the command's name."""
+        arguments = (one for one in self.params if one.param_type_name == "argument")
+        return [*(one.metavar or one.name.upper() for one in arguments), "[OPTIONS]"]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that settings keep their own defaults for the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def located(screen: Screen, model: str | None, adapter: Path | None = None) -> str:
+    """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
+
+    Without a name it is the one that `adapter` was trained on, if that is a published one, or else pocket: a file from
+    anywhere does not choose what is fetched.
+
+    Raises:
+        ModelError: there is no such model, or no such adapter.
+        StyledropError: it cannot be fetched.
+    """
+    if model is None and adapter is not None:
+        from styledrop_cli.checkpoints import read_header
+        from styledrop_cli.hub import PUBLISHED
+
+        own = str(read_header(adapter)["base"].get("name"))
+        model = own if own in PUBLISHED else None
+    model = model or "pocket"
+    if model == "pocket":
+        return model
+    from styledrop_cli import hub
+
+    if folder := hub.find(model):
+        return str(folder)
+    with screen.progress(f"fetching {model}") as move:
+        return str(hub.locate(model, move, screen.say))

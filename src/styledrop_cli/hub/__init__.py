@@ -1,0 +1,34 @@
+"""Where a base model comes from: the bundled one, a folder, or the hub's ordinary cache, into which it is fetched.
+
+Published weights are a repository in the layout of aMUSEd (amused/amused-256): `model_index.json`, a tokenizer and
+three parts, each with a config and its weights. Only what drawing and training need is fetched, and never a pickle.
+`HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are huggingface_hub's to read.
+
+huggingface_hub is imported by the functions that need it: pocket and a folder do without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from styledrop_cli.hub.cache import Cached, cache_folder, cached, find, name_of, remove, verify
+from styledrop_cli.hub.fetching import fetch
+from styledrop_cli.hub.names import BUNDLED, POCKET, PUBLISHED, repository
+from styledrop_cli.hub.progress import OnMessage, OnProgress, unheard
+
+__all__ = [
+    "BUNDLED", "POCKET", "PUBLISHED", "Cached",
+    "cache_folder", "cached", "fetch", "find", "locate", "name_of", "remove", "repository", "verify",
+]  # fmt: skip
+
+
+def locate(model: str, on_progress: OnProgress = unheard, on_message: OnMessage = unheard) -> Path:
+    """The local folder of `model`: what `find` finds, or else what `fetch` brings.
+
+    Raises:
+        ModelError: there is no such model, or it is not what it should be.
+        StyledropError: it cannot be fetched.
+    """
+    if folder := find(model):
+        return folder
+    return fetch(repository(model) or model, on_progress=on_progress, on_message=on_message)

@@ -1,0 +1,117 @@
+"""Patterns for the names of files: ``{prompt}-{seed}``."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
+from string import Formatter
+from typing import Any
+
+from styledrop_cli.errors import UsageError
+from styledrop_cli.lists.reading import MOST, short
+from styledrop_cli.settings import LARGEST_SEED
+
+FIELDS = ("prompt", "seed", "index", "name", "style")
+LONGEST_SLUG = 48  # characters
+LONGEST_STEM = 120  # bytes: every file system takes these with a suffix and a number
+SIGNS = re.compile("[\u2190-\u21ff\u2300-\u2bff\U0001f000-\U0001faff]")  # arrows, dingbats and emoji
+JOINERS = "\u200c\u200d"
+# What no file's name may hold somewhere, and what turns the direction of writing around.
+FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\u2028-\u202e\u2066-\u2069\ud800-\udfff]+')
+RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\.|$)", re.IGNORECASE)
+
+
+def stem(pattern: str, *, prompt: str, seed: int, index: int, name: str | None = None, style: str = "") -> str:
+    """A file's name without its suffix: ``pattern`` with its fields filled in, for example "{prompt}-{seed}".
+
+    ``prompt`` and ``style`` become words joined by "-", and the prompt's stand for ``name`` where there is none. Texts
+    are cut so that numbers are not. The result is a name on every system: never a path, hidden, empty or longer than
+    ``LONGEST_STEM`` bytes. Raises UsageError if ``pattern`` is none.
+    """
+    parts = _parts(pattern)
+    slug = _slug(prompt)
+    values = {"prompt": slug, "name": name or slug, "style": _slug(style), "seed": seed, "index": index}
+    made = ""
+    for room in range(LONGEST_STEM, 0, -1):
+        made = _file_name(_filled(parts, values, room))
+        if len(made.encode()) <= LONGEST_STEM:
+            return made
+    return made.encode()[:LONGEST_STEM].decode(errors="ignore").rstrip(" .-")
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a pattern that ``stem`` cannot fill in, or that gives different pictures one name.
+
+    Raises UsageError for unknown fields and formats, braces that do not match, a pattern that has nothing to tell
+    prompts or one prompt's pictures apart, and one that leaves no room for its fields.
+    """
+    parts = _parts(pattern)
+    fields = {field for _, field, _ in parts}
+    missing = []
+    if not fields & {"prompt", "name", "index"}:
+        missing.append(("prompts", "{prompt}, {name} or {index}"))
+    if not fields & {"seed", "index"}:
+        missing.append(("the pictures of one prompt", "{seed} or {index}"))
+    if missing:
+        what = " and ".join(what for what, _ in missing)
+        hint = " and ".join(field for _, field in missing)
+        raise UsageError(f"the pattern '{short(pattern)}' does not tell {what} apart", f"add {hint}")
+    largest = {**dict.fromkeys(FIELDS, "x"), "seed": LARGEST_SEED, "index": MOST * 1000}
+    if len(_filled(parts, largest, 1).encode("utf-8", "replace")) > LONGEST_STEM:
+        what = f"the pattern '{short(pattern)}' makes names of more than {LONGEST_STEM} bytes"
+        raise UsageError(what, "leave out some of its text")
+
+
+@lru_cache
+def _parts(pattern: str) -> tuple[tuple[str, str, str], ...]:
+    """A pattern as texts, each with the field behind it (empty for none) and its format; UsageError if it is none."""
+    hint = "fields: {prompt}, {seed}, {index}, {name}, {style}; {index:04} puts zeros in front, {{ is a brace itself"
+    try:
+        parsed = [(text, field, spec or "", kind) for text, field, spec, kind in Formatter().parse(pattern)]
+    except ValueError as error:
+        raise UsageError(f"the pattern '{short(pattern)}' has a wrong brace: {error}", hint) from None
+    parts = []
+    for text, field, spec, conversion in parsed:
+        if field is not None and field not in FIELDS:
+            base = re.split(r"[.\[]", field)[0]
+            what = f"only {{{base}}} alone" if base in FIELDS else f"no field {{{short(field)}}}"
+            raise UsageError(f"in the pattern '{short(pattern)}' there can be {what}", hint)
+        if conversion or not re.fullmatch(r"(?:0\d{1,2})?" if field in ("seed", "index") else "", spec):
+            raise UsageError(f"in the pattern '{short(pattern)}' {{{field}}} cannot have this format", hint)
+        parts.append((text, field or "", spec))
+    return tuple(parts)
+
+
+def _filled(parts: tuple[tuple[str, str, str], ...], values: Mapping[str, Any], room: int) -> str:
+    """A pattern's text with ``values`` in it, of each text at most ``room`` characters."""
+    made = []
+    for text, field, spec in parts:
+        value = values[field] if field else ""
+        made += [text, value[:room].rstrip("-") if isinstance(value, str) else format(value, spec)]
+    return "".join(made)
+
+
+def _slug(text: str) -> str:
+    """The words of a text in lower case, with "-" between; "picture" if there are none."""
+
+    def speaks(letter: str) -> bool:
+        return letter.isalnum() or bool(SIGNS.match(letter))
+
+    # Marks are a part of the letters that they stand above, below or behind; Python's \w leaves them out.
+    kept = (
+        letter if speaks(letter) or letter in JOINERS or unicodedata.category(letter)[0] == "M" else " "
+        for letter in unicodedata.normalize("NFC", text).lower()
+    )
+    words = (word for word in "".join(kept).split() if any(map(speaks, word)))
+    return "-".join(words)[:LONGEST_SLUG].strip("-") or "picture"
+
+
+def _file_name(text: str) -> str:
+    """A text as a name that every system takes, however long."""
+    text = FORBIDDEN.sub("-", unicodedata.normalize("NFC", text))
+    text = " ".join(re.sub(r"\.{2,}", ".", text).split()).strip(" .-")
+    if RESERVED.match(text):  # Windows reads these as devices, whatever their suffix
+        text = f"_{text}"
+    return text or "picture"
