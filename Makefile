@@ -50,7 +50,7 @@ fuzz: $(READY)  ## spoiled files for every reader, 2,000 each, led by coverage; 
 
 parity:  ## compare with the published implementation, in an environment of its own (torchvision would break it)
 	$(BESIDE)
-	.venv-parity/bin/python -m pytest -m parity
+	.venv-parity/bin/python -m pytest -m parity tests/test_clip.py tests/test_exchange.py tests/test_parity.py
 
 against:  ## time and memory beside the published implementation, on 3.5 GB of random weights of its size; half an hour
 	$(BESIDE)

@@ -172,6 +172,8 @@ def test_prompt_negative_and_adapter_are_used(base: Base) -> None:
         {"order": "confidence", "temperature": 0},
         {"top_k": 1},
         {"top_p": 0.0},
+        {"correct": 0.0},
+        {"correct": 1.0},
         {"guidance_every": 1},
         {"lambda_a": 3},
         {"lambda_b": 0},

@@ -22,7 +22,7 @@ from styledrop_cli.bench.likeness import ranked_first
 from styledrop_cli.bench.renders import Examples
 from styledrop_cli.bench.second_round import PICKERS
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.styles import STYLES
 from styledrop_cli.styles.canvas import Canvas
 
@@ -361,10 +361,10 @@ def test_a_round_is_drawn_at_the_scales_that_it_recommends(
     monkeypatch.setattr(Studio, "draw", note)
     small = ["--styles", "risograph", "--set", "round.per_prompt=3", "--set", "round.lambda_a=0.1,0.7"]
     assert styledrop(*quick, *small).code == 0
-    assert drawn == [0.1, 0.1, 0.7]  # the default first
+    assert drawn == [RoundSettings.lambda_a, 0.1, 0.7]  # the default first
     drawn.clear()
     assert styledrop(*quick, *small, "--set", "sample.lambda_a=0.3").code == 0
-    assert drawn == [0.1, 0.3, 0.3]
+    assert drawn == [RoundSettings.lambda_a, 0.3, 0.3]
 
 
 # ---- how well a measure knows a style ----

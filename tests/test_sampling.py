@@ -15,7 +15,7 @@ import tiny
 from styledrop_cli.devices import generator
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
-from styledrop_cli.sampling.decoding import NOISES, LogitsFn, _draw_tokens, decode, halton_ranks
+from styledrop_cli.sampling.decoding import NOISES, LogitsFn, _draw_tokens, correct, decode, halton_ranks
 from styledrop_cli.sampling.guidance import Scales, Voice, combine, guided, only_likeliest, only_plausible
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
@@ -648,3 +648,46 @@ def test_halton_order_keeps_the_schedule_and_what_is_known() -> None:
         assert (together[1, :2] == 1).all()
         assert all(torch.equal(drawn([row])[0], together[row]) for row in range(3))
     assert kept["halton"] == kept["confidence"]
+
+
+# ---- the second look ----
+
+
+def test_unlikely_ids_are_replaced_by_the_likeliest_and_no_others() -> None:
+    likely = torch.full((4, 6, K), -20.0)
+    likely[..., 3] = 0.0  # everywhere
+    likely[1, 2, 5] = -1.0  # 0.37 times as likely
+    likely[3, 0, 5] = -3.0  # 0.05 times
+    ids = torch.full((2, 4, 6), 3)
+    ids[0, 0, 0] = ids[0, 1, 2] = ids[0, 3, 0] = ids[1, 2, 2] = 5
+    drawn = torch.ones(2, 4, 6, dtype=torch.bool)
+    drawn[1, 2, 2] = False  # it was known
+    asked: list[Tensor] = []
+
+    def look(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+        assert progress == 1.0 and torch.equal(ids == MASK, masked)
+        asked.append(masked)
+        return fixed(likely)(ids, masked, progress)
+
+    made = correct(ids, drawn, look, mask_id=MASK, below=0.1)
+    changed = (made != ids).nonzero().tolist()
+    assert changed == [[0, 0, 0], [0, 3, 0]] and made[0, 0, 0] == made[0, 3, 0] == 3
+    assert torch.equal(asked[0] | asked[1], drawn) and not (asked[0] & asked[1]).any()
+    for masked in asked:  # all that touches one that is asked for is in sight
+        assert not (masked[:, 1:] & masked[:, :-1]).any() and not (masked[:, :, 1:] & masked[:, :, :-1]).any()
+
+
+def test_the_second_half_sees_what_became_of_the_first() -> None:
+    ids = fill(torch.full((2, 4, 4), MASK))
+    seen: list[Tensor] = []
+
+    def look(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+        seen.append(ids)
+        return network(ids, masked, progress)
+
+    made = correct(ids, torch.ones_like(ids, dtype=torch.bool), look, mask_id=MASK, below=1.0)
+    board = (torch.arange(4)[:, None] + torch.arange(4)) % 2 == 0
+    assert torch.equal(seen[1][:, board], made[:, board])
+    logits = network(seen[1], (~board).expand(2, 4, 4), 1.0)
+    assert torch.equal(made[:, ~board].flatten(), logits.argmax(-1))
+    assert torch.equal(correct(ids, torch.zeros_like(ids, dtype=torch.bool), look, mask_id=MASK, below=1.0), ids)

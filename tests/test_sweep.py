@@ -293,7 +293,8 @@ def test_neither_order_nor_company_changes_a_cell(base: Base, adapter: Path, mon
     two = of_values(swept(base, adapter, {"lambda_a": (2.0, 0.0), "lambda_b": (3.0, 1.0)}))
     assert set(two) < set(one)
     for values, cell in two.items():
-        assert torch.equal(cell.pictures, one[values].pictures)
+        # Shards of another size are decoded in other batches, which may round a value the other way.
+        assert (cell.pictures.int() - one[values].pictures.int()).abs().max() <= 1
         for found, wanted in zip(cell.scores, one[values].scores, strict=True):
             assert found.balance == pytest.approx(wanted.balance, abs=1e-5)
 

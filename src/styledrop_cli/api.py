@@ -50,6 +50,7 @@ class Drawing(TypedDict, total=False):
     plausible: float
     top_k: int
     top_p: float
+    correct: float
     negative: str
     order: str
     precision: str

@@ -27,7 +27,7 @@ from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.parts import Parts, load_module, read_text_tokenizer, refuse_misfits
-from styledrop_cli.sampling.decoding import LogitsFn, decode
+from styledrop_cli.sampling.decoding import LogitsFn, correct, decode
 from styledrop_cli.sampling.guidance import Scales, Voice, guided, only_likeliest, only_plausible
 from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
 from styledrop_cli.text import TextTokenizer, words
@@ -268,7 +268,12 @@ class Base:
         Where ``ids`` ``[B,H,W]`` are given, only those that are ``mask_id`` are drawn.
         """
         with self.arithmetic(settings.precision):
-            return self._decode("transformer", ids, self.guide(prompts, settings, adapter), seeds, settings, on_step)
+            made = self._decode("transformer", ids, self._guided(prompts, settings, adapter), seeds, settings, on_step)
+            if not settings.correct:
+                return made
+            drawn = torch.ones_like(made, dtype=torch.bool) if ids is None else ids == self.mask_id
+            anew = self._guided(prompts, replace(settings, guidance_every=1), adapter)  # what was held is of other ids
+            return correct(made, drawn, anew, mask_id=self.mask_id, below=settings.correct)
 
     @property
     def mask_id(self) -> int:
@@ -277,6 +282,10 @@ class Base:
 
     def guide(self, prompts: Sequence[str], settings: SampleSettings, adapter: Speakers = None) -> LogitsFn:
         """What ``sample`` asks at each step, good for one drawing of ``B`` prompts; see ``sampling.decoding``."""
+        return _likeliest(self._guided(prompts, settings, adapter), settings)
+
+    def _guided(self, prompts: Sequence[str], settings: SampleSettings, adapter: Speakers) -> LogitsFn:
+        """``guide`` before tokens are left out by their rank."""
         scales = scales_of(settings, settings.lambda_a, settings.lambda_b)
         return self._guide("transformer", None, prompts, settings, scales, adapter)
 
@@ -350,12 +359,7 @@ class Base:
         del network, condition
         cast = settings.precision == "bf16" and CAST in self.parts.loaders and fast_bfloat16(self.device)
         network = self.parts.get(CAST if cast else part)
-        guide = guided(network, prompt, negative, voices, scales)
-
-        def likeliest(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
-            return only_likeliest(guide(ids, masked, progress), settings.top_k, settings.top_p)
-
-        return likeliest
+        return guided(network, prompt, negative, voices, scales)
 
     def _decode(
         self,
@@ -372,7 +376,7 @@ class Base:
             ids = torch.full((len(seeds), sizes.sample_size, sizes.sample_size), sizes.mask_id, device=self.device)
         return decode(
             ids,
-            guide,
+            _likeliest(guide, settings),
             mask_id=sizes.mask_id,
             steps=settings.steps,
             temperature=settings.temperature,
@@ -408,6 +412,15 @@ class Base:
             return self.decoder.decode(ids, self.tokenizer.quantize.embedding.weight)
         small = self.tokenizer.decode(ids)
         return F.interpolate(small, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def _likeliest(guide: LogitsFn, settings: SampleSettings) -> LogitsFn:
+    """What ``guide`` says of the tokens that are drawn at all, by their rank."""
+
+    def likeliest(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
+        return only_likeliest(guide(ids, masked, progress), settings.top_k, settings.top_p)
+
+    return likeliest
 
 
 def load_base(model: str, device: torch.device) -> Base:

@@ -45,6 +45,7 @@ class SampleSettings(_Checked):
     adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp`` both grow linearly over the steps
     (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not drawn, whatever the scales make of
     them. A token is drawn among the ``top_k`` likeliest (0: all) and, of these, the fewest that make up ``top_p``.
+    At the end a token that is less than ``correct`` times as likely there as the likeliest is replaced by it.
     ``negative`` is the text to move away from. ``noise`` is one number a "position" or one a "token", upstream's way.
     ``precision`` "bf16" draws a published base faster where the processor has bfloat16, and not to upstream's numbers.
     ``size`` is the pictures' side in pixels, ``seed`` the first picture's; those after it count on.
@@ -70,7 +71,8 @@ class SampleSettings(_Checked):
     noise: str = "position"
     order: str = "halton"
     top_k: int = 0
-    top_p: float = 0.7
+    top_p: float = 0.8
+    correct: float = 0.1
     precision: str = "fp32"
     guidance_every: int = 3
     guidance_from: float = 0.0
@@ -91,6 +93,7 @@ class SampleSettings(_Checked):
         "plausible": (0, 1),
         "top_k": (0, 1_000_000),
         "top_p": (0, 1),
+        "correct": (0, 1),
         "guidance_every": (1, 256),
         "guidance_from": (0, 1),
         "guidance_to": (0, 1),
@@ -120,7 +123,7 @@ class SampleSettings(_Checked):
 # Settings that go together, by the name of `generate --preset`. "fast" was chosen on pocket (docs/tuning.md); "paper"
 # is StyleDrop's (Table S3, base model).
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {"steps": 9, "guidance_every": 4, "precision": "bf16"},
+    "fast": {"steps": 8, "guidance_every": 4, "precision": "bf16"},
     "paper": {
         "steps": 36,
         "order": "confidence",
@@ -130,6 +133,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ramp": False,
         "plausible": 0.0,
         "top_p": 1.0,
+        "correct": 0.0,
         "guidance_every": 1,
     },
 }
@@ -157,6 +161,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "noise": "token",
         "order": "confidence",
         "top_p": 1.0,
+        "correct": 0.0,
         "guidance_every": 1,
     },
     "training": {"steps": 1500, "batch_size": 1, "views": 16, "checkpoints": 0, "lambda_b": 9.0},
@@ -258,7 +263,7 @@ class RoundSettings(_Checked):
     keep: int = 0
     steps: int = TrainSettings.steps
     pool_lambda_a: float = 0.25
-    lambda_a: float = 0.1
+    lambda_a: float = 0.25
     seed: int = 0
 
     RANGES: ClassVar[Ranges] = {
