@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -193,7 +194,8 @@ def main() -> None:
         adapter = str(Path(folder, "adapter.safetensors"))
         picture, sheet = str(EXAMPLES / "watercolor.png"), str(Path(folder, "sweep.png"))
         train = ["train", picture, "--style", "watercolor", "-o", adapter, "--overwrite", "--quiet"]
-        draw = ["generate", adapter, "a cat", "--quiet", "-o", str(Path(folder, "out"))]
+        drawn = Path(folder, "out")
+        draw = ["generate", adapter, "a cat", "--quiet", "-o", str(drawn)]
         rows = [
             Row("--help", ["--help"], 3 * runs, 0.3),
             Row("train", train, runs, 60),
@@ -214,8 +216,13 @@ def main() -> None:
             varied(Path(folder, "few"), Path(folder, "many"), 1000)
         elif any(row.name.startswith(("generate", "iterate", "sweep")) for row in chosen):
             measure(train)
+
+        def anew(row: Row) -> tuple[float, float]:
+            shutil.rmtree(drawn, ignore_errors=True)  # what is there is not drawn again
+            return measure(row.arguments)
+
         for row in chosen:
-            times, memory = zip(*(measure(row.arguments) for _ in range(row.runs)), strict=True)
+            times, memory = zip(*(anew(row) for _ in range(row.runs)), strict=True)
             print(
                 f"{row.name:34} {statistics.median(times):9.2f} {min(times):7.2f} {max(times):7.2f} "
                 f"{row.seconds:6.1f} {max(memory):8.2f}"
