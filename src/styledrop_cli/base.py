@@ -265,7 +265,8 @@ class Base:
     ) -> Tensor:
         """Draw one grid of ids a prompt, ``[B,H,W]``; each depends on its own prompt and seed alone.
 
-        Where ``ids`` ``[B,H,W]`` are given, only those that are ``mask_id`` are drawn.
+        Where ``ids`` ``[B,H,W]`` are given, only those that are ``mask_id`` are drawn. With ``settings.correct`` what
+        was drawn is looked at once more, see ``sampling.decoding.correct``.
         """
         with self.arithmetic(settings.precision):
             made = self._decode("transformer", ids, self._guided(prompts, settings, adapter), seeds, settings, on_step)
