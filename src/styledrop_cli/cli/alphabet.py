@@ -79,13 +79,7 @@ def alphabet(
             "--output", "-o", metavar="FOLDER", help="Where the pictures go.", show_default="ADAPTER-alphabet"
         ),
     ] = None,
-    style: Annotated[
-        str | None,
-        typer.Option(
-            help='Say the style in other words than the adapter\'s own; an empty "" drops it.',
-            show_default="the adapter's own",
-        ),
-    ] = None,
+    style: options.OwnStyle = None,
     preset: Annotated[
         str | None,
         look(metavar="|".join(PRESETS), help="Settings that go together, as in generate.", show_default=False),

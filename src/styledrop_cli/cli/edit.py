@@ -65,13 +65,7 @@ def edit(
     ] = None,
     number: Annotated[int, typer.Option("--number", "-n", help="How many pictures to draw, to choose from.")] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.")] = OUTPUT,
-    style: Annotated[
-        str | None,
-        typer.Option(
-            help='Say the style in other words than the adapter\'s own; an empty "" drops it.',
-            show_default="the adapter's own",
-        ),
-    ] = None,
+    style: options.OwnStyle = None,
     preset: Annotated[
         str | None,
         look(metavar="|".join(PRESETS), help="Settings that go together, as in generate.", show_default=False),
@@ -98,9 +92,10 @@ def edit(
     """Change a picture: a part of it, what is around it, or its style.
 
     With --mask and --outpaint all that is not drawn anew stays as it is, bit
-    for bit. Say what a mask is to show; around a picture say what is there
-    besides its thing, for example "background". --restyle and --mask-free
-    take the middle square, and draw it as large as the base draws.
+    for bit (a picture above 24 megapixels is scaled down first). Say what a
+    mask is to show; around a picture say what is there besides its thing, for
+    example "background". --restyle and --mask-free take the middle square,
+    and draw it as large as the base draws.
 
       styledrop edit picture.png "a hat" --mask mask.png --adapter adapter.safetensors
       styledrop edit picture.png "background" --outpaint left=64,right=64

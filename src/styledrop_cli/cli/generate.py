@@ -45,13 +45,7 @@ def generate(
     number: Annotated[int, typer.Option("--number", "-n", help="How many pictures of each prompt.")] = 4,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.")] = OUTPUT,
     base_only: Annotated[bool, options.flag("--base-only", help="Draw with the base model alone, no adapter.")] = False,
-    style: Annotated[
-        str | None,
-        typer.Option(
-            help='Say the style in other words than the adapter\'s own; an empty "" drops it.',
-            show_default="the adapter's own",
-        ),
-    ] = None,
+    style: options.OwnStyle = None,
     prompts: Annotated[
         Path | None,
         many(

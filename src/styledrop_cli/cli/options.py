@@ -35,6 +35,13 @@ model_option = partial(
 )
 Model = Annotated[str, model_option()]
 OwnModel = Annotated[str | None, model_option(show_default="the adapter's own, or pocket")]
+OwnStyle = Annotated[
+    str | None,
+    typer.Option(
+        help='Say the style in other words than the adapter\'s own; an empty "" drops it.',
+        show_default="the adapter's own",
+    ),
+]
 
 
 class Command(TyperCommand):

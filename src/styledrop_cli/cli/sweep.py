@@ -59,13 +59,7 @@ def sweep(
     save: Annotated[
         bool, options.flag("--save", help="Let the adapter file recommend what is best: generate goes by it.")
     ] = False,
-    style: Annotated[
-        str | None,
-        typer.Option(
-            help='Say the style in other words than the adapter\'s own; an empty "" drops it.',
-            show_default="the adapter's own",
-        ),
-    ] = None,
+    style: options.OwnStyle = None,
     scorer: Annotated[
         str,
         typer.Option(metavar="NAME", help="Who judges: clip, scorer, or a model of open_clip's as in ViT-B-16/openai."),
