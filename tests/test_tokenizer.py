@@ -19,7 +19,20 @@ from styledrop_cli.models.tokenizer import (
     scalar_grid,
     scalar_quantize,
 )
-from styledrop_cli.pretraining.pictures import TOKENIZER, patch_basis, start_from_patches
+from styledrop_cli.pretraining.features import published_features
+from styledrop_cli.pretraining.pictures import (
+    CRITIC_SHARE,
+    FEATURE_SHARE,
+    FEATURES_EVERY,
+    TOKENIZER,
+    PictureTask,
+    feature_loss,
+    patch_basis,
+    reconstruction_loss,
+    scaled_views,
+    start_from_patches,
+    start_from_smaller,
+)
 
 PLAIN = TokenizerConfig((8, 8, 16), 1, 8, 6, 32, 4)
 
@@ -215,3 +228,78 @@ def test_doubling_in_one_convolution() -> None:
         made = upsample(picture)
     assert made.shape == (2, 6, 10, 14)
     torch.testing.assert_close(made, plain.detach(), atol=1e-5, rtol=1e-5)
+
+
+# ---- more codes than before ----
+
+
+def test_a_tokenizer_grows_new_axes_and_forgets_nothing() -> None:
+    torch.manual_seed(0)
+    config = replace(tiny.TOKENIZER, vq_embed_dim=2, levels=(8, 5), num_vq_embeddings=40)
+    smaller, shown = ImageTokenizer(config).requires_grad_(False), pictures(32, 32)
+    start_from_patches(smaller, shown)
+    wider = replace(config, vq_embed_dim=3, levels=(8, 5, 5), num_vq_embeddings=200)
+    grown = ImageTokenizer(wider).requires_grad_(False)
+    start_from_smaller(grown, smaller, shown)
+    # Its ids say what the smaller one's say, and one axis more, the last.
+    assert torch.equal(grown.encode(shown) // 5, smaller.encode(shown))
+    assert len((grown.encode(shown) % 5).unique()) == 5
+    before, now = (psnr(t.decode(t.encode(shown)), shown) for t in (smaller, grown))
+    assert now > before + 0.5
+
+
+# ---- the losses ----
+
+
+def test_every_loss_pulls_on_the_pixels_by_its_share() -> None:
+    """In a task of pixels alone, the gradient is the reconstruction's plus the others at their fixed proportions."""
+    torch.manual_seed(0)
+    wanted, made = pictures(4, 32), pictures(4, 32).flip(0).requires_grad_()
+    task = PictureTask(published_features(2), critic_from=0.5)
+
+    def pull_of(loss: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(loss, made)[0]
+
+    pixels = pull_of(reconstruction_loss(made, wanted))
+    some = slice(None, None, FEATURES_EVERY)
+    assert task.features is not None
+    features = pull_of(feature_loss(task.features, made[some], wanted[some]))
+    expected = pixels + FEATURE_SHARE * features * pixels.norm() / features.norm()
+    early = task.compared(made, wanted)
+    torch.testing.assert_close(early, reconstruction_loss(made, wanted))  # before the critic, its value is this
+    torch.testing.assert_close(pull_of(early), expected, rtol=1e-3, atol=1e-6)
+    task.share = 0.5
+    late = pull_of(task.compared(made, wanted)) - expected
+    assert float(late.norm() / pixels.norm()) == pytest.approx(CRITIC_SHARE, rel=0.02)
+
+
+def test_the_critic_learns_to_tell_and_never_pulls_its_own_way() -> None:
+    torch.manual_seed(0)
+    task = PictureTask(None, critic_from=0.0)
+    wanted, made = pictures(8, 32), torch.rand(8, 3, 32, 32, generator=tiny.generator())
+    optimizer = torch.optim.Adam(task.critic.parameters(), lr=2e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        task.compared(made, wanted).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert float(task.critic(wanted).mean()) > 0.3 > -0.3 > float(task.critic(made).mean())
+
+
+def test_measured_it_is_the_error_of_the_pixels_alone() -> None:
+    task = PictureTask(None, critic_from=0.0)
+    with torch.no_grad():
+        assert torch.equal(
+            task.compared(pictures(), pictures().flip(0)), reconstruction_loss(pictures(), pictures().flip(0))
+        )
+
+
+def test_a_third_of_the_views_is_whole_and_a_third_at_full_size() -> None:
+    whole = (255 * pictures(6, 256)).byte()
+    views = scaled_views(whole, tiny.generator())
+    assert views.shape == (6, 3, 128, 128)
+    assert 0 <= float(views.min()) <= float(views.max()) <= 1
+    torch.testing.assert_close(views[4:], F.avg_pool2d(whole[4:].float() / 255, 2))
+    for view, picture in zip(views[2:4], whole[2:4], strict=True):
+        places = picture.float().div(255).unfold(1, 128, 1).unfold(2, 128, 1)[0]
+        assert any(bool((places[y] == view[0]).all((-1, -2)).any()) for y in range(129))

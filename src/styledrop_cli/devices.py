@@ -51,9 +51,15 @@ def generator(seed: int) -> torch.Generator:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic pays on `device`: CUDA cards, and processors with AVX512-BF16 or AMX."""
+    """Whether bfloat16 arithmetic pays on `device`: CUDA cards, and processors with AMX, or AVX512-BF16 of AMD's.
+
+    Intel's AVX512-BF16 does half as many products a second as its fp32 (measured on a Sapphire Rapids: matrix products
+    of 2048 rows 166 and 324 GFLOP/s, convolutions 180 and 340), and AMD's twice as many.
+    """
     if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported())
+        about = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        intel = "Intel" in str(about.get("cpu_name", ""))
+        return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and not intel)
     return device.type == "cuda"
 
 

@@ -93,6 +93,7 @@ def run(
         compiled=compiled,
     )
     _go_on(loop, saved, on_message)
+    job.progress(budget.progress(loop.progress.step, loop.progress.seconds))
     marks = {"save": loop.progress.seconds, "sheet": loop.progress.seconds}
 
     def save() -> None:
@@ -108,6 +109,7 @@ def run(
 
     def after_step(progress: Progress) -> None:
         on_step(progress)
+        job.progress(progress.share)
         if not is_first():
             return
         if progress.seconds - marks["save"] > SAVE_EVERY:

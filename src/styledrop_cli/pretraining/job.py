@@ -33,7 +33,7 @@ class Order:
 class Job:
     """One part being trained: the module, its optimizers, its batches and its held-out figure.
 
-    ``weight`` is that of ``training.Loop``.
+    ``weight`` is that of ``training.Loop``. ``progress`` is told before each step which share of the way is done.
     """
 
     task: nn.Module
@@ -43,6 +43,7 @@ class Job:
     export: Callable[[nn.Module], None]
     sheet: Callable[[nn.Module, Path], None] | None = None
     weight: Callable[[Any], int] = rows
+    progress: Callable[[float], None] = lambda share: None
 
 
 def split(records: list[Record]) -> tuple[list[Record], list[Record]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.corpus import read_pictures
 from styledrop_cli.devices import autocast
+from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
 from styledrop_cli.parts import load_module
+from styledrop_cli.pretraining.features import published_features
 from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, save_sheet, split
 from styledrop_cli.processes import gathered
 from styledrop_cli.training import step_generator
@@ -23,20 +26,75 @@ TOKENIZER = TokenizerConfig(
     block_out_channels=(64, 144),
     layers_per_block=1,
     latent_channels=32,
-    vq_embed_dim=4,
-    num_vq_embeddings=1000,
+    vq_embed_dim=5,
+    num_vq_embeddings=4000,
     norm_num_groups=16,
     patch_size=4,
     linear_path=True,
-    levels=(8, 5, 5, 5),
+    levels=(8, 5, 5, 5, 4),
 )
 ENLARGED_CHANNELS = 48
-CRITIC_SHARE = 0.5  # of the reconstruction's pull on the pixels
+# How hard the perceptual loss and the critic pull on the pixels, as shares of the reconstruction's pull.
+FEATURE_SHARE, CRITIC_SHARE = 0.5, 0.3
+FEATURES_EVERY = 3  # so-manieth picture of a batch: on a CPU the features of all would take as long as all else
+CRITIC_FROM = 0.4  # of the way: before, it would judge what is still a blur
 
 
-class _TokenizerTask(nn.Module):
-    def __init__(self, tokenizer: ImageTokenizer) -> None:
+class PictureTask(nn.Module):
+    """What the tokenizer and the enlarged decoder have in common: how made pictures are compared with wanted ones.
+
+    ``share`` is how far the training is; the loop tells it.
+    """
+
+    def __init__(self, features: EfficientNet | None, critic_from: float) -> None:
         super().__init__()
+        self.features = features
+        self.critic = PatchCritic()
+        self.critic_from = critic_from
+        self.share = 0.0
+
+    def compared(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """The loss of pictures ``[B,3,S,S]``: pixels, and in fixed proportions features and the critic's opinion.
+
+        Each of the other losses is weighed so that the norm of its gradient at the pixels is a fixed share of the
+        reconstruction's (VQGAN's adaptive weight, 2012.09841, taken where all losses meet). So the gradient at the
+        pixels is put together first, and goes into the network once.
+        """
+        if not torch.is_grad_enabled():
+            return reconstruction_loss(made, wanted)
+        pixels = made.detach().float().requires_grad_()
+        losses = [reconstruction_loss(pixels, wanted)]
+        shares = [1.0]
+        if self.features is not None:
+            some = slice(None, None, FEATURES_EVERY)
+            losses.append(feature_loss(self.features, pixels[some], wanted[some]))
+            shares.append(FEATURE_SHARE)
+        critic = torch.zeros((), device=made.device)
+        if self.share >= self.critic_from:
+            losses.append(-self._judged(pixels))
+            shares.append(CRITIC_SHARE)
+            real, drawn = self.critic(wanted), self.critic(pixels.detach())
+            critic = F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
+        pulls = [torch.autograd.grad(loss, pixels)[0] for loss in losses]
+        norms = gathered(torch.stack([pull.norm() for pull in pulls])[None]).norm(dim=0)  # those of the whole batch
+        weights = torch.tensor(shares, device=made.device) * norms[0] / (norms + 1e-8)
+        pull = sum(weight * one for weight, one in zip(weights, pulls, strict=True))
+        # A number with this gradient at the pixels, whose value is the reconstruction's.
+        guided = (made.float() * pull).sum()
+        total: Tensor = guided + (losses[0] - guided).detach() + critic
+        return total
+
+    def _judged(self, made: Tensor) -> Tensor:
+        """The critic's mean opinion, with gradient to the picture but not to the critic."""
+        self.critic.requires_grad_(False)
+        opinion: Tensor = self.critic(made).mean()
+        self.critic.requires_grad_(True)
+        return opinion
+
+
+class _TokenizerTask(PictureTask):
+    def __init__(self, tokenizer: ImageTokenizer, features: EfficientNet | None) -> None:
+        super().__init__(features, CRITIC_FROM)
         self.tokenizer = tokenizer
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -45,7 +103,17 @@ class _TokenizerTask(nn.Module):
         half = torch.tensor([(n - 1) / 2 for n in levels], device=latents.device)[:, None, None]
         # Beyond the grid the clamp lets no gradient through; this pulls the latents back.
         outside = F.relu(latents.abs() - half).mean()
-        return reconstruction_loss(self.tokenizer.pixels(scalar_quantize(latents, levels)), pictures) + 0.1 * outside
+        return self.compared(self.tokenizer.pixels(scalar_quantize(latents, levels)), pictures) + 0.1 * outside
+
+
+def feature_loss(features: EfficientNet, made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute difference of each stage's maps, as a share of their mean; stages count alike."""
+    with torch.no_grad():
+        theirs = features.features(wanted * 2 - 1)
+    pairs = zip(features.features(made * 2 - 1), theirs, strict=True)
+    parts = [F.l1_loss(a, b) / (b.abs().mean() + 1e-3) for a, b in pairs]
+    total: Tensor = torch.stack(parts).sum()
+    return total
 
 
 def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
@@ -84,27 +152,84 @@ def start_from_patches(tokenizer: ImageTokenizer, pictures: Tensor) -> None:
             conv.bias.zero_()  # type: ignore[union-attr]
 
 
+@torch.no_grad()
+def start_from_smaller(tokenizer: ImageTokenizer, smaller: ImageTokenizer, pictures: Tensor) -> None:
+    """Start where a trained tokenizer of the same sizes, but with fewer axes of codes, has ended.
+
+    Its first axes are the smaller one's. Each new axis starts as a linear one: the leading direction of what is lost in
+    ``pictures`` ``[B,3,S,S]`` and is not in the span of the patches that the smaller one adds up.
+    """
+    assert tokenizer.linear_in is not None and tokenizer.linear_out is not None and smaller.linear_out is not None
+    own, axes = tokenizer.state_dict(), smaller.config.vq_embed_dim
+    new = tokenizer.config.vq_embed_dim - axes
+    for name, value in smaller.state_dict().items():
+        if own[name].shape == value.shape:
+            own[name].copy_(value)
+        elif not name.startswith("quantize."):
+            own[name].zero_()
+            own[name][tuple(slice(side) for side in value.shape)] = value
+    factor = tokenizer.config.factor
+    lost = torch.cat([one - smaller.decode(smaller.encode(one)) for one in pictures.split(32)])
+    patches = F.unfold(lost, factor, stride=factor).transpose(1, 2).flatten(0, 1)
+    span = torch.linalg.qr(smaller.linear_out.weight.flatten(1).T).Q
+    patches = patches - (patches @ span) @ span.T
+    _, spread, directions = torch.pca_lowrank(patches, q=new + 4, center=False)
+    for axis in range(new):
+        direction = directions[:, axis].view(3, factor, factor)
+        # Two deviations reach the edge of the grid.
+        scale = (tokenizer.config.levels[axes + axis] - 1) / 4 / (spread[axis] / len(patches) ** 0.5)
+        mean = F.unfold(pictures, factor, stride=factor).transpose(1, 2).flatten(0, 1).mean(0)
+        tokenizer.linear_in.weight[axes + axis] = direction * scale
+        tokenizer.linear_in.bias[axes + axis] = -scale * (mean @ directions[:, axis])  # type: ignore[index]
+        tokenizer.linear_out.weight[axes + axis] = direction / scale
+
+
+def _started(init_from: Path | None, pictures: Tensor) -> ImageTokenizer:
+    """The tokenizer that a training starts with: a new one, that of a model folder, or that one with more codes."""
+    fresh = ImageTokenizer(TOKENIZER)
+    if init_from is None:
+        start_from_patches(fresh, pictures)
+        return fresh
+    there: ImageTokenizer = load_module(init_from, "tokenizer")
+    levels = there.config.levels
+    fewer = replace(TOKENIZER, vq_embed_dim=len(levels), levels=levels, num_vq_embeddings=math.prod(levels))
+    if there.config != fewer or not levels or levels != TOKENIZER.levels[: len(levels)] or fewer == TOKENIZER:
+        return there
+    start_from_smaller(fresh, there, pictures)
+    return fresh
+
+
+def scaled_views(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Views ``[B,3,128,128]`` in [0,1] of uint8 pictures of 256 px.
+
+    A third shows all of a picture, a third a part of it at full size, as 32x32 ids have it, a third something between.
+    """
+    third = len(pictures) // 3
+    between, near, whole = pictures[:third], pictures[third : 2 * third], pictures[2 * third :]
+    corners = torch.randint(129, (third, 2), generator=generator).tolist()
+    cut = [one[:, y : y + 128, x : x + 128] for one, (x, y) in zip(near, corners, strict=True)]
+    side = int(torch.randint(136, 256, (), generator=generator))
+    x, y = torch.randint(257 - side, (2,), generator=generator).tolist()
+    part = between[:, :, y : y + side, x : x + side].float() / 255
+    part = F.interpolate(part, (128, 128), mode="bilinear", antialias=True)
+    return torch.cat([part, *(one[None].float() / 255 for one in cut), halved(whole)])
+
+
 def tokenizer_job(order: Order) -> Job:
     """Train the image tokenizer."""
     out, device = order.out, order.device
     train, held = split(order.records)
-    tokenizer: ImageTokenizer = (
-        ImageTokenizer(TOKENIZER) if order.init_from is None else load_module(order.init_from, "tokenizer")
-    )
     pictures = read_pictures(train, 256)
     measured = halved(read_pictures(held[:256], 256))
-    if order.init_from is None:
-        start_from_patches(tokenizer, halved(pictures[:: max(1, len(pictures) // 400)]))
-    task = _TokenizerTask(tokenizer.requires_grad_(True)).to(device)
+    tokenizer = _started(order.init_from, halved(pictures[:: max(1, len(pictures) // 400)]))
+    task = _TokenizerTask(tokenizer.requires_grad_(True), published_features(FEATURE_STAGES))
+    task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tokenizer.quantize.requires_grad_(False)
 
     def batches(step: int) -> Tensor:
         g = step_generator(order.seed, step)
         chosen = pictures[torch.randint(len(pictures), (order.batch,), generator=g)]
-        near = order.batch // 4  # a quarter of the batch at twice the scale, as for 32x32 ids at 256 px
-        x, y = torch.randint(129, (2,), generator=g).tolist()
-        views = torch.cat([halved(chosen[near:]), chosen[:near, :, y : y + 128, x : x + 128] / 255])
-        return flipped(views, g).to(device)
+        return flipped(scaled_views(chosen, g), g).to(device)
 
     def figure(task: nn.Module) -> str:
         with autocast(device):
@@ -115,14 +240,21 @@ def tokenizer_job(order: Order) -> Job:
         show = measured[:16].to(device)
         save_sheet(torch.cat([show, tokenizer.decode(tokenizer.encode(show))]), path)
 
+    def progress(share: float) -> None:
+        task.share = share
+
     return Job(
         task,
-        [adamw(task, 1e-3)],
+        [adamw(tokenizer, 1e-3), critic_optimizer(task.critic)],
         batches,
         figure,
         lambda t: save_part(out, "tokenizer", tokenizer, tokenizer.config),
         sheet,
+        progress=progress,
     )
+
+
+FEATURE_STAGES = 4  # of EfficientNet's seven: what lies above knows what a picture shows, not how
 
 
 class PatchCritic(nn.Module):
@@ -143,35 +275,29 @@ class PatchCritic(nn.Module):
         return out
 
 
-class _DecoderTask(nn.Module):
-    def __init__(self, tokenizer: ImageTokenizer, decoder: EnlargedDecoder) -> None:
-        super().__init__()
+def critic_optimizer(critic: PatchCritic) -> torch.optim.Optimizer:
+    """Adam with a short memory: what the critic judges changes."""
+    return torch.optim.Adam(critic.parameters(), lr=5e-4, betas=(0.5, 0.9))
+
+
+# Up to this share of the ids is replaced while the enlarged decoder learns: what a base draws is never as right as what
+# a tokenizer reads.
+MOST_SPOILT = 0.1
+
+
+class _DecoderTask(PictureTask):
+    def __init__(self, tokenizer: ImageTokenizer, decoder: EnlargedDecoder, features: EfficientNet | None) -> None:
+        super().__init__(features, 0.0)
         self.tokenizer = tokenizer.requires_grad_(False)
         self.decoder = decoder
-        self.critic = PatchCritic()
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        pictures, spoilt, other = batch
         with torch.no_grad():
-            latents = self.tokenizer.latents(F.avg_pool2d(pictures, 2)).float()
-            codes = scalar_quantize(latents, self.tokenizer.config.levels)
-        made = self.decoder.pixels(codes).float()
-        loss = reconstruction_loss(made, pictures)
-        fooled = -self._judged(made)
-        critic = F.relu(1 - self.critic(pictures)).mean() + F.relu(1 + self.critic(made.detach())).mean()
-        # VQGAN's adaptive weight, taken at the pixels: the critic never outweighs the reconstruction.
-        (pull,) = torch.autograd.grad(loss, made, retain_graph=True)
-        (push,) = torch.autograd.grad(fooled, made, retain_graph=True)
-        norms = gathered(torch.stack([pull.norm(), push.norm()])[None]).norm(dim=0)  # those of the whole batch
-        weight = CRITIC_SHARE * norms[0] / (norms[1] + 1e-8)
-        total: Tensor = loss + weight.detach() * fooled + critic
-        return total
-
-    def _judged(self, made: Tensor) -> Tensor:
-        """The critic's mean opinion, with gradient to the picture but not to the critic."""
-        self.critic.requires_grad_(False)
-        opinion: Tensor = self.critic(made).mean()
-        self.critic.requires_grad_(True)
-        return opinion
+            ids = self.tokenizer.encode(F.avg_pool2d(pictures, 2))
+            ids = torch.where(spoilt, other, ids)
+            codes = self.tokenizer.quantize.embedding(ids).permute(0, 3, 1, 2)
+        return self.compared(self.decoder.pixels(codes), pictures)
 
 
 def decoder_job(order: Order) -> Job:
@@ -187,13 +313,18 @@ def decoder_job(order: Order) -> Job:
         nn.init.zeros_(decoder.decoder.conv_out.weight)
     else:
         decoder = load_module(order.init_from, "decoder")
-    task = _DecoderTask(tokenizer, decoder.requires_grad_(True)).to(device)
+    task = _DecoderTask(tokenizer, decoder.requires_grad_(True), published_features(FEATURE_STAGES))
+    task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pictures, measured = read_pictures(train, 256), read_pictures(held[:128], 256) / 255
+    grid, codes = 128 // tokenizer.config.factor, tokenizer.config.num_vq_embeddings
 
-    def batches(step: int) -> Tensor:
+    def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(order.seed, step)
         chosen = pictures[torch.randint(len(pictures), (order.batch,), generator=g)]
-        return flipped(chosen / 255, g).to(device)
+        share = MOST_SPOILT * torch.rand(order.batch, 1, 1, generator=g)
+        spoilt = torch.rand(order.batch, grid, grid, generator=g) < share
+        other = torch.randint(codes, (order.batch, grid, grid), generator=g)
+        return flipped(chosen / 255, g).to(device), spoilt.to(device), other.to(device)
 
     def decoded(pictures: Tensor) -> Tensor:
         ids = tokenizer.encode(F.avg_pool2d(pictures.to(device), 2))
@@ -212,6 +343,6 @@ def decoder_job(order: Order) -> Job:
 
     optimizers: list[torch.optim.Optimizer] = [
         adamw(decoder, 5e-4),
-        torch.optim.Adam(task.critic.parameters(), lr=5e-4, betas=(0.5, 0.9)),
+        critic_optimizer(task.critic),
     ]
     return Job(task, optimizers, batches, figure, export, sheet)
