@@ -32,6 +32,7 @@ def published_features(stages: int = len(STAGES)) -> EfficientNet:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(fold_published(tensors, stages))
     except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path} does not hold EfficientNet-Lite0: {str(error).splitlines()[0]}", "Install the package anew.") from error
+        what = str(error).splitlines()[0]
+        raise ModelError(f"{path} does not hold EfficientNet-Lite0: {what}", "Install the package anew.") from error
     network.requires_grad_(False).eval()
     return network
