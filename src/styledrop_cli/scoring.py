@@ -1,7 +1,8 @@
 """How well a picture fits a text or another picture, by CLIP: the one home of open_clip.
 
-A scorer is a CLIP of a model folder (``clip``, or ``scorer``, which had no say in what was drawn; in open_clip's hands
-where it is of its kind), or any model that open_clip knows, with its weights: ``ViT-B-16/openai``, or ``ViT-B-16/path/to/weights.safetensors``.
+A scorer is a CLIP of a model folder (``clip``, or ``scorer``, which had no say in what was drawn; open_clip runs it
+where it is of its kind), or any model that open_clip knows, with its weights: ``ViT-B-16/openai``, or
+``ViT-B-16/path/to/weights.safetensors``.
 """
 
 from __future__ import annotations
