@@ -2,8 +2,8 @@
 
     python benchmarks/outside_words.py my-model/ examples/pocket/index.jsonl
 
-The texts alone: nothing is drawn. ``outside_words.txt`` is the figure; ``outside_words_dev.txt`` is what settings may be
-chosen by. The index says which thing an emoji is.
+The texts alone: nothing is drawn. ``outside_words.txt`` is the figure; ``outside_words_dev.txt`` is what settings may
+be chosen by. The index says which thing an emoji is.
 """
 
 from __future__ import annotations

