@@ -1,7 +1,8 @@
 """EfficientNet-Lite0: what a network trained on photographs sees in a picture.
 
-Its maps are the perceptual loss of the image tokenizer, and its weights the start of CLIP's picture tower. The published
-batch normalisations are folded into the convolutions (``fold_published``), so a block is convolutions and ReLU6 alone.
+Its maps are the perceptual loss of the image tokenizer, and its weights the start of CLIP's picture tower. The
+published batch normalisations are folded into the convolutions (``fold_published``), so that a block is convolutions
+and ReLU6 alone.
 Upstream: google/automl ``efficientnet-lite0`` (arXiv 1905.11946, without squeeze-and-excitation).
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,8 +52,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
-        return x + y if self.residual else y
+        out: Tensor = self.project(F.relu6(self.depthwise(y)))
+        return x + out if self.residual else out
 
 
 class EfficientNet(nn.Module):
@@ -102,6 +102,5 @@ def fold_published(tensors: Mapping[str, Tensor], stages: int = len(STAGES)) -> 
             pairs[f"{here}.depthwise"] = folded(f"{there}._depthwise_conv", f"{there}._bn1")
             pairs[f"{here}.project"] = folded(f"{there}._project_conv", f"{there}._bn2")
             number += 1
-    return {
-        f"{name}.{kind}": t for name, pair in pairs.items() for kind, t in zip(("weight", "bias"), pair, strict=True)
-    }
+    weights = {f"{name}.weight": weight for name, (weight, _) in pairs.items()}
+    return weights | {f"{name}.bias": bias for name, (_, bias) in pairs.items()}

