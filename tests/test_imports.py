@@ -22,6 +22,7 @@ LAYERS = {
     "models": 1, "sampling": 1,
     "devices": 2, "images": 2, "shapes": 2, "sheets": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "hub": 3, "runs": 3,
+    "text_encoder": 3, "known_things": 3,
     "base": 4, "parts": 4, "training": 4,
     "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
     "adapters": 6, "probing": 6, "acceptance": 6, "calibration": 6, "doctor": 6,
@@ -43,6 +44,8 @@ SIDEWAYS = {
     ("convert", "checkpoints"),
     ("convert", "hub"),  # where the layout is written down
     ("convert", "text"),
+    ("text_encoder", "text"),
+    ("known_things", "text"),  # what a word is
     ("__init__", "errors"),
     ("__init__", "api"),  # only when it is asked for
 }

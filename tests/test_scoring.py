@@ -26,7 +26,7 @@ from styledrop_cli.parts import load_module, read_text_tokenizer
 from styledrop_cli.pretraining import captions
 from styledrop_cli.pretraining.captions import RECIPES, moved, zoomed
 from styledrop_cli.scoring import load_scorer, open_clip_config
-from styledrop_cli.text import TextTokenizer, write_merges
+from styledrop_cli.text import BytePairTokenizer, write_merges
 from styledrop_cli.training import Budget, Loop, Progress
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -396,4 +396,4 @@ def test_every_tensor_has_open_clips_name_and_shape(part: str) -> None:
     ours, theirs = Clip(config), scoring.open_clip().CLIP(**open_clip_config(config))
     load_strictly(theirs, ours.state_dict(), part)
     load_strictly(ours, theirs.state_dict(), part)
-    assert TextTokenizer(tiny.MERGES, config.context_length)(["a cat"]).shape == (1, theirs.context_length)
+    assert BytePairTokenizer(tiny.MERGES, config.context_length)(["a cat"]).shape == (1, theirs.context_length)

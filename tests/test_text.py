@@ -10,7 +10,7 @@ import torch
 
 from styledrop_cli.errors import ModelError
 from styledrop_cli.text import (
-    TextTokenizer,
+    BytePairTokenizer,
     clip_merges,
     read_merges,
     trim_merges,
@@ -47,8 +47,8 @@ def merges() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def clip(merges: list[tuple[str, str]]) -> TextTokenizer:
-    return TextTokenizer(merges, 77)
+def clip(merges: list[tuple[str, str]]) -> BytePairTokenizer:
+    return BytePairTokenizer(merges, 77)
 
 
 # ---- prompts ----
@@ -112,7 +112,7 @@ def test_words() -> None:
 
 
 @pytest.mark.parametrize("text", OPEN_CLIP_IDS)
-def test_ids_are_open_clips(clip: TextTokenizer, text: str) -> None:
+def test_ids_are_open_clips(clip: BytePairTokenizer, text: str) -> None:
     ids = clip([text])
     assert ids.shape == (1, 77)
     assert ids.dtype == torch.int64
@@ -120,13 +120,13 @@ def test_ids_are_open_clips(clip: TextTokenizer, text: str) -> None:
     assert ids[0].tolist() == wanted + [49407] * (77 - len(wanted))
 
 
-def test_vocabulary_is_clips(clip: TextTokenizer, merges: list[tuple[str, str]]) -> None:
+def test_vocabulary_is_clips(clip: BytePairTokenizer, merges: list[tuple[str, str]]) -> None:
     assert clip.size == len(vocabulary_of(merges)) == 49408
     assert (clip.start, clip.end) == (49406, 49407)
 
 
 def test_long_texts_are_cut_and_short_ones_padded(merges: list[tuple[str, str]]) -> None:
-    short = TextTokenizer(merges[:100], 8)
+    short = BytePairTokenizer(merges[:100], 8)
     ids = short(["a b c d e f", "a b c d e f g h", "a"])
     assert ids.shape == (3, 8)
     assert ids[:, 0].tolist() == [short.start] * 3
@@ -148,14 +148,14 @@ CAPTIONS = [
 
 @pytest.mark.parametrize("first", [300, 2500])
 def test_trimming_keeps_the_words_of_the_captions_whole(
-    clip: TextTokenizer, merges: list[tuple[str, str]], first: int
+    clip: BytePairTokenizer, merges: list[tuple[str, str]], first: int
 ) -> None:
     trimmed = trim_merges(merges, CAPTIONS, first)
     assert trimmed[:first] == merges[:first]
     assert len(trimmed) < first + 60
     order = [merges.index(pair) for pair in trimmed]
     assert order == sorted(set(order))
-    small = TextTokenizer(trimmed, 32)
+    small = BytePairTokenizer(trimmed, 32)
     for caption in CAPTIONS:
         for word in words(caption):
             assert small.pieces(word) == clip.pieces(word)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +26,11 @@ from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.rows import OUTLINES
 from styledrop_cli.checkpoints import save_part
 from styledrop_cli.convert import save_published
+from styledrop_cli.known_things import THINGS, Thing, write_things
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
+from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
@@ -93,6 +97,15 @@ CLIP = ClipConfig(
     image_heads=2,
     image_layers=1,
 )
+# Words that a text encoder knows, and letters to spell all others in.
+PIECES = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]"),
+    *"abcdefghijklmnopqrstuvwxyz,",
+    *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
+    *("cat", "dog", "house", "corgi", "watercolor", "style", "in", "red", "blue"),
+]
+BERT = SentenceBertConfig(vocab_size=len(PIECES), context_length=16, width=16, heads=2, layers=2, inner=24)
+HEAD = HeadClipConfig(text_width=16, embed_dim=8, head_width=8, head_layers=1, head_heads=2, image_size=16, stages=2)
 # The published layout's: nothing that upstream does not have. 16 px are 8x8 ids.
 PUBLISHED_TOKENIZER = replace(TOKENIZER, vq_embed_dim=8, patch_size=1, linear_path=False, levels=())
 PUBLISHED_TRANSFORMER = replace(
@@ -204,6 +217,26 @@ def write_base(folder: Path, *, decoder: bool = True, superres: bool = False, se
     write_merges(folder / "merges.txt", MERGES)
     (folder / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
     (folder / "contents.txt").write_text("\n".join(CONTENTS), encoding="utf-8")
+    return folder
+
+
+def sentence_bert(config: SentenceBertConfig = BERT, seed: int = 0) -> SentenceBert:
+    made = SentenceBert(config)
+    randomise(made, seed)
+    return made.requires_grad_(False).eval()
+
+
+def write_words(folder: Path, things: Sequence[Thing] = ()) -> Path:
+    """A whole model folder that reads with a sentence encoder of random weights, and what it was taught."""
+    write_base(folder)
+    clip = HeadClip(HEAD)
+    randomise(clip)
+    save_part(folder, "text", sentence_bert(), BERT, eight_bits=True)
+    save_part(folder, "clip", clip, HEAD)
+    save_part(folder, "scorer", clip, HEAD)
+    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
+    (folder / "merges.txt").unlink()
+    write_things(folder / THINGS, things)
     return folder
 
 

@@ -20,17 +20,28 @@ from styledrop_cli.errors import ModelError
 from styledrop_cli.files import file_hash, read_text
 from styledrop_cli.hub import BUNDLED, POCKET, locate, name_of
 from styledrop_cli.images import square, to_image, to_tensor
+from styledrop_cli.known_things import THINGS, KnownThings, Thing, read_things
 from styledrop_cli.models.adapter import Adapter, at_strength
 from styledrop_cli.models.clip import Clip
+from styledrop_cli.models.head_clip import HeadClip
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.parts import Parts, load_module, read_text_tokenizer, refuse_misfits
+from styledrop_cli.parts import (
+    Parts,
+    load_module,
+    load_text,
+    read_text_tokenizer,
+    refuse_misfits,
+    refuse_other_text,
+    text_part,
+)
 from styledrop_cli.sampling.decoding import LogitsFn, correct, decode
 from styledrop_cli.sampling.guidance import Scales, Voice, guided, only_likeliest, only_plausible
 from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
-from styledrop_cli.text import TextTokenizer, words
+from styledrop_cli.text import TextTokenizer, quoted, words
+from styledrop_cli.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,8 +52,6 @@ CAST = "transformer in bfloat16"  # a part beside the others: half as large, and
 ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base's random numbers again
 BATCH = 8  # pictures
 MOST_LISTED = 20_000  # lines of words, and of contents
-# Words that carry no content of their own and so need not have been taught.
-FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
 
 
 def is_grid(ids: Tensor, side: int, codes: int) -> bool:
@@ -101,7 +110,7 @@ class Reconstruction:
 
 @dataclass
 class Base:
-    """A base model, on one device. ``words`` and ``contents`` are what it was taught, empty if unknown.
+    """A base model, on one device. ``words``, ``contents`` and ``things`` are what it was taught, empty if unknown.
 
     ``schedule`` is that of its masks. A ``published`` base is large, and draws upstream's pictures: from the same seed
     the same noise, in upstream's order. On a CPU it keeps in memory what a step needs, and nothing else.
@@ -114,6 +123,7 @@ class Base:
     device: torch.device
     words: frozenset[str] = frozenset()
     contents: list[str] = field(default_factory=list)
+    things: list[Thing] = field(default_factory=list)
     schedule: str = "cosine"
     published: Published | None = None
 
@@ -128,9 +138,14 @@ class Base:
         return network
 
     @property
-    def clip(self) -> Clip:
-        network: Clip = self.parts.get("clip")
+    def clip(self) -> Clip | HeadClip:
+        network: Clip | HeadClip = self.parts.get("clip")
         return network
+
+    @property
+    def text(self) -> TextEncoder:
+        """What reads the prompts: a part of its own or, where there is none, the CLIP's text tower."""
+        return TextEncoder(self.parts.get("text" if "text" in self.parts.loaders else "clip"), self.text_tokenizer)
 
     @property
     def decoder(self) -> EnlargedDecoder | None:
@@ -193,7 +208,9 @@ class Base:
     @torch.no_grad()
     def text_embeds(self, texts: list[str]) -> Tensor:
         """CLIP's summaries ``[B,E]`` of ``B`` texts, of length 1."""
-        return F.normalize(self.clip.text_states(self.text_tokenizer(texts).to(self.device))[1].float(), dim=-1)
+        states, summary = self.text.encode([self.known.read(text).text for text in texts])
+        clip = self.clip
+        return F.normalize((clip.text_embeds(states) if isinstance(clip, HeadClip) else summary).float(), dim=-1)
 
     @torch.no_grad()
     def picture_embeds(self, pictures: Tensor) -> Tensor:
@@ -231,18 +248,51 @@ class Base:
         small = self.grid * self.tokenizer.config.factor
         return small, 2 * small
 
+    @cached_property
+    def known(self) -> KnownThings:
+        """What the base was taught, and how it reads the names of other things."""
+
+        def summarise(texts: list[str]) -> Tensor:
+            return self.text.encode(texts)[1]
+
+        return KnownThings(self.things, self.words, summarise)
+
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the base was never taught, each once, in order."""
-        if not self.words:
+        return self.known.unknown(text)
+
+    def remarks(self, texts: Sequence[str], learnt: str = "", so: str = "it may draw something else") -> list[str]:
+        """What a person should know before the base draws ``texts``: the words it was never taught, and what it does.
+
+        None of it is said of words that were ``learnt`` since; ``so`` says what follows from those it does not place.
+        """
+        said = set(words(learnt))
+        unknown = [word for word in self.unknown_words(" ".join(texts)) if word not in said]
+        if not unknown:
             return []
-        return [w for w in dict.fromkeys(words(text)) if w not in self.words | FILLERS and not w.isdigit()]
+        made, placed = [], set()
+        for reading in map(self.known.read, dict.fromkeys(texts)):
+            for word, name in reading.instead.items():
+                if word.lower() in unknown and word.lower() not in placed:
+                    made.append(f"{self.name} was never taught '{word}'; it draws what is nearest: {name}")
+                placed.add(word.lower())
+            for word, names in reading.nearest.items():
+                if word.lower() in unknown and word.lower() not in placed:
+                    nearest = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+                    made.append(
+                        f"{self.name} was never taught '{word}', and nothing that it knows is near; say {nearest}"
+                    )
+                placed.add(word.lower())
+        if rest := [word for word in unknown if word not in placed]:
+            made.append(f"{self.name} does not know {quoted(rest)}; {so}")
+        return made
 
     @torch.no_grad()
     def text_states(
         self, prompts: list[str], network: MaskedTransformer | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``B`` prompts for ``network.condition``: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
-        text, pooled = self.clip.text_states(self.text_tokenizer(prompts).to(self.device))
+        text, pooled = self.text.encode([self.known.read(prompt).text for prompt in prompts])
         sizes = (network or self.transformer).config
         factor = self.published.tokenizer.factor if self.published is not None else 16
         return text, pooled, micro_conditions(sizes, len(prompts), self.device, factor)
@@ -436,22 +486,37 @@ def load_base(model: str, device: torch.device) -> Base:
 
 
 def _ours(folder: Path, device: torch.device) -> Base:
-    config = read_config(folder)
-    networks = {
-        part: load_module(folder, part).to(device)
-        for part in ("clip", "transformer", "tokenizer", "decoder", "superres")
-        if part in config["parts"] or part not in ("decoder", "superres")
-    }
-
+    config, own = read_config(folder), text_part(folder)
+    wanted = {own, "clip", "transformer", "tokenizer"} | ({"decoder", "superres"} & set(config["parts"]))
+    networks = {part: load_module(folder, part).to(device) for part in sorted(wanted)}
     refuse_misfits(folder, **{part: network.config for part, network in networks.items()})
     return Base(
         name=str(config.get("name", folder.name)),
         folder=folder,
         parts=Parts.of(**networks),
-        text_tokenizer=read_text_tokenizer(folder, networks["clip"].config),
+        text_tokenizer=read_text_tokenizer(folder, networks[own].config),
         device=device,
         words=frozenset(_listed(folder / "words.txt")),
         contents=_listed(folder / "contents.txt"),
+        things=read_things(folder / THINGS),
+    )
+
+
+def load_judge(folder: Path, clip: HeadClip, device: torch.device) -> Base:
+    """A base of a model folder that only looks at pictures, with this ``clip`` and the folder's text encoder.
+
+    Raises ModelError if the encoder is missing or broken, or the ``clip`` reads the states of another.
+    """
+    text = load_text(folder, device)
+    refuse_other_text(folder, clip.config, text.width)
+    return Base(
+        name=folder.name,
+        folder=folder,
+        parts=Parts.of(clip=clip.to(device), text=text.network),
+        text_tokenizer=text.tokenizer,
+        device=device,
+        words=frozenset(_listed(folder / "words.txt")),
+        things=read_things(folder / THINGS),
     )
 
 

@@ -26,7 +26,7 @@ from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import SCHEDULES
-from styledrop_cli.text import TextTokenizer, as_merges, read_merges, vocabulary_of, write_merges
+from styledrop_cli.text import BytePairTokenizer, as_merges, read_merges, vocabulary_of, write_merges
 
 PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
 # Part -> its library, and the class whose place ours takes.
@@ -100,7 +100,7 @@ class Published:
     transformer: TransformerConfig
     tokenizer: TokenizerConfig
     clip: ClipConfig
-    text_tokenizer: TextTokenizer
+    text_tokenizer: BytePairTokenizer
     schedule: str
 
     def load(self, part: str, finite: bool = False) -> nn.Module:
@@ -229,7 +229,7 @@ def _clip_config(folder: Path) -> ClipConfig:
     return config
 
 
-def _text_tokenizer(folder: Path, clip: ClipConfig) -> TextTokenizer:
+def _text_tokenizer(folder: Path, clip: ClipConfig) -> BytePairTokenizer:
     """The text vocabulary, from ``merges.txt`` and ``vocab.json`` or, as newer releases do, from ``tokenizer.json``."""
     place = folder / "tokenizer"
     path, about = place / "vocab.json", place / "special_tokens_map.json"
@@ -248,7 +248,7 @@ def _text_tokenizer(folder: Path, clip: ClipConfig) -> TextTokenizer:
     pad = pad.get("content") if isinstance(pad, dict) else pad
     if not isinstance(pad, str) or pad not in vocabulary:
         raise ModelError(f"{about}: the padding {pad!r} is no token of its vocabulary")
-    return TextTokenizer(merges, clip.context_length, pad)
+    return BytePairTokenizer(merges, clip.context_length, pad)
 
 
 def _pair(merge: object) -> list[str]:

@@ -7,24 +7,39 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from styledrop_cli.checkpoints import build_config, load_strictly, network_of, read_config, read_tensors
+from styledrop_cli.checkpoints import (
+    CONFIG,
+    build_config,
+    from_eight_bits,
+    load_strictly,
+    network_of,
+    read_config,
+    read_tensors,
+)
 from styledrop_cli.errors import ModelError
 from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
+from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
-from styledrop_cli.text import TextTokenizer, read_merges
+from styledrop_cli.text import BytePairTokenizer, TextTokenizer, WordPieceTokenizer, read_merges, read_pieces
+from styledrop_cli.text_encoder import TextConfig, TextEncoder
 
-# Part -> its class and the class of its sizes.
-PARTS: dict[str, tuple[type[nn.Module], type[Any]]] = {
-    "tokenizer": (ImageTokenizer, TokenizerConfig),
-    "decoder": (EnlargedDecoder, TokenizerConfig),
-    "clip": (Clip, ClipConfig),
-    "scorer": (Clip, ClipConfig),
-    "transformer": (MaskedTransformer, TransformerConfig),
-    "superres": (SuperResTransformer, SuperResConfig),
+CLIP_TEXT = {"kind": "clip"}  # what the text part is where it is not named: the text tower of the CLIP
+
+# Part -> kind -> its class and the class of its sizes. The first kind is that of a part which does not name one.
+PARTS: dict[str, dict[str, tuple[type[nn.Module], type[Any]]]] = {
+    "tokenizer": {"": (ImageTokenizer, TokenizerConfig)},
+    "decoder": {"": (EnlargedDecoder, TokenizerConfig)},
+    "text": {"bert": (SentenceBert, SentenceBertConfig)},
+    "clip": {"": (Clip, ClipConfig), "head": (HeadClip, HeadClipConfig)},
+    "scorer": {"": (Clip, ClipConfig), "head": (HeadClip, HeadClipConfig)},
+    "transformer": {"": (MaskedTransformer, TransformerConfig)},
+    "superres": {"": (SuperResTransformer, SuperResConfig)},
 }
 
 
@@ -36,19 +51,55 @@ def load_module(folder: Path, part: str) -> Any:
     sizes = read_config(folder)["parts"].get(part)
     if sizes is None:
         raise ModelError(f"{folder} has no {part} yet", f"Make it with 'styledrop pretrain {part}'.")
-    make, kind = PARTS[part]
-    source = f"the {part} of {folder}"
-    config = build_config(kind, sizes, source)
+    source, kinds = f"the {part} of {folder}", PARTS[part]
+    said = sizes.get("kind") if isinstance(sizes, dict) else None
+    kind = next(iter(kinds)) if said is None else said
+    if kind not in tuple(kinds):
+        known = ", ".join(f"'{one}'" for one in kinds if one)
+        raise ModelError(f"{source} is of a kind that is not known here: {kind!r:.40}", f"Known: {known or 'none'}.")
+    make, sizes_class = kinds[kind]
+    config = build_config(sizes_class, sizes, source)
     path = folder / f"{part}.safetensors"
     tensors, _ = read_tensors(path)
+    tensors = from_eight_bits(tensors, str(path))
     module = network_of(lambda: make(config), source, sum(tensor.numel() for tensor in tensors.values()))
     load_strictly(module, tensors, str(path))
     return module.requires_grad_(False).eval()
 
 
-def read_text_tokenizer(folder: Path, config: ClipConfig) -> TextTokenizer:
-    """The text vocabulary of a model folder; raises ModelError if it is not the one its CLIP was trained with."""
-    tokenizer = TextTokenizer(read_merges(folder / "merges.txt"), config.context_length)
+def text_part(folder: Path) -> str:
+    """The part whose network reads a model folder's prompts: ``text`` or, of the kind ``clip``, ``clip``."""
+    made = (folder / CONFIG).exists()
+    return "text" if made and read_config(folder)["parts"].get("text", CLIP_TEXT) != CLIP_TEXT else "clip"
+
+
+def load_text(folder: Path, device: torch.device) -> TextEncoder:
+    """The text encoder of a model folder, on ``device``.
+
+    Raises ModelError if a part of it is missing or broken, or its vocabulary is not the network's.
+    """
+    network = load_module(folder, text_part(folder))
+    if isinstance(network, HeadClip):
+        raise ModelError(
+            f"{folder} has no text encoder, which its clip reads with", "Make it with 'styledrop pretrain text'."
+        )
+    return TextEncoder(network.to(device), read_text_tokenizer(folder, network.config))
+
+
+def read_text_tokenizer(folder: Path, config: TextConfig) -> TextTokenizer:
+    """The text vocabulary of a model folder; raises ModelError if it is not the one its encoder was trained with."""
+    if isinstance(config, ClipConfig):
+        return read_byte_pairs(folder, config)
+    path = folder / "vocab.txt"
+    tokenizer = WordPieceTokenizer(read_pieces(path), config.context_length)
+    if tokenizer.size != config.vocab_size:
+        raise ModelError(f"{path} has {tokenizer.size} pieces, but the text encoder beside it has {config.vocab_size}")
+    return tokenizer
+
+
+def read_byte_pairs(folder: Path, config: ClipConfig) -> BytePairTokenizer:
+    """``read_text_tokenizer`` of a CLIP."""
+    tokenizer = BytePairTokenizer(read_merges(folder / "merges.txt"), config.context_length)
     if tokenizer.size != config.vocab_size:
         raise ModelError(
             f"{folder / 'merges.txt'} makes {tokenizer.size} tokens, but the CLIP beside it has {config.vocab_size}"
@@ -60,23 +111,38 @@ def refuse_misfits(
     folder: Path,
     transformer: TransformerConfig,
     tokenizer: TokenizerConfig,
-    clip: ClipConfig,
+    clip: ClipConfig | HeadClipConfig,
+    text: TextConfig | None = None,
     decoder: TokenizerConfig | None = None,
     superres: SuperResConfig | None = None,
 ) -> None:
-    """Raise ModelError for parts each of which is sound, and that do not go together."""
+    """Raise ModelError for parts each of which is sound, and that do not go together.
+
+    Without a ``text`` part of its own, a base reads with its ``clip``.
+    """
+    if (text is None) != isinstance(clip, ClipConfig):
+        kinds = "a text encoder of its own" if text is not None else "no text encoder"
+        raise ModelError(
+            f"the parts of {folder} do not fit: beside {kinds} its clip is of the wrong kind",
+            "Make it anew with 'styledrop pretrain clip'.",
+        )
+    read = text if text is not None else clip
+    assert not isinstance(read, HeadClipConfig)
+    owner = "CLIP" if text is None else "text encoder"
     pairs = {
-        "the transformer's text is its CLIP's": (transformer.encoder_hidden_size, clip.text_width),
-        "the transformer's summary is its CLIP's": (transformer.cond_embed_dim, clip.embed_dim),
+        f"the transformer's text is its {owner}'s": (transformer.encoder_hidden_size, read.text_width),
+        f"the transformer's summary is its {owner}'s": (transformer.cond_embed_dim, read.embed_dim),
         "the transformer's ids are the tokenizer's": (transformer.codebook_size, tokenizer.num_vq_embeddings),
     }
+    if isinstance(clip, HeadClipConfig):
+        refuse_other_text(folder, clip, read.text_width)
     if decoder is not None:
         pairs["the decoder's codes are the tokenizer's"] = (decoder.vq_embed_dim, tokenizer.vq_embed_dim)
         pairs["the decoder is twice as large"] = (decoder.factor, 2 * tokenizer.factor)
     if superres is not None:
         pairs |= {
-            "super-resolution's text is the CLIP's": (superres.encoder_hidden_size, clip.text_width),
-            "super-resolution's summary is the CLIP's": (superres.cond_embed_dim, clip.embed_dim),
+            f"super-resolution's text is the {owner}'s": (superres.encoder_hidden_size, read.text_width),
+            f"super-resolution's summary is the {owner}'s": (superres.cond_embed_dim, read.embed_dim),
             "super-resolution's ids are the tokenizer's": (superres.codebook_size, tokenizer.num_vq_embeddings),
             "super-resolution reads the transformer's ids": (superres.low_res_codebook_size, transformer.codebook_size),
             "super-resolution reads the transformer's grid": (superres.low_res_size, transformer.sample_size),
@@ -84,6 +150,16 @@ def refuse_misfits(
         }
     if wrong := [f"{what} ({a}, {b})" for what, (a, b) in pairs.items() if a != b]:
         raise ModelError(f"the parts of {folder} do not fit: it is not so that {'; '.join(wrong)}")
+
+
+def refuse_other_text(folder: Path, clip: HeadClipConfig, width: int) -> None:
+    """Raise ModelError for a CLIP whose head reads other states than the text encoder makes, which are ``width``."""
+    if clip.text_width != width:
+        raise ModelError(
+            f"the parts of {folder} do not fit: a clip reads states of {clip.text_width}, and its text encoder makes "
+            f"{width}",
+            "Make it anew with 'styledrop pretrain clip', or scorer.",
+        )
 
 
 class Parts:

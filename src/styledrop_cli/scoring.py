@@ -1,7 +1,8 @@
 """How well a picture fits a text or another picture, by CLIP: the one home of open_clip.
 
-A scorer is a CLIP of a model folder (``clip``, or ``scorer``, which had no say in what was drawn), or any model that
-open_clip knows, with its weights: ``ViT-B-16/openai``, or ``ViT-B-16/path/to/weights.safetensors``.
+A scorer is a CLIP of a model folder (``clip``, or ``scorer``, which had no say in what was drawn; open_clip runs it
+where it is of its kind), or any model that open_clip knows, with its weights: ``ViT-B-16/openai``, or
+``ViT-B-16/path/to/weights.safetensors``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base import Base
+from styledrop_cli.base import Base, load_judge
 from styledrop_cli.checkpoints import load_strictly
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.hub.layout import PICKLES
 from styledrop_cli.models.clip import Clip, ClipConfig
-from styledrop_cli.parts import load_module, read_text_tokenizer
+from styledrop_cli.models.head_clip import HeadClip
+from styledrop_cli.parts import load_module, read_byte_pairs
 
 PARTS = ("clip", "scorer")  # of a model folder
 PLACES = ("hf-hub:", "local-dir:")  # open_clip's own ways to name a folder that holds sizes and weights
@@ -108,7 +110,7 @@ def open_second_eye(base: Base, name: str | None = None) -> tuple[str, Base | Sc
     return name, open_eye(base, name)
 
 
-def load_scorer(name: str, folder: Path, device: torch.device) -> Scorer:
+def load_scorer(name: str, folder: Path, device: torch.device) -> Base | Scorer:
     """The scorer called ``name``: ``clip`` or ``scorer`` of the model ``folder``, or a model of open_clip's.
 
     Only weights that open_clip knows by name are ever downloaded, once. A file does not say which activation it was
@@ -118,11 +120,13 @@ def load_scorer(name: str, folder: Path, device: torch.device) -> Scorer:
     return _from_folder(name, folder, device) if name in PARTS else _published(name, device)
 
 
-def _from_folder(part: str, folder: Path, device: torch.device) -> Scorer:
-    clip: Clip = load_module(folder, part)
+def _from_folder(part: str, folder: Path, device: torch.device) -> Base | Scorer:
+    clip: Clip | HeadClip = load_module(folder, part)
+    if isinstance(clip, HeadClip):
+        return load_judge(folder, clip, device)
     if clip.visual is None:
         raise ModelError(f"the {part} of {folder} has no picture tower", "Name another scorer.")
-    tokenizer = read_text_tokenizer(folder, clip.config)
+    tokenizer = read_byte_pairs(folder, clip.config)
     network = open_clip().CLIP(**open_clip_config(clip.config))
     load_strictly(network, clip.state_dict(), f"the {part} of {folder}")
     side = clip.config.image_size

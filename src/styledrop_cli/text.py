@@ -1,7 +1,7 @@
-"""Prompts to token ids: CLIP's byte-pair tokenizer, from a ``merges.txt`` alone.
+"""Prompts to token ids: CLIP's byte pairs, from a ``merges.txt`` alone, and BERT's word pieces, from a ``vocab.txt``.
 
-The published model folders carry the same file, and the whole vocabulary follows from it: 256 bytes, the same bytes
-at a word's end, one token a merge, then the start and end tokens.
+The published model folders carry the same files. CLIP's whole vocabulary follows from its merges: 256 bytes, the same
+bytes at a word's end, one token a merge, then the start and end tokens.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import atomic_write, read_bytes
+from styledrop_cli.files import atomic_write, read_bytes, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+PADDING, UNKNOWN, CLASS, SEPARATOR = "[PAD]", "[UNK]", "[CLS]", "[SEP]"  # BERT's own tokens
 # How CLIP splits text before merging (contractions, runs of letters, single digits, runs of anything else).
 PIECES = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 # The marks that scripts put above, below and behind their letters: Python's \w leaves them out.
@@ -34,6 +35,7 @@ LETTERS = rf"(?:[^\W_][{MARKS}\u200c\u200d]*)+"
 SIGNS = "\u2190-\u21ff\u2300-\u2bff\U0001f000-\U0001faff"  # arrows, dingbats and emoji
 WORD = re.compile(rf"{LETTERS}(?:['-]{LETTERS})*|[{SIGNS}][{SIGNS}\ufe0f\u20e3\u200d]*")
 ROOM = "a big red cat"  # the least that must fit before a style
+MOST_PIECES = 300_000  # lines; BERT's largest file has 119,547
 MOST_MERGES = 300_000  # lines; the longest file of CLIP's has 262,145, and uses a fifth of them
 SHOWN = 40  # characters of a long text that a message quotes
 
@@ -68,27 +70,13 @@ def quoted(texts: list[str], most: int = 5) -> str:
 
 
 class TextTokenizer:
-    """Texts to ``[B,context_length]`` ids, start and end tokens included, padded with ``pad`` (CLIP: the end token)."""
+    """Texts to ``[B,context_length]`` ids: ``start``, the pieces of a text and ``end``, then ``pad``."""
 
-    def __init__(self, merges: list[tuple[str, str]], context_length: int, pad: str = END) -> None:
-        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-
-        self.merges = merges
+    def __init__(self, tokenizer: Tokenizer, context_length: int, start: str, end: str, pad: str) -> None:
+        self._tokenizer = tokenizer
         self.context_length = context_length
-        vocabulary = vocabulary_of(merges)
-        self.size = len(vocabulary)
-        self.start, self.end, self.pad = vocabulary[START], vocabulary[END], vocabulary[pad]
-        model = models.BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>")
-        self._tokenizer: Tokenizer = Tokenizer(model)
-        self._tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-        )
-        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        self.size: int = tokenizer.get_vocab_size()
+        self.start, self.end, self.pad = (int(tokenizer.token_to_id(token) or 0) for token in (start, end, pad))
 
     def pieces(self, text: str) -> list[str]:
         """The merged pieces of a text, without start and end."""
@@ -96,9 +84,11 @@ class TextTokenizer:
 
     def whole_words(self) -> set[str]:
         """The words of four letters and more that are one piece."""
-        made = {(first + second) for first, second in self.merges}
-        whole = {word.removesuffix("</w>") for word in made if word.endswith("</w>")}
-        return {word for word in whole if len(word) >= 4 and word.isascii() and word.isalpha()}
+        return {word for word in self._whole() if len(word) >= 4 and word.isascii() and word.isalpha()}
+
+    def _whole(self) -> Iterable[str]:
+        """The pieces that are whole words, and others that are not made of letters."""
+        raise NotImplementedError
 
     def fits(self, text: str) -> bool:
         """Whether the whole text fits the context."""
@@ -136,6 +126,49 @@ class TextTokenizer:
         return rows
 
 
+class BytePairTokenizer(TextTokenizer):
+    """CLIP's; ``pad`` is the end token, where a published folder names no other."""
+
+    def __init__(self, merges: list[tuple[str, str]], context_length: int, pad: str = END) -> None:
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+        self.merges = merges
+        vocabulary = vocabulary_of(merges)
+        model = models.BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>")
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        super().__init__(tokenizer, context_length, START, END, pad)
+
+    def _whole(self) -> Iterable[str]:
+        made = {(first + second) for first, second in self.merges}
+        return {word.removesuffix("</w>") for word in made if word.endswith("</w>")}
+
+
+class WordPieceTokenizer(TextTokenizer):
+    """BERT's without capitals and accents: a word is spelt in the longest ``pieces`` there are (arXiv 1810.04805)."""
+
+    def __init__(self, pieces: list[str], context_length: int) -> None:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+        self.vocabulary = pieces
+        model = models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=UNKNOWN)
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        super().__init__(tokenizer, context_length, CLASS, SEPARATOR, PADDING)
+
+    def _whole(self) -> Iterable[str]:
+        return self.vocabulary
+
+
 def vocabulary_of(merges: list[tuple[str, str]]) -> dict[str, int]:
     """Token to id, in CLIP's order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -157,6 +190,21 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     except (OSError, EOFError, ValueError) as error:
         raise ModelError(f"cannot read the text vocabulary {path}: {error}") from error
     return as_merges([line for line in lines if line], path)
+
+
+def read_pieces(path: Path) -> list[str]:
+    """A ``vocab.txt``, one piece a line, in the order of their ids; raises ModelError if it is missing or malformed."""
+    try:
+        pieces = read_text(path).removesuffix("\n").split("\n")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the text vocabulary {path}: {error}") from error
+    if len(pieces) > MOST_PIECES:
+        raise ModelError(f"{path} has {len(pieces):,} lines, and at most {MOST_PIECES:,} are read")
+    missing = [token for token in (PADDING, UNKNOWN, CLASS, SEPARATOR) if token not in pieces]
+    if missing or pieces[0] != PADDING or len(set(pieces)) != len(pieces):
+        wrong = f"{missing[0]} is missing" if missing else f"{PADDING} is not first, or a piece stands there twice"
+        raise ModelError(f"{path} is no vocabulary of BERT's: {wrong}")
+    return pieces
 
 
 def as_merges(lines: list[list[str]], path: Path) -> list[tuple[str, str]]:

@@ -24,13 +24,14 @@ from styledrop_cli.adapters import (
     tensors_of,
     write_adapter,
 )
-from styledrop_cli.base import FILLERS, Base
+from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
 from styledrop_cli.files import atomic_write, remove_parts
 from styledrop_cli.images import load_picture, save_png
+from styledrop_cli.known_things import FILLERS
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.probing import STEPS, Probes
@@ -38,7 +39,7 @@ from styledrop_cli.processes import LostProcessError, is_first, place, told_by_f
 from styledrop_cli.runs import Run, alone_in
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
-from styledrop_cli.text import quoted, with_style, words
+from styledrop_cli.text import with_style, words
 from styledrop_cli.training import (
     Budget,
     Loop,
@@ -137,10 +138,9 @@ def train_adapter(
     for content in dict.fromkeys(contents):
         if is_object and base.words.intersection(words(content)) - FILLERS:
             continue  # beside what it is there may be a name of its own
-        if content != NAMELESS and (unknown := base.unknown_words(content)):
-            on_message(
-                f"Warning: {base.name} does not know {quoted(unknown)}; name the content in plainer words (--content)."
-            )
+        if content != NAMELESS:
+            for remark in base.remarks([content], so="name the content in plainer words (--content)."):
+                on_message(f"Warning: {remark}")
     if settings.checkpoints and base.clip.visual is None:
         on_message(f"Warning: the CLIP of {base.name} sees no pictures: none are compared, and the last step is taken")
     adapter = new_adapter(base.transformer, settings)

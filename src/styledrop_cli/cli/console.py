@@ -88,11 +88,8 @@ class Screen:
 
     def warn_of_unknown(self, base: Base, texts: Sequence[str], learnt: str = "") -> None:
         """A warning where `base` was not taught a word of what it is to draw, and none `learnt` it since."""
-        from styledrop_cli.text import quoted, words
-
-        known = set(words(learnt))
-        if unknown := [word for word in base.unknown_words(" ".join(texts)) if word not in known]:
-            self.warn(f"{base.name} does not know {quoted(unknown)}; it may draw something else")
+        for remark in base.remarks(texts, learnt):
+            self.warn(remark)
 
     def result(self, data: Mapping[str, Any], shown: RenderableType | Sequence[Path | str] = ()) -> None:
         """The outcome: `data` with --json, otherwise `shown` (a table, or paths one per line)."""

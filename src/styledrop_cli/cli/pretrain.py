@@ -24,6 +24,7 @@ class Part(StrEnum):
     corpus = "corpus"
     tokenizer = "tokenizer"
     decoder = "decoder"
+    text = "text"
     clip = "clip"
     scorer = "scorer"
     base = "base"
@@ -35,7 +36,7 @@ def pretrain(
         Part,
         typer.Argument(
             metavar="PART",
-            help="corpus, tokenizer, decoder, clip, scorer, base or superres; each needs some of those before it.",
+            help="corpus, tokenizer, decoder, text, clip, scorer, base or superres; each needs some before it.",
         ),
     ],
     corpus: Annotated[
@@ -71,11 +72,13 @@ def pretrain(
     """Train a base model of your own, part by part.
 
     The result is a folder for --model. It can be stopped at any time with Ctrl-C and
-    gone on with by --resume; a held-out figure is shown as it trains.
+    gone on with by --resume; a held-out figure is shown as it trains. text is not trained:
+    it is an encoder that knows English (pip install 'styledrop[pocket]'), and may be left out.
 
       styledrop pretrain corpus my-cut-outs/ -o my-pictures
       styledrop pretrain tokenizer my-pictures/ -o my-model --minutes 45
       styledrop pretrain decoder my-pictures/ -o my-model --minutes 20
+      styledrop pretrain text my-pictures/ -o my-model
       styledrop pretrain clip my-pictures/ -o my-model --minutes 20
       styledrop pretrain scorer my-pictures/ -o my-model --minutes 8
       styledrop pretrain base my-pictures/ -o my-model --minutes 240
@@ -117,7 +120,7 @@ def pretrain(
     with (
         nullcontext() if place[0] else alone_in(output / pretraining.WORK),
         together(place, where),
-        screen.progress(f"training the {part.value}") as move,
+        screen.progress(f"{'writing' if part is Part.text else 'training'} the {part.value}") as move,
     ):
 
         def step(progress: Progress) -> None:

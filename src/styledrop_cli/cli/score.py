@@ -110,15 +110,15 @@ def score(
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.scoring import open_eye
-        from styledrop_cli.text import quoted
 
         base = load_base(base_folder, pick_device(device))
         eye = open_eye(base, scorer)
         given = _given(base, reference, contents) if reference else None
         groups: list[Group] = [(given, found)] if given else _by_adapter(base, found, screen)
     asked = [(references, _asked(some, prompt, references)) for references, some in groups]
-    if unknown := base.unknown_words(" ".join(dict.fromkeys(one.prompt for _, some in asked for one in some))):
-        screen.warn(f"{base.name} does not know {quoted(unknown)}; what it says of such pictures means little")
+    texts = list(dict.fromkeys(one.prompt for _, some in asked for one in some))
+    for remark in base.remarks(texts, so="what it says of such pictures means little"):
+        screen.warn(remark)
     ruler = None
     if any(references for references, _ in asked):
         from styledrop_cli.calibration import Calibration

@@ -47,10 +47,12 @@ class PackedAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, causal: bool) -> Tensor:
+    def forward(self, x: Tensor, causal: bool, mask: Tensor | None = None) -> Tensor:
+        """``mask`` ``[B,T]`` says what of ``x`` ``[B,T,dim]`` is there to be seen; everything without it."""
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         query, keys, values = packed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=causal)
+        seen = None if mask is None else mask[:, None, None]
+        mixed = F.scaled_dot_product_attention(query, keys, values, seen, is_causal=causal)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -77,8 +79,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, quick_gelu)
 
-    def forward(self, x: Tensor, causal: bool) -> Tensor:
-        x = x + self.attn(self.ln_1(x), causal)
+    def forward(self, x: Tensor, causal: bool, mask: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), causal, mask)
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 

@@ -1,8 +1,9 @@
 """Training a base model from a folder of captioned pictures, one part at a time.
 
-Order: ``tokenizer``, then ``decoder`` (its enlargement), ``clip`` (which needs only pictures and captions),
-``scorer`` (a smaller CLIP that grades: it needs the first one's vocabulary), ``base`` and ``superres`` (which need the
-tokenizer and the CLIP's text tower). Each part is written into the same model folder. ``drawings`` makes a corpus.
+Order: ``tokenizer``, then ``decoder`` (its enlargement), ``text`` (a frozen encoder that knows English, taken from a
+package), ``clip`` (which needs only pictures and captions), ``scorer`` (a smaller CLIP that grades), ``base`` and
+``superres`` (which need the tokenizer and the text encoder). Without ``text``, the CLIP's own text tower takes its
+place. Each part is written into the same model folder. ``drawings`` makes a corpus.
 Pocket, the bundled base, is what this makes of the corpus in ``examples/pocket``.
 """
 
@@ -22,6 +23,7 @@ from styledrop_cli.pretraining.captions import clip_job, scorer_job
 from styledrop_cli.pretraining.ids import superres_job, transformer_job
 from styledrop_cli.pretraining.job import Job, Order
 from styledrop_cli.pretraining.pictures import decoder_job, tokenizer_job
+from styledrop_cli.pretraining.words import write_text
 from styledrop_cli.processes import LostProcessError, is_first, refuse_uneven, told_by_first, uninterrupted
 from styledrop_cli.runs import remove_state
 from styledrop_cli.training import Budget, Loop, Progress
@@ -65,10 +67,15 @@ def run(
     unusable corpus, a missing earlier part or a batch that several processes cannot share evenly; LostProcessError if
     one of them dies.
     """
-    if part not in PARTS:
-        raise UsageError(f"there is no part called '{part}'", f"Choose one of {', '.join(PARTS)}.")
+    if part not in (*PARTS, "text"):
+        raise UsageError(f"there is no part called '{part}'", f"Choose one of text, {', '.join(PARTS)}.")
     records = read_corpus(corpus, captions=part not in ("tokenizer", "decoder"))
     on_message(f"{len(records)} pictures, {sum(r.held_out for r in records)} of them held out")
+    if part == "text":  # nothing to train
+        if is_first():
+            on_message(write_text(corpus, records, out))
+        told_by_first(0, device)  # who returns finds it written
+        return
     state, before = (out / WORK / f"{part}{one}.safetensors" for one in ("", "-before"))
     saved = [path for path in (state, before) if path.exists()]
     if saved and not resume:

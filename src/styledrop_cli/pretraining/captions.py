@@ -1,29 +1,43 @@
-"""The two CLIPs of a model folder.
+"""The two CLIPs of a model folder, and the text encoder that they and the generator read with.
 
-``clip`` is the one whose text tower the generator listens to. ``scorer`` is smaller, reads the same words, and was
-taught apart: it grades what the first one chose.
+In a folder with a ``text`` part both CLIPs are heads on it, with picture towers that start from an EfficientNet trained
+on photographs; in one without, the generator listens to ``clip``'s own text tower. ``scorer`` is smaller and was taught
+apart: it grades what ``clip`` chose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.checkpoints import save_part
-from styledrop_cli.corpus import draw_captions, plain_contents, read_pictures, vocabulary
+from styledrop_cli.corpus import Record, draw_captions, plain_contents, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import atomic_write
 from styledrop_cli.hub import POCKET
 from styledrop_cli.models.clip import Clip, ClipConfig
-from styledrop_cli.parts import load_module, read_text_tokenizer
-from styledrop_cli.pretraining.job import Job, Order, flipped, muon, split
+from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
+from styledrop_cli.parts import load_module, load_text, read_byte_pairs, text_part
+from styledrop_cli.pretraining.features import published_features
+from styledrop_cli.pretraining.job import Job, Order, flipped, heard, muon, split
 from styledrop_cli.processes import gathered, is_first
-from styledrop_cli.text import TextTokenizer, clip_merges, read_merges, trim_merges, write_merges
+from styledrop_cli.text import (
+    BytePairTokenizer,
+    TextTokenizer,
+    clip_merges,
+    read_merges,
+    trim_merges,
+    words,
+    write_merges,
+)
+from styledrop_cli.text_encoder import TextEncoder
 from styledrop_cli.training import step_generator
 
 FIRST_MERGES = 2500
@@ -97,23 +111,31 @@ RECIPES = {
 }
 
 
+# The same where the folder has a text encoder: sizes of the head, stages of EfficientNet.
+HEADS = {
+    "clip": HeadClipConfig(),
+    "scorer": HeadClipConfig(embed_dim=96, head_width=96, head_layers=1, head_heads=2, image_size=96, stages=5),
+}
+HEAD_RATE, TOWER_RATE = 1e-3, 2e-4  # what is fresh learns faster than what was trained on photographs
+
+
 class _ClipTask(nn.Module):
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip | HeadClip) -> None:
         super().__init__()
         self.clip = clip
 
-    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        pictures, tokens = batch
-        return contrastive_loss(self.clip, pictures, tokens)
+    def forward(self, batch: tuple[Tensor, ...]) -> Tensor:
+        pictures, tokens, *states = batch
+        return contrastive_loss(self.clip, pictures, tokens, *states)
 
 
-def contrastive_loss(clip: Clip, pictures: Tensor, tokens: Tensor) -> Tensor:
-    """CLIP's symmetric loss; captions that are equal count as each other's.
+def contrastive_loss(clip: Clip | HeadClip, pictures: Tensor, tokens: Tensor, states: Tensor | None = None) -> Tensor:
+    """CLIP's symmetric loss; captions that are equal count as each other's. A head reads the ``states`` of the tokens.
 
     Every picture is held against every caption, those of other processes too.
     """
     image = F.normalize(clip.picture_embeds(pictures).float(), dim=-1)
-    text = F.normalize(clip.text_states(tokens)[1].float(), dim=-1)
+    text = F.normalize(_text_embeds(clip, tokens, states).float(), dim=-1)
     (image, text), tokens = gathered(torch.stack([image, text], 1)).unbind(1), gathered(tokens)
     logits = clip.logit_scale.clamp(max=4.6052).exp() * image @ text.T
     same = (tokens[:, None] == tokens[None]).all(-1).float()
@@ -121,12 +143,22 @@ def contrastive_loss(clip: Clip, pictures: Tensor, tokens: Tensor) -> Tensor:
     return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
 
 
-def clip_job(order: Order) -> Job:
-    """Train the CLIP on pictures and captions; its vocabulary, and the lists of what was taught, are its work too.
+def _text_embeds(clip: Clip | HeadClip, tokens: Tensor, states: Tensor | None) -> Tensor:
+    if isinstance(clip, Clip):
+        return clip.text_states(tokens)[1]
+    assert states is not None
+    return clip.text_embeds(states)
 
-    A base that was trained with a text tower needs that very tower: from then on only the picture tower learns.
-    Raises UsageError if other weights are then asked for.
+
+def clip_job(order: Order) -> Job:
+    """Train the CLIP on pictures and captions.
+
+    Where the folder has no text encoder, the vocabulary, and the lists of what was taught, are its work too. A base
+    that was trained with its text tower needs that very tower: from then on only the picture tower learns. Raises
+    UsageError if other weights are then asked for.
     """
+    if text_part(order.out) == "text":
+        return _head_job("clip", order)
     settled = (order.out / "transformer.safetensors").exists()
     if settled and order.init_from not in (None, order.out):
         raise UsageError(
@@ -137,29 +169,58 @@ def clip_job(order: Order) -> Job:
     if source is None:
         captions = [caption for r in order.records for caption in r.captions]
         merges = trim_merges(clip_merges(POCKET / "merges.txt"), captions, FIRST_MERGES)
-        tokenizer = TextTokenizer(merges, RECIPES["clip"].sizes.context_length)
+        tokenizer = BytePairTokenizer(merges, RECIPES["clip"].sizes.context_length)
         clip = Clip(replace(RECIPES["clip"].sizes, vocab_size=tokenizer.size))
     else:
         clip = load_module(source, "clip")
-        tokenizer = read_text_tokenizer(source, clip.config)
+        tokenizer = read_byte_pairs(source, clip.config)
     if not settled and is_first():
         write_merges(order.out / "merges.txt", tokenizer.merges)
-        taught = (("words.txt", vocabulary(order.records)), ("contents.txt", plain_contents(order.records)))
-        for name, lines in taught:
-            atomic_write(order.out / name, "".join(f"{line}\n" for line in lines).encode())
+        write_taught(order.out, order.records)
     clip.requires_grad_(not settled)
     assert clip.visual is not None
     clip.visual.requires_grad_(True)
-    return _job("clip", order, clip, tokenizer)
+    return _job("clip", order, clip, tokenizer, muon(clip, RECIPES["clip"].rate))
+
+
+def write_taught(folder: Path, records: list[Record], more: Iterable[str] = ()) -> None:
+    """The lists of what a base is taught: its words, ``more`` texts' too, and the names of what it is shown."""
+    known = {word for text in more for word in words(text)} | set(vocabulary(records))
+    for name, lines in (("words.txt", sorted(known)), ("contents.txt", plain_contents(records))):
+        atomic_write(folder / name, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _head_job(part: str, order: Order) -> Job:
+    """Train a head on the folder's frozen text encoder, and its picture tower."""
+    text, recipe = load_text(order.out, order.device), RECIPES[part]
+    if order.init_from is None:
+        torch.manual_seed(order.seed + recipe.seed)
+        clip = HeadClip(replace(HEADS[part], text_width=text.width))
+        clip.visual.network = published_features(clip.config.stages)
+    else:
+        clip = load_module(order.init_from, part)
+        if not isinstance(clip, HeadClip) or clip.config.text_width != text.width:
+            raise UsageError(
+                f"the {part} of {order.init_from} does not read with the text encoder of {order.out}",
+                "Leave --init-from out, or start that folder's text from the same model.",
+            )
+    clip.requires_grad_(True)
+    rest = [p for n, p in clip.named_parameters() if not n.startswith("visual.network.")]
+    groups: list[dict[str, Any]] = [{"params": rest}]
+    groups += [{"params": list(clip.visual.network.parameters()), "lr": TOWER_RATE}]
+    optimizer = torch.optim.AdamW(groups, lr=HEAD_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    return _job(part, order, clip, text.tokenizer, [optimizer], text)
 
 
 def scorer_job(order: Order) -> Job:
-    """Train the second, smaller CLIP: from its own seed, with its own views, in the first one's vocabulary.
+    """Train the second, smaller CLIP: from its own seed, with its own views, in the same vocabulary.
 
     Raises ModelError if there is no first one yet, and UsageError if ``init_from`` has another vocabulary.
     """
+    if text_part(order.out) == "text":
+        return _head_job("scorer", order)
     first: Clip = load_module(order.out, "clip")
-    tokenizer = read_text_tokenizer(order.out, first.config)
+    tokenizer = read_byte_pairs(order.out, first.config)
     recipe = RECIPES["scorer"]
     if order.init_from is None:
         torch.manual_seed(order.seed + recipe.seed)
@@ -171,30 +232,42 @@ def scorer_job(order: Order) -> Job:
                 f"the scorer of {order.init_from} was taught in another text vocabulary than {order.out} has",
                 "Leave --init-from out, or start that folder's CLIP from the same model.",
             )
-        tokenizer = read_text_tokenizer(order.init_from, scorer.config)
-    return _job("scorer", order, scorer.requires_grad_(True), tokenizer)
+        tokenizer = read_byte_pairs(order.init_from, scorer.config)
+    return _job("scorer", order, scorer.requires_grad_(True), tokenizer, muon(scorer, recipe.rate))
 
 
-def _job(part: str, order: Order, clip: Clip, tokenizer: TextTokenizer) -> Job:
+def _job(
+    part: str,
+    order: Order,
+    clip: Clip | HeadClip,
+    tokenizer: TextTokenizer,
+    optimizers: list[torch.optim.Optimizer],
+    text: TextEncoder | None = None,
+) -> Job:
     recipe, device = RECIPES[part], order.device
     train, held = split(order.records)
     pictures = read_pictures(train, clip.config.image_size)
     measured = read_pictures(held[:MEASURED], clip.config.image_size)
-    held_tokens = tokenizer([r.captions[0] for r in held[:MEASURED]])
 
-    def batches(step: int) -> tuple[Tensor, Tensor]:
+    def read(texts: list[str]) -> tuple[Tensor, ...]:
+        tokens = tokenizer(texts).to(device)
+        return (tokens,) if text is None else (tokens, heard(text, texts, device)[0])
+
+    held_texts = read([r.captions[0] for r in held[:MEASURED]])
+
+    def batches(step: int) -> tuple[Tensor, ...]:
         g = step_generator(order.seed + recipe.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
         views = recipe.views(pictures[rows].float() / 255, g)
-        return views.to(device), tokenizer(draw_captions(train, rows, g)).to(device)
+        return views.to(device), *read(draw_captions(train, rows, g))
 
     def figure(task: nn.Module) -> str:
         with autocast(device):
             image = F.normalize(clip.picture_embeds(measured.to(device).float() / 255).float(), dim=-1)
-            text = F.normalize(clip.text_states(held_tokens.to(device))[1].float(), dim=-1)
-        scores = (image @ text.T).cpu()
+            read_embeds = _text_embeds(clip, held_texts[0], held_texts[-1])
+        scores = (image @ F.normalize(read_embeds.float(), dim=-1).T).cpu()
         own = scores.diagonal()[:, None]
         return f"held-out: right caption first in {float((scores <= own).all(-1).float().mean()):.1%} of {len(own)}"
 
     task = _ClipTask(clip).to(device)
-    return Job(task, muon(clip, recipe.rate), batches, figure, lambda t: save_part(order.out, part, clip, clip.config))
+    return Job(task, optimizers, batches, figure, lambda t: save_part(order.out, part, clip, clip.config))

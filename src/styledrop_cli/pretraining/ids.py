@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,16 +16,16 @@ from styledrop_cli.checkpoints import read_tensors, save_part, save_tensors
 from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.files import file_hash
-from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
-from styledrop_cli.parts import Parts, load_module, read_text_tokenizer
-from styledrop_cli.pretraining.job import Job, Order, muon, save_sheet, split
+from styledrop_cli.parts import Parts, load_module, load_text
+from styledrop_cli.pretraining.job import Job, Order, heard, muon, save_sheet, split
 from styledrop_cli.processes import add_up, is_first, place
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings
+from styledrop_cli.text_encoder import TextEncoder
 from styledrop_cli.training import hidden, masked_cross_entropy, step_generator
 
 # Pocket's sizes.
@@ -89,29 +90,25 @@ class LevelFeatures(nn.Module):
 
 
 class _BaseTask(nn.Module):
-    def __init__(self, transformer: MaskedTransformer, clip: Clip) -> None:
+    def __init__(self, transformer: MaskedTransformer) -> None:
         super().__init__()
         self.transformer = transformer
-        self.clip = clip.requires_grad_(False)
 
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        ids, masked, tokens = batch
-        with torch.no_grad():
-            text, pooled = self.clip.text_states(tokens)
+    def forward(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        ids, masked, text, pooled = batch
         micro = micro_conditions(self.transformer.config, len(ids), ids.device)
         condition = self.transformer.condition(text, pooled, micro)
         return masked_cross_entropy(self.transformer, ids, masked, condition)
 
 
 def transformer_job(order: Order) -> Job:
-    """Train the masked transformer, with the tokenizer and the text tower of the same folder."""
+    """Train the masked transformer, with the tokenizer and the text encoder of the same folder."""
     records, out, device = order.records, order.out, order.device
     train, held = split(records)
     image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
-    clip: Clip = load_module(out, "clip")
-    text_tokenizer = read_text_tokenizer(out, clip.config)
+    text = load_text(out, device=device)
     if order.init_from is None:
-        transformer = MaskedTransformer(BASE)
+        transformer = MaskedTransformer(for_text(BASE, text))
         transformer.initialise(torch.Generator().manual_seed(order.seed))
     else:
         transformer = load_module(order.init_from, "transformer")
@@ -121,13 +118,13 @@ def transformer_job(order: Order) -> Job:
     all_ids = cached_tokens(image_tokenizer.to(device), records, grid, out, device)
     is_held = torch.tensor([r.held_out for r in records])
     train_ids, held_ids = all_ids[~is_held], all_ids[is_held][:512].long()
-    task = _BaseTask(transformer, clip).to(device)
+    task = _BaseTask(transformer).to(device)
     g = torch.Generator().manual_seed(1)
     held_mask = random_mask(len(held_ids), grid**2, g).view(held_ids.shape)
-    held_tokens = text_tokenizer([r.captions[0] for r in held[:512]])
-    strange = sorted(text_tokenizer.whole_words() - set(vocabulary(records)))
+    held_text = heard(text, [r.captions[0] for r in held[:512]], device)
+    strange = sorted(text.tokenizer.whole_words() - set(vocabulary(records)))
 
-    def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batches(step: int) -> tuple[Tensor, ...]:
         g = step_generator(order.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
         fates = torch.rand(order.batch, generator=g).tolist()
@@ -139,21 +136,21 @@ def transformer_job(order: Order) -> Job:
                 caption = in_unknown_style(caption, strange, g)
             texts.append(caption)
         masked = random_mask(order.batch, grid**2, g).view(order.batch, grid, grid)
-        return train_ids[rows].long().to(device), masked.to(device), text_tokenizer(texts).to(device)
+        return train_ids[rows].long().to(device), masked.to(device), *heard(text, texts, device)
 
     def figure(task: nn.Module) -> str:
         losses = []
-        for ids, mask, tokens in zip(held_ids.split(64), held_mask.split(64), held_tokens.split(64), strict=True):
+        for parts in zip(*(t.split(64) for t in (held_ids, held_mask, *held_text)), strict=True):
             with autocast(device):
-                losses.append(task((ids.to(device), mask.to(device), tokens.to(device))))
+                losses.append(task(tuple(part.to(device) for part in parts)))
         return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
 
     def export(task: nn.Module) -> None:
         save_part(out, "transformer", folded(transformer), transformer.config)
 
     def sheet(task: nn.Module, path: Path) -> None:
-        networks = Parts.of(transformer=folded(transformer).to(device), tokenizer=image_tokenizer, clip=clip)
-        base = Base("in training", out, networks, text_tokenizer, device)
+        networks = Parts.of(transformer=folded(transformer).to(device), tokenizer=image_tokenizer, text=text.network)
+        base = Base("in training", out, networks, text.tokenizer, device)
         prompts = [p for p in PROBES for _ in range(2)]
         ids = base.sample(prompts, list(range(len(prompts))), base.sampling())
         save_sheet(base.pictures(ids, 128), path, prompts)
@@ -195,29 +192,25 @@ SHEET_STEPS = 8
 
 
 class _SuperResTask(nn.Module):
-    def __init__(self, superres: SuperResTransformer, clip: Clip) -> None:
+    def __init__(self, superres: SuperResTransformer) -> None:
         super().__init__()
         self.superres = superres
-        self.clip = clip.requires_grad_(False)
 
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        ids, masked, low_res, tokens = batch
-        with torch.no_grad():
-            text, pooled = self.clip.text_states(tokens)
+    def forward(self, batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        ids, masked, low_res, text, pooled = batch
         micro = micro_conditions(self.superres.config, len(ids), ids.device)
         condition = self.superres.beside(self.superres.condition(text, pooled, micro), low_res)
         return masked_cross_entropy(self.superres, ids, masked, condition)
 
 
 def superres_job(order: Order) -> Job:
-    """Train the super-resolution transformer, with the tokenizer and the text tower of the same folder."""
+    """Train the super-resolution transformer, with the tokenizer and the text encoder of the same folder."""
     records, out, device = order.records, order.out, order.device
     train, held = split(records)
     image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
-    clip: Clip = load_module(out, "clip")
-    text_tokenizer = read_text_tokenizer(out, clip.config)
+    text = load_text(out, device=device)
     if order.init_from is None:
-        superres = SuperResTransformer(SUPERRES)
+        superres = SuperResTransformer(for_text(SUPERRES, text))
         superres.initialise(torch.Generator().manual_seed(order.seed))
     else:
         superres = load_module(order.init_from, "superres")
@@ -229,12 +222,12 @@ def superres_job(order: Order) -> Job:
     is_held = torch.tensor([r.held_out for r in records])
     train_high, train_low = high[~is_held], low[~is_held]
     held_high, held_low = high[is_held][:128].long(), low[is_held][:128].long()
-    task = _SuperResTask(superres, clip).to(device)
+    task = _SuperResTask(superres).to(device)
     g = torch.Generator().manual_seed(1)
     held_mask = random_mask(len(held_high), large**2, g).view(held_high.shape)
-    held_tokens = text_tokenizer([r.captions[0] for r in held[:128]])
+    held_text = heard(text, [r.captions[0] for r in held[:128]], device)
 
-    def batches(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batches(step: int) -> tuple[Tensor, ...]:
         g = step_generator(order.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
         captions = draw_captions(train, rows, g)
@@ -245,14 +238,12 @@ def superres_job(order: Order) -> Job:
         seen = train_low[rows].long()
         other = torch.randint(superres.config.low_res_codebook_size, seen.shape, generator=g)
         seen = torch.where(torch.rand(seen.shape, generator=g) < noise, other, seen)
-        ids, tokens = train_high[rows].long(), text_tokenizer(texts)
-        return ids.to(device), masked.to(device), seen.to(device), tokens.to(device)
+        ids = train_high[rows].long()
+        return ids.to(device), masked.to(device), seen.to(device), *heard(text, texts, device)
 
     def figure(task: nn.Module) -> str:
         losses = []
-        for parts in zip(
-            held_high.split(32), held_mask.split(32), held_low.split(32), held_tokens.split(32), strict=True
-        ):
+        for parts in zip(*(t.split(32) for t in (held_high, held_mask, held_low, *held_text)), strict=True):
             with autocast(device):
                 losses.append(task(tuple(part.to(device) for part in parts)))
         return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
@@ -261,10 +252,10 @@ def superres_job(order: Order) -> Job:
         save_part(out, "superres", folded(superres), superres.config)
 
     def sheet(task: nn.Module, path: Path) -> None:
-        low_res, texts = held_low[:8].to(device), held_tokens[:8].to(device)
+        low_res, (states, summaries) = held_low[:8].to(device), held_text
         network = folded(superres).to(device)
         micro = micro_conditions(network.config, len(low_res), device)
-        condition = network.beside(network.condition(*clip.text_states(texts), micro), low_res)
+        condition = network.beside(network.condition(states[:8], summaries[:8], micro), low_res)
         drawn = decode(
             torch.full((len(low_res), large, large), network.config.mask_id, device=device),
             lambda ids, masked, progress: network(ids, condition, where=masked),
@@ -282,7 +273,14 @@ def superres_job(order: Order) -> Job:
 
 # -- what both share ----------------------------------------------------------------------
 
+Sizes = TypeVar("Sizes", bound=TransformerConfig)
+
 ENCODED = 1024  # pictures that a process reads and encodes at a time
+
+
+def for_text(sizes: Sizes, text: TextEncoder) -> Sizes:
+    """The sizes of a transformer that listens to this encoder."""
+    return replace(sizes, encoder_hidden_size=text.width, cond_embed_dim=text.summary_width)
 
 
 def share_levels(transformer: MaskedTransformer, levels: tuple[int, ...], warm: bool) -> None:

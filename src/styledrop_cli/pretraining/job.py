@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.corpus import Record
+from styledrop_cli.devices import autocast
 from styledrop_cli.images import save_png, to_image
 from styledrop_cli.sheets import contact_sheet
+from styledrop_cli.text_encoder import TextEncoder
 from styledrop_cli.training import rows
 
 
@@ -49,6 +51,13 @@ class Job:
 def split(records: list[Record]) -> tuple[list[Record], list[Record]]:
     """The records to train on, and those held out."""
     return [r for r in records if not r.held_out], [r for r in records if r.held_out]
+
+
+def heard(text: TextEncoder, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the frozen encoder makes of ``B`` texts: states ``[B,T,W]`` and summaries ``[B,P]``, in fp32."""
+    with autocast(device):
+        states, summaries = text.encode(texts)
+    return states.float(), summaries.float()
 
 
 def halved(pictures: Tensor) -> Tensor:

@@ -1,0 +1,73 @@
+"""What a base reads in place of words that it was never taught: how often it is one of the things accepted for it.
+
+    python benchmarks/outside_words.py my-model/ examples/pocket/index.jsonl
+
+The texts alone: nothing is drawn. ``outside_words.txt`` is the figure; ``outside_words_dev.txt`` is what settings may
+be chosen by. The index says which thing an emoji is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from styledrop_cli.known_things import NEAR, THINGS, KnownThings, read_things
+from styledrop_cli.parts import load_text
+from styledrop_cli.text import words
+
+HERE = Path(__file__).parent
+
+
+def accepted(path: Path, things_of: dict[str, set[str]]) -> list[tuple[str, set[str]]]:
+    """The lines of a list: a word with its article, and the things that may stand for it."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            word, _, names = line.partition(":")
+            split = names.split("|") if "|" in names or path.stem.endswith("_dev") else names.split()
+            found.append((word, set().union(*(things_of[one.strip()] for one in split))))
+    return found
+
+
+def main() -> None:
+    """Print both shares, with the table of kinds and by the encoder alone, and each word that was read otherwise."""
+    folder, index = Path(sys.argv[1]), Path(sys.argv[2])
+    things = read_things(folder / THINGS)
+    taught = {thing.thing for thing in things}
+    things_of: dict[str, set[str]] = defaultdict(set)
+    for line in index.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        for name in (Path(entry["file"]).stem, entry["thing"]):
+            for one in (name, name.removesuffix("-face")):
+                things_of[one] |= {entry["thing"]} & taught
+    text = load_text(folder, torch.device("cpu"))
+    known = {word for thing in things for name in thing.words for word in words(name)}
+    for title, some in (("table and encoder", things), ("encoder alone", [replace(t, kinds=()) for t in things])):
+        reader = KnownThings(some, known, lambda texts: text.encode(texts)[1])
+        names = {thing.words[0]: thing.thing for thing in things}
+        for stem in ("outside_words", "outside_words_dev"):
+            asked = accepted(HERE / f"{stem}.txt", things_of)
+            outcome: dict[str, list[str]] = defaultdict(list)
+            for word, right in asked:
+                reading = reader.read(word)
+                if not (reading.instead or reading.nearest):
+                    outcome["taught"].append(word)
+                elif reading.nearest:
+                    first = names[next(iter(reading.nearest.values()))[0]]
+                    outcome["not near, the first right" if first in right else "not near"].append(f"{word}: {first}")
+                else:
+                    name = next(iter(reading.instead.values()))
+                    outcome["right" if names[name] in right else "wrong"].append(f"{word}: {name}")
+            good = len(outcome["taught"]) + len(outcome["right"])
+            counts = ", ".join(f"{len(some)} {what}" for what, some in sorted(outcome.items()))
+            print(f"{title}, {stem}, near from {NEAR}: {good / len(asked):.1%} of {len(asked)} ({counts})")
+            print(f"  wrong: {'; '.join(outcome['wrong'])}\n  not near: {'; '.join(outcome['not near'])}")
+
+
+if __name__ == "__main__":
+    main()

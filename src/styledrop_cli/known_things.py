@@ -1,0 +1,267 @@
+"""The things a base was taught, by all their names, and how a prompt that names others is read.
+
+``things.jsonl`` of a model folder has a line a thing: ``{"thing": "dog", "words": ["a dog", "a puppy"], "zh": ["狗"],
+"kinds": ["corgi", "poodle"]}``: what it is called in captions, the usual name first, its Chinese names, and words that
+no caption has for things that it is nearest to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from styledrop_cli.errors import ModelError
+from styledrop_cli.files import atomic_write, parse_json, read_text
+from styledrop_cli.text import words
+
+THINGS = "things.jsonl"
+MOST_THINGS = 20_000
+MOST_KINDS = 10_000  # of a thing
+LONGEST_NAME = 200  # characters
+# How alike two summaries must be (cosine) for one thing to stand for another that no table knows. Measured by
+# benchmarks/outside_words.py on words other than those whose figure it gives: from here on more are right than wrong.
+NEAR = 0.6
+NAMED = 3  # of the nearest things, where none is near
+ARTICLES = frozenset({"a", "an"})
+# Words that carry no content of their own and so need not have been taught.
+FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
+# Where what a prompt shows is over: the last word before one of these is what is drawn.
+_BEHIND = re.compile(
+    r"\b(?:in|on|with|at|by|to|for|from|of|under|over|near|beside|behind|before|inside|above|below|between|through|"
+    r"against|without|like|that|which|who|wearing|holding|eating|riding|made|drawn|painted|style)\b",
+    re.IGNORECASE,
+)
+_TOGETHER = re.compile(r"\band\b|\bor\b|[,;&+]", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+# Chinese beside the names: how many there are, the words that measure them, colours, and what joins two names.
+_HAN = re.compile(r"[\u3400-\u9fff]+(?:[、·][\u3400-\u9fff]+)*")
+_MANY = {"一": "a", "两": "two", "二": "two", "三": "three"}
+_MEASURES = "只个条辆朵棵座头匹把张艘架件本颗块杯架间幢片"
+_COLOURS = {
+    "红": "red", "橙": "orange", "黄": "yellow", "绿": "green", "蓝": "blue", "紫": "purple", "粉": "pink",
+    "棕": "brown", "黑": "black", "白": "white", "灰": "grey",
+}  # fmt: skip
+_JOINED = "[和与跟及、]"
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that a base draws: what it is, its names in captions ("a dog"), its Chinese names, and its kinds."""
+
+    thing: str
+    words: tuple[str, ...]
+    zh: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a prompt is read: its ``text``, the thing that stands ``instead`` of a word, and what is ``nearest`` to one.
+
+    ``nearest`` are the names nearest to a word for which nothing is near enough. Both by the word as it was typed.
+    """
+
+    text: str
+    instead: dict[str, str] = field(default_factory=dict)
+    nearest: dict[str, list[str]] = field(default_factory=dict)
+
+
+class KnownThings:
+    """The ``things`` a base was taught, and its ``words``; ``summarise`` is its encoder's ``B`` texts to ``[B,P]``."""
+
+    def __init__(
+        self, things: Sequence[Thing], known: Collection[str], summarise: Callable[[list[str]], Tensor]
+    ) -> None:
+        self.things = things
+        self._known = known
+        self._summarise = summarise
+        self._read: dict[str, Reading] = {}
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text, in English, that were never taught, each once, in order; none where that is not told."""
+        if not self._known:
+            return []
+        said = dict.fromkeys(words(self.in_english(text)))
+        return [w for w in said if w not in self._known and w not in FILLERS and not w.isdigit()]
+
+    def read(self, text: str) -> Reading:
+        """A prompt as its encoder is given it: in English as far as names go, the nearest thing for what is unknown."""
+        if not self.things:
+            return Reading(text)
+        if text not in self._read:
+            self._read[text] = self._nearest(self.in_english(text))
+        return self._read[text]
+
+    # ---- Chinese ----
+
+    def in_english(self, text: str) -> str:
+        """The text with its Chinese names of known things in English, where nothing but such stands between two signs.
+
+        "狗和一只红色的猫" is "a dog and a red cat"; what holds any other word is left as it is.
+        """
+        if not self._chinese or not _HAN.search(text):
+            return text
+        return " ".join(_HAN.sub(lambda run: self._translated(run.group()), text).split())
+
+    def _translated(self, run: str) -> str:
+        named = [self._one.fullmatch(part) for part in re.split(_JOINED, run)]
+        if not all(named):
+            named = [self._one.fullmatch(run)]  # a name that has one of the signs inside
+        return f" {' and '.join(self._in_words(found) for found in named if found)} " if all(named) else run
+
+    def _in_words(self, found: re.Match[str]) -> str:
+        many, colour, name = found["many"], found["colour"], self._chinese[found["name"]]
+        article, noun = _parted(name)
+        if many in (None, "一"):
+            if not colour:
+                return name
+            return (
+                f"{_article(_COLOURS[colour])} {_COLOURS[colour]} {noun}" if article else f"{_COLOURS[colour]} {noun}"
+            )
+        parts = [_MANY[many], _COLOURS.get(colour or "", ""), _plural(noun)]
+        return " ".join(part for part in parts if part)
+
+    @cached_property
+    def _chinese(self) -> dict[str, str]:
+        return {name: thing.words[0] for thing in reversed(self.things) for name in reversed(thing.zh)}
+
+    @cached_property
+    def _one(self) -> re.Pattern[str]:
+        names = "|".join(map(re.escape, sorted(self._chinese, key=len, reverse=True)))
+        colours = "".join(_COLOURS)
+        return re.compile(
+            rf"(?:(?P<many>[{''.join(_MANY)}])[{_MEASURES}]?)?(?:(?P<colour>[{colours}])色?的?)?(?P<name>{names})"
+        )
+
+    # ---- what was never taught ----
+
+    def _nearest(self, text: str) -> Reading:
+        """The text with each thing that was never taught replaced by what it is nearest to, if anything is near."""
+        made, instead, nearest = [], {}, {}
+        end = 0
+        for before, found in _heads(text):
+            word = found.group().lower()
+            one = next((w for w in (word, *_singulars(word)) if w in self._known or w in FILLERS), None)
+            if one is not None or not self._known:
+                continue
+            name, near = self._thing_for(word)
+            if name is None:
+                nearest[found.group()] = near
+                continue
+            noun, start = _parted(name)[1], found.start()
+            if any(w in self._kinds for w in _singulars(word)) and word not in self._kinds:
+                noun = _plural(noun)
+            elif before and before.group().lower() in ARTICLES:
+                start, noun = before.start(), name
+            made += [text[end:start], noun]
+            end, instead[found.group()] = found.end(), name
+        return Reading("".join([*made, text[end:]]), instead, nearest)
+
+    def _thing_for(self, word: str) -> tuple[str | None, list[str]]:
+        """The name of what stands for a word, or None and the names nearest to it."""
+        for one in (word, *_singulars(word)):
+            if one in self._kinds:
+                return self._kinds[one], []
+        likeness = F.normalize(self._summarise([f"{_article(word)} {word}"]).float(), dim=-1) @ self._summaries.T
+        best = likeness[0].topk(min(len(self.things), 4 * NAMED))
+        names = list(dict.fromkeys(self._names[index] for index in best.indices.tolist()))
+        return (names[0] if float(best.values[0]) >= NEAR else None), names[:NAMED]
+
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        return {kind: thing.words[0] for thing in reversed(self.things) for kind in thing.kinds}
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The usual name of what each row of ``_summaries`` is a name of."""
+        return [thing.words[0] for thing in self.things for _ in thing.words]
+
+    @cached_property
+    @torch.no_grad()
+    def _summaries(self) -> Tensor:
+        names = [name for thing in self.things for name in thing.words]
+        order = sorted(range(len(names)), key=lambda i: len(names[i]))  # those of a length are read together
+        made = torch.cat(
+            [self._summarise([names[i] for i in order[at : at + 256]]) for at in range(0, len(order), 256)]
+        )
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        return F.normalize(made.float(), dim=-1)[back.to(made.device)]
+
+
+def _heads(text: str) -> list[tuple[re.Match[str] | None, re.Match[str]]]:
+    """The words that say what is drawn, each with the word before it: the last of each part, before any preposition."""
+    heads, start = [], 0
+    for stop in [*(found.span() for found in _TOGETHER.finditer(text)), (len(text), len(text))]:
+        behind = _BEHIND.search(text, start, stop[0])
+        found = list(_WORD.finditer(text, start, behind.start() if behind else stop[0]))
+        if found:
+            heads.append((found[-2] if len(found) > 1 else None, found[-1]))
+        start = stop[1]
+        if behind and behind.group().lower() in ("in", "style"):
+            break  # the style is not looked at
+    return heads
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """A name's article, or "", and the rest."""
+    first, _, rest = name.partition(" ")
+    return (first, rest) if first.lower() in ARTICLES and rest else ("", name)
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1].lower() in "aeiou" else "a"
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return noun if noun.endswith("s") and not noun.endswith("ss") else f"{noun}es"
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
+
+
+def _singulars(word: str) -> list[str]:
+    """What a word may be the plural of."""
+    endings = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
+    return [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end) and len(word) > 3]
+
+
+# ---- the file ----
+
+
+def read_things(path: Path) -> list[Thing]:
+    """The things of a file, none where there is none; raises ModelError for a file that is not as it should be."""
+    try:
+        lines = read_text(path).splitlines() if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if len(lines) > MOST_THINGS:
+        raise ModelError(f"{path} has {len(lines):,} lines, and at most {MOST_THINGS:,} are read")
+    return [_thing(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _thing(line: str, where: str) -> Thing:
+    try:
+        entry = parse_json(line)
+        thing, listed = entry["thing"], [entry["words"], entry.get("zh", []), entry.get("kinds", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{where}: needs a JSON object with 'thing' and 'words' ({error})") from error
+    whole = all(isinstance(names, list) and len(names) <= MOST_KINDS for names in listed) and bool(listed[0])
+    texts = [thing, *listed[0], *listed[1], *listed[2]] if whole else [None]
+    if not all(isinstance(text, str) and text.strip() and len(text) <= LONGEST_NAME for text in texts):
+        raise ModelError(f"{where}: 'thing' must be a name, 'words' a list of at least one, 'zh' and 'kinds' lists")
+    said, zh, kinds = (tuple(names) for names in listed)
+    return Thing(thing, said, zh, kinds)
+
+
+def write_things(path: Path, things: Sequence[Thing]) -> None:
+    """Write what ``read_things`` reads."""
+    lines = ({name: value for name, value in asdict(thing).items() if value} for thing in things)
+    atomic_write(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
