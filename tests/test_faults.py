@@ -121,6 +121,9 @@ def whole(folder: Path, parts: bool = False) -> dict[str, str]:
             continue
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".jsonl":
+            for line in path.read_text(encoding="utf-8").splitlines():
+                json.loads(line)
         elif path.suffix == ".png":
             with Image.open(path) as image:
                 image.load()

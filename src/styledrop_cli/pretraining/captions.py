@@ -21,7 +21,7 @@ from styledrop_cli.files import atomic_write
 from styledrop_cli.hub import POCKET
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.parts import load_module, read_text_tokenizer
-from styledrop_cli.pretraining.job import Job, Order, flipped, muon, split
+from styledrop_cli.pretraining.job import Job, Order, flipped, muon, picked, split
 from styledrop_cli.processes import gathered, is_first
 from styledrop_cli.text import TextTokenizer, clip_merges, read_merges, trim_merges, write_merges
 from styledrop_cli.training import step_generator
@@ -42,9 +42,10 @@ def zoomed(pictures: Tensor, generator: torch.Generator) -> Tensor:
     size, across, down, contrast = torch.rand(4, rows, generator=generator)
     scale, nothing = 0.8 * 1.5625**size, torch.zeros(rows)
     places = torch.stack([scale, nothing, 0.2 * across - 0.1, nothing, scale, 0.2 * down - 0.1], 1).view(rows, 2, 3)
-    grid = F.affine_grid(places, list(pictures.shape), align_corners=False)
+    grid = F.affine_grid(places.to(pictures.device), list(pictures.shape), align_corners=False)
     views = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    return flipped((0.5 + (0.7 + 0.6 * contrast)[:, None, None, None] * (views - 0.5)).clamp(0, 1), generator)
+    contrasts = (0.7 + 0.6 * contrast)[:, None, None, None].to(pictures.device)
+    return flipped((0.5 + contrasts * (views - 0.5)).clamp(0, 1), generator)
 
 
 @dataclass(frozen=True)
@@ -178,15 +179,15 @@ def scorer_job(order: Order) -> Job:
 def _job(part: str, order: Order, clip: Clip, tokenizer: TextTokenizer) -> Job:
     recipe, device = RECIPES[part], order.device
     train, held = split(order.records)
-    pictures = read_pictures(train, clip.config.image_size)
+    pictures = order.pictures(train, clip.config.image_size)
     measured = read_pictures(held[:MEASURED], clip.config.image_size)
     held_tokens = tokenizer([r.captions[0] for r in held[:MEASURED]])
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
         g = step_generator(order.seed + recipe.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
-        views = recipe.views(pictures[rows].float() / 255, g)
-        return views.to(device), tokenizer(draw_captions(train, rows, g)).to(device)
+        views = recipe.views(picked(pictures, rows, device).float() / 255, g)
+        return views, tokenizer(draw_captions(train, rows, g)).to(device)
 
     def figure(task: nn.Module) -> str:
         with autocast(device):

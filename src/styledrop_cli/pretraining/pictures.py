@@ -14,7 +14,7 @@ from styledrop_cli.corpus import read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
 from styledrop_cli.parts import load_module
-from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, save_sheet, split
+from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, picked, save_sheet, split
 from styledrop_cli.processes import gathered
 from styledrop_cli.training import step_generator
 
@@ -31,6 +31,7 @@ TOKENIZER = TokenizerConfig(
     levels=(8, 5, 5, 5),
 )
 ENLARGED_CHANNELS = 48
+LEAST_DEVIATION = 1e-3  # of patches along a direction: simple pictures differ in fewer of them than ids tell apart
 CRITIC_SHARE = 0.5  # of the reconstruction's pull on the pixels
 
 
@@ -60,7 +61,7 @@ def patch_basis(pictures: Tensor, factor: int, numbers: int) -> tuple[Tensor, Te
     patches = F.unfold(pictures, factor, stride=factor).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(0)
     _, spread, directions = torch.pca_lowrank(patches - mean, q=numbers + 4, center=False)
-    deviation = spread[:numbers] / len(patches) ** 0.5
+    deviation = (spread[:numbers] / len(patches) ** 0.5).clamp(min=LEAST_DEVIATION)
     return mean, directions[:, :numbers].T * deviation[:, None]
 
 
@@ -91,20 +92,20 @@ def tokenizer_job(order: Order) -> Job:
     tokenizer: ImageTokenizer = (
         ImageTokenizer(TOKENIZER) if order.init_from is None else load_module(order.init_from, "tokenizer")
     )
-    pictures = read_pictures(train, 256)
+    pictures = order.pictures(train, 256)
     measured = halved(read_pictures(held[:256], 256))
     if order.init_from is None:
-        start_from_patches(tokenizer, halved(pictures[:: max(1, len(pictures) // 400)]))
+        start_from_patches(tokenizer, halved(pictures[:: max(1, len(pictures) // 400)].cpu()))
     task = _TokenizerTask(tokenizer.requires_grad_(True)).to(device)
     tokenizer.quantize.requires_grad_(False)
 
     def batches(step: int) -> Tensor:
         g = step_generator(order.seed, step)
-        chosen = pictures[torch.randint(len(pictures), (order.batch,), generator=g)]
+        chosen = picked(pictures, torch.randint(len(pictures), (order.batch,), generator=g), device)
         near = order.batch // 4  # a quarter of the batch at twice the scale, as for 32x32 ids at 256 px
         x, y = torch.randint(129, (2,), generator=g).tolist()
         views = torch.cat([halved(chosen[near:]), chosen[:near, :, y : y + 128, x : x + 128] / 255])
-        return flipped(views, g).to(device)
+        return flipped(views, g)
 
     def figure(task: nn.Module) -> str:
         with autocast(device):
@@ -188,12 +189,12 @@ def decoder_job(order: Order) -> Job:
     else:
         decoder = load_module(order.init_from, "decoder")
     task = _DecoderTask(tokenizer, decoder.requires_grad_(True)).to(device)
-    pictures, measured = read_pictures(train, 256), read_pictures(held[:128], 256) / 255
+    pictures, measured = order.pictures(train, 256), read_pictures(held[:128], 256) / 255
 
     def batches(step: int) -> Tensor:
         g = step_generator(order.seed, step)
-        chosen = pictures[torch.randint(len(pictures), (order.batch,), generator=g)]
-        return flipped(chosen / 255, g).to(device)
+        chosen = picked(pictures, torch.randint(len(pictures), (order.batch,), generator=g), device)
+        return flipped(chosen / 255, g)
 
     def decoded(pictures: Tensor) -> Tensor:
         ids = tokenizer.encode(F.avg_pool2d(pictures.to(device), 2))
