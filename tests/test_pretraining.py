@@ -143,7 +143,7 @@ def test_a_resumed_part_is_bit_identical(corpus: Path, part: str, monkeypatch: p
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
     sheets = sorted(p.name for p in Path("model/.training").glob(f"{part}-*.png"))
-    assert sheets == ([] if part in ("clip", "scorer") else [f"{part}-000003.png", f"{part}-000004.png"])
+    assert sheets[-2:] == ([] if part in ("clip", "scorer") else [f"{part}-000003.png", f"{part}-000004.png"])
 
 
 @pytest.mark.parametrize("part", PARTS)

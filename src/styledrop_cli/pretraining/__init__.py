@@ -27,7 +27,8 @@ from styledrop_cli.pretraining.captions import clip_job, scorer_job
 from styledrop_cli.pretraining.ids import superres_job, transformer_job
 from styledrop_cli.pretraining.job import Job, Order
 from styledrop_cli.pretraining.pictures import decoder_job, tokenizer_job
-from styledrop_cli.pretraining.records import WORK, Record, checkpoints, inputs, log, read_record, write_record
+from styledrop_cli.pretraining.records import WORK as WORK
+from styledrop_cli.pretraining.records import Record, checkpoints, inputs, log, read_record, write_record
 from styledrop_cli.pretraining.throughput import Call, CallOverError, Meter, flops_a_picture
 from styledrop_cli.processes import LostProcessError, is_first, refuse_uneven, told_by_first, uninterrupted
 from styledrop_cli.runs import remove_state
