@@ -40,6 +40,7 @@ LONGEST_STEP = 30.0
 # Nor is what a step took beyond so many times the usual, once so many are known: shorter pauses, and compiling.
 UNUSUAL, USUAL = 5.0, 8
 WARMUP = 0.02
+AHEAD = 4  # batches, and threads that make them
 MOST_LEFT_OUT = 20  # steps in a row
 
 
@@ -130,8 +131,8 @@ class Loop:
 
     ``batches(step)`` must depend on nothing but the step, so that a resumed run sees what the whole one would have; it
     is a tensor or a tuple of tensors (or None), a row a picture. ``weight(batch)`` is how many its loss is a mean over.
-    A loss that is no mean over rows is up to the task (see ``processes.gathered``). ``ahead`` makes the next batch
-    while a step is taken: a graphics card does not wait for it.
+    A loss that is no mean over rows is up to the task (see ``processes.gathered``). ``ahead`` makes the next batches in
+    threads while a step is taken: a graphics card does not wait for them.
     """
 
     def __init__(
@@ -162,8 +163,8 @@ class Loop:
         self._plain_optimizers = optimizers
         self._rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
         self._batches, self._weight, self._device = batches, weight, device
-        self._maker = ThreadPoolExecutor(1) if ahead else None
-        self._next: tuple[int, Future[Any]] | None = None
+        self._makers = ThreadPoolExecutor(AHEAD) if ahead else None
+        self._ready: dict[int, Future[Any]] = {}  # by step
         self._lately: deque[float] = deque(maxlen=64)  # seconds that steps took
         self._budget = budget
         self._schedule = schedule
@@ -190,14 +191,15 @@ class Loop:
         if self._left_out and not self._learnt:
             raise _astray(self._left_out, progress.step)
 
-    def batch(self) -> Any:
+    def _batch(self) -> Any:
         """The batch of the step that is due."""
         step = self.progress.step
-        if self._maker is None:
+        if self._makers is None:
             return self._batches(step)
-        ready = self._next[1] if self._next and self._next[0] == step else self._maker.submit(self._batches, step)
-        self._next = step + 1, self._maker.submit(self._batches, step + 1)
-        return ready.result()
+        for one in range(step, step + AHEAD):
+            if one not in self._ready:
+                self._ready[one] = self._makers.submit(self._batches, one)
+        return self._ready.pop(step).result()
 
     def _meet(self) -> None:
         """Let all processes begin with the first one's weights; raises StyledropError where one is at another step."""
@@ -215,7 +217,7 @@ class Loop:
         for optimizer, rates in zip(self._plain_optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        loss = self._loss(self.batch())
+        loss = self._loss(self._batch())
         self._accelerator.backward(loss)
         loss = loss.detach()
         add_up([loss, *(p.grad for p in self.trained.values() if p.grad is not None)])

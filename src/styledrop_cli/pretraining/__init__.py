@@ -135,8 +135,7 @@ def run(
     try:
         job = make(Order(records, out, init_from, batch, seed, device, call))
     except CallOverError:
-        on_message(f"the call is over before the {part} was set up; where that happens again, give it more minutes")
-        return Outcome(part, False, Progress())
+        return _not_begun(part, on_message)
     record = Record(batch, rate, made_with)
     if job is None:
         return _finish(out, Outcome(part, True, Progress(share=1.0)), record, device)
@@ -144,8 +143,12 @@ def run(
         job.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for group in (group for optimizer in job.optimizers for group in optimizer.param_groups):
         group["lr"] *= rate
+    began = time.monotonic()
     with _enough_memory(device, batch):
         meter = Meter(flops_a_picture(job.task, job.batches(0), device), arithmetic_rate(device), batch)
+    call.took["step"] = time.monotonic() - began  # the counted one
+    if call.seconds is not None and told_by_first(float(call.over("step", "saving")), device):
+        return _not_begun(part, on_message)
     if compiled is None:
         pays = (budget.minutes or 0.0) >= COMPILED_FROM and not call.over(spare=60 * COMPILED_FROM)
         compiled = pays and can_compile(device)
@@ -164,7 +167,7 @@ def run(
     )
     _go_on(loop, saved, on_message)
     marks = {"save": loop.progress.seconds, "sheet": loop.progress.seconds}
-    fresh, figure = not saved, ""
+    fresh, figure, stepped = not saved, "", time.monotonic()
 
     def save() -> None:
         nonlocal fresh, figure
@@ -202,18 +205,21 @@ def run(
         call.measure("sheet", began)
 
     def after_step(progress: Progress) -> None:
+        nonlocal stepped
+        call.took["step"], stepped = time.monotonic() - stepped, time.monotonic()
         progress.speed = meter.speed(progress)
         on_step(progress)
-        if call.seconds is not None and told_by_first(float(call.over("saving")), device):
+        if call.seconds is not None and told_by_first(float(call.over("step", "saving")), device):
             raise CallOverError
         if not is_first():
             return
         if progress.seconds - marks["save"] > SAVE_EVERY:
             marks["save"] = progress.seconds
             save()
-        if progress.seconds - marks["sheet"] > SHEET_EVERY and not call.over("sheet", "saving"):
+        if progress.seconds - marks["sheet"] > SHEET_EVERY and not call.over("sheet", "step", "saving"):
             marks["sheet"] = progress.seconds
             show()
+        stepped = time.monotonic()
 
     whole, over = is_first(), False
     try:
@@ -235,6 +241,11 @@ def run(
         show()
     outcome = Outcome(part, not over, loop.progress, figure)
     return outcome if over else _finish(out, outcome, record, device)
+
+
+def _not_begun(part: str, on_message: Callable[[str], None]) -> Outcome:
+    on_message(f"the call is over before the {part} could take a step; where that happens again, give it more minutes")
+    return Outcome(part, False, Progress())
 
 
 def _finish(out: Path, outcome: Outcome, record: Record, device: torch.device) -> Outcome:

@@ -187,7 +187,7 @@ def _job(part: str, order: Order, clip: Clip, tokenizer: TextTokenizer) -> Job:
         g = step_generator(order.seed + recipe.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
         views = recipe.views(picked(pictures, rows, device).float() / 255, g)
-        return views, tokenizer(draw_captions(train, rows, g)).to(device)
+        return views.to(device), tokenizer(draw_captions(train, rows, g)).to(device)
 
     def figure(task: nn.Module) -> str:
         with autocast(device):

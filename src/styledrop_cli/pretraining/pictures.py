@@ -105,7 +105,7 @@ def tokenizer_job(order: Order) -> Job:
         near = order.batch // 4  # a quarter of the batch at twice the scale, as for 32x32 ids at 256 px
         x, y = torch.randint(129, (2,), generator=g).tolist()
         views = torch.cat([halved(chosen[near:]), chosen[:near, :, y : y + 128, x : x + 128] / 255])
-        return flipped(views, g)
+        return flipped(views, g).to(device)
 
     def figure(task: nn.Module) -> str:
         with autocast(device):
@@ -194,7 +194,7 @@ def decoder_job(order: Order) -> Job:
     def batches(step: int) -> Tensor:
         g = step_generator(order.seed, step)
         chosen = picked(pictures, torch.randint(len(pictures), (order.batch,), generator=g), device)
-        return flipped(chosen / 255, g)
+        return flipped(chosen / 255, g).to(device)
 
     def decoded(pictures: Tensor) -> Tensor:
         ids = tokenizer.encode(F.avg_pool2d(pictures.to(device), 2))
