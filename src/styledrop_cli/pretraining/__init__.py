@@ -108,6 +108,7 @@ def run(
     if part not in PARTS:
         raise UsageError(f"there is no part called '{part}'", f"Choose one of {', '.join(PARTS)}.")
     call = call or Call()
+    call.took.clear()  # another part's say nothing of this one's
     records = read_corpus(corpus, captions=part not in ("tokenizer", "decoder"))
     on_message(f"{len(records)} pictures, {sum(r.held_out for r in records)} of them held out")
     state, before = checkpoints(out, part)

@@ -26,7 +26,7 @@ from styledrop_cli.pretraining.records import (
     read_record,
 )
 from styledrop_cli.pretraining.throughput import Call
-from styledrop_cli.processes import is_first
+from styledrop_cli.processes import is_first, told_by_first
 from styledrop_cli.training import Budget, Progress
 
 # The stages in their order, and what each gets of the training time. The text encoder is written, not trained; the base
@@ -134,7 +134,7 @@ def train_all(
                 pretraining.remove_checkpoints(out, part)  # it was killed in between
             on_message(part, "is finished" if record else "is there already, and taken as it is")
             continue
-        if began and call.over(spare=BEGUN_WITH):
+        if began and told_by_first(float(call.over(spare=BEGUN_WITH)), device):
             break
         began = True
         outcome = pretraining.run(
