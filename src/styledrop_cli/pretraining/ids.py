@@ -284,7 +284,7 @@ def superres_job(order: Order) -> Job:
 
 # -- what both share ----------------------------------------------------------------------
 
-ENCODED = 1024  # pictures that a process reads and encodes at a time
+ENCODED = 256  # pictures that a process reads and encodes at a time
 
 
 def share_levels(transformer: MaskedTransformer, levels: tuple[int, ...], warm: bool) -> None:

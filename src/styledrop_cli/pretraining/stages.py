@@ -6,6 +6,7 @@ What is on disk is the state: which stage is due is read from the parts' records
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def stages() -> list[str]:
 def shared(budget: Budget, part: str) -> Budget:
     """A part's share of the budget of all."""
     if budget.steps is not None:
-        return Budget(steps=max(1, round(SHARES[part] * budget.steps)))
+        return replace(budget, steps=max(1, round(SHARES[part] * budget.steps)))
     assert budget.minutes is not None
-    return Budget(minutes=SHARES[part] * budget.minutes)
+    return replace(budget, minutes=SHARES[part] * budget.minutes)
 
 
 def corpus_of(corpus: Path, part: str) -> Path:
