@@ -178,7 +178,8 @@ def stand_in_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def is_mention(arguments: list[str]) -> bool:
     """Whether a command is only named, `styledrop train`, and not given anything to work on."""
-    parts = {"pretrain": {"corpus", "tokenizer", "text", *(part for _, part in LATER_PARTS)}, "bench": {"styles"}}
+    parts = {"all", "corpus", "tokenizer", "text", *(part for _, part in LATER_PARTS)}
+    parts = {"pretrain": parts, "bench": {"styles"}}
     return len(arguments) == 1 or (len(arguments) == 2 and arguments[1] in parts.get(arguments[0], ()))
 
 

@@ -67,6 +67,7 @@ COMMANDS = {
     ),
     "tokenizer": Command(("pretrain", "tokenizer", "corpus", "--minutes", "0.006", "--resume"), "model"),
     "base": Command(("pretrain", "base", "corpus", "--minutes", "0.008", "--resume"), "model", "earlier"),
+    "all": Command(("pretrain", "all", "corpus", "--minutes", "0.008", "--resume"), "model"),
 }  # fmt: skip
 SHORT = {
     "train": ("--steps", "4", "--checkpoints", "1"),
@@ -121,6 +122,9 @@ def whole(folder: Path, parts: bool = False) -> dict[str, str]:
             continue
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".jsonl":
+            for line in path.read_text(encoding="utf-8").splitlines():
+                json.loads(line)
         elif path.suffix == ".png":
             with Image.open(path) as image:
                 image.load()
@@ -138,7 +142,7 @@ def made(folder: Path) -> dict[str, str]:
 
 # ---- SIGKILL ----
 
-KILLS = {"train": 16, "iterate": 16, "generate": 12, "tokenizer": 8, "base": 12}
+KILLS = {"train": 16, "iterate": 16, "generate": 12, "tokenizer": 8, "base": 12, "all": 8}
 
 
 def test_the_kills_are_at_least_fifty() -> None:

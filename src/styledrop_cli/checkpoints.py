@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from styledrop_cli.errors import ModelError
+from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.files import LARGEST, atomic_write, parse_json, read_bytes, read_json, refuse_irregular, write_json
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
@@ -287,11 +287,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def save_part(folder: Path, part: str, module: nn.Module, config: Any, *, eight_bits: bool = False) -> None:
-    """Write a part as fp16, or in ``eight_bits``, and enter its sizes into ``config.json``, made if it is not there."""
+    """Write a part as fp16, or in ``eight_bits``, and enter its sizes into ``config.json``, made if it is not there.
+
+    Raises StyledropError, and writes nothing, if a weight is not finite or too large for fp16.
+    """
     if eight_bits:
         tensors = in_eight_bits(module.state_dict())
     else:
         tensors = {n: t.half() if t.is_floating_point() else t for n, t in module.state_dict().items()}
+    if bad := [n for n, t in tensors.items() if not t.isfinite().all()]:
+        raise StyledropError(
+            f"the {part} is not written: {len(bad)} of its {len(tensors)} tensors hold values that are not finite, "
+            f"the first is {bad[0]}",
+            "What was saved before is whole. Train it anew, with other pictures or another --seed.",
+        )
     save_tensors(folder / f"{part}.safetensors", tensors, {"format": "pt", "part": part})
     new: dict[str, Any] = {"format": FORMAT, "name": folder.name, "parts": {}}
     there = read_config(folder) if (folder / CONFIG).exists() else new

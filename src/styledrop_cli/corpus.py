@@ -28,6 +28,7 @@ from styledrop_cli.text import words
 METADATA = "metadata.jsonl"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 LONGEST = 1_000_000  # bytes of a caption, or of a line that has several
+READERS = 16  # threads that read pictures, where there are as many cores
 HELD_OUT_EVERY = 64  # of a folder that names no held-out records, every so-manieth is one
 
 
@@ -148,7 +149,7 @@ def read_pictures(records: Sequence[Record], size: int) -> Tensor:
             return
         pictures[index] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(max(2, min(READERS, os.cpu_count() or 1))) as pool:
         list(pool.map(read, range(len(records))))
     if broken:
         raise UsageError(f"{len(broken)} of {len(records)} pictures cannot be read, the first: {broken[0]}")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import shutil
+import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch import nn
@@ -11,6 +16,25 @@ from styledrop_cli.errors import DeviceError
 from styledrop_cli.models.transformer import MaskedTransformer
 
 NAMES = ("auto", "cpu", "cuda", "mps")
+# Dense bfloat16 FLOP/s of graphics cards, by words of their names, from their makers' data sheets; the first that fits.
+CARDS = {
+    "B200": 2250e12,
+    "GH200|H200|H20": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100|H800": 989e12,
+    "A100|A800": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "A10G?": 125e12,
+    "A40": 150e12,
+    "RTX 6000 Ada": 364e12,
+    "RTX 5090": 210e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+LARGE_CARD = 20e9  # bytes of memory from which on a card is given large batches
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -68,6 +92,45 @@ def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManag
     if not enabled or not fast_bfloat16(device):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@cache
+def arithmetic_rate(device: torch.device) -> float:
+    """The FLOP/s that `device` can do: of a known card as its maker says, else of matrix products, measured once."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        known = (rate for words, rate in CARDS.items() if re.search(rf"\b({words})\b", name))
+        if rate := next(known, 0.0):
+            return rate
+    side = 1024 if device.type == "cpu" else 8192
+    dtype = torch.bfloat16 if fast_bfloat16(device) else torch.float32
+    matrix = torch.full((side, side), 0.5, dtype=dtype, device=device)
+    took = []
+    for _ in range(10):
+        began = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waited for, also on a card
+        took.append(time.perf_counter() - began)
+    return 2 * side**3 / min(took)  # the others were disturbed
+
+
+def is_large(device: torch.device) -> bool:
+    """Whether `device` is a graphics card with memory for large batches."""
+    return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= LARGE_CARD
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether compiling a step for the card `device` can be relied on: its compiler is there, and one for C."""
+    compilers = ("cc", "gcc", "clang")
+    return (
+        device.type == "cuda" and importlib.util.find_spec("triton") is not None and any(map(shutil.which, compilers))
+    )
+
+
+def place_pictures(pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`pictures` on a card with twice the memory for them, so that no step waits for their way; else where they are."""
+    if device.type != "cuda" or 2 * pictures.nbytes > torch.cuda.mem_get_info(device)[0]:
+        return pictures
+    return pictures.to(device)
 
 
 def cast_once(network: MaskedTransformer, device: torch.device) -> MaskedTransformer:

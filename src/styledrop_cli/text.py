@@ -119,11 +119,11 @@ class TextTokenizer:
     def __call__(self, texts: list[str]) -> Tensor:
         """``B`` texts to int64 ids ``[B,context_length]``; what does not fit is cut."""
         room = self.context_length - 2
-        rows = torch.full((len(texts), self.context_length), self.pad)
-        for row, coded in zip(rows, self._tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
+        rows = []
+        for coded in self._tokenizer.encode_batch(texts, add_special_tokens=False):
             ids = [self.start, *coded.ids[:room], self.end]
-            row[: len(ids)] = torch.tensor(ids)
-        return rows
+            rows.append(ids + [self.pad] * (self.context_length - len(ids)))
+        return torch.tensor(rows, dtype=torch.int64).view(len(texts), self.context_length)
 
 
 class BytePairTokenizer(TextTokenizer):

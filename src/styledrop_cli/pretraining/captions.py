@@ -26,7 +26,7 @@ from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.parts import load_module, load_text, read_byte_pairs, text_part
 from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.job import Job, Order, flipped, heard, muon, split
+from styledrop_cli.pretraining.job import Job, Order, flipped, heard, muon, picked, split
 from styledrop_cli.processes import gathered, is_first
 from styledrop_cli.text import (
     BytePairTokenizer,
@@ -56,9 +56,10 @@ def zoomed(pictures: Tensor, generator: torch.Generator) -> Tensor:
     size, across, down, contrast = torch.rand(4, rows, generator=generator)
     scale, nothing = 0.8 * 1.5625**size, torch.zeros(rows)
     places = torch.stack([scale, nothing, 0.2 * across - 0.1, nothing, scale, 0.2 * down - 0.1], 1).view(rows, 2, 3)
-    grid = F.affine_grid(places, list(pictures.shape), align_corners=False)
+    grid = F.affine_grid(places.to(pictures.device), list(pictures.shape), align_corners=False)
     views = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    return flipped((0.5 + (0.7 + 0.6 * contrast)[:, None, None, None] * (views - 0.5)).clamp(0, 1), generator)
+    contrasts = (0.7 + 0.6 * contrast)[:, None, None, None].to(pictures.device)
+    return flipped((0.5 + contrasts * (views - 0.5)).clamp(0, 1), generator)
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def _job(
 ) -> Job:
     recipe, device = RECIPES[part], order.device
     train, held = split(order.records)
-    pictures = read_pictures(train, clip.config.image_size)
+    pictures = order.pictures(train, clip.config.image_size)
     measured = read_pictures(held[:MEASURED], clip.config.image_size)
 
     def read(texts: list[str]) -> tuple[Tensor, ...]:
@@ -258,7 +259,7 @@ def _job(
     def batches(step: int) -> tuple[Tensor, ...]:
         g = step_generator(order.seed + recipe.seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
-        views = recipe.views(pictures[rows].float() / 255, g)
+        views = recipe.views(picked(pictures, rows, device).float() / 255, g)
         return views.to(device), *read(draw_captions(train, rows, g))
 
     def figure(task: nn.Module) -> str:

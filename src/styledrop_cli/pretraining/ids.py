@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -33,9 +34,9 @@ BASE = TransformerConfig(
     codebook_size=1000,
     vocab_size=1001,
     hidden_size=256,
-    num_hidden_layers=6,
+    num_hidden_layers=8,
     num_attention_heads=4,
-    intermediate_size=512,
+    intermediate_size=640,
     in_channels=128,
     block_out_channels=192,
     num_res_blocks=1,
@@ -108,16 +109,16 @@ def transformer_job(order: Order) -> Job:
     image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
     text = load_text(out, device=device)
     if order.init_from is None:
-        transformer = MaskedTransformer(for_text(BASE, text))
+        transformer = MaskedTransformer(fitting(BASE, text, image_tokenizer))
         transformer.initialise(torch.Generator().manual_seed(order.seed))
     else:
         transformer = load_module(order.init_from, "transformer")
     transformer.requires_grad_(True)
     share_levels(transformer, image_tokenizer.config.levels, warm=order.init_from is not None)
     grid = transformer.config.sample_size
-    all_ids = cached_tokens(image_tokenizer.to(device), records, grid, out, device)
+    all_ids = cached_tokens(image_tokenizer.to(device), records, grid, out, device, order.call.check)
     is_held = torch.tensor([r.held_out for r in records])
-    train_ids, held_ids = all_ids[~is_held], all_ids[is_held][:512].long()
+    train_ids, held_ids = all_ids[~is_held].to(device), all_ids[is_held][:512].long()
     task = _BaseTask(transformer).to(device)
     g = torch.Generator().manual_seed(1)
     held_mask = random_mask(len(held_ids), grid**2, g).view(held_ids.shape)
@@ -136,7 +137,7 @@ def transformer_job(order: Order) -> Job:
                 caption = in_unknown_style(caption, strange, g)
             texts.append(caption)
         masked = random_mask(order.batch, grid**2, g).view(order.batch, grid, grid)
-        return train_ids[rows].long().to(device), masked.to(device), *heard(text, texts, device)
+        return train_ids[rows.to(device)].long(), masked.to(device), *heard(text, texts, device)
 
     def figure(task: nn.Module) -> str:
         losses = []
@@ -210,7 +211,7 @@ def superres_job(order: Order) -> Job:
     image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
     text = load_text(out, device=device)
     if order.init_from is None:
-        superres = SuperResTransformer(for_text(SUPERRES, text))
+        superres = SuperResTransformer(fitting(SUPERRES, text, image_tokenizer))
         superres.initialise(torch.Generator().manual_seed(order.seed))
     else:
         superres = load_module(order.init_from, "superres")
@@ -218,9 +219,10 @@ def superres_job(order: Order) -> Job:
     share_levels(superres, image_tokenizer.config.levels, warm=order.init_from is not None)
     large, small = superres.config.sample_size, superres.config.low_res_size
     image_tokenizer.to(device)
-    high, low = (cached_tokens(image_tokenizer, records, grid, out, device) for grid in (large, small))
+    check = order.call.check
+    high, low = (cached_tokens(image_tokenizer, records, grid, out, device, check) for grid in (large, small))
     is_held = torch.tensor([r.held_out for r in records])
-    train_high, train_low = high[~is_held], low[~is_held]
+    train_high, train_low = high[~is_held].to(device), low[~is_held]
     held_high, held_low = high[is_held][:128].long(), low[is_held][:128].long()
     task = _SuperResTask(superres).to(device)
     g = torch.Generator().manual_seed(1)
@@ -238,8 +240,8 @@ def superres_job(order: Order) -> Job:
         seen = train_low[rows].long()
         other = torch.randint(superres.config.low_res_codebook_size, seen.shape, generator=g)
         seen = torch.where(torch.rand(seen.shape, generator=g) < noise, other, seen)
-        ids = train_high[rows].long()
-        return ids.to(device), masked.to(device), seen.to(device), *heard(text, texts, device)
+        ids = train_high[rows.to(device)].long()
+        return ids, masked.to(device), seen.to(device), *heard(text, texts, device)
 
     def figure(task: nn.Module) -> str:
         losses = []
@@ -275,12 +277,20 @@ def superres_job(order: Order) -> Job:
 
 Sizes = TypeVar("Sizes", bound=TransformerConfig)
 
-ENCODED = 1024  # pictures that a process reads and encodes at a time
+ENCODED = 256  # pictures that a process reads and encodes at a time
 
 
-def for_text(sizes: Sizes, text: TextEncoder) -> Sizes:
-    """The sizes of a transformer that listens to this encoder."""
-    return replace(sizes, encoder_hidden_size=text.width, cond_embed_dim=text.summary_width)
+def fitting(sizes: Sizes, text: TextEncoder, tokenizer: ImageTokenizer) -> Sizes:
+    """The sizes of a transformer that listens to this encoder and draws the ids of this tokenizer."""
+    codes = tokenizer.config.num_vq_embeddings
+    fit = replace(
+        sizes,
+        codebook_size=codes,
+        vocab_size=codes + 1,
+        encoder_hidden_size=text.width,
+        cond_embed_dim=text.summary_width,
+    )
+    return replace(fit, low_res_codebook_size=codes) if isinstance(fit, SuperResConfig) else fit
 
 
 def share_levels(transformer: MaskedTransformer, levels: tuple[int, ...], warm: bool) -> None:
@@ -305,25 +315,51 @@ def folded(transformer: Network) -> Network:
 
 @torch.no_grad()
 def cached_tokens(
-    tokenizer: ImageTokenizer, records: list[Record], grid: int, out: Path, device: torch.device
+    tokenizer: ImageTokenizer,
+    records: list[Record],
+    grid: int,
+    out: Path,
+    device: torch.device,
+    check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Every picture's ids as int16 ``[R,grid,grid]``, encoded once a corpus, tokenizer and size."""
+    """Every picture's ids as int16 ``[R,grid,grid]``, encoded once a corpus, tokenizer and size.
+
+    ``check`` is called every ``ENCODED`` pictures, and may raise to stop: those are not encoded again.
+    """
     key = f"{file_hash(out / 'tokenizer.safetensors')} {len(records)} {records[0].path} {records[-1].path}"
     cache = out / ".training" / f"tokens-{grid}.safetensors"
-    if cache.exists():
-        tensors, metadata = read_tensors(cache)
+
+    def kept(path: Path, number: int) -> Tensor | None:
+        if not path.exists():
+            return None
+        tensors, metadata = read_tensors(path)
         there, codes = tensors.get("ids", torch.empty(0)), tokenizer.config.num_vq_embeddings
-        if metadata.get("key") == key and len(there) == len(records) and is_grid(there, grid, codes):
-            return there
+        fits = metadata.get("key") == key and len(there) == number and is_grid(there, grid, codes)
+        return there if fits else None
+
+    if (ids := kept(cache, len(records))) is not None:
+        return ids
     side, (number, of) = grid * tokenizer.config.factor, place()
     whole = torch.zeros(len(records), grid, grid, dtype=torch.int32, device=device)
+    pieces = []
     for start in range(ENCODED * number, len(records), ENCODED * of):
+        check()
+        here = whole[start : start + ENCODED]
+        piece = cache.with_name(f"tokens-{grid}-{start:08d}.safetensors")
+        pieces.append(piece)
+        if (ids := kept(piece, len(here))) is not None:
+            here.copy_(ids)
+            continue
         pictures = read_pictures(records[start : start + ENCODED], side)
         for at, chunk in enumerate(pictures.split(64)):
             with autocast(device):
-                whole[start + 64 * at :][: len(chunk)] = tokenizer.encode(chunk.to(device).float() / 255)
+                here[64 * at :][: len(chunk)] = tokenizer.encode(chunk.to(device).float() / 255)
+        if is_first() and len(here) < len(records):
+            save_tensors(piece, {"ids": here.to("cpu", torch.int16)}, {"key": key})
     add_up([whole])  # each process has zeros where others encode
     ids = whole.to("cpu", torch.int16)
     if is_first():
         save_tensors(cache, {"ids": ids}, {"key": key})
+        for piece in pieces:
+            piece.unlink(missing_ok=True)
     return ids

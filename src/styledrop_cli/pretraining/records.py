@@ -1,0 +1,103 @@
+"""What the folder of work in progress says of each part: of what it was made, whether it is finished, how it went.
+
+``<part>.json`` is written before a part's first weights are, and again once the last ones are; it names the part's file
+and the parts that it was made with by their hashes, so that it cannot be right about other ones. ``<part>.log.jsonl``
+gets a line each time that the part is saved.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from styledrop_cli.checkpoints import read_tensors, tensors_hash
+from styledrop_cli.errors import ModelError
+from styledrop_cli.files import atomic_write, file_hash, read_bytes, read_json, write_json
+
+WORK = ".training"  # the folder for work in progress
+FILES = {"base": "transformer"}  # the parts whose file has another name
+# Part -> those that it learns from, where a folder has them.
+NEEDS = {
+    "clip": ("text",),
+    "scorer": ("clip", "text"),
+    "base": ("tokenizer", "clip", "text"),
+    "superres": ("tokenizer", "clip", "text"),
+    "decoder": ("tokenizer",),
+}
+LARGEST_LOG = 100_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a part. ``result`` is what ``Outcome`` says of a finished one, ``file`` its file's sha256.
+
+    ``batch`` is pictures a step, ``rate`` what the part's learning rates were multiplied by.
+    """
+
+    batch: int
+    rate: float = 1.0
+    inputs: dict[str, str] = field(default_factory=dict)
+    finished: bool = False
+    file: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+def part_file(folder: Path, part: str) -> Path:
+    """Where a model folder keeps the weights of a part."""
+    return folder / f"{FILES.get(part, part)}.safetensors"
+
+
+def checkpoints(folder: Path, part: str) -> tuple[Path, Path]:
+    """Where the newest state of a part's training lies, and the one before."""
+    newest, before = (folder / WORK / f"{part}{one}.safetensors" for one in ("", "-before"))
+    return newest, before
+
+
+def inputs(folder: Path, part: str) -> dict[str, str]:
+    """A hash of each part that this one learns from.
+
+    Of a CLIP all but its picture tower counts, which may go on learning beside a base.
+    """
+    found = {}
+    for needed in NEEDS.get(part, ()):
+        if (path := part_file(folder, needed)).exists():
+            tensors = {n: t for n, t in read_tensors(path)[0].items() if not n.startswith("visual.")}
+            found[needed] = tensors_hash(tensors)
+    return found
+
+
+def read_record(folder: Path, part: str) -> Record | None:
+    """What is known of a part, or None; raises ModelError for a damaged record."""
+    path = folder / WORK / f"{part}.json"
+    try:
+        there = read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}", "Delete it, and the part is trained anew.") from error
+    if not isinstance(there, dict) or set(there) != set(asdict(Record(0))):
+        raise ModelError(f"{path} is damaged", "Delete it, and the part is trained anew.")
+    return Record(**there)
+
+
+def write_record(folder: Path, part: str, record: Record) -> None:
+    """Say what is known of a part, in one atomic step; a finished one is named by its file as it is now."""
+    named = asdict(record)
+    if record.finished and (path := part_file(folder, part)).exists():
+        named["file"] = file_hash(path)
+    write_json(folder / WORK / f"{part}.json", named)
+
+
+def is_as_recorded(folder: Path, part: str, record: Record) -> bool:
+    """Whether the file of a finished part is the one that was recorded."""
+    path = part_file(folder, part)
+    return not record.file or (path.exists() and file_hash(path) == record.file)
+
+
+def log(folder: Path, part: str, line: dict[str, Any], *, fresh: bool) -> None:
+    """Add a line to the log of a part, whole or not at all; a ``fresh`` training begins a new one."""
+    path = folder / WORK / f"{part}.log.jsonl"
+    before = b"" if fresh or not path.exists() else read_bytes(path, LARGEST_LOG)
+    atomic_write(path, before + json.dumps(line, ensure_ascii=False).encode() + b"\n")

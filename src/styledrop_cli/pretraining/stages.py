@@ -1,0 +1,159 @@
+"""All parts of a base model by one command, a stage each, in calls as short as need be.
+
+What is on disk is the state: which stage is due is read from the parts' records and checkpoints (``records``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from styledrop_cli import pretraining
+from styledrop_cli.checkpoints import read_config
+from styledrop_cli.corpus import read_corpus
+from styledrop_cli.errors import UsageError
+from styledrop_cli.pretraining.records import (
+    FILES,
+    NEEDS,
+    WORK,
+    checkpoints,
+    inputs,
+    is_as_recorded,
+    part_file,
+    read_record,
+)
+from styledrop_cli.pretraining.throughput import Call
+from styledrop_cli.processes import is_first, told_by_first
+from styledrop_cli.training import Budget, Progress
+
+# The stages in their order, and what each gets of the training time. The text encoder is written, not trained; the base
+# was still falling after all that it was given so far; the decoder comes last, for nothing needs it.
+SHARES = {"tokenizer": 0.25, "text": 0.0, "clip": 0.07, "scorer": 0.03, "base": 0.45, "superres": 0.13, "decoder": 0.07}
+BEGUN_WITH = 30.0  # seconds without which a call begins no further stage
+PICTURES_ALONE = ("tokenizer", "decoder")  # these need no captions, and learn from tok/ where the corpus has it
+
+
+def stages() -> list[str]:
+    """The parts that there are, in the order in which they are trained."""
+    return [part for part in SHARES if part in pretraining.PARTS]
+
+
+def shared(budget: Budget, part: str) -> Budget:
+    """A part's share of the budget of all."""
+    if budget.steps is not None:
+        return replace(budget, steps=max(1, round(SHARES[part] * budget.steps)))
+    assert budget.minutes is not None
+    return replace(budget, minutes=SHARES[part] * budget.minutes)
+
+
+def corpus_of(corpus: Path, part: str) -> Path:
+    """The folder that a part learns from: ``tok`` or ``train`` in a corpus that has both, else the corpus itself."""
+    tok, train = corpus / "tok", corpus / "train"
+    if not (tok.is_dir() and train.is_dir()):
+        return corpus
+    return tok if part in PICTURES_ALONE else train
+
+
+def due_stages(out: Path) -> list[str]:
+    """The stages that are not finished in a model folder, the first of which may be under way.
+
+    A part that this program knows nothing of is taken as it is. Raises UsageError where a finished part is not the
+    one that was recorded, or a part was made with another one than is there, or than is still to be trained.
+    """
+    due: list[str] = []
+    for part in stages():
+        path, record = part_file(out, part), read_record(out, part)
+        under_way = any(state.exists() for state in checkpoints(out, part))
+        if record is None:
+            made_with = dict.fromkeys(NEEDS.get(part, ()), "") if path.exists() else {}
+            finished = path.exists() and not under_way
+        else:
+            made_with = record.inputs if record.finished or under_way else {}
+            finished = record.finished and (path.exists() or not record.file)
+        if other := [name for name in made_with if name in due]:
+            raise UsageError(
+                f"the {part} of {out} was trained with a {other[0]} that is not finished there, or no longer",
+                f"Put {part_file(out, other[0])} back, or delete {path} and {out / WORK / part}* to train it anew.",
+            )
+        if record is not None and finished:
+            if not is_as_recorded(out, part, record):
+                raise UsageError(
+                    f"{path} is not the file that was trained there: it was replaced since",
+                    f"Put it back, or delete {out / WORK / part}.json to take it as it is.",
+                )
+            pretraining.refuse_other_inputs(out, part, record, inputs(out, part))
+        if not finished:
+            due.append(part)
+    return due
+
+
+def train_all(
+    corpus: Path,
+    out: Path,
+    *,
+    budget: Budget,
+    device: torch.device,
+    batch_size: int | None = None,
+    init_from: Path | None = None,
+    resume: bool = False,
+    compiled: bool | None = False,
+    seed: int = 0,
+    call: Call | None = None,
+    on_step: Callable[[str, Progress], None] = lambda part, progress: None,
+    on_message: Callable[[str, str], None] = lambda part, message: None,
+) -> list[dict[str, Any]]:
+    """Train all parts of a model folder, within the ``budget`` of all; what came of each stage so far, as plain values.
+
+    The stages, what each learns from and its share are above; the rest is as for ``pretraining.run``, for each of them.
+    ``resume`` goes on with the stage that is due; what is finished is not touched. A ``call`` that is over ends after a
+    whole step, which is saved. Both callbacks are told of which part it is. Raises as ``run`` and ``due_stages`` do,
+    and UsageError for a folder that holds parts already, unless ``resume`` is said.
+    """
+    call = call or Call()
+    parts = stages()
+    there = [p for p in parts if part_file(out, p).exists() or any(state.exists() for state in checkpoints(out, p))]
+    if there and not resume:
+        raise UsageError(
+            f"{out} holds what was trained before: {', '.join(there)}",
+            "Add --resume to go on with what is due, or name another folder with -o.",
+        )
+    due = due_stages(out)
+    for part in due:  # what is wrong with a corpus is said before the first stage, not after hours
+        read_corpus(corpus_of(corpus, part), captions=part not in PICTURES_ALONE)
+    known = set(read_config(init_from)["parts"]) if init_from is not None else set()
+    outcomes: list[dict[str, Any]] = []
+    began = False
+    for part in parts:
+        if part not in due:
+            record = read_record(out, part)
+            outcomes.append({"part": part, "finished": True} | (record.result if record else {}))
+            if is_first():
+                pretraining.remove_checkpoints(out, part)  # it was killed in between
+            on_message(part, "is finished" if record else "is there already, and taken as it is")
+            continue
+        if began and told_by_first(float(call.over(spare=BEGUN_WITH)), device):
+            break
+        began = True
+        outcome = pretraining.run(
+            part,
+            corpus_of(corpus, part),
+            out,
+            budget=shared(budget, part),
+            device=device,
+            batch_size=batch_size,
+            init_from=init_from if FILES.get(part, part) in known else None,
+            resume=resume,
+            compiled=compiled,
+            seed=seed,
+            call=call,
+            on_step=lambda progress, part=part: on_step(part, progress),  # type: ignore[misc]
+            on_message=lambda message, part=part: on_message(part, message),  # type: ignore[misc]
+        )
+        outcomes.append(outcome.plain())
+        if not outcome.finished:
+            break
+    return outcomes
