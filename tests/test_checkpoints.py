@@ -134,27 +134,32 @@ def test_strict_loading(tensors: dict[str, Tensor], words: str) -> None:
 
 # ---- the parts of a base ----
 
-SIZES: dict[str, Any] = {
-    "tokenizer": tiny.TOKENIZER,
-    "decoder": tiny.ENLARGED,
-    "clip": tiny.CLIP,
-    "scorer": tiny.CLIP,
-    "transformer": tiny.TRANSFORMER,
-    "superres": tiny.SUPERRES,
+SIZES: dict[tuple[str, str], Any] = {
+    ("tokenizer", ""): tiny.TOKENIZER,
+    ("decoder", ""): tiny.ENLARGED,
+    ("text", "bert"): tiny.BERT,
+    ("clip", ""): tiny.CLIP,
+    ("clip", "head"): tiny.HEAD,
+    ("scorer", ""): tiny.CLIP,
+    ("scorer", "head"): tiny.HEAD,
+    ("transformer", ""): tiny.TRANSFORMER,
+    ("superres", ""): tiny.SUPERRES,
 }
+KINDS_OF_PARTS = [(part, kind) for part, kinds in PARTS.items() for kind in kinds]
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_parts_round_trip_exactly_in_half_precision(part: str) -> None:
-    make, kind = PARTS[part]
-    module = make(SIZES[part])
+@pytest.mark.parametrize(("part", "kind"), KINDS_OF_PARTS)
+def test_parts_round_trip_exactly_in_half_precision(part: str, kind: str) -> None:
+    make, config = PARTS[part][kind]
+    sizes = SIZES[part, kind]
+    module = make(sizes)
     tiny.randomise(module)
-    save_part(Path("m"), part, module, SIZES[part])
-    assert build_config(kind, read_config(Path("m"))["parts"][part], "m") == SIZES[part]
+    save_part(Path("m"), part, module, sizes)
+    assert build_config(config, read_config(Path("m"))["parts"][part], "m") == sizes
     fresh = load_module(Path("m"), part)
     for name, tensor in module.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor.half().float()), name
-    save_part(Path("n"), part, fresh, SIZES[part])  # what is half precision already comes back exactly
+    save_part(Path("n"), part, fresh, sizes)  # what is half precision already comes back exactly
     again = load_module(Path("n"), part)
     assert all(torch.equal(again.state_dict()[name], t) for name, t in fresh.state_dict().items())
     assert {p.name for p in Path("m").iterdir()} == {"config.json", f"{part}.safetensors"}
@@ -163,7 +168,7 @@ def test_parts_round_trip_exactly_in_half_precision(part: str) -> None:
 def test_parts_gather_in_one_config() -> None:
     tiny.write_base(Path("m"), superres=True)
     config = read_config(Path("m"))
-    assert set(config["parts"]) == set(PARTS) - {"scorer"}
+    assert set(config["parts"]) == set(PARTS) - {"scorer", "text"}
     assert (config["name"], config["format"]) == ("m", 1)
 
 
