@@ -298,7 +298,7 @@ def _ground(rng: random.Random, white: float) -> tuple[Tensor, str]:
     t = (line.view(-1, 1) * math.sin(angle) + line.view(1, -1) * math.cos(angle) + 0.5).clamp(0, 1)
     mixed = colour(first) * (1 - t) + colour(second) * t
     if rng.random() < 0.5:
-        return mixed, f" on a {first} and {second} gradient background"
+        return mixed, f" on {'an' if first[0] in 'aeiou' else 'a'} {first} and {second} gradient background"
     return mixed, " on a gradient background"
 
 
