@@ -17,8 +17,8 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -428,16 +428,18 @@ def captions_of(drawing: Drawing, art: Art) -> list[str]:
 
 
 def _batches(drawings: list[Drawing]) -> list[list[Drawing]]:
-    """Drawings in groups of one style and one below it, in the order of the plan."""
+    """Drawings in groups of one style and one below it; mixed, so that what is done tells how long the rest takes."""
     groups: dict[tuple[str | None, str | None], list[Drawing]] = {}
     for drawing in drawings:
         groups.setdefault((drawing.style, drawing.under), []).append(drawing)
-    return [group[i : i + BATCH] for group in groups.values() for i in range(0, len(group), BATCH)]
+    batches = [group[i : i + BATCH] for group in groups.values() for i in range(0, len(group), BATCH)]
+    random.Random(len(batches)).shuffle(batches)
+    return batches
 
 
 @dataclass
 class _Worker:
-    """Draws and writes batches; picklable, so that processes can share the work."""
+    """Draws and writes batches; picklable, so that processes can share the work: each gets it once."""
 
     art: Art
     out: Path
@@ -475,9 +477,9 @@ def write_corpus(
     work = _Worker(art, out, device, alone=not parallel)
     done = len(drawings) - sum(map(len, batches))
     on_picture(done, len(drawings))
-    pool: Any = ProcessPoolExecutor(workers, initializer=_end_with_parent) if parallel else nullcontext()
+    pool: Any = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work,)) if parallel else nullcontext()
     with pool as executor:
-        for number in _results(executor, work, batches):
+        for number in map(work, batches) if executor is None else executor.map(_work, batches):
             done += number
             on_picture(done, len(drawings))
     things = ({"thing": name, "words": thing.words, "zh": thing.zh} for name, thing in art.things.items())
@@ -513,8 +515,13 @@ def _begun(art: Art, drawings: list[Drawing], out: Path) -> list[list[Drawing]]:
     return batches
 
 
-def _end_with_parent() -> None:
-    """Let a worker end when its parent is killed: it would wait for more to do for ever."""
+_mine: _Worker | None = None  # of a process that shares the work
+
+
+def _begin(work: _Worker) -> None:
+    """Make a process ready to share the work, and let it end when its parent is killed: it would wait for ever."""
+    global _mine
+    _mine = work
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -525,5 +532,6 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _results(executor: Executor | None, work: _Worker, batches: list[list[Drawing]]) -> Iterator[int]:
-    yield from map(work, batches) if executor is None else executor.map(work, batches)
+def _work(batch: list[Drawing]) -> int:
+    assert _mine is not None
+    return _mine(batch)
