@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,9 @@ def write_art(cutouts: Sequence[Cutout], art: Path) -> None:
     if not there:
         raise UsageError(f"{art} holds none of the cut-outs", "Make them first, with --parts art.")
     letters, lines = write_letters(art / LETTERS)
-    of_file = {cutout.file: cutout for cutout in there}
-    said = [line for line in (HERE / INDEX).read_text(encoding="utf-8").splitlines()]
-    kept = [line for line in said if json.loads(line)["file"] in of_file]
+    files = {cutout.file for cutout in there}
+    said = (HERE / INDEX).read_text(encoding="utf-8").splitlines()
+    kept = [line for line in said if line.strip() and json.loads(line)["file"] in files]
     atomic_write(art / INDEX, ("\n".join([*kept, *(json.dumps(o, ensure_ascii=False) for o in lines)]) + "\n").encode())
     write_json(art / ART, describe(there, letters))
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import re
+import shutil
+import subprocess
 import tarfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from styledrop_cli.files import atomic_write
+from PIL import Image, ImageDraw, ImageFont
+
+from styledrop_cli.errors import UsageError
+from styledrop_cli.files import atomic_write, read_json, writing
+from styledrop_cli.images import png_bytes
 from styledrop_cli.pretraining.cutouts import Cutout
 
-SIZE = 256
+SIZE, MARGIN = 256, 12  # pixels of a cut-out, and of air around the drawing
 LICENCES = ("public-domain", "MIT", "Apache-2.0", "CC-BY-4.0")
 LETTERS = "letters"  # a family of our own, beside those
 # How captions call each look, the plainest first.
@@ -57,15 +68,215 @@ def take_art(tar: Path, cutouts: Sequence[Cutout], out: Path) -> list[str]:
 def fetch_art(
     cutouts: Sequence[Cutout], packages: Path, out: Path, workers: int, move: Callable[[float, str], None]
 ) -> list[str]:
-    raise NotImplementedError
+    """Render the cut-outs that ``out`` lacks, from packages in ``packages``, which are fetched if need be.
+
+    What is left out is named: a package that cannot be had, a drawing that it does not hold, one that does not render.
+    """
+    by_source: dict[str, list[Cutout]] = {}
+    for cutout in cutouts:
+        if not (out / cutout.file).exists():
+            by_source.setdefault(cutout.source, []).append(cutout)
+    problems: list[str] = []
+    jobs: list[_Job] = []
+    for number, (source, lacking) in enumerate(by_source.items()):
+        move(0.3 * number / len(by_source), source)
+        try:
+            jobs += _jobs(source, lacking, packages, out, problems)
+        except (UsageError, OSError, subprocess.CalledProcessError, tarfile.TarError) as error:
+            said = getattr(error, "stderr", None) or error
+            problems.append(f"{len(lacking)} drawings of {source}, which cannot be had: {said!s:.300}")
+    with ProcessPoolExecutor(workers) as pool:
+        for number, problem in enumerate(pool.map(_render, jobs, chunksize=16), 1):
+            problems += [problem] if problem else []
+            move(0.3 + 0.7 * number / len(jobs), f"{number}/{len(jobs)} rendered")
+    return problems
+
+
+# ---- packages ----
+
+
+class _Job(NamedTuple):
+    """A drawing to render: an SVG's text or a file; ``direct`` is rendered at its last size at once."""
+
+    file: str
+    out: Path
+    svg: str = ""
+    path: Path | None = None
+    direct: bool = False
+
+
+def _jobs(source: str, cutouts: list[Cutout], packages: Path, out: Path, problems: list[str]) -> list[_Job]:
+    """What there is to render of a package; what it does not hold is added to ``problems``."""
+    jobs = []
+    if source.startswith("debian:"):
+        unpacked = _debian(source.removeprefix("debian:"), packages)
+        for cutout in cutouts:
+            path = unpacked / cutout.original
+            if path.is_file():
+                jobs.append(_Job(cutout.file, out, path=path, direct="openclipart" in source))
+            else:
+                problems.append(f"{cutout.file}: {source} holds no {cutout.original}")
+        return jobs
+    sets = list(dict.fromkeys(cutout.file.partition("/")[0] for cutout in cutouts))
+    icons = {name: read_json(path, 200_000_000) for name, path in _npm(source, sets, packages).items()}
+    for cutout in cutouts:
+        name = cutout.original or PurePosixPath(cutout.file).stem
+        svg = icon_svg(icons.get(cutout.file.partition("/")[0], {}), name)
+        if svg:
+            jobs.append(_Job(cutout.file, out, svg=svg))
+        else:
+            problems.append(f"{cutout.file}: {source} holds no {name}")
+    return jobs
+
+
+def _npm(source: str, sets: list[str], packages: Path) -> dict[str, Path]:
+    """The icon files of a package ``@scope/name@version`` by set, fetched if they are not there."""
+    name, _, version = source.rpartition("@")
+    found = {of: packages / f"{of}-{version}.json" for of in sets}
+    if all(path.exists() for path in found.values()):
+        return found
+    with (
+        _fetched(packages, [_program("npm"), "pack", "--silent"], name, f"@{version}") as folder,
+        tarfile.open(next(folder.glob("*.tgz"))) as archive,
+    ):
+        for of, path in found.items():
+            inside = "package/icons.json" if name.startswith("@iconify-json/") else f"package/json/{of}.json"
+            with suppress(KeyError):  # it holds the set no longer: its drawings are named one by one
+                file = archive.extractfile(inside)
+                assert file is not None
+                atomic_write(path, file.read())
+    return {of: path for of, path in found.items() if path.exists()}
+
+
+def _debian(source: str, packages: Path) -> Path:
+    """The unpacked folder of a package ``name=version``, fetched if it is not there."""
+    name, _, version = source.partition("=")
+    unpacked = packages / f"{name}-{re.sub('[^A-Za-z0-9.+-]', '_', version)}"
+    if not unpacked.exists():
+        with _fetched(packages, [_program("apt-get"), "download"], name, f"={version}") as folder:
+            subprocess.run(
+                [_program("dpkg-deb"), "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked")],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            (folder / "unpacked").replace(unpacked)
+    return unpacked
+
+
+@contextmanager
+def _fetched(packages: Path, command: list[str], name: str, version: str) -> Iterator[Path]:
+    """A passing folder beside the packages into which ``command`` has fetched one, or its newest version instead."""
+    with writing(packages):
+        packages.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=packages) as folder:
+        for asked in (name + version, name):
+            done = subprocess.run([*command, asked], cwd=folder, check=False, capture_output=True, text=True)
+            if done.returncode == 0 and any(Path(folder).iterdir()):
+                break
+        else:
+            done.check_returncode()
+            raise OSError(f"{' '.join(command)} fetched nothing")
+        yield Path(folder)
+
+
+def _program(name: str) -> str:
+    """Where a program is; UsageError if it is not."""
+    found = shutil.which(name)
+    if found is None:
+        raise UsageError(f"there is no {name} on this machine", "Install it, or choose other sets with --sets.")
+    return found
+
+
+# ---- rendering ----
+
+
+def icon_svg(pack: dict[str, Any], name: str) -> str:
+    """An icon of an Iconify file as an SVG with air around it; empty if there is none of that name."""
+    icon, turns = pack.get("icons", {}).get(name), []
+    seen = {name}
+    while icon is None:  # an alias is another icon, perhaps turned
+        alias = pack.get("aliases", {}).get(name)
+        if alias is None or alias["parent"] in seen:
+            return ""
+        turns.append(alias)
+        name = alias["parent"]
+        seen.add(name)
+        icon = pack.get("icons", {}).get(name)
+    width, height = (icon.get(side, pack.get(side, 16)) for side in ("width", "height"))
+    x, y = icon.get("left", 0) + width / 2, icon.get("top", 0) + height / 2
+    body = icon["body"]
+    for alias in turns:
+        flip = (-1 if alias.get("hFlip") else 1, -1 if alias.get("vFlip") else 1)
+        turned = f"translate({x:g} {y:g}) scale({flip[0]} {flip[1]}) rotate({90 * alias.get('rotate', 0)})"
+        body = f'<g transform="{turned} translate({-x:g} {-y:g})">{body}</g>'
+    side = max(width, height) * SIZE / (SIZE - 2 * MARGIN)
+    box = (x - side / 2, y - side / 2, side, side)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{SIZE}" height="{SIZE}" viewBox="{" ".join(f"{v:g}" for v in box)}">{body}</svg>'
+    )
+
+
+def _render(job: _Job) -> str | None:
+    """Write one cut-out; why it cannot be rendered, if it cannot. A disk that is full is a StyledropError."""
+    try:
+        image = _rendered(job)
+    except Exception as error:  # one bad drawing must not stop the other thousands
+        return f"{job.file}: it does not render: {error!s:.200}"
+    buffer = io.BytesIO()
+    if job.file.endswith(".png"):
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=False)
+    atomic_write(job.out / job.file, buffer.getvalue())
+    return None
+
+
+def _rendered(job: _Job) -> Image.Image:
+    """The cut-out ``[SIZE,SIZE]``; ValueError for nothing to be seen."""
+    import resvg_py
+
+    def svg(**size: int) -> Image.Image:
+        said = {"svg_string": job.svg} if job.path is None else {"svg_path": str(job.path), "dpi": 90.0}
+        return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(**said, **size)))).convert("RGBA")
+
+    if job.path is None:
+        image = svg(width=SIZE, height=SIZE)
+        if image.getbbox() is None:
+            raise ValueError("there is nothing to be seen")
+        return image
+    if job.path.suffix == ".png":
+        with Image.open(job.path) as opened:
+            return _centred(opened.convert("RGBA"))
+    # A page of any size: look where the drawing is, and render it so large that it fills the cut-out.
+    image = svg(width=2 * SIZE)
+    if job.direct:
+        left, top, right, bottom = _seen(image)
+        scale = (SIZE - 2 * MARGIN) / max(right - left, bottom - top)
+        image = svg(width=max(1, round(image.width * scale)))
+    return _centred(image)
+
+
+def _seen(image: Image.Image) -> tuple[int, int, int, int]:
+    """The box around what is not all but transparent; ValueError if nothing is."""
+    box = image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
+    if box is None:
+        raise ValueError("there is nothing to be seen")
+    return box
+
+
+def _centred(image: Image.Image) -> Image.Image:
+    """What is to be seen, as large as the margin lets it be, in the middle."""
+    image = image.crop(_seen(image))
+    scale = (SIZE - 2 * MARGIN) / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    image = image.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS).convert("RGBA")
+    centred = Image.new("RGBA", (SIZE, SIZE))
+    centred.paste(image, ((SIZE - width) // 2, (SIZE - height) // 2))
+    return centred
 
 
 def write_letters(out: Path) -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
     """A-Z and 0-9 as cut-outs, in the typeface that comes with Pillow (Aileron, CC0); their words and index lines."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    from styledrop_cli.images import png_bytes
-
     ink = ("#e74856", "#0078d7", "#00a65a", "#f7630c", "#8e562e", "#744da9")
     words, lines = {}, []
     for i, sign in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"):
