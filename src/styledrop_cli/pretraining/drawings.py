@@ -202,7 +202,7 @@ _IRREGULAR = {"mouse": "mice", "person": "people", "man": "men", "woman": "women
               "mango": "mangoes", "volcano": "volcanoes", "snowman": "snowmen", "merman": "mermen"}  # fmt: skip
 _ALIKE = ("fish", "sheep", "deer", "moose", "bison", "squid", "shrimp", "dice")
 # What a noun is described by begins with one of these.
-_LATER = re.compile(r" (?:of|with|without|on|in|at|and|behind|over|under|going|pointing|covering|making|showing) ")
+_LATER = re.compile(r" (?:of|with|without|on|in|at|and|behind|over|under|going|pointing|covering|making|showing)\b")
 
 
 def _several(phrase: str) -> str:
