@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,17 +25,21 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # also when it is run from within a test
 
-from sources import LETTERS, LICENCES, LOOKS, fetch_art, take_art, write_letters
+from sources import LETTERS, LICENCES, LOOKS, credit_table, fetch_art, take_art, write_letters
 
 from styledrop_cli.cli.console import Screen
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.files import atomic_write, write_json
-from styledrop_cli.pretraining.cutouts import ART, INDEX, Cutout, read_index
-from styledrop_cli.pretraining.drawings import Recipe, write_corpus
+from styledrop_cli.images import save_png, to_image
+from styledrop_cli.pretraining.cutouts import ART, INDEX, Cutout, read_art, read_index
+from styledrop_cli.pretraining.drawings import Drawing, Recipe, captions_of, draw, write_corpus
 from styledrop_cli.runs import alone_in
+from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.styles import STYLES
 
 HERE = Path(__file__).resolve().parent
+WIDE = 16  # pictures in a row of a contact sheet
+SHOWN = ("cat", "teapot", "house", "rocket", "apple", "guitar", "tree", "automobile")
 # All styled pictures are redrawn from one drawing of a thing, so that it has one outline: in several at once a small
 # model blurs them. The index names it; this is the family whose look needs no name.
 OUTLINES = ("fluent-emoji-flat", LETTERS)
@@ -106,10 +111,28 @@ def write_art(cutouts: Sequence[Cutout], art: Path) -> None:
     write_json(art / ART, describe(there, letters))
 
 
+def write_sheet(art: Path, path: Path) -> None:
+    """A contact sheet to look at before training: sixteen cut-outs of each set, then eight things in each style."""
+    known, rng = read_art(art), random.Random(0)
+    by_set: dict[str, list[Cutout]] = {}
+    for cutout in known.cutouts:
+        by_set.setdefault(folder(cutout), []).append(cutout)
+    drawings = [
+        Drawing("", (cutout,), None, rng.getrandbits(40), white=1.0)
+        for of_set in by_set.values()
+        for cutout in rng.sample(of_set, min(WIDE, len(of_set))) + of_set[:1] * (WIDE - len(of_set))
+    ]
+    things = [thing.outlines[0] for name, thing in known.things.items() if name in SHOWN] or known.cutouts[:8]
+    drawings += [Drawing("", (cutout,), style, 100 * i) for i, style in enumerate(STYLES) for cutout in things[:8]]
+    # One by one: together they would share line widths and tile sizes.
+    images = [to_image(draw([drawing], known, torch.device("cpu"))[0].float() / 255) for drawing in drawings]
+    save_png(contact_sheet(images, WIDE, [captions_of(d, known)[0] for d in drawings], cell=96), path)
+
+
 def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description="Make pocket's training corpus.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=Path, default=Path("corpus"), help="folder to write (default corpus)")
     parser.add_argument("--parts", default="art,tok,train", help="which parts, comma separated (default all)")
     parser.add_argument("--sets", help="which sets of index.jsonl, comma separated (default all)")
     parser.add_argument("--art", type=Path, metavar="TAR", help="take ready cut-outs from this tar, and fetch nothing")
@@ -117,9 +140,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a contact sheet by set and by style")
+    parser.add_argument("--credits", action="store_true", help="print who is to be credited, and do nothing else")
     options = parser.parse_args()
     screen = Screen()
     try:
+        if options.credits:
+            print(credit_table(chosen(options.sets)))
+            return
         parts = options.parts.split(",")
         if unknown := [part for part in parts if part not in ("art", *RECIPES)]:
             raise UsageError(f"there is no part {unknown[0]!r}", f"There are art, {', '.join(RECIPES)}.")
@@ -133,6 +161,8 @@ def main() -> None:
             for problem in problems:
                 screen.say(f"left out: {problem}")
         write_art(cutouts, art)
+        if options.sheet:
+            write_sheet(art, options.sheet)
         for part in (part for part in RECIPES if part in parts):
             draw_part(part, art, options, screen)
     except StyledropError as error:

@@ -48,11 +48,62 @@ LOOKS = {
     LETTERS: ("flat design", "flat vector", "flat illustration"),
 }
 
+_STREAMLINE = "[Streamline](https://github.com/webalys-hq/streamline-vectors)"
+# Who made what is in each set: its name, and its maker with the place it comes from.
+MAKERS = {
+    "fluent-emoji": ("Fluent Emoji", "[Microsoft Corporation](https://github.com/microsoft/fluentui-emoji)"),
+    "fluent-emoji-flat": ("Fluent Emoji Flat", "[Microsoft Corporation](https://github.com/microsoft/fluentui-emoji)"),
+    "noto": ("Noto Emoji", "[Google, Inc.](https://github.com/googlefonts/noto-emoji)"),
+    "twemoji": ("Twemoji", "[Twitter, Inc. and other contributors](https://github.com/jdecked/twemoji)"),
+    "streamline-emojis": ("Streamline Emojis", _STREAMLINE),
+    "streamline-kameleon-color": ("Kameleon color icons", _STREAMLINE),
+    "streamline-stickies-color": ("Stickies color icons", _STREAMLINE),
+    "streamline-ultimate-color": ("Ultimate color icons", _STREAMLINE),
+    "streamline-freehand-color": ("Freehand color icons", _STREAMLINE),
+    "streamline-plump-color": ("Plump color icons", _STREAMLINE),
+    "streamline-color": ("Streamline color", _STREAMLINE),
+    "streamline-flex-color": ("Flex color icons", _STREAMLINE),
+    "streamline-sharp-color": ("Sharp color icons", _STREAMLINE),
+    "streamline-cyber-color": ("Cyber color icons", _STREAMLINE),
+    "icon-park": ("IconPark", "[ByteDance](https://github.com/bytedance/IconPark)"),
+    "glyphs-poly": ("Glyphs Poly", "[Goran Spasojevic](https://github.com/gorango/glyphs)"),
+    "flat-ui": ("Flat UI Icons", "[Designmodo, Inc.](https://github.com/designmodo/Flat-UI)"),
+    "flat-color-icons": ("Flat Color Icons", "[Icons8](https://github.com/icons8/flat-Color-icons)"),
+    "fluent-color": (
+        "Fluent UI System Color Icons",
+        "[Microsoft Corporation](https://github.com/microsoft/fluentui-system-icons)",
+    ),
+    "tango": ("Tango icon theme", "[the Tango Desktop Project](http://tango.freedesktop.org/)"),
+    "pysiogame": ("pictures of pySioGame", "[Ireneusz Imiolek](https://sourceforge.net/projects/pysiogame/) and OCAL"),
+    "openclipart": ("Open Clip Art Library", "[{hands} artists](https://openclipart.org/), named in `index.jsonl`"),
+}
+_LINKS = {
+    "MIT": "https://spdx.org/licenses/MIT.html",
+    "Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+    "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/",
+}
+
+
+def credit_table(cutouts: Sequence[Cutout]) -> str:
+    """Who is to be credited for these cut-outs, a row a set, in Markdown."""
+    rows = ["| art | by | licence | package | drawings |", "|---|---|---|---|---|"]
+    by_set: dict[str, list[Cutout]] = {}
+    for cutout in cutouts:
+        by_set.setdefault(cutout.file.partition("/")[0], []).append(cutout)
+    for name, drawings in by_set.items():
+        work, by = MAKERS[name]
+        by = by.format(hands=len({cutout.hand for cutout in drawings}))
+        licences = sorted({cutout.licence for cutout in drawings})
+        said = ", ".join(f"[{one}]({_LINKS[one]})" if one in _LINKS else one.replace("-", " ") for one in licences)
+        packages = ", ".join(f"`{one}`" for one in sorted({cutout.source for cutout in drawings}))
+        rows.append(f"| {work} | {by} | {said} | {packages} | {len(drawings)} |")
+    return "\n".join(rows)
+
 
 def take_art(tar: Path, cutouts: Sequence[Cutout], out: Path) -> list[str]:
-    """Take ready cut-outs from a tar laid out like the index; what it lacks, named."""
+    """Take ready cut-outs from a tar laid out like the index; what it lacks, named. UsageError for another file."""
     wanted = {cutout.file for cutout in cutouts}
-    with tarfile.open(tar) as archive:
+    with _reading(tar), tarfile.open(tar) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             name = "openclipart/" + name.removeprefix("oc/") if name.startswith("oc/") else name
@@ -63,6 +114,15 @@ def take_art(tar: Path, cutouts: Sequence[Cutout], out: Path) -> list[str]:
                     atomic_write(path, file.read())
                 wanted.remove(name)
     return [f"{name} is not in {tar}" for name in sorted(wanted)]
+
+
+@contextmanager
+def _reading(tar: Path) -> Iterator[None]:
+    """What is wrong with a tar that is read inside; it is a UsageError."""
+    try:
+        yield
+    except (OSError, tarfile.TarError) as error:
+        raise UsageError(f"{tar} cannot be read: {error}", "Name another tar, or leave --art out.") from error
 
 
 def fetch_art(
