@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 import tiny
@@ -29,6 +31,7 @@ from styledrop_cli.pretraining.drawings import (
     write_corpus,
 )
 from styledrop_cli.styles import STYLES
+from styledrop_cli.styles.canvas import Canvas
 from styledrop_cli.training import Budget, Loop
 
 ART = Path("art")
@@ -364,3 +367,19 @@ def test_the_table_of_things() -> None:
 )  # fmt: skip
 def test_several(one_of_it: str, many: str) -> None:
     assert drawings_module._several(one_of_it) == many
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.7, 2.9, 40.0])
+def test_a_blur_is_a_convolution(sigma: float) -> None:
+    picture = torch.rand(2, 3, 64, 64, generator=tiny.generator())
+    canvas = Canvas(torch.cat((picture, picture[:, :1]), 1), torch.ones(2, 3, 64, 64), tiny.generator())
+    assert torch.allclose(canvas.blur(torch.full_like(picture, 0.4), sigma), torch.tensor(0.4), atol=1e-5)
+    width = sigma * canvas.unit
+    if not 0.3 <= width <= 3:
+        return  # done on a smaller picture
+    radius = math.ceil(2.5 * width)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / width) ** 2)
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    around = F.pad(picture, (radius,) * 4, mode="replicate")
+    expected = F.conv2d(F.conv2d(around, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+    assert torch.allclose(canvas.blur(picture, sigma), expected, atol=1e-5)

@@ -71,7 +71,7 @@ def test_webp_keeps_to_its_bytes(bars: dict[str, Any]) -> None:
 # Of the words outside the names, those that have become names since.
 TAUGHT_SINCE = {
     "a boar", "a lime", "a poodle", "a ram", "a rat", "a sandwich", "a stopwatch", "a van", "a cupcake", "an orca",
-    "toast",
+    "a minibus", "toast",
 }  # fmt: skip
 
 
