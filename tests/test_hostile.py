@@ -53,7 +53,7 @@ from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
 from styledrop_cli.pools import Plan
-from styledrop_cli.pretraining.drawings import read_art
+from styledrop_cli.pretraining.cutouts import read_art
 from styledrop_cli.report import commands, story
 from styledrop_cli.runs import Run as RunFolder
 from styledrop_cli.runs import alone_in

@@ -17,13 +17,12 @@ MOST = 8
 DEPTH = 3
 # Things whose first sense is another thing than the picture's, or whose kinds do not look like it.
 NOT_THESE = frozenset(
-    """star sun fire bell ring key crown mountain bed door drum egg cloud heart gear ghost locked shield star chair
-    letter man woman girl boy castle bear-face snowflake lemon balloon mouse alien bomb envelope camera house
-    crescent-moon rainbow magnet kite light-bulb pencil candle book open-book mobile-phone globe-showing-europe-africa
-    gem-stone glasses headphone microphone soccer-ball basketball honeybee-hive four-leaf-clover maple-leaf trophy
-    spouting-whale turtle wrench wrapped-gift taco green-apple trumpet palm-tree dragon desert-island cactus bread
-    delivery-truck french-fries banana watermelon top-hat peacock hibiscus rose deciduous-tree
-    beer-mug wine-glass hot-beverage socks dress t-shirt train ship bus telephone television skull robot crab""".split()
+    """star;sun;fire;bell;ring;key;crown;mountain;bed;door;drum;egg;cloud;heart;gear;ghost;lock;shield;chair;letter;man;
+    woman;girl;boy;castle;bear;snowflake;lemon;balloon;mouse;alien;bomb;envelope;camera;house;moon;rainbow;magnet;kite;
+    light bulb;pencil;candle;book;mobile phone;globe;diamond;glasses;headphone;microphone;soccer ball;basketball;clover;
+    maple leaf;trophy;whale;turtle;wrench;gift;taco;green apple;trumpet;palm tree;dragon;island;cactus;bread;
+    delivery truck;french fries;banana;watermelon;top hat;peacock;flower;rose;tree;beer mug;wineglass;coffee;sock;dress;
+    t-shirt;train;ship;bus;telephone;television;skull;robot;crab""".replace("\n    ", "").split(";")
 )
 
 
@@ -84,16 +83,14 @@ def main() -> None:
     phrases = {}
     for line in (HERE / "words.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
-            name, _, words = line.partition(":")
+            name, _, words = line.partition(": ")
             phrases[name] = [w.strip() for w in words.split(";")]
-    lines = (HERE / "taught.txt").read_text(encoding="utf-8").splitlines()
-    things = [word for line in lines if not line.startswith("#") for word in line.split()]
-    taught = {p.partition(" ")[2] or p for t in things for p in phrases.get(t, [t.replace("-", " ")])}
+    taught = {p.partition(" ")[2] or p for words in phrases.values() for p in words}
     print("# Kinds of the taught things, from WordNet 3.0 (Princeton University); made by kinds.py.")
-    for thing in things:
+    for thing, words in phrases.items():
         if thing in NOT_THESE:
             continue
-        called = [p.removeprefix("a ").removeprefix("an ") for p in phrases.get(thing, [thing.replace("-", " ")])]
+        called = [p.removeprefix("a ").removeprefix("an ") for p in words]
         lemma = next((c.replace(" ", "_") for c in called if c.replace(" ", "_") in nouns.senses), None)
         if lemma is None:
             continue

@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from make_corpus import FAMILIES
 from PIL import Image
 
+from styledrop_cli.bench.art import FAMILIES
 from styledrop_cli.devices import generator
 from styledrop_cli.images import load_cutout, to_image
 from styledrop_cli.styles import STYLES, apply_style

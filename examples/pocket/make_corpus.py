@@ -1,267 +1,182 @@
-"""Make pocket's training corpus: openly licensed emoji art, drawn in many styles, with captions.
+"""Make pocket's training corpus: openly licensed art, drawn in many styles, with captions.
 
 One command makes everything again (see README.md beside this file):
 
     python make_corpus.py --out corpus
 
-It fetches the art by package name, renders it as cut-outs into ``corpus/art``, and has the package's generator
-(``styledrop_cli.pretraining.drawings``, also ``styledrop pretrain corpus``) draw ``corpus/tok`` (every name anywhere,
-for the image tokenizer) and ``corpus/train`` (what pocket is taught).
+It fetches the packages that ``index.jsonl`` names, renders that list's drawings as cut-outs into ``corpus/art``, and
+has the package's generator (``styledrop_cli.pretraining.drawings``, also ``styledrop pretrain corpus``) draw
+``corpus/tok`` (every cut-out anywhere, for the image tokenizer) and ``corpus/train`` (what pocket is taught). What is
+there already is kept, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
-import subprocess
+import random
 import sys
-import tarfile
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from styledrop_cli.pretraining.drawings import Recipe, write_corpus
+sys.path.insert(0, str(Path(__file__).parent))  # also when it is run from within a test
+
+from sources import LETTERS, LICENCES, LOOKS, credit_table, fetch_art, take_art, write_letters
+
+from styledrop_cli.cli.console import Screen
+from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.files import atomic_write, write_json
+from styledrop_cli.images import save_png, to_image
+from styledrop_cli.pretraining.cutouts import ART, INDEX, Cutout, read_art, read_index
+from styledrop_cli.pretraining.drawings import Drawing, Recipe, captions_of, draw, write_corpus
+from styledrop_cli.runs import alone_in
+from styledrop_cli.sheets import contact_sheet
+from styledrop_cli.styles import STYLES
 
 HERE = Path(__file__).resolve().parent
-SIZE = 256
-MARGIN = 12  # pixels of air around each rendered picture
-# How captions call each family's own look.
-FAMILIES = {
-    "fluent-emoji": ("3d rendering", "3d render", "glossy 3d"),
-    "fluent-emoji-flat": ("flat design", "flat vector", "flat illustration"),
-    "noto": ("cartoon", "cartoon illustration", "colorful cartoon"),
-    "twemoji": ("flat icon", "simple icon", "emoji icon"),
-}
-LETTERS = "letters"  # a family of our own, beside those
-# All styled pictures are redrawn from one family, so that a thing has one outline: in several at once a small model
-# blurs them.
+WIDE = 16  # pictures in a row of a contact sheet
+SHOWN = ("cat", "teapot", "house", "rocket", "apple", "guitar", "tree", "automobile")
+# All styled pictures are redrawn from one drawing of a thing, so that it has one outline: in several at once a small
+# model blurs them. The index names it; this is the family whose look needs no name.
 OUTLINES = ("fluent-emoji-flat", LETTERS)
-SHOWN = "cat-face teapot house rocket red-apple guitar deciduous-tree automobile".split()
 # Left out of what the base learns: these hide the thing.
 NOT_TAUGHT = ("sunset", "glitch")
-_LEFT_OUT = ("skin-tone", "oclock", "thirty", "flag")
 # Mirrored writing would be wrong writing.
 NEVER_MIRRORED = (
-    "button letter digit latin keycap sign symbol mark clock number badge book blood note arrow question police "
-    "ambulance fire-engine calendar news left right map globe"
+    "button letter digit number latin keycap sign symbol mark clock badge book blood note arrow question police "
+    "ambulance engine calendar news left right map globe japanese"
 ).split()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def fetch_art(folder: Path) -> None:
-    """Download and unpack the four icon packages with ``npm pack`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for family in FAMILIES:
-        if list(folder.glob(f"iconify-json-{family}-[0-9]*/icons.json")):
-            continue
-        done = subprocess.run(
-            ["npm", "pack", "--silent", f"@iconify-json/{family}"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        name = done.stdout.strip().splitlines()[-1]
-        with tarfile.open(folder / name) as archive:
-            member = archive.extractfile("package/icons.json")
-            assert member is not None
-            target = folder / name.removesuffix(".tgz") / "icons.json"
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(member.read())
-
-
-def load_icons(folder: Path) -> dict[str, dict[str, Any]]:
-    """The four ``icons.json`` files by family name."""
-    icons = {}
-    for family in FAMILIES:
-        found = sorted(folder.glob(f"iconify-json-{family}-[0-9]*/icons.json"))
-        if not found:
-            raise SystemExit(f"no iconify-json-{family}-*/icons.json in {folder}")
-        icons[family] = json.loads(found[-1].read_text(encoding="utf-8"))
-    return icons
-
-
-def listed(file: str) -> list[str]:
-    """The names in a file beside this one: things.txt, the common ones, or taught.txt, what pocket is taught."""
-    lines = (HERE / file).read_text(encoding="utf-8").splitlines()
-    return [word for line in lines if not line.startswith("#") for word in line.split()]
+RECIPES = {
+    # The tokenizer sees every cut-out, the base the taught things in every style.
+    "tok": Recipe(own=1, styled=1, wide=True, dense=2000),
+    "train": Recipe(own=4, others=2, styled=1, mixed=4, coloured=3, placed=1, counted=1, paired=1),
+}
 
 
 def table(file: str) -> dict[str, list[str]]:
-    """``name: a word; another`` of words.txt or kinds.txt, by name."""
+    """``thing: words; others`` of words.txt or kinds.txt, by thing."""
     lines = (HERE / file).read_text(encoding="utf-8").splitlines()
-    pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
+    pairs = [line.partition(": ") for line in lines if line and not line.startswith("#")]
     return {name: [word.strip() for word in words.split(";")] for name, _, words in pairs}
 
 
-def common_names(icons: dict[str, dict[str, Any]]) -> list[str]:
-    """Names drawn by all four families, the common things first, variants left out."""
-    shared = set.intersection(*(set(pack["icons"]) for pack in icons.values()))
-    names = sorted(n for n in shared if not any(part in n for part in _LEFT_OUT))
-    first = [n for n in listed("things.txt") if n in shared]
-    return first + [n for n in names if n not in set(first)]
-
-
-def _render(job: tuple[str, Path]) -> str | None:
-    import resvg_py
-    from PIL import Image
-
-    svg, path = job
-    try:
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE))
-        image = Image.open(io.BytesIO(png)).convert("RGBA")
-    except Exception as error:  # one bad drawing must not stop the other thousands
-        return f"{path.stem}: {error}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    image.save(temporary, "WEBP", lossless=True, quality=0, method=0, exact=False)
-    os.replace(temporary, path)
-    return None
-
-
-def render(icons: dict[str, dict[str, Any]], out: Path, workers: int) -> None:
-    """Render every common name of every family to ``out/<family>/<name>.webp`` (RGBA)."""
-    jobs = []
-    for name in common_names(icons):
-        for family, pack in icons.items():
-            path = out / family / f"{name}.webp"
-            if path.exists():
-                continue
-            icon = pack["icons"][name]
-            width = icon.get("width", pack.get("width", 16))
-            height = icon.get("height", pack.get("height", 16))
-            left, top = icon.get("left", 0), icon.get("top", 0)
-            air = max(width, height) * MARGIN / (SIZE - 2 * MARGIN)
-            side = max(width, height) + 2 * air
-            box = (left + width / 2 - side / 2, top + height / 2 - side / 2, side, side)
-            svg = (
-                '<svg xmlns="http://www.w3.org/2000/svg" '
-                'xmlns:xlink="http://www.w3.org/1999/xlink" '
-                f'width="{SIZE}" height="{SIZE}" viewBox="{" ".join(f"{v:g}" for v in box)}">'
-                f"{icon['body']}</svg>"
-            )
-            jobs.append((svg, path))
-    with ProcessPoolExecutor(workers) as pool:
-        problems = [p for p in pool.map(_render, jobs, chunksize=16) if p]
-    _say("\n  ".join([f"art: {len(jobs) - len(problems)} pictures rendered", *problems]))
-
-
-def write_letters(out: Path) -> dict[str, list[str]]:
-    """A-Z and 0-9 as cut-outs, in the typeface that comes with Pillow (Aileron, CC0); their words by name."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    ink = ("#e74856", "#0078d7", "#00a65a", "#f7630c", "#8e562e", "#744da9")
-    words = {}
-    out.mkdir(parents=True, exist_ok=True)
-    for i, sign in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"):
-        name = f"{'digit' if sign.isdigit() else 'letter'}-{sign.lower()}"
-        words[name] = (
-            [f"the number {sign}", f"a {sign}"] if sign.isdigit() else [f"the letter {sign}", f"a letter {sign}"]
-        )
-        image = Image.new("RGBA", (SIZE, SIZE))
-        ImageDraw.Draw(image).text(
-            (SIZE / 2, SIZE / 2), sign, fill=ink[i % len(ink)], font=ImageFont.load_default(250), anchor="mm",
-            stroke_width=6, stroke_fill=ink[i % len(ink)],
-        )  # fmt: skip
-        left, top, right, bottom = image.getbbox() or (0, 0, SIZE, SIZE)
-        centred = Image.new("RGBA", (SIZE, SIZE))
-        drawn = image.crop((left, top, right, bottom))
-        centred.paste(drawn, ((SIZE - drawn.width) // 2, (SIZE - drawn.height) // 2))
-        centred.save(out / f"{name}.webp", "WEBP", lossless=True)
-    return words
-
-
-def describe(art: Path, names: list[str], letters: dict[str, list[str]]) -> dict[str, Any]:
-    """What ``art.json`` says, for the things in ``names``."""
-    from styledrop_cli.styles import STYLES
-
-    words, kinds = table("words.txt"), table("kinds.txt")
-    plain = {n: n.replace("-", " ") for n in names}
-    things = {n: words.get(n, [f"{'an' if p[0] in 'aeio' else 'a'} {p}"]) for n, p in plain.items()}
-    families = [*FAMILIES, LETTERS]
+def describe(cutouts: Sequence[Cutout], letters: dict[str, list[str]]) -> dict[str, Any]:
+    """What ``art.json`` says of these cut-outs: how captions call their looks and the things among them."""
+    shown = {cutout.thing for cutout in cutouts if not cutout.mono}
+    words = {thing: called for thing, called in table("words.txt").items() if thing in shown} | letters
+    looks = {cutout.look for cutout in cutouts} | {LETTERS}
     return {
-        "families": {family: list(FAMILIES.get(family, FAMILIES[OUTLINES[0]])) for family in families},
+        "families": {look: list(called) for look, called in LOOKS.items() if look in looks},
         "outlines": list(OUTLINES),
         "styles": [style for style in STYLES if style not in NOT_TAUGHT],
-        "things": things | letters,
-        "kinds": {n: kinds[n] for n in names if n in kinds},
+        "things": words,
+        "kinds": {thing: kinds for thing, kinds in table("kinds.txt").items() if thing in words},
         "never_mirrored": NEVER_MIRRORED,
     }
 
 
-def write_sheet(art: Path, path: Path) -> None:
-    """A contact sheet of every look: eight things in each family and each style, to look at before training."""
-    from styledrop_cli.images import save_png, to_image
-    from styledrop_cli.pretraining.drawings import Drawing, draw, read_art
-    from styledrop_cli.sheets import contact_sheet
-    from styledrop_cli.styles import STYLES
+def chosen(sets: str | None) -> list[Cutout]:
+    """The cut-outs of index.jsonl in the ``sets`` named, comma separated; UsageError for a set that it has not."""
+    cutouts = read_index(HERE / INDEX, LICENCES)
+    if sets is None:
+        return cutouts
+    asked, known = sets.split(","), list(dict.fromkeys(folder(c) for c in cutouts))
+    if unknown := [name for name in asked if name not in known]:
+        raise UsageError(f"there is no set {unknown[0]!r} in {HERE / INDEX}", f"There are {', '.join(known)}.")
+    return [cutout for cutout in cutouts if folder(cutout) in asked]
 
-    known = read_art(art)
-    names = [n for n in SHOWN if n in known.things]
-    looks: list[tuple[str, str | None]] = [
-        *((family, None) for family in FAMILIES),
-        *((OUTLINES[0], s) for s in STYLES),
+
+def folder(cutout: Cutout) -> str:
+    """The set that a cut-out belongs to."""
+    return cutout.file.partition("/")[0]
+
+
+def write_art(cutouts: Sequence[Cutout], art: Path) -> None:
+    """Write the index and ``art.json`` of what ``art`` holds of these cut-outs, A-Z and 0-9 with them.
+
+    Raises UsageError where it holds none.
+    """
+    there = [cutout for cutout in cutouts if (art / cutout.file).is_file()]
+    if not there:
+        raise UsageError(f"{art} holds none of the cut-outs", "Make them first, with --parts art.")
+    letters, lines = write_letters(art / LETTERS)
+    files = {cutout.file for cutout in there}
+    said = (HERE / INDEX).read_text(encoding="utf-8").splitlines()
+    kept = [line for line in said if line.strip() and json.loads(line)["file"] in files]
+    atomic_write(art / INDEX, ("\n".join([*kept, *(json.dumps(o, ensure_ascii=False) for o in lines)]) + "\n").encode())
+    write_json(art / ART, describe(there, letters))
+
+
+def write_sheet(art: Path, path: Path) -> None:
+    """A contact sheet to look at before training: sixteen cut-outs of each set, then eight things in each style."""
+    known, rng = read_art(art), random.Random(0)
+    by_set: dict[str, list[Cutout]] = {}
+    for cutout in known.cutouts:
+        by_set.setdefault(folder(cutout), []).append(cutout)
+    drawings = [
+        Drawing("", (cutout,), None, rng.getrandbits(40), white=1.0)
+        for of_set in by_set.values()
+        for cutout in rng.sample(of_set, min(WIDE, len(of_set))) + of_set[:1] * (WIDE - len(of_set))
     ]
-    images, labels = [], []
-    for i, (family, style) in enumerate(looks):
-        drawings = [Drawing("", (name,), family, style, seed=100 * i + j) for j, name in enumerate(names)]
-        for drawing in drawings:  # one by one: together they would share line widths and tile sizes
-            pictures, _ = draw([drawing], known, torch.device("cpu"))
-            images.append(to_image(pictures[0].float() / 255))
-            labels.append(style or family)
-    save_png(contact_sheet(images, columns=2 * len(names), labels=labels, cell=64), path)
+    things = [thing.outlines[0] for name, thing in known.things.items() if name in SHOWN] or known.cutouts[:8]
+    drawings += [Drawing("", (cutout,), style, 100 * i) for i, style in enumerate(STYLES) for cutout in things[:8]]
+    # One by one: together they would share line widths and tile sizes.
+    images = [to_image(draw([drawing], known, torch.device("cpu"))[0].float() / 255) for drawing in drawings]
+    save_png(contact_sheet(images, WIDE, [captions_of(d, known)[0] for d in drawings], cell=96), path)
 
 
 def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description="Make pocket's training corpus.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--icons", type=Path, help="folder with the unpacked icon packages; else they are fetched")
-    parser.add_argument("--parts", default="art,tok,train", help="which parts, comma separated")
+    parser.add_argument("--out", type=Path, default=Path("corpus"), help="folder to write (default corpus)")
+    parser.add_argument("--parts", default="art,tok,train", help="which parts, comma separated (default all)")
+    parser.add_argument("--sets", help="which sets of index.jsonl, comma separated (default all)")
+    parser.add_argument("--art", type=Path, metavar="TAR", help="take ready cut-outs from this tar, and fetch nothing")
+    parser.add_argument("--icons", type=Path, help="folder of packages; what it lacks is fetched (default OUT/icons)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet of every style to this file")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also write a contact sheet by set and by style")
+    parser.add_argument("--credits", action="store_true", help="print who is to be credited, and do nothing else")
     options = parser.parse_args()
-    parts, art = options.parts.split(","), options.out / "art"
-    if "art" in parts:
-        folder = options.icons or options.out / "icons"
-        if options.icons is None:
-            fetch_art(folder)
-        render(load_icons(folder), art, options.workers)
-    letters = write_letters(art / LETTERS)
+    screen = Screen()
+    try:
+        if options.credits:
+            print(credit_table(chosen(options.sets)))
+            return
+        parts = options.parts.split(",")
+        if unknown := [part for part in parts if part not in ("art", *RECIPES)]:
+            raise UsageError(f"there is no part {unknown[0]!r}", f"There are art, {', '.join(RECIPES)}.")
+        cutouts, art = chosen(options.sets), options.out / "art"
+        if "art" in parts:
+            with screen.progress("art") as move:
+                if options.art:
+                    problems = take_art(options.art, cutouts, art)
+                else:
+                    problems = fetch_art(cutouts, options.icons or options.out / "icons", art, options.workers, move)
+            for problem in problems:
+                screen.say(f"left out: {problem}")
+        write_art(cutouts, art)
+        if options.sheet:
+            write_sheet(art, options.sheet)
+        for part in (part for part in RECIPES if part in parts):
+            draw_part(part, art, options, screen)
+    except StyledropError as error:
+        raise SystemExit(f"{error.message}\n{error.hint or ''}".strip()) from None
 
-    def say_what(names: list[str]) -> None:
-        text = json.dumps(describe(art, names, letters), indent=1)
-        (art / "art.json").write_text(text, encoding="utf-8")
 
-    say_what(listed("taught.txt"))
-    if options.sheet:
-        write_sheet(art, options.sheet)
-    device = torch.device(options.device)
-    every = sorted(path.stem for path in (art / OUTLINES[0]).glob("*.webp"))
-    # The tokenizer sees everything, the base the taught things in every style.
-    wide = Recipe(own=5, styled=1, mixed=0, coloured=0, placed=0, counted=0, paired=0, wide=True, pictures=8000)
-    for part, names, recipe in (("tok", every, wide), ("train", listed("taught.txt"), Recipe())):
-        if part in parts:
-            say_what(names)
-
-            def tell(done: int, total: int, part: str = part) -> None:
-                if done % 2000 < 8 or done == total:
-                    _say(f"{part}: {done} of {total}")
-
-            write_corpus(
-                art, options.out / part, recipe,
-                seed=options.seed, device=device, workers=options.workers, on_picture=tell,
-            )  # fmt: skip
+def draw_part(part: str, art: Path, options: argparse.Namespace, screen: Screen) -> None:
+    """Draw ``tok`` or ``train``."""
+    with alone_in(options.out / part), screen.progress(part) as move:
+        number = write_corpus(
+            art, options.out / part, RECIPES[part], seed=options.seed, device=torch.device(options.device),
+            workers=options.workers, on_picture=lambda done, total: move(done / total, f"{done}/{total}"),
+        )  # fmt: skip
+    screen.say(f"{part}: {number} pictures in {options.out / part}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from random import Random
 from typing import Any
 from unittest import mock
 
@@ -44,7 +43,7 @@ from styledrop_cli.gallery import Choices, address
 from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.parts import load_module
-from styledrop_cli.pretraining import drawings
+from styledrop_cli.pretraining import cutouts, drawings
 from styledrop_cli.report import commands, story
 from styledrop_cli.runs import Run
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -714,11 +713,11 @@ def captions(data: bytes) -> None:
         corpus.plain_contents(corpus.read_corpus(inside))
 
     def art() -> None:
-        known = drawings.read_art(folder / "art")
+        known = cutouts.read_art(folder / "art")
         for drawing in drawings.plan(known, drawings.Recipe(own=1, styled=0, mixed=0), 0)[:20]:
             assert folder in Path(os.path.normpath(folder / drawing.path)).parents
-            assert folder / "art" in known.path(drawing.family, drawing.names[0]).resolve().parents
-            drawings._captions(drawing, known, "", Random(0))
+            assert folder / "art" in known.path(drawing.shown[0]).resolve().parents
+            drawings.captions_of(drawing, known)
 
     with corpus_files().having(data):
         attempt(lambda: records(folder), lambda: records(folder / "plain"), art)

@@ -21,7 +21,7 @@ from styledrop_cli.bench.openmoji import OPENMOJI, fetch, icons_of, render
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import atomic_write
 from styledrop_cli.images import load_cutout
-from styledrop_cli.pretraining.drawings import ART, read_art
+from styledrop_cli.pretraining.cutouts import ART, read_art
 from styledrop_cli.styles import STYLES
 from styledrop_cli.styles.canvas import Canvas
 
@@ -113,7 +113,9 @@ def load_art(folder: Path, openmoji: Path | None, work: Path) -> Art:
     fetched. Raises UsageError where there is no art.
     """
     check_art(folder)
-    described = read_art(folder).things
+    # A thing goes by the file of the drawing that styles redraw: that is what emoji families call it alike.
+    things = read_art(folder).things.values()
+    described = {Path(thing.outlines[0].file).stem: thing.words[0] for thing in things}
     folders = {family: folder / family for family in (*FAMILIES, OPENMOJI)}
     if openmoji is not None or not folders[OPENMOJI].is_dir():
         folders[OPENMOJI] = work / OPENMOJI
@@ -122,7 +124,7 @@ def load_art(folder: Path, openmoji: Path | None, work: Path) -> Art:
             render(icons_of(openmoji or fetch(work)), list(described), folders[OPENMOJI])
             atomic_write(done, asked.encode())
     words = {
-        thing: called[0]
+        thing: called
         for thing, called in described.items()
         if all(cutout(of_family, thing).exists() for of_family in folders.values())
     }

@@ -1,13 +1,6 @@
 """A training corpus drawn from cut-outs: things on transparent grounds in, captioned pictures in many styles out.
 
-An art folder holds ``<family>/<name>.png`` or ``.webp`` (square, transparent around the thing) and ``art.json``::
-
-    {"families": {"flat": ["flat design", "flat vector"]},  how captions call a family's own look
-     "outlines": ["flat"],                                  families that the procedural styles redraw
-     "styles": ["watercolor", "neon"],                      which of them; all if left out
-     "things": {"cat-face": ["a cat", "a kitty"]},          what captions call a thing, the plainest word first
-     "kinds": {"cat-face": ["a tabby"]},                    rarer words for kinds of it
-     "never_mirrored": ["clock"]}                           parts of names of things that would be wrong mirrored
+What is drawn is planned first (``plan``), from a seed alone; ``cutouts`` reads the folder of cut-outs.
 
 A caption is content + style, as in StyleDrop. Every thing stands in one place in one outline unless the caption says
 otherwise: a shift by a pixel changes every id, and a small base spends itself on averaging what words do not tell.
@@ -16,6 +9,7 @@ otherwise: a shift by a pixel changes every id, and a small base spends itself o
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import multiprocessing
@@ -23,8 +17,8 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,15 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.corpus import METADATA
-from styledrop_cli.errors import UsageError
-from styledrop_cli.files import atomic_write, read_json
+from styledrop_cli.files import atomic_write, read_text, remove_parts, writing
 from styledrop_cli.images import jpeg_bytes, load_cutout
+from styledrop_cli.pretraining.cutouts import Art, Cutout, Thing, read_art
 from styledrop_cli.styles import STYLES, apply_style
 
-ART = "art.json"
-NAME = re.compile(
-    r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,39}"
-)  # of a thing or a family, and of the file and the folder it has
+PLAN, THINGS = ".plan", "things.jsonl"  # what a folder's pictures were drawn after; the table of what is taught
 SIZE = 256
 BATCH = 8  # pictures a style is drawn on at once: they share its line widths and tile sizes
 HELD_OUT = 0.025
@@ -80,77 +71,14 @@ PALETTES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Art:
-    """What an art folder holds and how captions call it."""
-
-    folder: Path
-    families: dict[str, tuple[str, ...]]
-    outlines: tuple[str, ...]
-    styles: tuple[str, ...]
-    things: dict[str, list[str]]
-    kinds: dict[str, list[str]]
-    never_mirrored: tuple[str, ...]
-
-    def has(self, family: str, name: str) -> bool:
-        """Whether the family draws the thing."""
-        return self.path(family, name).exists()
-
-    def path(self, family: str, name: str) -> Path:
-        """Where the cut-out of a thing lies."""
-        webp = self.folder / family / f"{name}.webp"
-        return webp if webp.exists() else webp.with_suffix(".png")
-
-
-def read_art(folder: Path) -> Art:
-    """Raises UsageError for a folder without ``art.json``, or one that names what is not there."""
-    path = folder / ART
-    if not path.is_file():
-        raise UsageError(f"{folder} holds no {ART}", "It says what the cut-outs show; see examples/pocket.")
-    try:
-        said = read_json(path)
-        art = Art(
-            folder,
-            {family: tuple(_texts(words)) for family, words in said["families"].items()},
-            tuple(_texts(said["outlines"], none=True)),
-            tuple(_texts(said.get("styles", list(STYLES)), none=True)),
-            {name: _texts(words) for name, words in said["things"].items()},
-            {name: _texts(words, none=True) for name, words in said.get("kinds", {}).items()},
-            tuple(_texts(said.get("never_mirrored", []), none=True)),
-        )
-        if odd := [name for name in (*art.families, *art.things) if not NAME.fullmatch(name)]:
-            raise ValueError(f"{odd[0]!r:.80} cannot be the name of a file")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not as it should be: {error!r}", "Compare it with examples/pocket.") from error
-    unknown = [style for style in art.styles if style not in STYLES]
-    if unknown:
-        raise UsageError(f"{path}: unknown styles {', '.join(unknown)}", f"There are {', '.join(STYLES)}.")
-    missing = [n for n in art.things if not any(art.has(family, n) for family in art.families)]
-    if missing or not art.things:
-        raise UsageError(f"{path}: no family draws {', '.join(missing[:5]) or 'anything'}")
-    return art
-
-
-def _texts(words: Any, none: bool = False) -> list[str]:
-    """``words`` if it is a list of texts, or TypeError; there may be ``none``."""
-    if (
-        not isinstance(words, list)
-        or not (words or none)
-        or not all(isinstance(word, str) and word.strip() for word in words)
-    ):
-        raise TypeError(f"{words!r:.80} is no list of words")
-    return words
-
-
-@dataclass(frozen=True)
 class Drawing:
-    """One picture to draw: ``names`` of ``family`` in ``style``, drawn over the style ``under`` if there is one.
+    """One picture to draw: ``shown`` in ``style``, drawn over the style ``under`` if there is one.
 
-    ``style`` None is the family's own look.
+    ``style`` None is the cut-outs' own look.
     """
 
     path: str
-    names: tuple[str, ...]
-    family: str
+    shown: tuple[Cutout, ...]
     style: str | None
     seed: int
     white: float = 0.85  # how often the ground is white
@@ -166,13 +94,18 @@ class Drawing:
 class Recipe:
     """How many pictures a thing gets: in each family's own look, in each style, and in which variations.
 
+    ``own`` is for the drawing that the plain noun means in a look, ``others`` for those with names of their own.
     ``mixed``, ``coloured``, ``placed``, ``counted`` and ``paired`` are pictures a thing: in one style over another,
     recoloured, small or on one side, two or three of it, and beside another. ``toned`` is the share of styled pictures
-    whose colours are moved as a whole. ``wide`` draws everything anywhere, in any family and on any ground: for an
-    image tokenizer. Of all that, only so many ``pictures`` are drawn, chosen at random.
+    whose colours are moved as a whole.
+
+    ``wide`` is for an image tokenizer: every cut-out, taught or not, ``own`` times as it is and ``styled`` times in
+    any style, anywhere and on any ground; and ``dense`` pictures full of texture. Of all that, only so many
+    ``pictures`` are drawn, chosen at random.
     """
 
     own: int = 3
+    others: int = 1
     styled: int = 3
     mixed: int = 10
     coloured: int = 6
@@ -181,81 +114,112 @@ class Recipe:
     paired: int = 1
     toned: float = 0.2
     wide: bool = False
+    dense: int = 0
     pictures: int | None = None
+
+
+DENSE = "dense"  # an arrangement: many cut-outs over one another on a textured ground, redrawn as a whole
+# What has a texture of its own everywhere, for such pictures.
+PAINTERLY = ("oil", "watercolor", "pastel", "crayon", "mosaic", "pencil", "low-poly", "crosshatch", "clay", "wood")
 
 
 def plan(art: Art, recipe: Recipe, seed: int) -> list[Drawing]:
     """Every picture of a corpus, drawn from ``seed`` alone."""
     rng = random.Random(f"corpus {seed}")
     drawings: list[Drawing] = []
-    for name in art.things:
-        families = [f for f in art.families if art.has(f, name)]
-        outlines = [f for f in art.outlines if f in families] or families[:1]
 
-        def add(
-            family: str, style: str | None, arrangement: str = "alone", names: tuple[str, ...] = (name,), **more: Any
-        ) -> None:
-            toned = style is not None and not recipe.wide and rng.random() < recipe.toned
-            if recipe.wide:
-                more = {"white": 0.45, "smallest": 0.55} | more
-            number = len(drawings)
-            drawings.append(
-                Drawing(
-                    f"{number // 1000:03d}/{number:06d}-{names[0]}.jpg",
-                    names,
-                    family,
-                    style,
-                    rng.getrandbits(40),
-                    arrangement=arrangement,
-                    palette=rng.choice(sorted(PALETTES)) if toned else None,
-                    held_out=rng.random() < HELD_OUT,
-                    **more,
-                )
+    def add(shown: tuple[Cutout, ...], style: str | None, arrangement: str = "alone", **more: Any) -> None:
+        toned = style is not None and not recipe.wide and rng.random() < recipe.toned
+        number = len(drawings)
+        drawings.append(
+            Drawing(
+                f"{number // 1000:03d}/{number:06d}.jpg",
+                shown,
+                style,
+                rng.getrandbits(40),
+                arrangement=arrangement,
+                palette=rng.choice(sorted(PALETTES)) if toned else None,
+                held_out=rng.random() < HELD_OUT,
+                **more,
             )
+        )
 
-        for family in families:
+    if recipe.wide:
+        anywhere: dict[str, Any] = {"white": 0.45, "smallest": 0.55}
+        for cutout in art.cutouts:
             for _ in range(recipe.own):
-                add(family, None)
-        for look in art.styles:
-            for _ in range(recipe.styled):
-                add(rng.choice(families if recipe.wide else outlines), look)
-        for _ in range(recipe.mixed if len(art.styles) > 1 else 0):
-            under, over = rng.sample(art.styles, 2)
-            add(outlines[0], over, under=under)
-        # Half of the variations have the plain look, the others any style.
-        variations = (("coloured", recipe.coloured), ("placed", recipe.placed), ("counted", recipe.counted))
-        coloured = [s for s in art.styles if STYLES[s].keeps_background]  # the others have colours of their own
-        for kind, number in (*variations, ("paired", recipe.paired)):
-            if kind == "counted" and art.things[name][0].startswith("the "):
-                continue  # there is but one
-            for i in range(number):
-                style = rng.choice(coloured) if i % 2 and coloured else None
-                if kind == "coloured":
-                    add(outlines[0], style, colour=rng.choice(sorted(COLOURS)))
-                elif kind == "paired":
-                    others = [n for n in art.things if n != name and art.has(outlines[0], n)]
-                    if others:
-                        add(outlines[0], style, "pair", (name, rng.choice(others)))
-                elif kind == "placed":
-                    add(outlines[0], style, rng.choice(("small", "left", "right")))
-                else:
-                    add(outlines[0], style, rng.choice(("two", "three")), (name,))
+                add((cutout,), None, **anywhere)
+            for _ in range(recipe.styled if art.styles else 0):
+                add((cutout,), rng.choice(art.styles), **anywhere)
+        painterly = [style for style in PAINTERLY if style in art.styles]
+        for _ in range(recipe.dense):
+            some = tuple(rng.choices(art.cutouts, k=rng.randint(6, 16)))
+            add(some, rng.choice(painterly) if painterly and rng.random() < 0.85 else None, DENSE)
+    else:
+        for name, thing in art.things.items():
+            _add_thing(add, art, name, thing, recipe, rng)
     if recipe.pictures is not None and recipe.pictures < len(drawings):
         chosen = sorted(rng.sample(range(len(drawings)), recipe.pictures))
         drawings = [drawings[i] for i in chosen]
     return drawings
 
 
+def _add_thing(add: Callable[..., None], art: Art, name: str, thing: Thing, recipe: Recipe, rng: random.Random) -> None:
+    """Add what a thing gets."""
+    for cutouts, times in ((thing.own, recipe.own), (thing.others, recipe.others)):
+        for cutout in cutouts:
+            for _ in range(times):
+                add((cutout,), None)
+    outline = thing.outlines[0]
+    for style in art.styles:
+        for _ in range(recipe.styled):
+            add((rng.choice(thing.outlines),), style)
+    for _ in range(recipe.mixed if len(art.styles) > 1 else 0):
+        under, over = rng.sample(art.styles, 2)
+        add((outline,), over, under=under)
+    # Half of the variations have the plain look, the others any style.
+    coloured = [s for s in art.styles if STYLES[s].keeps_background]  # the others have colours of their own
+
+    def looks(times: int) -> list[str | None]:
+        return [rng.choice(coloured) if i % 2 and coloured else None for i in range(times)]
+
+    for look in looks(recipe.coloured):
+        add((outline,), look, colour=rng.choice(sorted(COLOURS)))
+    for look in looks(recipe.placed):
+        add((outline,), look, rng.choice(("small", "left", "right")))
+    # Of "the letter A" there is but one, and nobody counts "bread" or "glasses".
+    for look in looks(recipe.counted if thing.words[0].startswith(("a ", "an ")) else 0):
+        add((outline,), look, rng.choice(("two", "three")))
+    others = [other.outlines[0] for n, other in art.things.items() if n != name]
+    beside = [other for other in others if other.look == outline.look]
+    for look in looks(recipe.paired if beside else 0):
+        add((outline, rng.choice(beside)), look, "pair")
+
+
+_IRREGULAR = {"mouse": "mice", "person": "people", "man": "men", "woman": "women", "child": "children", "ox": "oxen",
+              "foot": "feet", "tooth": "teeth", "goose": "geese", "knife": "knives", "leaf": "leaves",
+              "scarf": "scarves", "loaf": "loaves", "elf": "elves", "potato": "potatoes", "tomato": "tomatoes",
+              "mango": "mangoes", "volcano": "volcanoes", "snowman": "snowmen", "merman": "mermen"}  # fmt: skip
+_ALIKE = ("fish", "sheep", "deer", "moose", "bison", "squid", "shrimp", "dice")
+# What a noun is described by begins with one of these.
+_LATER = re.compile(r" (?:of|with|without|on|in|at|and|behind|over|under|going|pointing|covering|making|showing)\b")
+
+
 def _several(phrase: str) -> str:
-    """``a cat`` to ``cats``."""
+    """``a cat`` to ``cats``, ``a cup of tea`` to ``cups of tea``."""
     noun = phrase.removeprefix("an ").removeprefix("a ")
-    if noun.endswith(("s", "fish", "sheep")):
-        return noun
-    if noun.endswith(("x", "ch", "sh")):
-        return noun + "es"
-    if noun.endswith("mouse"):
-        return noun.removesuffix("mouse") + "mice"
-    return noun[:-1] + "ies" if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou") else noun + "s"
+    later = _LATER.search(noun)
+    noun, rest = (noun[: later.start()], noun[later.start() :]) if later else (noun, "")
+    before, space, last = noun.rpartition(" ")
+    if last in _IRREGULAR:
+        last = _IRREGULAR[last]
+    elif last.endswith(("ss", "us", "x", "ch", "sh")) and not last.endswith(_ALIKE):
+        last += "es"
+    elif last.endswith("y") and last[-2:-1] not in tuple("aeiou"):
+        last = last[:-1] + "ies"
+    elif not last.endswith(("s", *_ALIKE)):
+        last += "s"
+    return before + space + last + rest
 
 
 def _with(adjective: str, phrase: str) -> str:
@@ -268,15 +232,17 @@ def _with(adjective: str, phrase: str) -> str:
 
 def _contents(drawing: Drawing, art: Art) -> list[str]:
     """Equivalent words for what a drawing shows, the plainest first."""
-    words = art.things[drawing.names[0]]
+    words = art.words(drawing.shown[0])
+    if drawing.arrangement == DENSE:
+        return ["many things", "a crowd of things"]
     if drawing.colour:
         own = [w for w in words if not set(w.split()) & set(COLOURS)]
         return [_with(drawing.colour, w) for w in own or words]
     if drawing.arrangement == "pair":
-        other = art.things[drawing.names[1]]
+        other = art.words(drawing.shown[1])
         return [f"{words[0]} and {other[0]}", f"{words[-1]} and {other[-1]}", f"{words[0]} next to {other[0]}"]
     if drawing.arrangement in ("two", "three"):
-        return [f"{drawing.arrangement} {_several(w)}" for w in words[:2]]
+        return [f"{drawing.arrangement} {_several(w)}" for w in words[:2] if w.startswith(("a ", "an "))]
     if drawing.arrangement == "small":
         return [_with("small", words[0]), _with("tiny", words[0])]
     if drawing.arrangement in ("left", "right"):
@@ -291,11 +257,14 @@ def _captions(drawing: Drawing, art: Art, ground: str, rng: random.Random) -> li
     without a style means one look, not a draw among all.
     """
     content = _contents(drawing, art)
-    looks = art.families[drawing.family] if drawing.style is None else STYLES[drawing.style].descriptions
+    first = drawing.shown[0]
+    looks = art.families[first.look] if drawing.style is None else STYLES[drawing.style].descriptions
     if drawing.under is not None:
         looks = (f"{STYLES[drawing.under].descriptions[0]} and {looks[0]}",)
-    plain = drawing.style is None and (drawing.family in art.outlines or drawing.smallest < 1)
-    kinds = art.kinds.get(drawing.names[0], []) if drawing.arrangement == "alone" and not drawing.colour else []
+    thing = art.things.get(first.thing)
+    plain = drawing.style is None and (drawing.smallest < 1 or (thing is not None and first in thing.outlines))
+    meant = thing is not None and first not in thing.others and drawing.arrangement == "alone" and not drawing.colour
+    kinds = thing.kinds if thing is not None and meant else []
     out = []
     for i in range(10):
         # The plain word comes up as often as all the others together.
@@ -329,8 +298,29 @@ def _ground(rng: random.Random, white: float) -> tuple[Tensor, str]:
     t = (line.view(-1, 1) * math.sin(angle) + line.view(1, -1) * math.cos(angle) + 0.5).clamp(0, 1)
     mixed = colour(first) * (1 - t) + colour(second) * t
     if rng.random() < 0.5:
-        return mixed, f" on a {first} and {second} gradient background"
+        return mixed, f" on {'an' if first[0] in 'aeiou' else 'a'} {first} and {second} gradient background"
     return mixed, " on a gradient background"
+
+
+def _textured(rng: random.Random) -> Tensor:
+    """A background ``[3,S,S]`` that is nowhere even: two or three colours mixed by fractal noise, and its grain."""
+    generator = torch.Generator().manual_seed(rng.getrandbits(40))
+    rough = rng.uniform(0.4, 0.75)  # how much each finer octave counts
+
+    def noise(channels: int) -> Tensor:
+        total, weight = torch.zeros(1, channels, SIZE, SIZE), 1.0
+        for octave in range(1, 8):
+            side = min(SIZE, 2**octave + 1)
+            coarse = torch.rand(1, channels, side, side, generator=generator) - 0.5
+            total += weight * F.interpolate(coarse, (SIZE, SIZE), mode="bicubic", align_corners=True)
+            weight *= rough
+        return total[0] / total.std()
+
+    colours = [torch.tensor(COLOURS[name]).view(3, 1, 1) for name in rng.sample(sorted(COLOURS), 3)]
+    first, second = ((0.5 + 0.35 * mask).clamp(0, 1) for mask in noise(2))
+    mixed = (colours[0] * (1 - first) + colours[1] * first) * (1 - second) + colours[2] * second
+    grain: Tensor = mixed + rng.uniform(0.0, 0.12) * noise(3)
+    return grain.clamp(0, 1)
 
 
 def _place(rgba: Tensor, scale: float, x: float, y: float, mirrored: bool) -> Tensor:
@@ -377,17 +367,19 @@ PLACES: dict[str, tuple[tuple[float, float, float], ...]] = {
 def _arranged(drawing: Drawing, art: Art, rng: random.Random) -> Tensor:
     """The things of a drawing in their places, premultiplied ``[4,S,S]``."""
     places = PLACES.get(drawing.arrangement, ((1.0, 0.0, 0.0),))
+    if drawing.arrangement == DENSE:
+        places = tuple((rng.uniform(0.2, 0.9), rng.uniform(-0.9, 0.9), rng.uniform(-0.9, 0.9)) for _ in drawing.shown)
     whole = torch.zeros(4, SIZE, SIZE)
     for i, (scale, x, y) in enumerate(places):
-        name = drawing.names[min(i, len(drawing.names) - 1)]
-        path = art.path(drawing.family, name)
+        cutout = drawing.shown[min(i, len(drawing.shown) - 1)]
+        path = art.path(cutout)
         rgba, mirrored = _cutout(path, path.stat().st_mtime_ns), False
         if drawing.colour:
             rgba = _recoloured(rgba, drawing.colour)
         if drawing.smallest < 1:
             scale = rng.uniform(drawing.smallest, 1.0)
             x, y = (rng.uniform(-1, 1) * (1 - scale) * 0.7 for _ in "xy")
-            mirrored = rng.random() < 0.35 and not any(part in name for part in art.never_mirrored)
+            mirrored = rng.random() < 0.35 and not any(part in cutout.name for part in art.never_mirrored)
         part = _place(rgba, scale, x, y, mirrored)
         whole = part + whole * (1 - part[3:])
     return whole
@@ -402,17 +394,18 @@ def _toned(drawn: Tensor, palette: str) -> Tensor:
 
 
 @torch.no_grad()
-def draw(drawings: list[Drawing], art: Art, device: torch.device) -> tuple[Tensor, list[list[str]]]:
-    """Pictures of one style, over one other if any, uint8 ``[B,3,S,S]`` on the CPU, and each one's captions."""
+def draw(drawings: list[Drawing], art: Art, device: torch.device) -> Tensor:
+    """Pictures of one style, over one other if any, uint8 ``[B,3,S,S]`` on the CPU."""
     style, under = drawings[0].style, drawings[0].under
-    captions, cutouts, grounds = [], [], []
+    cutouts, grounds = [], []
     for drawing in drawings:
         rng = random.Random(drawing.seed)
-        ground, words = _ground(rng, drawing.white)
-        kept = style is None or STYLES[style].keeps_background
-        cutouts.append(_arranged(drawing, art, rng))
+        ground = _textured(rng) if drawing.arrangement == DENSE else _ground(rng, drawing.white)[0]
+        rgba = _arranged(drawing, art, rng)
+        if drawing.arrangement == DENSE:  # styles redraw the whole of it, and no thing on a ground
+            rgba = torch.cat((rgba[:3] + ground * (1 - rgba[3:]), torch.ones(1, SIZE, SIZE)))
+        cutouts.append(rgba)
         grounds.append(ground)
-        captions.append(_captions(drawing, art, words if kept else "", rng))
     rgba, ground = torch.stack(cutouts).to(device), torch.stack(grounds).to(device)
     if style is None:
         drawn = rgba[:, :3] + ground * (1 - rgba[:, 3:])
@@ -424,37 +417,41 @@ def draw(drawings: list[Drawing], art: Art, device: torch.device) -> tuple[Tenso
             straight = torch.cat((first, straight[:, 3:]), 1)
         drawn = apply_style(style, straight, ground, generator)
     drawn = torch.stack([_toned(p, d.palette) if d.palette else p for p, d in zip(drawn, drawings, strict=True)])
-    return (drawn.clamp(0, 1) * 255).round().byte().cpu(), captions
+    return (drawn.clamp(0, 1) * 255).round().byte().cpu()
+
+
+def captions_of(drawing: Drawing, art: Art) -> list[str]:
+    """What is said of a drawing, the plainest first; the picture need not be drawn for it."""
+    _, ground = _ground(random.Random(drawing.seed), drawing.white)
+    kept = drawing.arrangement != DENSE and (drawing.style is None or STYLES[drawing.style].keeps_background)
+    return _captions(drawing, art, ground if kept else "", random.Random(f"captions {drawing.seed}"))
 
 
 def _batches(drawings: list[Drawing]) -> list[list[Drawing]]:
-    """Drawings in groups of one style and one below it, in the order of the plan."""
+    """Drawings in groups of one style and one below it; mixed, so that what is done tells how long the rest takes."""
     groups: dict[tuple[str | None, str | None], list[Drawing]] = {}
     for drawing in drawings:
         groups.setdefault((drawing.style, drawing.under), []).append(drawing)
-    return [group[i : i + BATCH] for group in groups.values() for i in range(0, len(group), BATCH)]
+    batches = [group[i : i + BATCH] for group in groups.values() for i in range(0, len(group), BATCH)]
+    random.Random(len(batches)).shuffle(batches)
+    return batches
 
 
 @dataclass
 class _Worker:
-    """Draws and writes batches; picklable, so that processes can share the work."""
+    """Draws and writes batches; picklable, so that processes can share the work: each gets it once."""
 
     art: Art
     out: Path
     device: torch.device
     alone: bool = field(default=False)
 
-    def __call__(self, batch: list[Drawing]) -> list[dict[str, Any]]:
+    def __call__(self, batch: list[Drawing]) -> int:
         if not self.alone:
             torch.set_num_threads(1)
-        pictures, captions = draw(batch, self.art, self.device)
-        lines: list[dict[str, Any]] = []
-        for drawing, picture, texts in zip(batch, pictures, captions, strict=True):
+        for drawing, picture in zip(batch, draw(batch, self.art, self.device), strict=True):
             atomic_write(self.out / drawing.path, jpeg_bytes(picture))
-            about = {"thing": "+".join(drawing.names), "style": drawing.style or drawing.family}
-            split = {"split": "held-out"} if drawing.held_out else {}
-            lines.append({"file_name": drawing.path, "text": texts, **about, **split})
-        return lines
+        return len(batch)
 
 
 def write_corpus(
@@ -467,31 +464,64 @@ def write_corpus(
     workers: int = 1,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Draw a corpus into ``out``, its ``metadata.jsonl`` last; the number of pictures.
+    """Draw a corpus into ``out``, its ``things.jsonl`` and ``metadata.jsonl`` last; the number of pictures.
 
-    The same folder, recipe and seed give the same corpus, whatever the number of ``workers``. Raises UsageError for an
-    unusable art folder, PictureError for a cut-out that cannot be read.
+    The same folder, recipe and seed give the same corpus, whatever the number of ``workers``, and however often it was
+    killed: what an earlier call of the same plan has drawn is kept. Raises UsageError for an unusable art folder,
+    PictureError for a cut-out that cannot be read, StyledropError where ``out`` cannot be written.
     """
     art = read_art(art_folder)
     drawings = plan(art, recipe, seed)
-    batches = _batches(drawings)
+    batches = _begun(art, drawings, out)
     parallel = workers > 1 and device.type == "cpu"
     work = _Worker(art, out, device, alone=not parallel)
-    lines: list[dict[str, Any]] = []
-    pool: Any = ProcessPoolExecutor(workers, initializer=_end_with_parent) if parallel else nullcontext()
+    done = len(drawings) - sum(map(len, batches))
+    on_picture(done, len(drawings))
+    pool: Any = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work,)) if parallel else nullcontext()
     with pool as executor:
-        for done in _results(executor, work, batches):
-            lines += done
-            on_picture(len(lines), len(drawings))
-    order = {drawing.path: i for i, drawing in enumerate(drawings)}
-    lines.sort(key=lambda line: order[line["file_name"]])
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    atomic_write(out / METADATA, text.encode())
-    return len(lines)
+        for number in map(work, batches) if executor is None else executor.map(_work, batches):
+            done += number
+            on_picture(done, len(drawings))
+    things = ({"thing": name, "words": thing.words, "zh": thing.zh} for name, thing in art.things.items())
+    for name, lines in ((THINGS, things), (METADATA, (_line(drawing, art) for drawing in drawings))):
+        atomic_write(out / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    return len(drawings)
 
 
-def _end_with_parent() -> None:
-    """Let a worker end when its parent is killed: it would wait for more to do for ever."""
+def _line(drawing: Drawing, art: Art) -> dict[str, Any]:
+    """A drawing's line in ``metadata.jsonl``."""
+    about = {"thing": "+".join(dict.fromkeys(c.thing for c in drawing.shown)),
+             "style": drawing.style or drawing.shown[0].look}  # fmt: skip
+    split = {"split": "held-out"} if drawing.held_out else {}
+    return {"file_name": drawing.path, "text": captions_of(drawing, art), **about, **split}
+
+
+def _begun(art: Art, drawings: list[Drawing], out: Path) -> list[list[Drawing]]:
+    """The batches that are still to be drawn; what was drawn after another plan is gone over again."""
+    batches, mark = _batches(drawings), out / PLAN
+    used = {cutout.file: cutout for drawing in drawings for cutout in drawing.shown}
+    sizes = [(file, art.path(cutout).stat().st_size) for file, cutout in sorted(used.items())]
+    said = hashlib.sha256(repr((drawings, sizes)).encode()).hexdigest()
+    remove_parts(out, deep=True)
+    try:
+        same = read_text(mark) == said
+    except (OSError, ValueError):
+        same = False
+    if same:
+        return [batch for batch in batches if not all((out / drawing.path).exists() for drawing in batch)]
+    with writing(out / METADATA):
+        (out / METADATA).unlink(missing_ok=True)  # half a corpus is none
+    atomic_write(mark, said.encode())
+    return batches
+
+
+_mine: _Worker | None = None  # of a process that shares the work
+
+
+def _begin(work: _Worker) -> None:
+    """Make a process ready to share the work, and let it end when its parent is killed: it would wait for ever."""
+    global _mine
+    _mine = work
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -502,5 +532,6 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _results(executor: Executor | None, work: _Worker, batches: list[list[Drawing]]) -> Iterator[list[dict[str, Any]]]:
-    yield from map(work, batches) if executor is None else executor.map(work, batches)
+def _work(batch: list[Drawing]) -> int:
+    assert _mine is not None
+    return _mine(batch)

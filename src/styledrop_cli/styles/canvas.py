@@ -111,14 +111,8 @@ class Canvas:
             shrink *= 2
         small = F.avg_pool2d(x, shrink) if shrink > 1 else x
         sigma /= shrink
-        radius = min(max(1, math.ceil(2.5 * sigma)), small.shape[-1] - 1)
-        steps = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-        kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-        kernel = (kernel / kernel.sum()).view(1, 1, -1)
-        flat = small.flatten(0, 1).unsqueeze(1)
-        flat = F.pad(flat, (radius,) * 4, mode="replicate")
-        flat = F.conv2d(F.conv2d(flat, kernel.unsqueeze(2)), kernel.unsqueeze(3))
-        out = flat.view(small.shape)
+        rows, columns = (_blurring(side, sigma, x) for side in small.shape[-2:])
+        out = rows @ small @ columns.T
         if shrink > 1:
             out = F.interpolate(out, size=x.shape[-2:], mode="bilinear", align_corners=False)
         return out
@@ -273,6 +267,18 @@ def ramp(tone: Tensor, colours: Sequence[Tensor]) -> Tensor:
 def over(under: Tensor, colour: Tensor, mask: Tensor) -> Tensor:
     """``colour`` over ``under`` where ``mask``."""
     return under + (colour - under) * mask
+
+
+def _blurring(side: int, sigma: float, like: Tensor) -> Tensor:
+    """What a Gaussian blur of a line multiplies it by, ``[side,side]``; beyond its ends, the line goes on as it ends.
+
+    As a product of matrices it is several times as fast on a CPU as a convolution of one channel.
+    """
+    radius = min(max(1, math.ceil(2.5 * sigma)), side - 1)
+    steps = torch.arange(-radius, radius + 1, device=like.device)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2).to(like.dtype)
+    places = (torch.arange(side, device=like.device)[:, None] + steps).clamp(0, side - 1)
+    return like.new_zeros(side, side).scatter_add_(1, places, (kernel / kernel.sum()).expand(side, -1))
 
 
 def _max1d(x: Tensor, rx: int, channels: int, ry: int) -> Tensor:
