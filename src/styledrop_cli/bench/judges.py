@@ -200,6 +200,8 @@ def load_judges(
         for judge, prefix in ((style, "style."), (content, "content.")):
             own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             load_strictly(judge, own, str(path))
+            # As it was while it learnt: another layout adds up in another order.
+            judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             judge.eval().requires_grad_(False)
         return Judges(style, content, names, things, json.loads(about["accuracy"]))
     say(f"judge {seed} is trained, once for this art and this tokenizer: that takes minutes")

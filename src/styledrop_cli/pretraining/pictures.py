@@ -37,7 +37,6 @@ ENLARGED_CHANNELS = 48
 LEAST_DEVIATION = 1e-3  # of patches along a direction: simple pictures differ in fewer of them than ids tell apart
 # How hard the perceptual loss and the critic pull on the pixels, as shares of the reconstruction's pull.
 FEATURE_SHARE, CRITIC_SHARE = 0.5, 0.3
-FEATURES_EVERY = 3  # so-manieth picture of a batch: on a CPU the features of all would take as long as all else
 CRITIC_FROM = 0.4  # of the way: before, it would judge what is still a blur
 
 
@@ -67,8 +66,7 @@ class PictureTask(nn.Module):
         losses = [reconstruction_loss(pixels, wanted)]
         shares = [1.0]
         if self.features is not None:
-            some = slice(None, None, FEATURES_EVERY)
-            losses.append(feature_loss(self.features, pixels[some], wanted[some]))
+            losses.append(feature_loss(self.features, pixels, wanted))
             shares.append(FEATURE_SHARE)
         critic = torch.zeros((), device=made.device)
         if self.share >= self.critic_from:
@@ -88,7 +86,8 @@ class PictureTask(nn.Module):
     def _judged(self, made: Tensor) -> Tensor:
         """The critic's mean opinion, with gradient to the picture but not to the critic."""
         self.critic.requires_grad_(False)
-        opinion: Tensor = self.critic(made).mean()
+        # A copy, for who counts a step's arithmetic follows each module's input back, and cannot where that is a leaf.
+        opinion: Tensor = self.critic(made.clone()).mean()
         self.critic.requires_grad_(True)
         return opinion
 
@@ -112,7 +111,7 @@ def feature_loss(features: EfficientNet, made: Tensor, wanted: Tensor) -> Tensor
     with torch.no_grad():
         theirs = features.features(wanted * 2 - 1)
     pairs = zip(features.features(made * 2 - 1), theirs, strict=True)
-    parts = [F.l1_loss(a, b) / (b.abs().mean() + 1e-3) for a, b in pairs]
+    parts = [F.l1_loss(a, b) / (gathered(b.abs().mean()[None]).mean() + 1e-3) for a, b in pairs]  # of all processes
     total: Tensor = torch.stack(parts).sum()
     return total
 
