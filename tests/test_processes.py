@@ -113,7 +113,7 @@ def test_each_part_of_a_base_is_trained_by_two_as_by_one(tmp_path: Path) -> None
         assert code == 0, said
     losses = json.loads((two / "losses.json").read_text())
     for part, curve in wanted.items():
-        assert losses[part][0] == pytest.approx(curve[0], rel=1e-6), part
+        assert losses[part][:1] == pytest.approx(curve[:1], rel=1e-6), part  # none of what is only written
         assert losses[part] == pytest.approx(curve, rel=1e-3), part  # Adam makes much of where it has seen little
     made = {path.relative_to(two) for path in two.rglob("*.*")}
     assert made == {path.relative_to(one) for path in one.rglob("*.*")} | {Path("losses.json")}
