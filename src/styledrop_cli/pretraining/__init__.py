@@ -137,7 +137,7 @@ def run(
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, where anything is not in bfloat16
     try:
-        job = make(Order(records, out, init_from, batch, seed, device, call, corpus))
+        job = make(Order(records, out, init_from, batch, seed, device, call, corpus, on_message))
     except CallOverError:
         return _not_begun(part, on_message)
     record = Record(batch, rate, made_with)

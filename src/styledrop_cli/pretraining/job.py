@@ -38,6 +38,7 @@ class Order:
     device: torch.device
     call: Call = field(default_factory=Call)
     corpus: Path = Path()
+    say: Callable[[str], None] = lambda text: None
 
     def pictures(self, records: list[Record], size: int) -> Tensor:
         """The pictures as uint8 ``[R,3,size,size]``, on the device if that is a card with room for them.

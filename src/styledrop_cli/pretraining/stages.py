@@ -5,6 +5,7 @@ What is on disk is the state: which stage is due is read from the parts' records
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from styledrop_cli.pretraining.records import (
     read_record,
 )
 from styledrop_cli.pretraining.throughput import Call
+from styledrop_cli.pretraining.words import PACKAGE
 from styledrop_cli.processes import is_first, told_by_first
 from styledrop_cli.training import Budget, Progress
 
@@ -38,8 +40,12 @@ PICTURES_ALONE = ("tokenizer", "decoder")  # these need no captions, and learn f
 
 
 def stages() -> list[str]:
-    """The parts that there are, in the order in which they are trained."""
-    return [part for part in SHARES if part in pretraining.PARTS]
+    """The parts that there are, in the order in which they are trained.
+
+    Without the package of the text encoder there is none: prompts are then read by the CLIP's own text tower.
+    """
+    there = importlib.util.find_spec(PACKAGE) is not None
+    return [part for part in SHARES if part in pretraining.PARTS and (part != "text" or there)]
 
 
 def shared(budget: Budget, part: str) -> Budget:

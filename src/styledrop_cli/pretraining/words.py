@@ -28,7 +28,7 @@ UNUSED = ("pooler.", "embeddings.position_ids")
 def text_job(order: Order) -> None:
     """Write the text encoder: there is nothing to train. Raises as ``write_text`` does."""
     if is_first():
-        write_text(order.corpus, order.records, order.out)
+        order.say(write_text(order.corpus, order.records, order.out))
 
 
 def write_text(corpus: Path, records: list[Record], out: Path) -> str:
