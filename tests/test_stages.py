@@ -21,7 +21,6 @@ from styledrop_cli.devices import arithmetic_rate
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.pretraining import ids as base_part
-from styledrop_cli.pretraining import stages
 from styledrop_cli.pretraining.job import Job, Order
 from styledrop_cli.pretraining.records import part_file, read_record
 from styledrop_cli.pretraining.stages import SHARES, corpus_of, due_stages, shared, stages, train_all
@@ -183,7 +182,7 @@ def test_a_corpus_without_captions_is_refused_before_anything(corpus: Path) -> N
 
 
 def test_a_part_that_is_only_written(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "PACKAGE", "json")  # one that is installed everywhere
+    monkeypatch.setattr("styledrop_cli.pretraining.stages.PACKAGE", "json")  # one that is installed everywhere
 
     def write(order: Order) -> Job | None:
         (order.out / "text.safetensors").write_bytes(part_file(order.out, "tokenizer").read_bytes())
