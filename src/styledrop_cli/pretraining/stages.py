@@ -121,8 +121,6 @@ def train_all(
     """
     call = call or Call()
     parts = stages()
-    if "text" in pretraining.PARTS and "text" not in parts and not part_file(out, "text").exists():
-        on_message("text", f"not installed: prompts are read by the CLIP's own text tower ({INSTALL} brings it)")
     there = [p for p in parts if part_file(out, p).exists() or any(state.exists() for state in checkpoints(out, p))]
     if there and not resume:
         raise UsageError(
@@ -130,6 +128,8 @@ def train_all(
             "Add --resume to go on with what is due, or name another folder with -o.",
         )
     due = due_stages(out)
+    if "clip" in due and "text" not in parts and not part_file(out, "text").exists():
+        on_message("text", f"not installed: prompts are read by the CLIP's own text tower ({INSTALL} brings it)")
     for part in due:  # what is wrong with a corpus is said before the first stage, not after hours
         read_corpus(corpus_of(corpus, part), captions=part not in PICTURES_ALONE)
     known = set(read_config(init_from)["parts"]) if init_from is not None else set()
