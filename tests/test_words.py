@@ -26,8 +26,8 @@ from styledrop_cli.known_things import KnownThings, Thing, read_things, write_th
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import PAD_ID, SentenceBert, SentenceBertConfig
 from styledrop_cli.parts import load_module, load_text
-from styledrop_cli.pretraining import captions, words
 from styledrop_cli.pretraining import ids as base_part
+from styledrop_cli.pretraining import words
 from styledrop_cli.scoring import load_scorer
 from styledrop_cli.text import WordPieceTokenizer, read_pieces
 from styledrop_cli.training import Budget
@@ -413,32 +413,8 @@ def test_broken_things(line: str) -> None:
 # ---- training ----
 
 
-def package(name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The package of the weights, with tiny ones."""
-    folder = Path(name).resolve() / "model"
-    folder.mkdir(parents=True)
-    state = tiny.sentence_bert().state_dict()
-    places = torch.cat([state[words.PLACES], torch.ones(4, 16)])  # it reads longer texts than are read here
-    extra = {
-        words.PLACES: places,
-        "pooler.dense.weight": torch.zeros(2, 2),
-        "embeddings.position_ids": torch.arange(20)[None],
-    }
-    save_tensors(folder / "model.safetensors", state | extra)
-    (folder / "vocab.txt").write_text("\n".join(tiny.PIECES) + "\n", encoding="utf-8")
-    spec = importlib.machinery.ModuleSpec(name, None, origin=str(folder.parent / "__init__.py"))
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda one, *rest: spec if one == name else found(one, *rest))
-    monkeypatch.setattr(words, "SIZES", tiny.BERT)
-    return folder
-
-
 def test_every_part_is_trained_on_the_text_part(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.shrink_pretraining(monkeypatch)
-    package(words.PACKAGE, monkeypatch)
-    for part in ("clip", "scorer"):
-        monkeypatch.setitem(captions.HEADS, part, tiny.HEAD)
-    monkeypatch.setattr(captions, "published_features", lambda stages: HeadClip(tiny.HEAD).visual.network)
     corpus = tiny.write_corpus(Path("corpus"))
     write_things(corpus / "things.jsonl", THINGS)
     said: list[str] = []

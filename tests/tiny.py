@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.machinery
+import importlib.util
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +27,7 @@ from styledrop_cli.bench.art import FAMILIES
 from styledrop_cli.bench.judges import JudgeSettings
 from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.rows import OUTLINES
-from styledrop_cli.checkpoints import save_part
+from styledrop_cli.checkpoints import save_part, save_tensors
 from styledrop_cli.convert import save_published
 from styledrop_cli.known_things import THINGS, Thing, write_things
 from styledrop_cli.models.adapter import KINDS, Adapter
@@ -36,6 +39,7 @@ from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, Toke
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.pretraining import captions, pictures
 from styledrop_cli.pretraining import ids as id_part
+from styledrop_cli.pretraining import words as text_part
 from styledrop_cli.settings import RoundSettings, SampleSettings
 from styledrop_cli.text import write_merges
 
@@ -342,6 +346,38 @@ def shrink_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions, "FIRST_MERGES", 50)
     monkeypatch.setattr(id_part, "BASE", TRANSFORMER)
     monkeypatch.setattr(id_part, "SUPERRES", SUPERRES)
+    shrink_text(monkeypatch)
+
+
+def shrink_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be a package of the text encoder, of tiny weights, whether the real one is installed or not."""
+    spec = importlib.machinery.ModuleSpec(text_part.PACKAGE, None, origin=f"{_text_package().name}/__init__.py")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda one, *rest: spec if one == text_part.PACKAGE else found(one, *rest)
+    )
+    monkeypatch.setattr(text_part, "SIZES", BERT)
+    for part in ("clip", "scorer"):
+        monkeypatch.setitem(captions.HEADS, part, HEAD)
+    monkeypatch.setattr(captions, "published_features", lambda stages: HeadClip(HEAD).visual.network)
+
+
+@cache
+def _text_package() -> tempfile.TemporaryDirectory[str]:
+    """The folder of a package as the weights are published in, removed at the end."""
+    made = tempfile.TemporaryDirectory()
+    folder = Path(made.name) / "model"
+    folder.mkdir()
+    state = sentence_bert().state_dict()
+    places = torch.cat([state[text_part.PLACES], torch.ones(4, 16)])  # it reads longer texts than are read here
+    extra = {
+        text_part.PLACES: places,
+        "pooler.dense.weight": torch.zeros(2, 2),
+        "embeddings.position_ids": torch.arange(20)[None],
+    }
+    save_tensors(folder / "model.safetensors", state | extra)
+    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
+    return made
 
 
 def beside_torchvision(name: str, *attributes: str) -> ModuleType:

