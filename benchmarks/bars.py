@@ -1,38 +1,31 @@
-"""What the base and its tokenizer can do, in figures: ``python benchmarks/bars.py``.
+"""What a base draws, in figures: ``python benchmarks/bars.py``. ``parts.py`` measures what it is made of.
 
-Five things, on data that nothing was trained on: how well the tokenizer shows OpenMoji; how it does against WebP of the
-same number of bytes, on a folder of pictures; how many of the taught things are recognised in what the base draws,
-beside what is recognised in real pictures after the tokenizer's round trip; whether super-resolution keeps what is
-recognised; and whether words that no thing is called
-by land on the things they are a kind of.
+Three things: how many of the taught things are recognised in what the base draws, beside what is recognised in real
+pictures after the tokenizer's round trip; whether super-resolution keeps what is recognised; and whether words that no
+thing is called by land on the things they are a kind of.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.bench.art import FAMILIES, Art, Look, load_art, looks
 from styledrop_cli.bench.judges import Judges, JudgeSettings, load_judges
 from styledrop_cli.bench.measures import markdown
-from styledrop_cli.bench.openmoji import OPENMOJI, SIZE
 from styledrop_cli.bench.renders import round_trip
 from styledrop_cli.bench.rows import drawn
 from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.files import write_json
-from styledrop_cli.images import load_picture, save_png, square, to_image, to_tensor
-from styledrop_cli.models.tokenizer import psnr
+from styledrop_cli.images import save_png, to_image
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.text import with_style
@@ -41,78 +34,8 @@ WORDS = Path(__file__).parent / "outside_words.txt"
 # Where the base is asked for things: two of its families and some of its styles.
 STYLES = ("fluent-emoji", "fluent-emoji-flat", "watercolor", "line-drawing")
 OUTLINES = "fluent-emoji-flat"  # of procedural styles
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-SIDES = (256, 224, 192, 160, 128, 96, 64)  # px, at which WebP may store a picture
 
 Figures = dict[str, float]
-
-
-# ---- the tokenizer --------------------------------------------------------------------------------
-
-
-def openmoji_psnr(base: Base, art: Art) -> Figures:
-    """DB on OpenMoji's things on white, at the tokenizer's own size and at twice that."""
-    small = base.sizes[0]
-    found = {}
-    for size in (small, 2 * small):
-        rgba = art.rgba([(OPENMOJI, thing) for thing in art.things], size)
-        pictures = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
-        found[f"tokenizer, OpenMoji at {size} px, dB"] = psnr(round_trip(base, pictures, exact=True), pictures)
-    return found
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder; raises UsageError if there are none."""
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UsageError(f"there are no pictures in {folder}", "Name a folder of PNG, JPEG or WebP files.")
-    return found
-
-
-def against_webp(base: Base, paths: Sequence[Path]) -> Figures:
-    """Mean dB at 256 px of the tokenizer, and of WebP in at most as many bytes as its ids take."""
-    side = SIZE // base.tokenizer.config.factor
-    allowed = math.floor(side**2 * math.log2(base.tokenizer.config.num_vq_embeddings) / 8)
-    ours, theirs = [], []
-    for path in paths:
-        image = square(load_picture(path), SIZE)
-        picture = to_tensor(image)[None]
-        ours.append(psnr(round_trip(base, picture, exact=True), picture))
-        theirs.append(best_webp(image, allowed))
-        print(f"  {path.name}: {ours[-1]:.2f} dB, WebP {theirs[-1]:.2f} dB")
-    return {
-        "bytes of a picture's ids at 256 px": allowed,
-        "tokenizer, pictures at 256 px, dB": float(np.mean(ours)),
-        "WebP at equal bytes, dB": float(np.mean(theirs)),
-    }
-
-
-def best_webp(image: Image.Image, allowed: int) -> float:
-    """The best PSNR of a WebP of at most ``allowed`` bytes: of any quality, stored at full size or smaller."""
-    wanted = to_tensor(image)[None]
-    best = -math.inf
-    for side in SIDES:
-        small = image if side == image.width else image.resize((side, side), Image.Resampling.LANCZOS)
-        low, high, found = 0, 100, None
-        while low <= high:  # bytes grow with the quality
-            quality = (low + high) // 2
-            data = webp(small, quality)
-            if len(data) <= allowed:
-                low, found = quality + 1, data
-            else:
-                high = quality - 1
-        if found is not None:
-            with Image.open(io.BytesIO(found)) as stored:
-                shown = stored.convert("RGB").resize(image.size, Image.Resampling.BICUBIC)
-            best = max(best, psnr(to_tensor(shown)[None], wanted))
-    return best
-
-
-def webp(image: Image.Image, quality: int) -> bytes:
-    """``image`` as WebP, with the most effort."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=6)
-    return buffer.getvalue()
 
 
 # ---- the base -------------------------------------------------------------------------------------
@@ -198,7 +121,6 @@ def run() -> None:
     add("--art", type=Path, default=Path("corpus/art"), help="folder of rendered art (default corpus/art)")
     add("--openmoji", type=Path, help="OpenMoji's icon package; without it, it is fetched with npm")
     add("--work", type=Path, default=Path("styledrop-bench"), help="judges are kept here")
-    add("--pictures", type=Path, help="folder of pictures to compare with WebP on")
     add("--every", type=int, default=1, help="draw only every so-manieth thing")
     add("--seeds", type=int, default=2, help="pictures of each word outside the names (default 2)")
     add("-o", "--output", type=Path, help="folder for the figures and a sheet")
@@ -206,15 +128,11 @@ def run() -> None:
     for name in ("every", "seeds"):
         if not 1 <= getattr(options, name) <= 100:
             raise UsageError(f"--{name} must be between 1 and 100, not {getattr(options, name)}")
-    paths = pictures_in(options.pictures) if options.pictures else []
     base = load_base(options.model, pick_device("cpu"))
     art, everything = load_art(options.art, options.openmoji, options.work), looks()
     judges = load_judges(art, everything, base, options.work, 0, JudgeSettings(), print)
-    figures = openmoji_psnr(base, art)
-    if paths:
-        figures |= against_webp(base, paths)
     by_name = {look.name: look for look in everything}
-    figures |= taught_things(base, judges, art, by_name, art.things[:: options.every])
+    figures = taught_things(base, judges, art, by_name, art.things[:: options.every])
     figures |= enlarged(base, judges, art, by_name, art.things[:: 2 * options.every])
     figures |= outside_words(base, judges, options.seeds, options.output)
     lines = [[name, f"{value:.1%}" if "top-1" in name else f"{value:.2f}"] for name, value in figures.items()]

@@ -4,7 +4,8 @@
 
 The texts alone: nothing is drawn. ``outside_words.txt`` is the figure; ``outside_words_dev.txt`` is what settings may
 be chosen by. (The second list was written after the encoder's mistakes on the first had been looked at, and they are
-why there is a table: the first is no longer quite unseen.) The index says which thing an emoji is.
+why there is a table: the first is no longer quite unseen.) The index says which thing an emoji is. A word that is a
+thing's own name by now is counted apart: it is not outside.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from styledrop_cli.parts import load_text
 from styledrop_cli.text import words
 
 HERE = Path(__file__).parent
+Outcomes = dict[str, list[str]]
 
 
 def accepted(path: Path, things_of: dict[str, set[str]]) -> list[tuple[str, set[str]]]:
@@ -35,9 +37,10 @@ def accepted(path: Path, things_of: dict[str, set[str]]) -> list[tuple[str, set[
     return found
 
 
-def main() -> None:
-    """Print both shares, with the table of kinds and by the encoder alone, and each word that was read otherwise."""
-    folder, index = Path(sys.argv[1]), Path(sys.argv[2])
+def read_as(folder: Path, index: Path, stem: str = "outside_words", *, table: bool = True) -> Outcomes:
+    """The words of a list by how a model folder's text encoder reads them: "taught" (by this very name), "right",
+    "wrong", "not near" anything, or that but "the first right" of what it names. ``table``: with the table of kinds.
+    """
     things = read_things(folder / THINGS)
     taught = {thing.thing for thing in things}
     things_of: dict[str, set[str]] = defaultdict(set)
@@ -48,25 +51,32 @@ def main() -> None:
                 things_of[one] |= {entry["thing"]} & taught
     text = load_text(folder, torch.device("cpu"))
     known = {word for thing in things for name in thing.words for word in words(name)}
-    for title, some in (("table and encoder", things), ("encoder alone", [replace(t, kinds=()) for t in things])):
-        reader = KnownThings(some, known, lambda texts: text.encode(texts)[1])
-        names = {thing.words[0]: thing.thing for thing in things}
+    some = things if table else [replace(thing, kinds=()) for thing in things]
+    reader = KnownThings(some, known, lambda texts: text.encode(texts)[1])
+    names = {thing.words[0]: thing.thing for thing in things}
+    outcome: Outcomes = defaultdict(list)
+    for word, right in accepted(HERE / f"{stem}.txt", things_of):
+        reading = reader.read(word)
+        if not (reading.instead or reading.nearest):
+            outcome["taught"].append(word)
+        elif reading.nearest:
+            first = names[next(iter(reading.nearest.values()))[0]]
+            outcome["not near, the first right" if first in right else "not near"].append(f"{word}: {first}")
+        else:
+            name = next(iter(reading.instead.values()))
+            outcome["right" if names[name] in right else "wrong"].append(f"{word}: {name}")
+    return outcome
+
+
+def main() -> None:
+    """Print both shares, with the table of kinds and by the encoder alone, and each word that was read otherwise."""
+    folder, index = Path(sys.argv[1]), Path(sys.argv[2])
+    for title, table in (("table and encoder", True), ("encoder alone", False)):
         for stem in ("outside_words", "outside_words_dev"):
-            asked = accepted(HERE / f"{stem}.txt", things_of)
-            outcome: dict[str, list[str]] = defaultdict(list)
-            for word, right in asked:
-                reading = reader.read(word)
-                if not (reading.instead or reading.nearest):
-                    outcome["taught"].append(word)
-                elif reading.nearest:
-                    first = names[next(iter(reading.nearest.values()))[0]]
-                    outcome["not near, the first right" if first in right else "not near"].append(f"{word}: {first}")
-                else:
-                    name = next(iter(reading.instead.values()))
-                    outcome["right" if names[name] in right else "wrong"].append(f"{word}: {name}")
-            good = len(outcome["taught"]) + len(outcome["right"])
+            outcome = read_as(folder, index, stem, table=table)
+            asked = sum(map(len, outcome.values())) - len(outcome["taught"])
             counts = ", ".join(f"{len(some)} {what}" for what, some in sorted(outcome.items()))
-            print(f"{title}, {stem}, near from {NEAR}: {good / len(asked):.1%} of {len(asked)} ({counts})")
+            print(f"{title}, {stem}, near from {NEAR}: {len(outcome['right']) / asked:.1%} of {asked} ({counts})")
             print(f"  wrong: {'; '.join(outcome['wrong'])}\n  not near: {'; '.join(outcome['not near'])}")
 
 

@@ -1,4 +1,4 @@
-"""OpenMoji, the held-out style that is drawn by hand: its icons, fetched and rendered as cut-outs."""
+"""Families of icons that nothing is trained on, OpenMoji before all: fetched, and rendered as cut-outs."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.files import atomic_write
 
 OPENMOJI = "openmoji"
-PACKAGE = "@iconify-json/openmoji"
 SIZE, MARGIN = 256, 12  # of a rendered icon: px, and px of air around it
-UNPACK = f"Unpack the npm package {PACKAGE} yourself and name it with --openmoji."
 
 
-def fetch(work: Path) -> Path:
-    """Download OpenMoji's icon package with npm; its ``icons.json``."""
-    target = work / "openmoji-icons.json"
+def fetch(work: Path, family: str = OPENMOJI) -> Path:
+    """Download a family's icon package with npm, unless it is in ``work``; its ``icons.json``.
+
+    Raises StyledropError where it cannot be had.
+    """
+    target, package = work / f"{family}-icons.json", f"@iconify-json/{family}"
     if target.exists():
         return target
+    unpack = f"Unpack the npm package {package} yourself, and put its icons.json there as {target}."
     work.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(
-            ["npm", "pack", "--silent", PACKAGE], cwd=work, check=True, capture_output=True, text=True
+            ["npm", "pack", "--silent", package], cwd=work, check=True, capture_output=True, text=True
         )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise StyledropError(f"OpenMoji's icons cannot be fetched: {error}", UNPACK) from None
+        raise StyledropError(f"the icons of {package} cannot be fetched: {error}", unpack) from None
     with tarfile.open(work / done.stdout.split()[-1]) as archive:
         member = archive.extractfile("package/icons.json")
         if member is None:
-            raise StyledropError(f"there is no icons.json in {PACKAGE}", UNPACK)
+            raise StyledropError(f"there is no icons.json in {package}", unpack)
         atomic_write(target, member.read())
     return target
 
@@ -53,7 +55,7 @@ def render(icons: Mapping[str, Mapping[str, float | str]], things: Sequence[str]
     try:
         import resvg_py
     except ImportError:
-        raise UsageError("OpenMoji's icons are drawn with resvg-py", "pip install 'styledrop[pocket]'") from None
+        raise UsageError("icons are drawn with resvg-py", "pip install 'styledrop[pocket]'") from None
     for thing in things:
         if thing not in icons:
             continue
