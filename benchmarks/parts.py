@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from outside_words import read_as
 from PIL import Image
 from torch import Tensor
 
+from outside_words import read_as
 from styledrop_cli.bench.measures import markdown
 from styledrop_cli.bench.openmoji import OPENMOJI, SIZE, fetch, icons_of, render
 from styledrop_cli.errors import StyledropError, UsageError
@@ -57,7 +57,7 @@ def tripped(tokenizer: ImageTokenizer, pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def of_openmoji(tokenizer: ImageTokenizer, paths: Sequence[Path], features: EfficientNet) -> Figures:
-    """DB, and distance in EfficientNet's features, of cut-outs on white, where an id has its usual px and half of it."""
+    """DB, and distance in EfficientNet's features, of cut-outs on white, at the usual size and at twice that."""
     found = {}
     for size in (128, 256):
         rgba = torch.stack([load_cutout(path, size) for path in paths])

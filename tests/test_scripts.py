@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 import tiny
 from styledrop_cli import StyleDrop, settings
 from styledrop_cli.errors import UsageError
+from styledrop_cli.known_things import Thing
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,30 +43,68 @@ def test_recognised(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "%" in capsys.readouterr().out
 
 
-def test_bars(
-    tiny_model: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bars(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.shrink_bench(monkeypatch)
     art = tiny.write_bench_art(Path("art"))
-    Path("pictures").mkdir()
-    picture.rename("pictures/one.png")
-    given = ("--model", tiny_model, "--art", art, "--pictures", "pictures", "--every", 4, "--seeds", 1, "-o", "out")
+    given = ("--model", tiny_model, "--art", art, "--every", 4, "--seeds", 1, "-o", "out")
     run("benchmarks/bars.py", *given, monkeypatch=monkeypatch)
     figures = json.loads(Path("out/bars.json").read_text())["figures"]
+    assert figures["base: top-1 as a share of the ceiling"] >= 0
+    assert "ceiling" in capsys.readouterr().out and Path("out/outside-words.png").exists()
+
+
+def write_icons(folder: Path, family: str, icons: Sequence[str]) -> None:
+    """A family of icons as npm has it: circles of different colours."""
+    bodies = {
+        name: {"body": f'<circle cx="8" cy="8" r="6" fill="hsl({number * 40} 80% 50%)"/>'}
+        for number, name in enumerate(icons)
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"{family}-icons.json").write_text(json.dumps({"width": 16, "height": 16, "icons": bodies}))
+
+
+def test_parts(
+    tiny_model: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    Path("pictures").mkdir()
+    picture.rename("pictures/one.png")
+    tiny.write_words(Path("words"), [Thing("cat", ("a cat",), kinds=("lynx",)), Thing("dog", ("a dog",))])
+    (tiny_model / "contents.txt").write_text("a cat\na dog\n")
+    entries = [{"file": f"noto/{icon}.webp", "thing": thing} for icon, thing in (("cat-face", "cat"), ("dog", "dog"))]
+    Path("index.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    for family in ("openmoji", "fxemoji", "emojione", "noto-v1"):
+        write_icons(Path("work"), family, ["cat-face", "dog"])
+    given = (
+        tiny_model,
+        "words",
+        "--index",
+        "index.jsonl",
+        "--work",
+        "work",
+        "--pictures",
+        "pictures",
+        "-o",
+        "out.json",
+    )
+    run("benchmarks/parts.py", *given, monkeypatch=monkeypatch)
+    whole, words = json.loads(Path("out.json").read_text()).values()
     # 64x64 ids of 24 codes: this tokenizer makes 4 px an id.
-    assert figures["bytes of a picture's ids at 256 px"] == int(64 * 64 * 4.58496 / 8)
-    assert figures["WebP at equal bytes, dB"] > figures["tokenizer, pictures at 256 px, dB"]  # of an untrained one
-    assert "WebP" in capsys.readouterr().out and Path("out/outside-words.png").exists()
+    assert whole["WebP of as many bytes"].endswith(f" dB in {int(64 * 64 * 4.58496 / 8):,}")
+    assert whole["clip, right name first, fxemoji"] in ("0.0% of 2", "50.0% of 2", "100.0% of 2")
+    assert words["text, words outside the names"].endswith("% of 60") and "text" not in "".join(whole)
+    assert "| tokenizer, OpenMoji at 128 px " in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def bars() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "benchmarks" / "bars.py"))
+@pytest.fixture
+def bench_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return lambda name: runpy.run_path(str(ROOT / "benchmarks" / name))
 
 
-def test_webp_keeps_to_its_bytes(bars: dict[str, Any]) -> None:
+def test_webp_keeps_to_its_bytes(bench_script: Callable[[str], dict[str, Any]]) -> None:
     noise = (torch.rand(256, 256, 3, generator=tiny.generator()) * 255).byte().numpy()
-    image, best = Image.fromarray(noise), bars["best_webp"]
+    image, best = Image.fromarray(noise), bench_script("parts.py")["best_webp"]
     assert best(image, 400) < best(image, 4000) < best(image, 60000)
 
 
@@ -75,7 +115,8 @@ TAUGHT_SINCE = {
 }  # fmt: skip
 
 
-def test_words_outside_are_outside(bars: dict[str, Any]) -> None:
+def test_words_outside_are_outside(bench_script: Callable[[str], dict[str, Any]]) -> None:
+    bars = bench_script("bars.py")
     asked = bars["read_outside"](bars["WORDS"])
     assert len(asked) == 60 == len(dict(asked))
     recipe = runpy.run_path(str(ROOT / "examples" / "pocket" / "make_corpus.py"))
@@ -86,9 +127,9 @@ def test_words_outside_are_outside(bars: dict[str, Any]) -> None:
     assert {thing for _, things in asked for thing in things} <= outlines
 
 
-def test_pictures_that_are_not_there(bars: dict[str, Any], tmp_path: Path) -> None:
+def test_pictures_that_are_not_there(bench_script: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no pictures"):
-        bars["pictures_in"](tmp_path)
+        bench_script("parts.py")["pictures_in"](tmp_path)
 
 
 def test_notebook(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from styledrop_cli.corpus import read_corpus
 from styledrop_cli.devices import arithmetic_rate
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.models.tokenizer import ImageTokenizer
+from styledrop_cli.pretraining import encoded as encoded_part
 from styledrop_cli.pretraining import ids as base_part
 from styledrop_cli.pretraining.job import Job, Order
 from styledrop_cli.pretraining.records import part_file, read_record
@@ -299,13 +300,13 @@ def test_the_command_says_what_is_due(styledrop: Run, corpus: Path) -> None:
 
 
 def test_encoding_goes_on_where_it_was(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_part, "ENCODED", 3)
+    monkeypatch.setattr(encoded_part, "ENCODED", 3)
     pretraining.run("tokenizer", corpus, MODEL, budget=Budget(steps=1), device=tiny.CPU, batch_size=4)
     tokenizer, records = ImageTokenizer(tiny.TOKENIZER), read_corpus(corpus)
     tiny.randomise(tokenizer, 1)
     read: list[int] = []
-    reader = base_part.read_pictures
-    monkeypatch.setattr(base_part, "read_pictures", lambda part, size: read.append(len(part)) or reader(part, size))
+    reader = encoded_part.read_pictures
+    monkeypatch.setattr(encoded_part, "read_pictures", lambda part, size: read.append(len(part)) or reader(part, size))
 
     def over() -> None:
         if read == [3, 3]:

@@ -109,7 +109,17 @@ PIECES = [
     *("cat", "dog", "house", "corgi", "watercolor", "style", "in", "red", "blue"),
 ]
 BERT = SentenceBertConfig(vocab_size=len(PIECES), context_length=16, width=16, heads=2, layers=2, inner=24)
-HEAD = HeadClipConfig(text_width=16, embed_dim=8, head_width=8, head_layers=1, head_heads=2, image_size=16, stages=2)
+HEAD = HeadClipConfig(
+    text_width=16,
+    embed_dim=8,
+    head_width=8,
+    head_layers=1,
+    head_heads=2,
+    image_size=16,
+    stages=2,
+    pooled=1,
+    image_width=8,
+)
 # The published layout's: nothing that upstream does not have. 16 px are 8x8 ids.
 PUBLISHED_TOKENIZER = replace(TOKENIZER, vq_embed_dim=8, patch_size=1, linear_path=False, levels=())
 PUBLISHED_TRANSFORMER = replace(

@@ -1,6 +1,7 @@
-"""A CLIP whose text tower is a small head on a frozen text encoder, and whose picture tower is an EfficientNet.
+"""A CLIP of two small heads: on a frozen text encoder, and on the maps of a frozen EfficientNet.
 
-It has no vocabulary of its own: words that none of its captions had mean to it what the encoder takes them for.
+It has no vocabulary of its own: words that none of its captions had mean to it what the encoder takes them for. And it
+knows looks that it was never shown: EfficientNet learnt what things are from photographs.
 """
 
 from __future__ import annotations
@@ -8,15 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.models.clip import Blocks
 from styledrop_cli.models.efficientnet import EfficientNet
 
+FAR = 5.0  # spreads
+SPREAD = 1e-4  # at least, of a mean that hardly changes
+
 
 @dataclass(frozen=True)
 class HeadClipConfig:
-    """Sizes; ``text_width`` is that of the frozen encoder's states, ``stages`` are EfficientNet's first ones."""
+    """Sizes; ``text_width`` is that of the frozen encoder's states.
+
+    Of EfficientNet the first ``stages`` are there, and the maps from stage ``pooled`` on are looked at.
+    """
 
     kind: str = "head"
     embed_dim: int = 192
@@ -26,27 +34,55 @@ class HeadClipConfig:
     head_heads: int = 3
     image_size: int = 128
     stages: int = 7
+    pooled: int = 4
+    image_width: int = 768
 
     def __post_init__(self) -> None:
         if self.kind != "head":
             raise ValueError(f"kind is '{self.kind}', not 'head'")
         if not self.head_heads or self.head_width % self.head_heads:
             raise ValueError("head_width is not a multiple of head_heads")
-        if not 1 <= self.stages <= 7:
-            raise ValueError("stages must be between 1 and 7")
+        if not 1 <= self.pooled <= self.stages <= 7:
+            raise ValueError("pooled and stages must be between 1 and 7, and pooled not the larger")
 
 
 class PictureTower(nn.Module):
-    """The last map's mean, projected."""
+    """A frozen EfficientNet, the means of its maps, and a head on them."""
 
     def __init__(self, config: HeadClipConfig) -> None:
         super().__init__()
+        self.pooled = config.pooled
         self.network = EfficientNet(config.stages)
-        self.proj = nn.Linear(self.network.channels[-1], config.embed_dim)
+        width = sum(self.network.channels[config.pooled - 1 :])
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.hidden = nn.Linear(width, config.image_width)
+        self.proj = nn.Linear(config.image_width, config.embed_dim)
+
+    def seen(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[B,3,S,S]`` in [0,1] to the means of their maps ``[B,W]``."""
+        maps = self.network.features(pictures * 2 - 1)[self.pooled - 1 :]
+        return torch.cat([one.mean((2, 3)) for one in maps], 1)
+
+    def fit(self, seen: Tensor) -> None:
+        """Make what is ``seen`` ``[N,W]`` comparable: from now on each mean is counted from its own, in its spread."""
+        std, mean = torch.std_mean(seen.float(), 0)
+        self.mean.copy_(mean)
+        self.std.copy_(std + SPREAD)
+
+    def comparable(self, seen: Tensor) -> Tensor:
+        """Means of maps ``[B,W]`` by their places among those that ``fit`` had, at most ``FAR`` spreads away."""
+        return ((seen - self.mean) / self.std).clamp(-FAR, FAR)
+
+    def read(self, comparable: Tensor) -> Tensor:
+        """``[B,W]`` to embeddings ``[B,E]``, not normalised."""
+        out: Tensor = self.proj(F.gelu(self.hidden(comparable)))
+        return out
 
     def forward(self, pictures: Tensor) -> Tensor:
-        out: Tensor = self.proj(self.network.features(pictures)[-1].mean((2, 3)))
-        return out
+        return self.read(self.comparable(self.seen(pictures)))
 
 
 class HeadClip(nn.Module):
@@ -79,5 +115,5 @@ class HeadClip(nn.Module):
 
     def picture_embeds(self, pictures: Tensor) -> Tensor:
         """Pictures ``[B,3,S,S]`` in [0,1] with S = ``config.image_size`` to embeddings ``[B,E]``, not normalised."""
-        out: Tensor = self.visual(pictures * 2 - 1)
+        out: Tensor = self.visual(pictures)
         return out

@@ -1,7 +1,7 @@
 """The two CLIPs of a model folder, and the text encoder that they and the generator read with.
 
-In a folder with a ``text`` part both CLIPs are heads on it, with picture towers that start from an EfficientNet trained
-on photographs; in one without, the generator listens to ``clip``'s own text tower. ``scorer`` is smaller and was taught
+In a folder with a ``text`` part both CLIPs are heads: on that encoder, and on a frozen EfficientNet trained on
+photographs; in one without, the generator listens to ``clip``'s own text tower. ``scorer`` is smaller and was taught
 apart: it grades what ``clip`` chose.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from styledrop_cli.hub import POCKET
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.parts import load_module, load_text, read_byte_pairs, text_part
+from styledrop_cli.pretraining.encoded import encoded
 from styledrop_cli.pretraining.features import published_features
 from styledrop_cli.pretraining.job import Job, Order, flipped, heard, muon, picked, split
 from styledrop_cli.processes import gathered, is_first
@@ -112,12 +112,16 @@ RECIPES = {
 }
 
 
-# The same where the folder has a text encoder: sizes of the head, stages of EfficientNet.
+# The same where the folder has a text encoder. The scorer looks at other maps than the CLIP does.
 HEADS = {
     "clip": HeadClipConfig(),
-    "scorer": HeadClipConfig(embed_dim=96, head_width=96, head_layers=1, head_heads=2, image_size=96, stages=5),
+    "scorer": HeadClipConfig(
+        embed_dim=96, head_width=96, head_layers=1, head_heads=2, stages=6, pooled=5, image_width=384
+    ),
 }
-HEAD_RATE, TOWER_RATE = 1e-3, 2e-4  # what is fresh learns faster than what was trained on photographs
+HEAD_RATE = 1e-3
+# What is added to a picture's means while heads learn, in spreads: without it they learn the training's looks by heart.
+NOISE = 0.4
 
 
 class _ClipTask(nn.Module):
@@ -131,17 +135,22 @@ class _ClipTask(nn.Module):
 
 
 def contrastive_loss(clip: Clip | HeadClip, pictures: Tensor, tokens: Tensor, states: Tensor | None = None) -> Tensor:
-    """CLIP's symmetric loss; captions that are equal count as each other's. A head reads the ``states`` of the tokens.
+    """CLIP's symmetric loss; captions that are equal count as each other's.
 
-    Every picture is held against every caption, those of other processes too.
+    A head reads the ``states`` of the tokens, and of pictures what its tower finds ``comparable``. Every picture is
+    held against every caption, those of other processes too.
     """
-    image = F.normalize(clip.picture_embeds(pictures).float(), dim=-1)
+    image = F.normalize(_picture_embeds(clip, pictures).float(), dim=-1)
     text = F.normalize(_text_embeds(clip, tokens, states).float(), dim=-1)
     (image, text), tokens = gathered(torch.stack([image, text], 1)).unbind(1), gathered(tokens)
     logits = clip.logit_scale.clamp(max=4.6052).exp() * image @ text.T
     same = (tokens[:, None] == tokens[None]).all(-1).float()
     same = same / same.sum(-1, keepdim=True)
     return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
+
+
+def _picture_embeds(clip: Clip | HeadClip, pictures: Tensor) -> Tensor:
+    return clip.picture_embeds(pictures) if isinstance(clip, Clip) else clip.visual.read(pictures)
 
 
 def _text_embeds(clip: Clip | HeadClip, tokens: Tensor, states: Tensor | None) -> Tensor:
@@ -181,7 +190,7 @@ def clip_job(order: Order) -> Job:
     clip.requires_grad_(not settled)
     assert clip.visual is not None
     clip.visual.requires_grad_(True)
-    return _job("clip", order, clip, tokenizer, muon(clip, RECIPES["clip"].rate))
+    return _own_job("clip", order, clip, tokenizer)
 
 
 def write_taught(folder: Path, records: list[Record], more: Iterable[str] = ()) -> None:
@@ -206,11 +215,30 @@ def _head_job(part: str, order: Order) -> Job:
                 "Leave --init-from out, or start that folder's text from the same model.",
             )
     clip.requires_grad_(True)
-    rest = [p for n, p in clip.named_parameters() if not n.startswith("visual.network.")]
-    groups: list[dict[str, Any]] = [{"params": rest}]
-    groups += [{"params": list(clip.visual.network.parameters()), "lr": TOWER_RATE}]
-    optimizer = torch.optim.AdamW(groups, lr=HEAD_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    return _job(part, order, clip, text.tokenizer, [optimizer], text)
+    tower = clip.visual.to(order.device)
+    tower.network.requires_grad_(False)
+    seen = encoded(
+        lambda pictures: tower.seen(pictures).half(),
+        order.records,
+        clip.config.image_size,
+        order.out / ".training" / f"seen-{part}.safetensors",
+        f"{clip.config}",
+        order.device,
+        order.call.check,
+    )
+    if order.init_from is None:
+        tower.fit(seen)
+    held = torch.tensor([r.held_out for r in order.records])
+    shown, measured = seen[~held].to(order.device), seen[held][:MEASURED].to(order.device)
+
+    def views(rows: Tensor, generator: torch.Generator) -> Tensor:
+        comparable = tower.comparable(shown[rows.to(shown.device)].float())
+        return comparable + NOISE * torch.randn(comparable.shape, generator=generator).to(comparable.device)
+
+    optimizer = torch.optim.AdamW(
+        [p for p in clip.parameters() if p.requires_grad], lr=HEAD_RATE, betas=(0.9, 0.98), weight_decay=0.05
+    )
+    return _job(part, order, clip, text.tokenizer, [optimizer], views, tower.comparable(measured.float()), text)
 
 
 def scorer_job(order: Order) -> Job:
@@ -234,7 +262,19 @@ def scorer_job(order: Order) -> Job:
                 "Leave --init-from out, or start that folder's CLIP from the same model.",
             )
         tokenizer = read_byte_pairs(order.init_from, scorer.config)
-    return _job("scorer", order, scorer.requires_grad_(True), tokenizer, muon(scorer, recipe.rate))
+    return _own_job("scorer", order, scorer.requires_grad_(True), tokenizer)
+
+
+def _own_job(part: str, order: Order, clip: Clip, tokenizer: TextTokenizer) -> Job:
+    """Train both towers of a CLIP, or what of them is not frozen."""
+    train, held = split(order.records)
+    recipe, size = RECIPES[part], clip.config.image_size
+    pictures, measured = order.pictures(train, size), read_pictures(held[:MEASURED], size).float() / 255
+
+    def views(rows: Tensor, generator: torch.Generator) -> Tensor:
+        return recipe.views(picked(pictures, rows, order.device).float() / 255, generator)
+
+    return _job(part, order, clip, tokenizer, muon(clip, recipe.rate), views, measured)
 
 
 def _job(
@@ -243,12 +283,13 @@ def _job(
     clip: Clip | HeadClip,
     tokenizer: TextTokenizer,
     optimizers: list[torch.optim.Optimizer],
+    views: Callable[[Tensor, torch.Generator], Tensor],
+    measured: Tensor,
     text: TextEncoder | None = None,
 ) -> Job:
-    recipe, device = RECIPES[part], order.device
+    """``views`` are what the loss takes of the training pictures of these rows, ``measured`` of those held out."""
+    device = order.device
     train, held = split(order.records)
-    pictures = order.pictures(train, clip.config.image_size)
-    measured = read_pictures(held[:MEASURED], clip.config.image_size)
 
     def read(texts: list[str]) -> tuple[Tensor, ...]:
         tokens = tokenizer(texts).to(device)
@@ -257,16 +298,15 @@ def _job(
     held_texts = read([r.captions[0] for r in held[:MEASURED]])
 
     def batches(step: int) -> tuple[Tensor, ...]:
-        g = step_generator(order.seed + recipe.seed, step)
+        g = step_generator(order.seed + RECIPES[part].seed, step)
         rows = torch.randint(len(train), (order.batch,), generator=g)
-        views = recipe.views(picked(pictures, rows, device).float() / 255, g)
-        return views.to(device), *read(draw_captions(train, rows, g))
+        return views(rows, g).to(device), *read(draw_captions(train, rows, g))
 
     def figure(task: nn.Module) -> str:
         with autocast(device):
-            image = F.normalize(clip.picture_embeds(measured.to(device).float() / 255).float(), dim=-1)
-            read_embeds = _text_embeds(clip, held_texts[0], held_texts[-1])
-        scores = (image @ F.normalize(read_embeds.float(), dim=-1).T).cpu()
+            image = F.normalize(_picture_embeds(clip, measured.to(device)).float(), dim=-1)
+            caption = F.normalize(_text_embeds(clip, held_texts[0], held_texts[-1]).float(), dim=-1)
+        scores = (image @ caption.T).cpu()
         own = scores.diagonal()[:, None]
         return f"held-out: right caption first in {float((scores <= own).all(-1).float().mean()):.1%} of {len(own)}"
 

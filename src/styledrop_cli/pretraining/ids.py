@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from styledrop_cli.base import Base, is_grid, micro_conditions
-from styledrop_cli.checkpoints import read_tensors, save_part, save_tensors
-from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, read_pictures, vocabulary
+from styledrop_cli.checkpoints import save_part
+from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.files import file_hash
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.parts import Parts, load_module, load_text
+from styledrop_cli.pretraining.encoded import encoded
 from styledrop_cli.pretraining.job import Job, Order, heard, muon, save_sheet, split
-from styledrop_cli.processes import add_up, is_first, place
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings
@@ -277,8 +277,6 @@ def superres_job(order: Order) -> Job:
 
 Sizes = TypeVar("Sizes", bound=TransformerConfig)
 
-ENCODED = 256  # pictures that a process reads and encodes at a time
-
 
 def fitting(sizes: Sizes, text: TextEncoder, tokenizer: ImageTokenizer) -> Sizes:
     """The sizes of a transformer that listens to this encoder and draws the ids of this tokenizer."""
@@ -313,7 +311,6 @@ def folded(transformer: Network) -> Network:
     return plain.eval()
 
 
-@torch.no_grad()
 def cached_tokens(
     tokenizer: ImageTokenizer,
     records: list[Record],
@@ -322,44 +319,15 @@ def cached_tokens(
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Every picture's ids as int16 ``[R,grid,grid]``, encoded once a corpus, tokenizer and size.
-
-    ``check`` is called every ``ENCODED`` pictures, and may raise to stop: those are not encoded again.
-    """
-    key = f"{file_hash(out / 'tokenizer.safetensors')} {len(records)} {records[0].path} {records[-1].path}"
-    cache = out / ".training" / f"tokens-{grid}.safetensors"
-
-    def kept(path: Path, number: int) -> Tensor | None:
-        if not path.exists():
-            return None
-        tensors, metadata = read_tensors(path)
-        there, codes = tensors.get("ids", torch.empty(0)), tokenizer.config.num_vq_embeddings
-        fits = metadata.get("key") == key and len(there) == number and is_grid(there, grid, codes)
-        return there if fits else None
-
-    if (ids := kept(cache, len(records))) is not None:
-        return ids
-    side, (number, of) = grid * tokenizer.config.factor, place()
-    whole = torch.zeros(len(records), grid, grid, dtype=torch.int32, device=device)
-    pieces = []
-    for start in range(ENCODED * number, len(records), ENCODED * of):
-        check()
-        here = whole[start : start + ENCODED]
-        piece = cache.with_name(f"tokens-{grid}-{start:08d}.safetensors")
-        pieces.append(piece)
-        if (ids := kept(piece, len(here))) is not None:
-            here.copy_(ids)
-            continue
-        pictures = read_pictures(records[start : start + ENCODED], side)
-        for at, chunk in enumerate(pictures.split(64)):
-            with autocast(device):
-                here[64 * at :][: len(chunk)] = tokenizer.encode(chunk.to(device).float() / 255)
-        if is_first() and len(here) < len(records):
-            save_tensors(piece, {"ids": here.to("cpu", torch.int16)}, {"key": key})
-    add_up([whole])  # each process has zeros where others encode
-    ids = whole.to("cpu", torch.int16)
-    if is_first():
-        save_tensors(cache, {"ids": ids}, {"key": key})
-        for piece in pieces:
-            piece.unlink(missing_ok=True)
-    return ids
+    """Every picture's ids as int16 ``[R,grid,grid]``, encoded once a corpus, tokenizer and size."""
+    codes = tokenizer.config.num_vq_embeddings
+    return encoded(
+        lambda pictures: tokenizer.encode(pictures).to(torch.int16),
+        records,
+        grid * tokenizer.config.factor,
+        out / ".training" / f"tokens-{grid}.safetensors",
+        file_hash(out / "tokenizer.safetensors"),
+        device,
+        check,
+        lambda ids: is_grid(ids, grid, codes),
+    )
