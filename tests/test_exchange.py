@@ -467,7 +467,11 @@ def test_pickles(styledrop: Run, name: str) -> None:
 def test_what_is_wrong_with_a_command(styledrop: Run, published: Path) -> None:
     refused(styledrop("convert", "nowhere.safetensors", "--style", "x"), 1, "there is no file nowhere.safetensors")
     Path("text.safetensors").write_text("words")
-    refused(styledrop("convert", "text.safetensors", "--style", "x"), 1, "is not a whole safetensors file")
+    refused(
+        styledrop("convert", "text.safetensors", "--style", "x"),
+        1,
+        "is not a safetensors file: it is text that begins 'words'",
+    )
     Path("checkpoint-1").mkdir()
     refused(styledrop("convert", "checkpoint-1", "--style", "x"), 2, "is a folder", f"checkpoint-1/{WEIGHTS}")
     write(tiny.lora_tensors())

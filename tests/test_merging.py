@@ -556,7 +556,11 @@ def test_files_that_are_no_adapters(go: Callable[..., Outcome]) -> None:
     refused(go("a.safetensors", "nowhere.safetensors:2"), 2, "1 of 2")
     refused(go("a.safetensors", "nowhere.safetensors"), 1, "there is no adapter file nowhere.safetensors")
     Path("text.safetensors").write_text("words")
-    refused(go("text.safetensors", "a.safetensors"), 1, "text.safetensors is not a whole safetensors file")
+    refused(
+        go("text.safetensors", "a.safetensors"),
+        1,
+        "text.safetensors is not a safetensors file: it is text that begins 'words'",
+    )
     changed(Path("a.safetensors"), "odd.safetensors", kind="hypernetwork")
     refused(go("odd.safetensors"), 1, "of kind 'hypernetwork', which is not known")
 

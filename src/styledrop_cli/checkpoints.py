@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.filekinds import kind_of
 from styledrop_cli.files import LARGEST, atomic_write, parse_json, read_bytes, read_json, refuse_irregular, write_json
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
@@ -44,6 +46,7 @@ LONGEST_TEXT = 10_000  # characters of a style or a content
 LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
 # What tensors may be stored as; of the rest (8 bits of float, complex, packed) torch cannot even say what is finite.
 STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
+DTYPE = re.compile(r"[FCUI]\d{1,3}(_E\d\w{1,10})?")  # how the format names the rest
 # What every adapter's header holds, and of what type; tuning.py writes it. The rest only some have.
 HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
 HEADER_OF_SOME = {
@@ -73,24 +76,31 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 
 @contextmanager
-def reading(
-    path: Path, what: str = "file", hint: str = "It may be cut short, or another kind of file."
-) -> Iterator[None]:
-    """What is wrong with a safetensors file, ``what`` it is, that is read inside; it is a ModelError."""
+def reading(path: Path, what: str = "file") -> Iterator[None]:
+    """What is wrong with a safetensors file, ``what`` it is, that is read inside; it is a ModelError.
+
+    It says what the file is instead, where that can be told. All files of weights are opened in here.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise ModelError(f"there is no {what} {path}") from error
-    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{path} is not a whole safetensors file ({reason})", hint) from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}", "Name a file that may be read.") from error
+    except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        if kind := kind_of(path):
+            raise ModelError(f"{path} is not a safetensors file: it is {kind[0]}", kind[1]) from error
+        raise ModelError(
+            f"{path} is not a whole safetensors file ({error})", "It is cut short or damaged: fetch or copy it again."
+        ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata at the head of a safetensors file, of which no more is read: not even its tensors.
 
     Raises OSError or ValueError where the head is none, promises other tensors than the file has room for, or is beyond
-    what is read here: ``files.LARGEST`` bytes, ``MOST_TENSORS``, those that are ``STORED``.
+    what is read here (``files.LARGEST`` bytes), and ModelError for a file that may be whole and is not read here: of
+    more than ``MOST_TENSORS``, or of others than are ``STORED``.
     """
     refuse_irregular(path)
     with path.open("rb") as file:
@@ -103,13 +113,18 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ValueError("its head is no JSON object")
     metadata = head.pop("__metadata__", None) or {}
     if len(head) > MOST_TENSORS:
-        raise ValueError(f"it holds {len(head):,} tensors")
+        raise ModelError(f"{path} holds {len(head):,} tensors, and no more than {MOST_TENSORS:,} are read")
     end = 0
     for name, about in head.items():
-        if not isinstance(about, dict) or about.get("dtype") not in STORED:
-            raise ValueError(
-                f"{name[:80]} is stored as {about.get('dtype') if isinstance(about, dict) else about!r:.40}"
+        stored = about.get("dtype") if isinstance(about, dict) else None
+        if isinstance(stored, str) and stored not in STORED and DTYPE.fullmatch(stored):
+            raise ModelError(
+                f"{path} stores {name[:80]} as {stored}{', 8 bits a number' * stored.startswith('F8')}, which is not "
+                "read here",
+                "Nothing is wrong with the file. Get it, or save it, as float16, bfloat16 or float32.",
             )
+        if stored not in STORED:
+            raise ValueError(f"{name[:80]} is stored as {stored if isinstance(about, dict) else about!r:.40}")
         offsets = about.get("data_offsets")
         if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
             raise ValueError(f"{name[:80]} is nowhere in it")

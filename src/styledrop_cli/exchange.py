@@ -33,7 +33,6 @@ from styledrop_cli.checkpoints import (
 )
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.files import file_hash, parse_json, read_bytes
-from styledrop_cli.hub.layout import PICKLES
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import PUBLISHED, SampleSettings
@@ -62,7 +61,7 @@ class Lora:
 
 def is_ours(path: Path) -> bool:
     """Whether a file is an adapter of ours; raises ModelError if it is a pickle or no safetensors file at all."""
-    return HEADER_KEY in _read(path)[1]
+    return HEADER_KEY in read_tensors(path, LARGEST_ADAPTER)[1]
 
 
 def read_lora(path: Path) -> Lora:
@@ -71,7 +70,7 @@ def read_lora(path: Path) -> Lora:
     Raises ModelError for a pickle, anything but the halves of a transformer's LoRA, a half that is missing or misshapen
     or not finite, ranks that differ, and an alpha that is not one number.
     """
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path, LARGEST_ADAPTER)
     found, source = _found(tensors, str(path)), str(path)
     ranks = sorted({a.shape[0] for a, _ in found.values()})
     if len(ranks) > 1:
@@ -80,15 +79,6 @@ def read_lora(path: Path) -> Lora:
             "Train it with one rank for all.",
         )
     return Lora(source, found, ranks[0], _alpha(path, metadata, ranks[0]))
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if path.suffix in PICKLES and path.is_file():
-        raise ModelError(
-            f"{path} is a pickle, which may run any code: it is not opened",
-            f"Get it as safetensors; newer releases of diffusers write {WEIGHTS}.",
-        )
-    return read_tensors(path, LARGEST_ADAPTER)
 
 
 def _found(tensors: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
