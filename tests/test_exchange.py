@@ -190,6 +190,8 @@ def test_alpha_beside_a_file_of_peft(shapes: Base) -> None:
     path = write(tiny.lora_tensors(prefix="base_model.model."), path=Path("adapter_model.safetensors"))
     Path("adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 6, "alpha_pattern": {}}))
     assert brought(shapes, path)[0].config.alpha == 6
+    renamed = write(tiny.lora_tensors(prefix="base_model.model."), path=Path("mine.safetensors"))
+    assert brought(shapes, renamed)[0].config.alpha == 6
     write(tiny.lora_tensors())
     assert brought(shapes)[0].config.alpha == 2  # the configuration is peft's, and this file is not
 

@@ -88,7 +88,7 @@ def read_lora(path: Path) -> Lora:
             f"{source} is untrained: {which} is all zeros in each of its modules, and it changes nothing",
             "Give a file that was saved after the training.",
         )
-    claims = claims_of(path, metadata, found, ranks[0])
+    claims = claims_of(path, metadata, found, ranks[0], of_peft=any(name.startswith("base_model.") for name in tensors))
     said = set(alphas.values())
     if claims.alpha is not None and any(not math.isclose(alpha, claims.alpha, rel_tol=1e-3) for alpha in said):
         raise ModelError(

@@ -76,12 +76,15 @@ class Claims:
     base: str | None = None
 
 
-def claims_of(path: Path, metadata: Mapping[str, str], modules: Collection[str], rank: int) -> Claims:
+def claims_of(
+    path: Path, metadata: Mapping[str, str], modules: Collection[str], rank: int, of_peft: bool = False
+) -> Claims:
     """Read what is said of the file at ``path``, whose tensors are of these ``modules`` and this ``rank``.
 
+    What is said beside it is read if it is called as peft calls its files, or its tensors are (``of_peft``).
     Raises ModelError for what is damaged, what the tensors contradict, and what is not plain or not known.
     """
-    said, source = _described(path, metadata)
+    said, source = _described(path, metadata, of_peft or path.name == OF_PEFT)
     for name, value in said.items():
         _refuse_unplain(source, name, value)
     _refuse_other_network(source, said.get("auto_mapping"))
@@ -96,11 +99,11 @@ def claims_of(path: Path, metadata: Mapping[str, str], modules: Collection[str],
     return Claims(alpha if alpha is not None else kohya, base)
 
 
-def _described(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+def _described(path: Path, metadata: Mapping[str, str], of_peft: bool) -> tuple[dict[str, Any], str]:
     """The description by peft's names, empty where there is none, and where it stands."""
     beside, text, source = path.with_name(PEFT_CONFIG), metadata.get(ABOUT), str(path)
     try:
-        if text is None and path.name == OF_PEFT and beside.is_file():
+        if text is None and of_peft and beside.is_file():
             source, text = str(beside), read_bytes(beside).decode("utf-8", "replace")
         said = parse_json(text) if text is not None else {}
     except (OSError, ValueError) as error:
