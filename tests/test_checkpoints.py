@@ -169,6 +169,32 @@ def test_a_whole_file_may_begin_as_others_do(length: bytes) -> None:
         read_tensors(Path("x.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "tensors", "words"),
+    [
+        (
+            "bottleneck",
+            {"width": 8},
+            {"adapter.down": (2, 1, 32, 4)},
+            r"width 8, and its tensors have 4 \(adapter\.down\)",
+        ),
+        ("lora", {"rank": 16}, {"adapter.a.x/to_q": (32, 4)}, "rank 16, and its tensors have 4"),
+        ("prompt", {"vectors": 3}, {"adapter.vectors": (3, 16, 32)}, "vectors 3, and its tensors have 16"),
+    ],
+)
+def test_a_header_that_the_tensors_contradict(
+    kind: str, config: dict[str, int], tensors: dict[str, tuple[int, ...]], words: str
+) -> None:
+    path, held = Path("x.safetensors"), {name: torch.ones(shape) for name, shape in tensors.items()}
+    save_adapter(path, held, HEADER | {"kind": kind, "config": config}, {})
+    with pytest.raises(ModelError, match=f"x.safetensors is damaged: its header says {words}"):
+        load_adapter(path)
+    finer = {name.replace("adapter.", "superres."): tensor for name, tensor in held.items()}
+    save_adapter(path, finer, HEADER | {"kind": kind, "superres": config}, {})
+    with pytest.raises(ModelError, match="its header says"):
+        load_adapter(path)
+
+
 @pytest.mark.parametrize("read", [read_tensors, read_header, load_adapter])
 def test_missing_files(read: Callable[[Path], object]) -> None:
     with pytest.raises(ModelError, match="there is no .*file nowhere"):

@@ -61,6 +61,8 @@ HEADER_OF_SOME = {
     "round": int,
     "created": str,
 }
+# Each kind's size, as its configuration calls it, and the tensors and the dimension of them that have it.
+SIZES = {"bottleneck": ("width", "down", -1), "lora": ("rank", r"a\..+", -1), "prompt": ("vectors", "vectors", 1)}
 SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=nn.Module)
@@ -412,7 +414,24 @@ def load_adapter(path: Path) -> AdapterFile:
     bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if bad:
         raise ModelError(f"{path} is damaged: {bad[0]} holds a value that is not finite")
+    _refuse_other_sizes(path, header, tensors)
     return AdapterFile(path, header, tensors)
+
+
+def _refuse_other_sizes(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError where the header says another width or rank than the adapter's own tensors have."""
+    size, tensor, dimension = SIZES.get(header["kind"], ("", "", 0))
+    for network, config in (("adapter", header["config"]), ("superres", header.get("superres") or {})):
+        said = config.get(size)
+        if type(said) is not int or not 0 < said <= LARGEST_SIZE:
+            continue  # whoever opens it says so
+        for name, values in tensors.items():
+            if re.fullmatch(rf"{network}\.{tensor}", name) and values.ndim > 1 and values.shape[dimension] != said:
+                raise ModelError(
+                    f"{path} is damaged: its header says {size} {said:,}, and its tensors have "
+                    f"{values.shape[dimension]:,} ({name})",
+                    "Get it anew, or train it again.",
+                )
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
