@@ -115,7 +115,10 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ValueError("its head is no JSON object")
     metadata = head.pop("__metadata__", None) or {}
     if len(head) > MOST_TENSORS:
-        raise ModelError(f"{path} holds {len(head):,} tensors, and no more than {MOST_TENSORS:,} are read")
+        raise ModelError(
+            f"{path} is not read: it holds {len(head):,} tensors, and {MOST_TENSORS:,} are the most",
+            "Give weights of one network alone.",
+        )
     end = 0
     for name, about in head.items():
         stored = about.get("dtype") if isinstance(about, dict) else None

@@ -1,4 +1,4 @@
-"""LoRAs of aMUSEd as diffusers and peft write them: read into adapters of ours, and written so that they load there.
+"""LoRAs of aMUSEd as diffusers, peft and kohya write them: read into adapters of ours, and written so that they load there.
 
 Such a file holds two halves of each module, ``lora_A [rank,in]`` and ``lora_B [out,rank]``, ours transposed. Upstream:
 ``examples/amused/train_amused.py`` and ``UVit2DModel.load_lora_adapter`` of diffusers. The example leaves alpha out of
@@ -33,13 +33,14 @@ from styledrop_cli.checkpoints import (
 )
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.files import file_hash
-from styledrop_cli.lora_claims import ABOUT, claims_of, refuse_other_base
+from styledrop_cli.lora_claims import ABOUT, PEFT_CONFIG, claims_of, refuse_other_base
 from styledrop_cli.lora_naming import ALPHA, A, B, are_ours, family, is_of_text, other_kind, plain, read_name
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import PUBLISHED, SampleSettings
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # what diffusers calls such a file
+OF_PEFT = "adapter_model.safetensors"  # what peft calls it
 PREFIX = "transformer."
 PROJECTION = re.compile(r"(?P<attention>.+)_(?P<name>to_[qkv]|to_out(?=_0$))(_0)?")
 
@@ -88,7 +89,8 @@ def read_lora(path: Path) -> Lora:
             f"{source} is untrained: {which} is all zeros in each of its modules, and it changes nothing",
             "Give a file that was saved after the training.",
         )
-    claims = claims_of(path, metadata, found, ranks[0], of_peft=any(name.startswith("base_model.") for name in tensors))
+    of_peft = path.name == OF_PEFT or any(name.startswith("base_model.") for name in tensors)
+    claims = claims_of(path, metadata, path.with_name(PEFT_CONFIG) if of_peft else None, found, ranks[0])
     said = set(alphas.values())
     if claims.alpha is not None and any(not math.isclose(alpha, claims.alpha, rel_tol=1e-3) for alpha in said):
         raise ModelError(

@@ -17,7 +17,7 @@ from styledrop_cli.errors import ModelError
 from styledrop_cli.files import parse_json, read_bytes
 from styledrop_cli.lora_naming import plain
 
-OF_PEFT, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # what peft calls a file, and what is beside
+PEFT_CONFIG = "adapter_config.json"  # peft's description, beside its file
 ABOUT = "lora_adapter_metadata"  # diffusers' entry of a file's metadata
 NETWORK = "UVit2DModel"  # diffusers' class of aMUSEd's transformer
 # What is read; then what says nothing of the tensors' meaning (a training's own, or of use with another entry only).
@@ -77,14 +77,14 @@ class Claims:
 
 
 def claims_of(
-    path: Path, metadata: Mapping[str, str], modules: Collection[str], rank: int, of_peft: bool = False
+    path: Path, metadata: Mapping[str, str], beside: Path | None, modules: Collection[str], rank: int
 ) -> Claims:
     """Read what is said of the file at ``path``, whose tensors are of these ``modules`` and this ``rank``.
 
-    What is said beside it is read if it is called as peft calls its files, or its tensors are (``of_peft``).
+    It is said in the file's ``metadata`` and, where there is such a file, ``beside`` it.
     Raises ModelError for what is damaged, what the tensors contradict, and what is not plain or not known.
     """
-    said, source = _described(path, metadata, of_peft or path.name == OF_PEFT)
+    said, source = _described(path, metadata, beside)
     for name, value in said.items():
         _refuse_unplain(source, name, value)
     _refuse_other_network(source, said.get("auto_mapping"))
@@ -99,11 +99,11 @@ def claims_of(
     return Claims(alpha if alpha is not None else kohya, base)
 
 
-def _described(path: Path, metadata: Mapping[str, str], of_peft: bool) -> tuple[dict[str, Any], str]:
+def _described(path: Path, metadata: Mapping[str, str], beside: Path | None) -> tuple[dict[str, Any], str]:
     """The description by peft's names, empty where there is none, and where it stands."""
-    beside, text, source = path.with_name(PEFT_CONFIG), metadata.get(ABOUT), str(path)
+    text, source = metadata.get(ABOUT), str(path)
     try:
-        if text is None and of_peft and beside.is_file():
+        if text is None and beside is not None and beside.is_file():
             source, text = str(beside), read_bytes(beside).decode("utf-8", "replace")
         said = parse_json(text) if text is not None else {}
     except (OSError, ValueError) as error:

@@ -33,7 +33,7 @@ from torch import nn
 
 import tiny
 from conftest import draw
-from styledrop_cli import adapters, corpus, exchange, hub, images, lora_claims, merging, pools, rounds, text
+from styledrop_cli import adapters, corpus, exchange, hub, images, merging, pools, rounds, text
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.batches import Batch
 from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
@@ -365,20 +365,20 @@ def lora_seeds() -> list[bytes]:
     about = {"transformer.r": 2, "transformer.lora_alpha": 4, "transformer.target_modules": ["to_q"]}
     held = tiny.lora_tensors()
     small = dict(list(held.items())[:4])
-    files = [save(held), save(small, {lora_claims.ABOUT: json.dumps(about)})]
+    files = [save(held), save(small, {exchange.ABOUT: json.dumps(about)})]
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": True, "alpha_pattern": {}}
     return [*(b"t" + one for file in files for one in both_ways(file)), b"c" + json.dumps(config).encode()]
 
 
 @target(lora_seeds)
 def lora(data: bytes) -> None:
-    path = place() / "lora" / lora_claims.OF_PEFT
-    beside = path.with_name(lora_claims.PEFT_CONFIG)
+    path = place() / "lora" / exchange.OF_PEFT
+    beside = path.with_name(exchange.PEFT_CONFIG)
     if data[:1] == b"c":
-        written("lora/" + lora_claims.OF_PEFT, save(dict(list(tiny.lora_tensors().items())[:4])))
+        written("lora/" + exchange.OF_PEFT, save(dict(list(tiny.lora_tensors().items())[:4])))
         beside.write_bytes(data[1:])
     else:
-        written("lora/" + lora_claims.OF_PEFT, of_safetensors(data[1:]))
+        written("lora/" + exchange.OF_PEFT, of_safetensors(data[1:]))
         beside.unlink(missing_ok=True)
 
     def read() -> None:
