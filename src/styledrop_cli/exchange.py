@@ -1,4 +1,4 @@
-"""LoRAs of aMUSEd as diffusers, peft and kohya write them: read into adapters of ours, and written so that they load there.
+"""LoRAs of aMUSEd as diffusers, peft and kohya write them: read into adapters of ours, and written for diffusers.
 
 Such a file holds two halves of each module, ``lora_A [rank,in]`` and ``lora_B [out,rank]``, ours transposed. Upstream:
 ``examples/amused/train_amused.py`` and ``UVit2DModel.load_lora_adapter`` of diffusers. The example leaves alpha out of
