@@ -396,6 +396,12 @@ def test_a_description_that_changes_the_meaning(shapes: Base, changes: dict[str,
     assert not Path("ours.safetensors").exists()
 
 
+def test_a_base_that_kohya_names(shapes: Base) -> None:
+    write(tiny.lora_tensors(), {"ss_sd_model_name": "v1-5-pruned.safetensors"})
+    with pytest.raises(ModelError, match=r"trained on v1-5-pruned.safetensors, not on published"):
+        brought(shapes)
+
+
 def test_a_base_in_a_folder_elsewhere_is_doubted(shapes: Base) -> None:
     _, said = described(shapes, base_model_name_or_path="/root/models/my amused")
     assert said == [f"Warning: {PEFTS} says that it was trained on /root/models/my amused; it is taken to be published"]
@@ -407,6 +413,8 @@ def test_a_base_in_a_folder_elsewhere_is_doubted(shapes: Base) -> None:
         ({"ss_network_module": "lycoris.kohya"}, "was made by lycoris.kohya"),
         ({"ss_network_dim": "16"}, "its rank is 16, and its tensors have rank 2"),
         ({"ss_network_alpha": "nan"}, "no positive number"),
+        ({"rank": "4"}, "its rank is 4, and its tensors have rank 2"),
+        ({"alpha": "6"}, "contradicts itself: its alpha is 3, and 6"),
         ({"ss_base_model_version": "sdxl_base_v1-0"}, "was trained on sdxl_base_v1-0"),
         ({"modelspec.architecture": "stable-diffusion-v1/lora"}, "was trained on stable-diffusion-v1"),
         ({"ss_network_alpha": "4", SAID: '{"lora_alpha": 8}'}, "contradicts itself"),

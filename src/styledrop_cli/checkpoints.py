@@ -441,7 +441,7 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if HEADER_KEY not in metadata:
         raise ModelError(
             f"{path} was not written by styledrop: its header has no '{HEADER_KEY}' entry",
-            "Give an adapter made by 'styledrop train'.",
+            "Give an adapter made by 'styledrop train'; 'styledrop convert' makes one of a LoRA of aMUSEd.",
         )
     try:
         header = parse_json(metadata[HEADER_KEY])

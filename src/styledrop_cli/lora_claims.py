@@ -65,6 +65,10 @@ CHANGING = {
     "lora_ga": _EXPORT,
     "loftq": "Train it again on the base as it is published: without init_lora_weights.",
 }
+# Entries of a file's metadata that say its rank, alpha and base, by whichever program: numbers as texts.
+RANKS = ("ss_network_dim", "network_dim", "lora_rank", "rank")
+ALPHAS = ("ss_network_alpha", "network_alpha", "lora_alpha", "alpha")
+BASES = ("base_model_name_or_path", "ss_sd_model_name")
 PLAIN_MODULES = re.compile(r"networks\.lora(_\w+)?")  # kohya's modules that make plain LoRAs
 
 
@@ -90,13 +94,19 @@ def claims_of(
     _refuse_other_network(source, said.get("auto_mapping"))
     _refuse_other_layers(source, said.get("layers_to_transform"), modules)
     _refuse_other_rank(source, said.get("r"), rank)
-    alpha, base = _alpha(source, said, rank), said.get("base_model_name_or_path") or None
+    alpha, base = _alpha(source, said.get("lora_alpha"), rank, bool(said.get("use_rslora"))), _base(said, metadata)
     if base is not None and not isinstance(base, str):
         raise ModelError(f"{source} says that its base is {base!r:.40}, which is no name")
-    kohya = _kohya(path, metadata, rank)
-    if alpha is not None and kohya is not None and not math.isclose(alpha, kohya, rel_tol=1e-6):
-        raise ModelError(f"{path} contradicts itself: its alpha is {alpha:g}, and {kohya:g}", "Get it anew.")
-    return Claims(alpha if alpha is not None else kohya, base)
+    alphas = [alpha, *_of_metadata(path, metadata, rank)]
+    known = sorted({one for one in alphas if one is not None})
+    if known and not math.isclose(known[0], known[-1], rel_tol=1e-6):
+        raise ModelError(f"{path} contradicts itself: its alpha is {known[0]:g}, and {known[-1]:g}", "Get it anew.")
+    return Claims(known[0] if known else None, base)
+
+
+def _base(said: Mapping[str, Any], metadata: Mapping[str, str]) -> Any:
+    """What is said to be the base, if anything is."""
+    return next((one for name in BASES if (one := said.get(name) or metadata.get(name))), None)
 
 
 def _described(path: Path, metadata: Mapping[str, str], beside: Path | None) -> tuple[dict[str, Any], str]:
@@ -161,33 +171,32 @@ def _refuse_other_rank(source: str, said: Any, rank: int) -> None:
         )
 
 
-def _alpha(source: str, said: Mapping[str, Any], rank: int) -> float | None:
-    alpha = said.get("lora_alpha")
+def _alpha(source: str, alpha: Any, rank: int, by_root: bool = False) -> float | None:
     if alpha is None:
         return None
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not (math.isfinite(alpha) and alpha > 0):
         raise ModelError(f"{source} says that its alpha is {alpha!r:.40}, which is no positive number")
-    return float(alpha) * (math.sqrt(rank) if said.get("use_rslora") else 1)
+    return float(alpha) * (math.sqrt(rank) if by_root else 1)
 
 
-def _kohya(path: Path, metadata: Mapping[str, str], rank: int) -> float | None:
-    """Alpha, where kohya's entries say it; raises ModelError for what they say besides."""
+def _of_metadata(path: Path, metadata: Mapping[str, str], rank: int) -> list[float | None]:
+    """Alpha, as entries of kohya and others say it; raises ModelError for what they say besides."""
     module = metadata.get("ss_network_module", "")
     if module and not PLAIN_MODULES.fullmatch(module):
         raise ModelError(
             f"{path} was made by {module[:60]} (ss_network_module), and plain LoRAs alone are read here",
             "Train it as a plain LoRA.",
         )
-    dim, alpha = (_number(metadata.get(f"ss_network_{name}")) for name in ("dim", "alpha"))
-    if dim is not None:
-        _refuse_other_rank(str(path), int(dim) if dim.is_integer() else dim, rank)
+    for number in (_number(metadata.get(name)) for name in RANKS):
+        if number is not None:
+            _refuse_other_rank(str(path), int(number) if number.is_integer() else number, rank)
     architecture = metadata.get("modelspec.architecture", "").partition("/")[0]
     base = metadata.get("ss_base_model_version") or architecture or None
     if base and "amused" not in base.lower():
         raise ModelError(
             f"{path} says that it was trained on {base[:60]}", "It draws only with the model that it was trained on."
         )
-    return _alpha(str(path), {"lora_alpha": alpha}, rank)
+    return [_alpha(str(path), _number(metadata.get(name)), rank) for name in ALPHAS]
 
 
 def _number(text: str | None) -> float | None:
