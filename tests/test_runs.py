@@ -29,7 +29,7 @@ def begin(fresh: bool = False, **settings: object) -> Run:
 
 def test_long_settings_are_shown_where_they_differ() -> None:
     begin(style="x" * 100 + "ink" + "y" * 100)
-    with pytest.raises(UsageError, match=r"style: \.\.\.x{20}inky+\.\.\. there, \.\.\.x{20}goldy+\.\.\. now"):
+    with pytest.raises(UsageError, match=r'style: \.\.\.x{20}inky+\.\.\." there, \.\.\.x{20}goldy+\.\.\." now'):
         begin(style="x" * 100 + "gold" + "y" * 100)
 
 

@@ -259,6 +259,6 @@ def _shown(*values: Any) -> list[str]:
     return [
         text
         if len(text) <= 80
-        else f"{'...' * (start > 0)}{text[start : start + 76]}{'...' * (start + 76 < len(text))}"
+        else f"{'...' * (start > 0)}{text[start : start + 76]}" + f"...{text[-1]}" * (start + 76 < len(text))
         for text in texts
     ]
