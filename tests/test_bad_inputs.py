@@ -458,7 +458,7 @@ HEADERS: list[tuple[dict[str, Any], str, bool]] = [
     ({"config": {"width": 2.5, "shared": False}}, "width is no whole number up to 1,000,000: 2.5", False),
     ({"config": {"width": "8", "shared": False}}, "width is no whole number", False),
     ({"config": {"width": 0, "shared": False}}, "width must be positive", False),
-    ({"config": {"width": 900_000, "shared": False}}, "does not fit: down has shape", False),
+    ({"config": {"width": 900_000, "shared": False}}, "its header says width 900,000, and its tensors have 8", True),
     ({"config": {"depth": 3}}, "unknown settings: depth", False),
 ]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,14 +88,111 @@ def folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [read_tensors, read_header, load_adapter])
-@pytest.mark.parametrize("damage", [cut, text, nothing, folder])
-def test_broken_files(read: Callable[[Path], object], damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut, r"^x\.safetensors is not a whole safetensors file \(its tensors take 36 bytes, and it has 31\)"),
+        (text, r"^x\.safetensors is not a safetensors file: it is text that begins 'these are not the weights"),
+        (nothing, r"^x\.safetensors is not a safetensors file: it is empty"),
+        (folder, r"^cannot read x\.safetensors: it is a folder"),
+    ],
+)
+def test_broken_files(read: Callable[[Path], object], damage: Callable[[Path], None], words: str) -> None:
     path = Path("x.safetensors")
     save_adapter(path, {"adapter.down": torch.ones(9)}, HEADER, {})
     damage(path)
-    with pytest.raises(ModelError, match=r"x\.safetensors is not a whole safetensors file") as error:
+    with pytest.raises(ModelError, match=words) as error:
         read(path)
     assert error.value.hint
+
+
+def pickled(**how: Any) -> bytes:
+    data = io.BytesIO()
+    torch.save({"a": torch.ones(2)}, data, **how)
+    return data.getvalue()
+
+
+def zipped() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("lora.safetensors", b"...")
+    return data.getvalue()
+
+
+OTHER_FILES: dict[str, tuple[bytes, str, str]] = {
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer", "git lfs pull"),
+    "HTML": (b"\n<!DOCTYPE html>\n<html><head>", "a web page", "/resolve/"),
+    "pickle": (pickled(), "a pickle, which may run any code: it is not opened", "safetensors"),
+    "old pickle": (pickled(_use_new_zipfile_serialization=False), "a pickle", "safetensors"),
+    "zip": (zipped(), "a zip archive", "Unpack it"),
+    "gzip": (gzip.compress(b"weights"), "an archive", "Unpack it"),
+    "GGUF": (b"GGUF\3\0\0\0" + bytes(100), "a GGUF file", "as safetensors"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file", "as safetensors"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "a picture", "Name another"),
+    "JSON": (b'{"error": "Invalid token"}', """JSON that begins '{"error": "Invalid token"}'""", "Name another"),
+    "text": (b"Entry not found", "text that begins 'Entry not found'", "Name another"),
+}
+
+
+@pytest.mark.parametrize("read", [read_tensors, read_header, load_adapter])
+@pytest.mark.parametrize("what", OTHER_FILES)
+def test_other_files_are_called_what_they_are(read: Callable[[Path], object], what: str) -> None:
+    data, words, hint = OTHER_FILES[what]
+    Path("x.safetensors").write_bytes(data)
+    with pytest.raises(
+        ModelError, match="^" + re.escape(f"x.safetensors is not a safetensors file: it is {words}")
+    ) as error:
+        read(Path("x.safetensors"))
+    assert hint in str(error.value.hint)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.uint16])
+def test_numbers_that_are_not_read_are_named(kind: torch.dtype) -> None:
+    """Nothing is wrong with such a file, and nobody is told to fetch it again."""
+    save_tensors(Path("x.safetensors"), {"a": torch.ones(2).to(kind)})
+    with pytest.raises(
+        ModelError, match=r"^x.safetensors stores a as [FCU]\w+(, 8 bits a number)?, which is not"
+    ) as error:
+        read_tensors(Path("x.safetensors"))
+    assert "float16" in str(error.value.hint) and "cut short" not in str(error.value.hint)
+
+
+@pytest.mark.parametrize("length", [b"\x80\x02", b"PK", b"\x1f\x8b", b"II"])
+def test_a_whole_file_may_begin_as_others_do(length: bytes) -> None:
+    """The first bytes are a length: a cut file of such a length is no pickle and no archive."""
+    head = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    head = head.ljust(int.from_bytes(length, "little"))
+    Path("x.safetensors").write_bytes(length.ljust(8, b"\0") + head + bytes(8))
+    assert read_tensors(Path("x.safetensors"))[0]["a"].shape == (2,)
+    Path("x.safetensors").write_bytes(length.ljust(8, b"\0") + head + bytes(4))
+    with pytest.raises(ModelError, match="is not a whole safetensors file"):
+        read_tensors(Path("x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "tensors", "words"),
+    [
+        (
+            "bottleneck",
+            {"width": 8},
+            {"adapter.down": (2, 1, 32, 4)},
+            r"width 8, and its tensors have 4 \(adapter\.down\)",
+        ),
+        ("lora", {"rank": 16}, {"adapter.a.x/to_q": (32, 4)}, "rank 16, and its tensors have 4"),
+        ("prompt", {"vectors": 3}, {"adapter.vectors": (3, 16, 32)}, "vectors 3, and its tensors have 16"),
+    ],
+)
+def test_a_header_that_the_tensors_contradict(
+    kind: str, config: dict[str, int], tensors: dict[str, tuple[int, ...]], words: str
+) -> None:
+    path, held = Path("x.safetensors"), {name: torch.ones(shape) for name, shape in tensors.items()}
+    save_adapter(path, held, HEADER | {"kind": kind, "config": config}, {})
+    with pytest.raises(ModelError, match=f"x.safetensors is damaged: its header says {words}"):
+        load_adapter(path)
+    finer = {name.replace("adapter.", "superres."): tensor for name, tensor in held.items()}
+    save_adapter(path, finer, HEADER | {"kind": kind, "superres": config}, {})
+    with pytest.raises(ModelError, match="its header says"):
+        load_adapter(path)
 
 
 @pytest.mark.parametrize("read", [read_tensors, read_header, load_adapter])

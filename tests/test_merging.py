@@ -17,6 +17,7 @@ from conftest import Outcome, Run, draw
 from styledrop_cli import __version__, exchange
 from styledrop_cli.adapters import examples_of, open_adapter
 from styledrop_cli.base import Base, load_base
+from styledrop_cli.batches import about_mixture
 from styledrop_cli.checkpoints import (
     AdapterFile,
     load_adapter,
@@ -26,11 +27,12 @@ from styledrop_cli.checkpoints import (
     write_recommended,
 )
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import file_hash
+from styledrop_cli.files import file_hash, names_apart
 from styledrop_cli.merging import Part, joined_styles, merge, read_parts, recommended_by, sum_of
 from styledrop_cli.models.adapter import KINDS, Adapter, BottleneckAdapter, LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import MaskedTransformer
+from styledrop_cli.pipeline import Mixture
 from styledrop_cli.settings import RoundSettings, TrainSettings
 from styledrop_cli.tuning import train_adapter, train_on_picks
 
@@ -386,6 +388,34 @@ def test_bases_that_do_not_merge(base: Base, train: Train) -> None:
         merged(other, a)
 
 
+def test_bases_of_one_name_are_told_apart(base: Base, train: Train) -> None:
+    a = train("a")
+    other = tiny.base(Path("other/tiny"), seed=9)
+    b = train("b", on=other)
+    two = rf"\(tiny, hash {base.hash[:12]}\.\.\.\) than b\.safetensors \(tiny, hash {other.hash[:12]}\.\.\.\)"
+    with pytest.raises(ModelError, match=rf"a\.safetensors was trained on another base {two}"):
+        read_parts([a, b])
+    two = rf"\(tiny, hash {base.hash[:12]}\.\.\.\) than this one \(tiny, hash {other.hash[:12]}\.\.\.\)"
+    with pytest.raises(ModelError, match=rf"trained on another base {two}") as error:
+        merged(other, a)
+    hint = str(error.value.hint)
+    assert "two versions of tiny" in hint and "by styledrop" in hint and "--model" in hint
+
+
+def test_files_of_one_name_are_told_apart(base: Base, train: Train) -> None:
+    a, b = train("a"), train("b")
+    for folder, path in (("ink", a), ("gold", b)):
+        Path(folder).mkdir()
+        path.rename(Path(folder) / "adapter.safetensors")
+    file, _ = merged(base, Path("ink/adapter.safetensors"), Path("gold/adapter.safetensors"))
+    names = [one["name"] for one in file.header["merged"]]
+    assert names == ["ink/adapter.safetensors", "gold/adapter.safetensors"]
+    assert names_apart([Path("a/x.png"), Path("b/x.png"), Path("y.png")]) == ["a/x.png", "b/x.png", "y.png"]
+    assert names_apart([Path("x.png"), Path("b/x.png"), Path("b/x.png")]) == ["x.png", "b/x.png", "b/x.png"]
+    mixed = Mixture(tuple((load_adapter(Path(f"{folder}/adapter.safetensors")), 0.5) for folder in ("ink", "gold")))
+    assert about_mixture(base, mixed)["mix"] == dict.fromkeys(names, 0.5)
+
+
 def test_objects_merge_with_objects_alone(base: Base, train: Train) -> None:
     a, thing = train("a"), train("thing", "", ["my dog", "my dog"], learn="object")
     for pair in ((a, thing), (thing, a)):
@@ -556,7 +586,11 @@ def test_files_that_are_no_adapters(go: Callable[..., Outcome]) -> None:
     refused(go("a.safetensors", "nowhere.safetensors:2"), 2, "1 of 2")
     refused(go("a.safetensors", "nowhere.safetensors"), 1, "there is no adapter file nowhere.safetensors")
     Path("text.safetensors").write_text("words")
-    refused(go("text.safetensors", "a.safetensors"), 1, "text.safetensors is not a whole safetensors file")
+    refused(
+        go("text.safetensors", "a.safetensors"),
+        1,
+        "text.safetensors is not a safetensors file: it is text that begins 'words'",
+    )
     changed(Path("a.safetensors"), "odd.safetensors", kind="hypernetwork")
     refused(go("odd.safetensors"), 1, "of kind 'hypernetwork', which is not known")
 

@@ -264,7 +264,7 @@ def test_the_commands_exist(made: Path) -> None:
     ("arguments", "code", "words"),
     [
         (("nowhere.safetensors",), 1, ("there is no adapter file nowhere.safetensors",)),
-        (("ref.png",), 1, ("not a whole safetensors file",)),
+        (("ref.png",), 1, ("ref.png is not a safetensors file: it is a picture",)),
         (("empty",), 2, ("empty holds no rounds and no training", "styledrop iterate")),
         (("adapter.safetensors", "--scorer", "scorrer"), 2, ("no scorer called 'scorrer'", "Did you mean 'scorer'?")),
         (("adapter.safetensors", "-o", "empty"), 2, ("empty is a folder",)),

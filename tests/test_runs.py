@@ -27,6 +27,12 @@ def begin(fresh: bool = False, **settings: object) -> Run:
     return Run.begin(FOLDER, {"lr": 0.1, "targets": ("a", "b")} | settings, fresh=fresh, own=("step-*",))
 
 
+def test_long_settings_are_shown_where_they_differ() -> None:
+    begin(style="x" * 100 + "ink" + "y" * 100)
+    with pytest.raises(UsageError, match=r'style: \.\.\.x{20}inky+\.\.\." there, \.\.\.x{20}goldy+\.\.\." now'):
+        begin(style="x" * 100 + "gold" + "y" * 100)
+
+
 def test_equal_settings_go_on() -> None:
     begin().save_state(3, lambda path: path.write_text("three") and None)
     again = begin()

@@ -358,7 +358,7 @@ def test_checkpoints_that_are_not_its_own(adapter: Path) -> None:
     with pytest.raises(ModelError, match=f"{checkpoint} is of another training than water.safetensors"):
         checkpoints_of(load_adapter(adapter))
     checkpoint.write_bytes(b"")
-    with pytest.raises(ModelError, match="is not a whole safetensors file"):
+    with pytest.raises(ModelError, match="is not a safetensors file: it is empty"):
         checkpoints_of(load_adapter(adapter))
 
 

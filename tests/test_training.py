@@ -172,7 +172,7 @@ def test_other_files_are_no_checkpoints() -> None:
     with pytest.raises(ModelError, match="another training"):
         loop(Task()).resume(CHECKPOINT)
     CHECKPOINT.write_text("no weights at all", encoding="utf-8")
-    with pytest.raises(ModelError, match="not a whole safetensors file"):
+    with pytest.raises(ModelError, match="is not a safetensors file: it is text that begins 'no weights at all'"):
         loop(Task()).resume(CHECKPOINT)
     with pytest.raises(ModelError, match="there is no file"):
         loop(Task()).resume(Path("nowhere"))

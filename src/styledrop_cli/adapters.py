@@ -118,12 +118,21 @@ def open_adapter(base: Base, file: AdapterFile) -> Opened:
     Raises ModelError if it belongs to another base, or holds what fits no base of its name.
     """
     header = file.header
-    about = header["base"]
+    about, own = header["base"], {"name": base.name, "hash": base.hash}
     if about.get("hash") != base.hash:
-        raise ModelError(
-            f"{file.path} was trained on another base ({about.get('name', 'unnamed')}) than this one ({base.name})",
-            "Choose its base with --model, or train it again on this one.",
-        )
+        its, this = bases_apart(about, own)
+        hint = "Choose its base with --model, or train it again on this one."
+        if about.get("name") == base.name:
+            made = " and ".join(
+                f"{what} {str(header[name])[:10]}"
+                for what, name in (("made", "created"), ("by styledrop", "styledrop"))
+                if name in header
+            )
+            hint = (
+                f"They are two versions of {base.name}, of other weights. Train it again on this one, or choose with "
+                f"--model the folder of the version that it was trained on{f' (it was {made})' * bool(made)}."
+            )
+        raise ModelError(f"{file.path} was trained on another base ({its}) than this one ({this})", hint)
     if header["kind"] not in KINDS:
         raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
     adapter = _open(file, header["config"], "adapter.", base.transformer).to(base.device)
@@ -132,6 +141,15 @@ def open_adapter(base: Base, file: AdapterFile) -> Opened:
     if config is None or base.superres is None:
         return Opened(adapter, None)
     return Opened(adapter, _open(file, config, "superres.", base.superres).to(base.device))
+
+
+def bases_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
+    """What two bases, as headers name them, are called beside each other: with their hashes if the names are one."""
+    its, own = (str(base.get("name", "unnamed")) for base in (one, other))
+    if its != own:
+        return its, own
+    a, b = (f"hash {str(base['hash'])[:12]}..." if base.get("hash") else "no hash" for base in (one, other))
+    return f"{its}, {a}", f"{own}, {b}"
 
 
 def _open(file: AdapterFile, config: dict[str, Any], prefix: str, network: MaskedTransformer) -> Adapter:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from styledrop_cli import __version__
 from styledrop_cli.base import Base
 from styledrop_cli.errors import PictureError
-from styledrop_cli.files import file_hash
+from styledrop_cli.files import file_hash, names_apart
 from styledrop_cli.images import load_picture, read_png_settings, save_png
 from styledrop_cli.pipeline import Mixture, Wanted
 from styledrop_cli.sheets import contact_sheet
@@ -29,11 +29,14 @@ PAGE = 120  # pictures on a sheet
 def about_mixture(base: Base, mixture: Mixture) -> dict[str, Any]:
     """What a picture says of whom it was drawn by: names, and hashes that tell an adapter from its namesake."""
     files = [file for file, _ in mixture.styles] + ([mixture.thing] if mixture.thing is not None else [])
+    names = names_apart([file.path for file in files])
     said: dict[str, Any] = {"adapter": mixture.styles[0][0].path.name if mixture.styles else None}
     if len(mixture.styles) > 1:
-        said["mix"] = {file.path.name: share for file, share in mixture.styles}
+        said["mix"] = {}
+        for name, (_, share) in zip(names, mixture.styles, strict=False):
+            said["mix"][name] = said["mix"].get(name, 0.0) + share
     if mixture.thing is not None:
-        said |= {"object": mixture.thing.path.name, "gamma": mixture.gamma}
+        said |= {"object": names[-1], "gamma": mixture.gamma}
     if files:
         said["adapter_hash"] = "+".join(file_hash(file.path)[:12] for file in files)
     return said | {"model": base.name, "model_hash": base.hash[:12]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.filekinds import kind_of
 from styledrop_cli.files import LARGEST, atomic_write, parse_json, read_bytes, read_json, refuse_irregular, write_json
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
@@ -44,6 +46,7 @@ LONGEST_TEXT = 10_000  # characters of a style or a content
 LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
 # What tensors may be stored as; of the rest (8 bits of float, complex, packed) torch cannot even say what is finite.
 STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
+DTYPE = re.compile(r"[FCUI]\d{1,3}(_E\d\w{1,10})?")  # how the format names the rest
 # What every adapter's header holds, and of what type; tuning.py writes it. The rest only some have.
 HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
 HEADER_OF_SOME = {
@@ -58,6 +61,8 @@ HEADER_OF_SOME = {
     "round": int,
     "created": str,
 }
+# Each kind's size, as its configuration calls it, and the tensors and the dimension of them that have it.
+SIZES = {"bottleneck": ("width", "down", -1), "lora": ("rank", r"a\..+", -1), "prompt": ("vectors", "vectors", 1)}
 SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=nn.Module)
@@ -73,24 +78,31 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 
 @contextmanager
-def reading(
-    path: Path, what: str = "file", hint: str = "It may be cut short, or another kind of file."
-) -> Iterator[None]:
-    """What is wrong with a safetensors file, ``what`` it is, that is read inside; it is a ModelError."""
+def reading(path: Path, what: str = "file") -> Iterator[None]:
+    """What is wrong with a safetensors file, ``what`` it is, that is read inside; it is a ModelError.
+
+    It says what the file is instead, where that can be told. All files of weights are opened in here.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise ModelError(f"there is no {what} {path}") from error
-    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{path} is not a whole safetensors file ({reason})", hint) from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}", "Name a file that may be read.") from error
+    except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        if kind := kind_of(path):
+            raise ModelError(f"{path} is not a safetensors file: it is {kind[0]}", kind[1]) from error
+        raise ModelError(
+            f"{path} is not a whole safetensors file ({error})", "It is cut short or damaged: fetch or copy it again."
+        ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata at the head of a safetensors file, of which no more is read: not even its tensors.
 
     Raises OSError or ValueError where the head is none, promises other tensors than the file has room for, or is beyond
-    what is read here: ``files.LARGEST`` bytes, ``MOST_TENSORS``, those that are ``STORED``.
+    what is read here (``files.LARGEST`` bytes), and ModelError for a file that may be whole and is not read here: of
+    more than ``MOST_TENSORS``, or of others than are ``STORED``.
     """
     refuse_irregular(path)
     with path.open("rb") as file:
@@ -103,13 +115,21 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ValueError("its head is no JSON object")
     metadata = head.pop("__metadata__", None) or {}
     if len(head) > MOST_TENSORS:
-        raise ValueError(f"it holds {len(head):,} tensors")
+        raise ModelError(
+            f"{path} is not read: it holds {len(head):,} tensors, and {MOST_TENSORS:,} are the most",
+            "Give weights of one network alone.",
+        )
     end = 0
     for name, about in head.items():
-        if not isinstance(about, dict) or about.get("dtype") not in STORED:
-            raise ValueError(
-                f"{name[:80]} is stored as {about.get('dtype') if isinstance(about, dict) else about!r:.40}"
+        stored = about.get("dtype") if isinstance(about, dict) else None
+        if isinstance(stored, str) and stored not in STORED and DTYPE.fullmatch(stored):
+            raise ModelError(
+                f"{path} stores {name[:80]} as {stored}{', 8 bits a number' * stored.startswith('F8')}, which is not "
+                "read here",
+                "Nothing is wrong with the file. Get it, or save it, as float16, bfloat16 or float32.",
             )
+        if stored not in STORED:
+            raise ValueError(f"{name[:80]} is stored as {stored if isinstance(about, dict) else about!r:.40}")
         offsets = about.get("data_offsets")
         if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
             raise ValueError(f"{name[:80]} is nowhere in it")
@@ -397,14 +417,31 @@ def load_adapter(path: Path) -> AdapterFile:
     bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if bad:
         raise ModelError(f"{path} is damaged: {bad[0]} holds a value that is not finite")
+    _refuse_other_sizes(path, header, tensors)
     return AdapterFile(path, header, tensors)
+
+
+def _refuse_other_sizes(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError where the header says another width or rank than the adapter's own tensors have."""
+    size, tensor, dimension = SIZES.get(header["kind"], ("", "", 0))
+    for network, config in (("adapter", header["config"]), ("superres", header.get("superres") or {})):
+        said = config.get(size)
+        if type(said) is not int or not 0 < said <= LARGEST_SIZE:
+            continue  # whoever opens it says so
+        for name, values in tensors.items():
+            if re.fullmatch(rf"{network}\.{tensor}", name) and values.ndim > 1 and values.shape[dimension] != said:
+                raise ModelError(
+                    f"{path} is damaged: its header says {size} {said:,}, and its tensors have "
+                    f"{values.shape[dimension]:,} ({name})",
+                    "Get it anew, or train it again.",
+                )
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if HEADER_KEY not in metadata:
         raise ModelError(
             f"{path} was not written by styledrop: its header has no '{HEADER_KEY}' entry",
-            "Give an adapter made by 'styledrop train'.",
+            "Give an adapter made by 'styledrop train'; 'styledrop convert' makes one of a LoRA of aMUSEd.",
         )
     try:
         header = parse_json(metadata[HEADER_KEY])

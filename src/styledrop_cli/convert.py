@@ -301,7 +301,7 @@ def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
     """A part's tensors by upstream's names, mapped from their files; raises ModelError as ``weight_files`` does."""
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder, part):
-        with reading(path, hint="It may be cut short: fetch or copy it again."):
+        with reading(path):
             read_metadata(path)
             with safe_open(path, "pt") as file:
                 tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

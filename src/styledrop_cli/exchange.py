@@ -1,4 +1,4 @@
-"""LoRAs of aMUSEd as diffusers and peft write them: read into adapters of ours, and written so that they load there.
+"""LoRAs of aMUSEd as diffusers, peft and kohya write them: read into adapters of ours, and written for diffusers.
 
 Such a file holds two halves of each module, ``lora_A [rank,in]`` and ``lora_B [out,rank]``, ours transposed. Upstream:
 ``examples/amused/train_amused.py`` and ``UVit2DModel.load_lora_adapter`` of diffusers. The example leaves alpha out of
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,135 +32,148 @@ from styledrop_cli.checkpoints import (
     save_tensors,
 )
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import file_hash, parse_json, read_bytes
-from styledrop_cli.hub.layout import PICKLES
+from styledrop_cli.files import file_hash
+from styledrop_cli.lora_claims import ABOUT, PEFT_CONFIG, claims_of, refuse_other_base
+from styledrop_cli.lora_naming import ALPHA, A, B, are_ours, family, is_of_text, other_kind, plain, read_name
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import PUBLISHED, SampleSettings
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # what diffusers calls such a file
-OF_PEFT, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # what peft does, and where it says alpha
-ABOUT = "lora_adapter_metadata"  # the entry of a file's metadata in which newer releases of diffusers say alpha
+OF_PEFT = "adapter_model.safetensors"  # what peft calls it
 PREFIX = "transformer."
-PREFIXES = ("base_model.model.", PREFIX)
-HALF = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
-PROJECTION = re.compile(r"(?P<attention>.+)\.(?P<name>to_q|to_k|to_v|to_out(?=\.0))(\.0)?")
+PROJECTION = re.compile(r"(?P<attention>.+)_(?P<name>to_[qkv]|to_out(?=_0$))(_0)?")
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Each module's halves, ``A [rank,in]`` and ``B [out,rank]`` in fp32, and alpha where the file says it."""
+    """Each module's halves, ``A [rank,in]`` and ``B [out,rank]`` in fp32, and what its file says, or None.
+
+    That is alpha, and the name of the base.
+    """
 
     source: str
     halves: dict[str, tuple[Tensor, Tensor]]
     rank: int
     alpha: float | None
+    base: str | None = None
 
 
 # ---- reading ----
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is an adapter of ours; raises ModelError if it is a pickle or no safetensors file at all."""
-    return HEADER_KEY in _read(path)[1]
+    """Whether a file is an adapter of ours; raises ModelError if it is no safetensors file at all."""
+    return HEADER_KEY in read_tensors(path, LARGEST_ADAPTER)[1]
 
 
 def read_lora(path: Path) -> Lora:
-    """Read a file of diffusers or peft.
+    """Read a file of diffusers, peft or kohya.
 
-    Raises ModelError for a pickle, anything but the halves of a transformer's LoRA, a half that is missing or misshapen
-    or not finite, ranks that differ, and an alpha that is not one number.
+    Raises ModelError for anything but the halves of a LoRA of aMUSEd's transformer, a half that is missing, misshapen
+    or not finite, ranks that differ, an untrained LoRA, and a description that the tensors contradict or that changes
+    what they mean (see ``lora_claims``).
     """
-    tensors, metadata = _read(path)
-    found, source = _found(tensors, str(path)), str(path)
+    tensors, metadata = read_tensors(path, LARGEST_ADAPTER)
+    source = str(path)
+    found, alphas = _found(tensors, source)
     ranks = sorted({a.shape[0] for a, _ in found.values()})
     if len(ranks) > 1:
         raise ModelError(
             f"the modules of {source} have different ranks: {', '.join(map(str, ranks))}",
             "Train it with one rank for all.",
         )
-    return Lora(source, found, ranks[0], _alpha(path, metadata, ranks[0]))
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if path.suffix in PICKLES and path.is_file():
+    if not any(a.any() and b.any() for a, b in found.values()):
+        which = "lora_B" if not any(b.any() for _, b in found.values()) else "lora_A or lora_B"
         raise ModelError(
-            f"{path} is a pickle, which may run any code: it is not opened",
-            f"Get it as safetensors; newer releases of diffusers write {WEIGHTS}.",
+            f"{source} is untrained: {which} is all zeros in each of its modules, and it changes nothing",
+            "Give a file that was saved after the training.",
         )
-    return read_tensors(path, LARGEST_ADAPTER)
+    of_peft = path.name == OF_PEFT or any(name.startswith("base_model.") for name in tensors)
+    claims = claims_of(path, metadata, path.with_name(PEFT_CONFIG) if of_peft else None, found, ranks[0])
+    said = set(alphas.values())
+    if claims.alpha is not None and any(not math.isclose(alpha, claims.alpha, rel_tol=1e-3) for alpha in said):
+        raise ModelError(
+            f"{source} says that its alpha is {claims.alpha:g}, and its tensors say {max(said):g}", "Get it anew."
+        )
+    if len(said) > 1:  # each module's own strength goes into its own B
+        found = {module: (a, b * (alphas[module] / ranks[0])) for module, (a, b) in found.items()}
+        return Lora(source, found, ranks[0], float(ranks[0]), claims.base)
+    return Lora(source, found, ranks[0], said.pop() if said else claims.alpha, claims.base)
 
 
-def _found(tensors: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """The halves by their modules' names, once nothing is wrong with them by themselves."""
+def _found(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+    """The halves by their modules' names, once nothing is wrong with them by themselves, and alphas that are there."""
     if any(".base_layer." in name for name in tensors):
         raise ModelError(
             f"{source} is a whole network with a LoRA inside", f"Give the LoRA alone: checkpoint-.../{WEIGHTS}."
         )
-    halves: dict[str, dict[str, Tensor]] = {}
-    unknown = []
-    for name, tensor in tensors.items():
-        match = HALF.fullmatch(name)
-        if match is None or name.startswith("text_encoder."):
-            unknown.append(name)
-            continue
-        module = match["module"]
-        for prefix in PREFIXES:
-            module = module.removeprefix(prefix)
-        pair = halves.setdefault(module, {})
-        if match["half"] in pair:
-            unknown.append(name)
-        pair[match["half"]] = tensor
-    if not halves:
-        raise ModelError(f"{source} holds no LoRA of a transformer", f"diffusers' example of aMUSEd writes {WEIGHTS}.")
-    text = [name for name in unknown if name.startswith("text_encoder.")]
-    if text:
-        raise ModelError(
-            f"{source} trains the text encoder too ({len(text)} tensors), which always stays as it is here",
-            "Train it without --train_text_encoder.",
-        )
-    problems = [f"{name} is not known" for name in unknown]
-    for module, pair in halves.items():
-        a, b = pair.get("A"), pair.get("B")
+    text = [name for name in tensors if is_of_text(name)]
+    parts: dict[str, dict[str, Tensor]] = {}
+    problems = []
+    for name in tensors.keys() - set(text):
+        module, part = read_name(name) or (None, "")
+        if module is None:
+            problems.append(f"{name} is not known")
+        elif part in parts.setdefault(module, {}):
+            problems.append(f"{module} has more than one {part}")
+        else:
+            parts[module][part] = tensors[name]
+    _refuse_others(tensors, text, parts, source)
+    alphas: dict[str, float] = {}
+    for module, pair in parts.items():
+        a, b, alpha = pair.get(A), pair.get(B), pair.get(ALPHA)
         if a is None or b is None:
-            problems.append(f"{module} has lora_{'B' if a is None else 'A'} and no lora_{'A' if a is None else 'B'}")
+            problems.append(f"{module} has {B if a is None else A} and no {A if a is None else B}")
         elif a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not a.shape[0]:
             problems.append(f"the halves of {module} are {list(a.shape)} and {list(b.shape)}: that is no product")
         elif not (a.is_floating_point() and b.is_floating_point()):
             problems.append(f"{module} is of {a.dtype}, {b.dtype}")
         elif not (a.float().isfinite().all() and b.float().isfinite().all()):
             problems.append(f"{module} holds a value that is not finite")
-    _refuse(problems, source)
-    return {module: (pair["A"].float(), pair["B"].float()) for module, pair in halves.items()}
+        elif alpha is not None and not (alpha.numel() == 1 and 0 < alpha.item() < math.inf):
+            problems.append(f"the alpha of {module} is no positive number")
+        elif alpha is not None:
+            alphas[module] = float(alpha)
+    if alphas and len(alphas) < len(parts) and not problems:
+        problems.append(f"{len(alphas)} of {len(parts)} modules say their alpha, and the others do not")
+    _refuse(sorted(problems), source)
+    return {module: (pair[A].float(), pair[B].float()) for module, pair in sorted(parts.items())}, alphas
+
+
+def _refuse_others(tensors: Mapping[str, Tensor], text: Sequence[str], modules: Collection[str], source: str) -> None:
+    """Raise ModelError for what is no plain LoRA of aMUSEd's transformer, by the names alone; it says what it is."""
+    if not tensors:
+        raise ModelError(f"{source} holds no tensors", "Get it again, or give another file.")
+    if kind := next((kind for name in tensors if (kind := other_kind(name))), None):
+        raise ModelError(f"{source} is {kind}, and plain LoRAs alone are read here", "Train it as a plain LoRA.")
+    if text and not are_ours(modules) and not family(modules):
+        raise ModelError(
+            f"{source} is a LoRA of a text encoder alone, which always stays as it is here",
+            "Give the transformer's, trained without --train_text_encoder.",
+        )
+    if not modules:
+        raise ModelError(
+            f"{source} holds no LoRA: its {len(tensors)} tensors are called otherwise, the first {min(tensors)[:80]}",
+            f"LoRAs as diffusers ({WEIGHTS}), peft and kohya write them are read here.",
+        )
+    if not are_ours(modules):
+        whose = f"is a LoRA of {told}" if (told := family(modules)) else "is no LoRA of aMUSEd"
+        raise ModelError(
+            f"{source} {whose}: none of its {len(modules)} layers is in this base, the first is {min(modules)[:80]}",
+            "A LoRA draws only with the model that it was trained on: give one that was trained on aMUSEd.",
+        )
+    if text:
+        raise ModelError(
+            f"{source} trains the text encoder too ({len(text)} tensors), which always stays as it is here",
+            "Train it without --train_text_encoder.",
+        )
 
 
 def _refuse(problems: list[str], source: str, hint: str | None = None) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(f"{source} does not fit: {'; '.join(problems[:3])}{more}", hint)
-
-
-def _alpha(path: Path, metadata: Mapping[str, str], rank: int) -> float | None:
-    """What a file's metadata, or for peft's the configuration beside it, say of alpha; None where neither does."""
-    beside = path.with_name(PEFT_CONFIG)
-    text = metadata.get(ABOUT)
-    try:
-        if text is None and path.name == OF_PEFT and beside.is_file():
-            text = read_bytes(beside).decode("utf-8", "replace")
-        said = parse_json(text) if text is not None else {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"what {path} says of itself is damaged: {error}") from error
-    if not isinstance(said, dict):
-        raise ModelError(f"what {path} says of itself is damaged: it is no JSON object")
-    said = {name.removeprefix(PREFIX): value for name, value in said.items()}
-    alpha = said.get("lora_alpha")
-    if alpha is None:
-        return None
-    if said.get("alpha_pattern") or said.get("use_dora"):
-        raise ModelError(f"{path} gives its modules strengths of their own, which cannot be kept here")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not (math.isfinite(alpha) and alpha > 0):
-        raise ModelError(f"{path} says that its alpha is {alpha!r:.40}, which is no positive number")
-    return float(alpha) * (math.sqrt(rank) if said.get("use_rslora") else 1)
 
 
 # ---- the two ways ----
@@ -183,17 +196,18 @@ def adapter_of(lora: Lora, alpha: float, network: MaskedTransformer) -> tuple[Lo
 
     Raises ModelError for a module that is no attention projection of ``network``, and for shapes that are not its own.
     """
-    matches = {module: PROJECTION.fullmatch(module) for module in lora.halves}
+    matches = {module: PROJECTION.fullmatch(plain(module)) for module in lora.halves}
     others = [f"{module} is no projection of an attention" for module, match in matches.items() if match is None]
     _refuse(others, lora.source, "Train it on those alone: --lora_target_modules to_q to_k to_v (and to_out.0).")
-    sites = {f"{match['attention']}.{match['name']}": module for module, match in matches.items() if match}
-    targets = tuple(name for name in PROJECTIONS if any(site.endswith(f".{name}") for site in sites))
+    sites = {f"{match['attention']}_{match['name']}": module for module, match in matches.items() if match}
+    targets = tuple(name for name in PROJECTIONS if any(site.endswith(f"_{name}") for site in sites))
     if lora.rank > network.config.hidden_size:
         raise ModelError(f"{lora.source} has rank {lora.rank}: more than the base's own matrices have")
     adapter = LoraAdapter(LoraConfig(lora.rank, alpha, targets), network)
     problems = []
+    names = {name.replace("/", "_"): name for name in adapter.a}
     for site, module in sites.items():
-        name = site.replace(".", "/")
+        name = names.get(site, "")
         if name not in adapter.a:
             problems.append(f"the base has no {module}")
             continue
@@ -204,7 +218,7 @@ def adapter_of(lora: Lora, alpha: float, network: MaskedTransformer) -> tuple[Lo
             continue
         adapter.a[name].data, adapter.b[name].data = a.contiguous(), b.contiguous()
     _refuse(problems, lora.source, "Choose the base that it was trained on with --model.")
-    left = [name.replace("/", ".") for name in adapter.a if name.replace("/", ".") not in sites]
+    left = [name.replace("/", ".") for site, name in names.items() if site not in sites]
     return adapter.requires_grad_(False).eval(), left
 
 
@@ -246,6 +260,8 @@ def bring_in(
     """
     if alpha is not None and lora.alpha is not None and not math.isclose(alpha, lora.alpha, rel_tol=1e-6):
         raise UsageError(f"{lora.source} says that its alpha is {lora.alpha:g}, not {alpha:g}", "leave --alpha out")
+    if lora.base is not None and (doubt := refuse_other_base(lora.source, lora.base, base.name)):
+        on_message(f"Warning: {doubt}")
     known = lora.alpha if lora.alpha is not None else alpha
     adapter, left = adapter_of(lora, known or float(lora.rank), base.transformer)
     if known is None:

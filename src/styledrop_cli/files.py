@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,16 @@ def file_hash(path: Path) -> str:
     refuse_irregular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def names_apart(paths: Sequence[Path]) -> list[str]:
+    """The name of each file, and of those that share one as much of their folders as tells them apart."""
+    made = []
+    for path in paths:
+        parts, others = path.parts, [other.parts for other in paths if other != path]
+        count = next((n for n in range(1, len(parts)) if all(o[-n:] != parts[-n:] for o in others)), len(parts))
+        made.append("/".join(parts[-count:]))
+    return made
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters import examples_of, open_adapter, share, tensors_of, write_adapter
+from styledrop_cli.adapters import bases_apart, examples_of, open_adapter, share, tensors_of, write_adapter
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import FORMAT, AdapterFile, is_object, load_adapter
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import Examples
-from styledrop_cli.files import file_hash
+from styledrop_cli.files import file_hash, names_apart
 from styledrop_cli.models.adapter import (
     PROJECTIONS,
     Adapter,
@@ -147,7 +147,7 @@ def read_parts(paths: Sequence[Path], weights: Sequence[float] | None = None) ->
                 mix,
             )
         if bases[0].get("hash") != bases[1].get("hash"):
-            its, own = (base.get("name", "unnamed") for base in bases)
+            its, own = bases_apart(*bases)
             raise ModelError(
                 f"{first.path} was trained on another base ({its}) than {file.path} ({own})",
                 "Train one of them again on the other's base.",
@@ -207,12 +207,12 @@ def merge(
         "base": headers[0]["base"],
         "merged": [
             {
-                "name": part.file.path.name,
+                "name": name,
                 "weight": part.weight,
                 "style": part.file.header["style"],
                 "sha256": file_hash(part.file.path),
             }
-            for part in parts
+            for name, part in zip(names_apart([part.file.path for part in parts]), parts, strict=True)
         ],
         "learns": OBJECT if objects else STYLE,
         "style": style,

@@ -245,12 +245,20 @@ def remove_state(state: Path) -> None:
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What differs between two settings, in words."""
     return [
-        f"{name}: {_shown(there.get(name))} there, {_shown(here.get(name))} now"
+        "{}: {} there, {} now".format(name, *_shown(there.get(name), here.get(name)))
         for name in dict.fromkeys([*there, *here])
         if there.get(name) != here.get(name)
     ]
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
+def _shown(*values: Any) -> list[str]:
+    """Values that differ, in short: of long ones what is around where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in values]
+    same = next((i for i, both in enumerate(zip(*texts, strict=False)) if len({*both}) > 1), min(map(len, texts)))
+    start = same - 20 if same > 60 else 0
+    return [
+        text
+        if len(text) <= 80
+        else f"{'...' * (start > 0)}{text[start : start + 76]}" + f"...{text[-1]}" * (start + 76 < len(text))
+        for text in texts
+    ]

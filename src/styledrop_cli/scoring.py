@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.base import Base, load_judge
-from styledrop_cli.checkpoints import load_strictly
+from styledrop_cli.checkpoints import load_strictly, read_metadata, reading
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.hub.layout import PICKLES
 from styledrop_cli.models.clip import Clip, ClipConfig
@@ -207,11 +207,10 @@ def _model_and_weights(library: Any, name: str) -> tuple[str, str, bool]:
             f"'{model}' has no weights called '{weights}', and there is no such file",
             _nearest(weights, tags) + offered,
         )
-    if path.suffix != ".safetensors":
-        raise ModelError(
-            f"{path} is no safetensors file: most others are pickles, which may run any code, and are not opened",
-            "Get its weights as safetensors.",
-        )
+    with reading(path):
+        read_metadata(path)
+    if path.suffix != ".safetensors":  # by which open_clip goes: any other it unpickles
+        raise ModelError(f"{path} is a safetensors file, and its name does not end so", "Rename it to .safetensors.")
     return model, str(path), False
 
 

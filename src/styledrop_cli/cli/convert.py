@@ -19,7 +19,9 @@ LEAST, MOST = 0.001, 1_000_000  # of alpha
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A LoRA that diffusers or peft wrote, or an adapter of ours of kind lora."),
+        typer.Argument(
+            metavar="FILE", help="A LoRA that diffusers, peft or kohya wrote, or an adapter of ours of kind lora."
+        ),
     ],
     style: Annotated[
         str | None,

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
+from styledrop_cli.files import names_apart
 from styledrop_cli.lists.reading import plain
 
 if TYPE_CHECKING:
@@ -334,7 +335,8 @@ def _table(rows: list[Row], scorer: str) -> Table:
         lines.append((["mean", f"{len(rows):,}"], rows, ""))
     else:
         table.add_column("picture", overflow="fold")
-        lines += [([row.picture.path.name], [row], row.note) for row in rows]
+        names = names_apart([row.picture.path for row in rows])
+        lines += [([name], [row], row.note) for name, row in zip(names, rows, strict=True)]
         lines.append((["mean"], rows, ""))
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

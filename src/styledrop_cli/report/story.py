@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.adapters import bases_apart
 from styledrop_cli.checkpoints import read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
 from styledrop_cli.files import file_hash, read_json
@@ -201,4 +202,7 @@ def check_one_base(story: Story) -> None:
     first, *others = story.stages
     for other in others:
         if other.header["base"].get("hash") != first.header["base"].get("hash"):
-            raise ModelError(f"{other.file} was trained on another base than {first.file}", "Report on each alone.")
+            its, own = bases_apart(other.header["base"], first.header["base"])
+            raise ModelError(
+                f"{other.file} was trained on another base ({its}) than {first.file} ({own})", "Report on each alone."
+            )
