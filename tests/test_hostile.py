@@ -174,9 +174,8 @@ def test_a_name_that_is_given_twice_is_one_tensor() -> None:
 def test_values_that_are_not_finite(sound: Path, value: float, dtype: torch.dtype) -> None:
     file = load_adapter(sound)
     name = next(name for name in file.tensors if name.startswith("adapter."))
-    spoilt = file.tensors[name].to(dtype)
-    spoilt.view(-1)[-1] = value
-    save_adapter(FILE, file.tensors | {name: spoilt}, file.header, {})
+    save_adapter(FILE, file.tensors, file.header, {})
+    tiny.spoil(FILE, name, value, dtype)
     with pytest.raises(ModelError, match=f"{name} holds a value that is not finite"):
         load_adapter(FILE)
 
