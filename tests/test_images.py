@@ -440,6 +440,18 @@ def test_whole_numbers_beyond_16_bits() -> None:
     assert near(load_picture(Path("deep.tiff")), (0, 32), (128, 128, 128), 3)
 
 
+@pytest.mark.parametrize("said", [struct.pack("<HHIHH", 339, 3, 1, 1, 0), struct.pack("<HHIHH", 65000, 3, 1, 1, 0)])
+def test_whole_numbers_without_a_sign(said: bytes) -> None:
+    """Where a TIFF does not say that its numbers have one, they have none; Pillow writes none of these."""
+    rising = np.linspace(0, 2**32 - 1, 64 * 64).astype(np.uint32).reshape(64, 64)
+    Image.fromarray(rising.view(np.int32)).save("deep.tiff")
+    whole, signed = Path("deep.tiff").read_bytes(), struct.pack("<HHIHH", 339, 3, 1, 2, 0)
+    assert whole.count(signed) == 1
+    Path("deep.tiff").write_bytes(whole.replace(signed, said))
+    image = load_picture(Path("deep.tiff"))
+    assert near(image, (0, 32), (128, 128, 128), 3) and near(image, (63, 60), (243, 243, 243), 4)
+
+
 def test_nothing_but_no_numbers_is_no_picture() -> None:
     Image.fromarray(np.full((64, 64), np.nan, dtype=np.float32)).save("none.tiff")
     with pytest.raises(PictureError, match=r"none\.tiff holds no finite numbers"):

@@ -254,7 +254,7 @@ def _from_deep_grey(image: Image.Image, key: Any, path: Path, on_message: OnMess
     """
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image)
-    if image.mode == "I" and tags.get(SAMPLEFORMAT) == (1,):  # read as if it had a sign
+    if image.mode == "I" and tags and tags.get(SAMPLEFORMAT, (1,)) == (1,):  # read as if it had a sign
         values = values.view(np.uint32)
     white = _white(values, image.mode, tags.get(BITSPERSAMPLE, (16,))[0], path)
     grey, strange = np.empty(values.shape, np.uint8), 0
