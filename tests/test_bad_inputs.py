@@ -165,6 +165,44 @@ def test_odd_pictures_that_work(styledrop: Run, tiny_model: Path, make: Callable
     assert red > 150 and green < 100 and blue < 100  # the first frame's disc, in its own colours
 
 
+def transparent(path: Path) -> None:
+    Image.new("RGBA", (64, 64), (210, 40, 30, 0)).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("tokenize", "ref.png"),
+        ("train", "ref.png", "--style", "ink", "--content", "a cat"),
+        ("train", "ref.png", "--learn", "object", "--content", "my cat"),
+        ("iterate", "ref.png", "--style", "ink", "--content", "a cat"),
+        ("score", "other.png", "--prompt", "a cat", "--reference", "ref.png"),
+    ],
+)
+def test_a_transparent_reference_is_refused_before_anything_is_loaded(
+    styledrop: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    transparent(Path("ref.png"))
+    draw().save("other.png")
+    monkeypatch.setattr(base_module, "load_base", None)
+    words = "ref.png is transparent all over: there is nothing in it to learn"
+    refused(styledrop(*command), 1, words, "give another picture")
+    assert sorted(path.name for path in Path().iterdir()) == ["other.png", "ref.png"]
+
+
+@pytest.mark.parametrize(
+    "command", [("tokenize",), ("train", "--style", "ink", "--content", "a cat", "--steps", "1", "--checkpoints", "0")]
+)
+def test_a_reference_of_one_colour_and_a_broken_profile_are_said_once(
+    styledrop: Run, tiny_model: Path, command: tuple[str, ...]
+) -> None:
+    Image.new("RGB", (64, 64), "teal").save("flat.png", icc_profile=b"none")
+    code, _, err = styledrop(command[0], "flat.png", *command[1:], "-q", "--model", tiny_model)
+    assert code == 0, err
+    assert err.count("Warning: flat.png shows a single colour: there is no style in it") == 1
+    assert err.count("Warning: the colour profile in flat.png is damaged") == 1
+
+
 # ---- 2. long texts ----
 
 LONG = ("once upon a time there was a cat " * 400)[:10_000]
@@ -482,10 +520,8 @@ def test_headers_that_lie(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_tensors_that_are_not_finite(styledrop: Run, adapter: Path, tiny_model: Path, value: float) -> None:
-    file = load_adapter(adapter)
-    spoilt = {name: t.clone() for name, t in file.tensors.items()}
-    spoilt["adapter.up"].view(-1)[3] = value
-    save_adapter(Path("spoilt.safetensors"), spoilt, file.header, {})
+    Path("spoilt.safetensors").write_bytes(adapter.read_bytes())
+    tiny.spoil(Path("spoilt.safetensors"), "adapter.up", value)
     for command in (
         ("generate", "spoilt.safetensors", "a cat", "--model", tiny_model),
         ("inspect", "spoilt.safetensors"),

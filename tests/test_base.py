@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import tiny
 from conftest import draw
 from styledrop_cli.base import BATCH, Base, load_base
-from styledrop_cli.checkpoints import read_config, read_tensors, save_tensors
+from styledrop_cli.checkpoints import read_config
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.files import write_json
 from styledrop_cli.hub import POCKET
@@ -88,9 +89,7 @@ def add_a_merge(folder: Path) -> None:
 
 
 def spoil(folder: Path) -> None:
-    tensors, metadata = read_tensors(folder / "clip.safetensors")
-    tensors["text_projection"][0, 0] = torch.nan
-    save_tensors(folder / "clip.safetensors", tensors, metadata)
+    tiny.spoil(folder / "clip.safetensors", "text_projection", math.nan)
 
 
 @pytest.mark.parametrize(

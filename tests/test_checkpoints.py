@@ -31,7 +31,7 @@ from styledrop_cli.checkpoints import (
     unpack_optimizer,
     write_recommended,
 )
-from styledrop_cli.errors import ModelError
+from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.files import write_json
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
@@ -372,9 +372,26 @@ def test_what_may_not_be_recommended_is_not_written() -> None:
 
 
 def test_values_that_are_not_finite() -> None:
-    save_adapter(Path("a.safetensors"), {"adapter.down": torch.tensor([1, torch.nan])}, HEADER, {})
+    save_adapter(Path("a.safetensors"), {"adapter.down": torch.ones(2)}, HEADER, {})
+    tiny.spoil(Path("a.safetensors"), "adapter.down", torch.nan)
     with pytest.raises(ModelError, match=r"damaged: adapter\.down"):
         load_adapter(Path("a.safetensors"))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_that_are_not_finite_are_never_written(value: float, dtype: torch.dtype) -> None:
+    path, good = Path("a.safetensors"), {"adapter.down": torch.ones(2), "views.ids": torch.zeros(3, dtype=torch.int16)}
+    save_adapter(path, good, HEADER, {})
+    before = path.read_bytes()
+    bad = good | {"adapter.up": torch.tensor([1, value], dtype=dtype)}
+    words = r"a\.safetensors is not written: 1 of its 3 tensors hold values that are not finite, .* adapter\.up"
+    for write in (lambda: save_tensors(path, bad), lambda: save_adapter(path, bad, HEADER, {})):
+        with pytest.raises(StyledropError, match=words) as caught:
+            write()
+        assert "What was saved before is whole" in str(caught.value.hint)
+    assert path.read_bytes() == before
+    assert [one.name for one in Path().iterdir()] == [path.name]
 
 
 # ---- optimizers ----

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import tiny
 from conftest import draw
@@ -150,6 +151,17 @@ def test_unreadable_pictures_are_counted() -> None:
         (FOLDER / f"{name}.png").write_bytes(b"not a picture")
     with pytest.raises(UsageError, match=r"2 of 8 pictures cannot be read, the first: .*corpus/[25]\.png"):
         read_pictures(read_corpus(FOLDER), 24)
+
+
+def test_what_is_to_be_said_of_pictures_is_said_once() -> None:
+    records, said = read_corpus(tiny.write_corpus(FOLDER)), []  # type: tuple[list[Record], list[str]]
+    read_pictures(records, 24, said.append)
+    assert said == []
+    for record in records[2:5]:
+        Image.new("RGB", (64, 64), "teal").save(record.path, icc_profile=b"none")
+    read_pictures(records, 24, said.append)
+    assert len(said) == 1 and said[0].endswith("(and 2 more of the kind)")
+    assert said[0].startswith(f"Warning: the colour profile in {records[2].path} is damaged")
 
 
 def test_words_and_contents() -> None:

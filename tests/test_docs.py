@@ -234,7 +234,7 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
         elif before[name] == "--prompts":
             path.write_text("a cat\na dog --seed 5\n", encoding="utf-8")
         elif before[name] == "--mask":
-            draw().point(lambda value: 255).save(path)
+            draw().convert("L").point(lambda value: 255 * (value > 100)).save(path)
         elif path.suffix in (".png", ".jpg"):
             draw().save(path)
         elif path.suffix == ".safetensors":

@@ -166,6 +166,19 @@ def test_a_corpus_is_the_same_however_many_draw_it(art: Art) -> None:
     assert {"frisbee", "watercolor", "3d"} <= set(vocabulary(records))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("art")
+def test_a_cutout_whose_colours_cannot_be_told_is_named_once(workers: int) -> None:
+    path, said = ART / "flat/disc.png", []  # type: tuple[Path, list[str]]
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, icc_profile=b"none")
+    recipe = Recipe(own=2, styled=1, mixed=0, coloured=1, placed=0, counted=0, paired=0)
+    write_corpus(ART, Path("out"), recipe, device=tiny.CPU, workers=workers, on_message=said.append)
+    assert len(set(said)) == len(said) == 1
+    assert said[0].startswith(f"Warning: the colour profile in {path} is damaged")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

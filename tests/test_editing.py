@@ -54,6 +54,13 @@ def ellipse(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Imag
     return mask
 
 
+def layer(area: Image.Image, colour: str) -> Image.Image:
+    """A layer on which an `area` is painted, transparent elsewhere."""
+    made = Image.new("RGBA", area.size, colour)
+    made.putalpha(area)
+    return made
+
+
 def pixels(image: Image.Image) -> np.ndarray[Any, Any]:
     return np.array(image.convert("RGB"))
 
@@ -547,6 +554,29 @@ def test_what_is_transparent_is_drawn(styledrop: Run, tiny_model: Path) -> None:
     refused(styledrop("edit", "nearly.png", "a dog"), 2, "nothing says what to change in nearly.png")
 
 
+def test_a_mask_may_be_painted_on_a_transparent_layer(styledrop: Run, mask: Path, tiny_model: Path) -> None:
+    with Image.open(mask) as area:
+        layers = {"RGBA": layer(area, "white"), "LA": layer(area, "white").convert("LA"), "P": area.quantize(2)}
+    layers["P"].info["transparency"] = layers["P"].getpixel((0, 0))
+    command = ("edit", "ref.png", "a dog", "-n", "1", *QUICK, "--model", tiny_model)
+    drawn = {}
+    for name in (plain := "L", *layers):
+        if name != plain:
+            layers[name].save(mask)
+        code, out, err = styledrop(*command, "--mask", mask, "-o", name)
+        assert code == 0, err
+        with Image.open(json.loads(out)["pictures"][0]["path"]) as made:
+            drawn[name] = made.tobytes()
+    assert set(drawn) == {"L", "RGBA", "LA", "P"} and len(set(drawn.values())) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_of_a_picture_is_not_applied_is_said(styledrop: Run, mask: Path, tiny_model: Path, mode: str) -> None:
+    draw().save("ref.png", icc_profile=b"none")
+    code, _, err = styledrop("edit", "ref.png", "a dog", *options_of(mode), "-n", "1", "--model", tiny_model)
+    assert code == 0 and err.count("Warning: the colour profile in ref.png is damaged") == 1
+
+
 @pytest.mark.parametrize("mode", ["restyle", "mask-free"])
 def test_a_middle_square_is_said_aloud(styledrop: Run, picture: Path, tiny_model: Path, mode: str) -> None:
     command = ("edit", "ref.png", "a dog", *(one for one in options_of(mode) if one not in ("-q", "--json")), "-n", "1")
@@ -592,7 +622,12 @@ BAD: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("ref.png", "a dog", "--mask", "mask.png", "--restyle", "0.5"), 2, ("--mask and --restyle are 2 changes",)),
     (("ref.png", "a dog", "--mask-free", "--outpaint", "8"), 2, ("--outpaint and --mask-free are 2 changes",)),
     (("ref.png", "a dog", "--mask", "other.png"), 2, ("the mask is 20 x 30 px, the picture 96 x 64 px",)),
-    (("ref.png", "a dog", "--mask", "black.png"), 2, ("the mask is nowhere white", "Paint white")),
+    (("ref.png", "a dog", "--mask", "black.png"), 2, ("the mask is nowhere white", "0% of white", "Paint white")),
+    (("ref.png", "a dog", "--mask", "grey.png"), 2, ("the mask is nowhere white", "its brightest is 47% of white")),
+    (("ref.png", "a dog", "--mask", "strokes.png"), 2, ("nowhere white", "what is black or transparent stays")),
+    (("ref.png", "a dog", "--mask", "clear.png"), 2, ("the mask is nowhere white",)),
+    (("ref.png", "a dog", "--mask", "white.png"), 2, ("the mask white.png is white all over", "--restyle 1")),
+    (("clear.png", "a dog"), 2, ("clear.png is transparent all over: nothing of the picture would stay",)),
     (("ref.png", "a dog", "--mask", "none.png"), 1, ("there is no picture at none.png",)),
     (("ref.png", "a dog", "--mask", "words.png"), 1, ("words.png is not a picture",)),
     (("none.png", "a dog", "--outpaint", "8"), 1, ("there is no picture at none.png",)),
@@ -640,6 +675,10 @@ def test_bad_edits(
     monkeypatch.setattr(base_module, "load_base", None)  # said before the base is loaded
     Image.new("L", (20, 30), 255).save("other.png")
     Image.new("L", (96, 64)).save("black.png")
+    Image.new("L", (96, 64), 120).save("grey.png")
+    Image.new("L", (96, 64), 250).save("white.png")
+    Image.new("RGBA", (96, 64), (255, 255, 255, 0)).save("clear.png")
+    layer(ellipse((96, 64), (30, 10, 60, 40)), "black").save("strokes.png")
     Path("words.png").write_text("these are words")
     before = sorted(Path().iterdir())
     refused(styledrop("edit", *arguments), code, *words)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import tiny
@@ -19,7 +20,7 @@ from conftest import Outcome, Run
 from styledrop_cli import exchange, scoring
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, save_adapter, save_tensors
+from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, save_adapter
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.models.adapter import LoraAdapter, LoraConfig, at_strength
 from styledrop_cli.models.layers import AdapterFn
@@ -72,7 +73,8 @@ def merged(tensors: dict[str, Tensor], scale: float) -> MaskedTransformer:
 
 
 def write(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, path: Path = WEIGHTS) -> Path:
-    save_tensors(path, tensors, {"format": "pt"} | (metadata or {}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, path, {"format": "pt"} | (metadata or {}))
     return path
 
 

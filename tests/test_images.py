@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +18,11 @@ from styledrop_cli import images
 from styledrop_cli.errors import PictureError, StyledropError
 from styledrop_cli.files import atomic_write
 from styledrop_cli.images import (
+    load_cutout,
+    load_mask,
     load_picture,
+    load_reference,
+    load_transparency,
     read_png_settings,
     save_png,
     square,
@@ -106,6 +115,18 @@ def test_very_large_pictures_are_scaled_down_upright(monkeypatch: pytest.MonkeyP
 # ---- odd pictures that work ----
 
 
+def write_png(path: Path, bits: int, colour: int, row: bytes, **more: bytes) -> None:
+    """A PNG of 16 equal rows of 16 pixels; Pillow itself writes no 16-bit RGB and no grey of 2 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, bits, colour, 0, 0, 0))]
+    chunks += [chunk(name.encode(), data) for name, data in more.items()]
+    chunks += [chunk(b"IDAT", zlib.compress((b"\0" + row) * 16)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
 def test_common_kinds(kind: str) -> None:
     draw().save(f"ref.{kind}")
@@ -175,17 +196,7 @@ def test_1_bit() -> None:
 
 
 def test_16_bit_colour_png() -> None:
-    """Written by hand: Pillow itself writes no 16-bit RGB."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    row = b"\0" + struct.pack(">HHH", 65535, 32896, 0) * 16
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(row * 16)) + chunk(b"IEND", b"")
-    Path("deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body)
+    write_png(Path("deep.png"), 16, 2, struct.pack(">HHH", 65535, 32896, 0) * 16)
     assert near(load_picture(Path("deep.png")), (1, 1), (255, 128, 0), 1)
 
 
@@ -202,11 +213,285 @@ def test_wide_gamut_profile_is_converted() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     draw().save("tagged.png", icc_profile=srgb)
     assert near(load_picture(Path("tagged.png")), (48, 32), (210, 40, 30), 3)
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    draw().save("mistagged.png", icc_profile=lab)
-    assert near(load_picture(Path("mistagged.png")), (48, 32), (210, 40, 30), 3)
-    draw().save("garbled.png", icc_profile=b"no profile at all")
-    assert near(load_picture(Path("garbled.png")), (48, 32), (210, 40, 30), 3)
+
+
+@pytest.mark.parametrize(
+    "load", [load_picture, load_reference, load_mask, lambda path, say: load_cutout(path, 16, say)]
+)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "is for Lab and not for RGB"),
+        (lambda: icc("GRAY"), "is for GRAY and not for RGB"),
+        (lambda: b"no profile at all", "is damaged"),
+        (lambda: icc("RGB")[:300], "is damaged"),
+    ],
+)
+def test_a_profile_that_cannot_be_applied_is_said(
+    load: Callable[[Path, Callable[[str], None]], Any], make: Callable[[], bytes], words: str
+) -> None:
+    draw(64, 64).save("odd.png", icc_profile=make())
+    said: list[str] = []
+    image = load(Path("odd.png"), said.append)
+    assert len(said) == 1 and said[0].startswith(f"Warning: the colour profile in odd.png {words}: its colours are")
+    if isinstance(image, Image.Image):
+        assert near(image, (32, 32), (210, 40, 30), 3)
+
+
+def test_a_profile_that_its_file_holds_only_in_part_is_said() -> None:
+    write_png(Path("odd.png"), 8, 0, bytes(16), iCCP=b"x\0\0no deflate at all")
+    said: list[str] = []
+    load_picture(Path("odd.png"), said.append)
+    assert len(said) == 1 and "profile in odd.png is damaged" in said[0]
+
+
+# ---- every mode, with a profile, transparency and both, in every part ----
+
+COLOUR, GREY, INK = (200, 100, 50), 100, (20, 120, 200, 30)
+VALUES: dict[str, Any] = dict.fromkeys(("RGB", "RGBA", "P", "PA", "YCbCr"), COLOUR)
+VALUES |= {"1": 255, "L": GREY, "LA": GREY, "I;16": 257 * GREY, "I": GREY, "F": GREY / 255, "CMYK": INK}
+SEE_THROUGH = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16")  # of which a file can say where
+PLACES = ((-1, 16), (16, 33))  # columns of the transparent half and of the other
+
+
+def icc(space: str, gamma: float = 1.0) -> bytes:
+    """A profile: linear light, red and blue swapped, or for ink a table that goes from white to a green."""
+    fixed = lambda *values: struct.pack(f">{len(values)}i", *(round(65536 * value) for value in values))  # noqa: E731
+    xyz = lambda *values: b"XYZ \0\0\0\0" + fixed(*values)  # noqa: E731
+    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(256 * gamma), 0)
+    tags = {"wtpt": xyz(0.9642, 1.0, 0.8249)}
+    if space == "GRAY":
+        tags |= {"kTRC": curve}
+    elif space == "RGB":
+        tags |= {"rXYZ": xyz(0.1431, 0.0606, 0.7141), "gXYZ": xyz(0.3851, 0.7169, 0.0971)}
+        tags |= {"bXYZ": xyz(0.4361, 0.2225, 0.0139), "rTRC": curve, "gTRC": curve, "bTRC": curve}
+    else:
+        table = b"".join(bytes((255 - 13 * i, 128 - 5 * i, 128 + 3 * i)) for i in range(16))
+        steps = bytes(range(256))
+        whole = fixed(1, 0, 0, 0, 1, 0, 0, 0, 1) + steps * 4 + table + steps * 3
+        tags |= {"A2B0": b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + whole}
+    place, index, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        index += name.encode() + struct.pack(">II", place + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    connection = b"Lab " if space == "CMYK" else b"XYZ "
+    kind = (b"prtr" if space == "CMYK" else b"mntr") + space.ljust(4).encode() + connection
+    head = struct.pack(">I4sI", place + len(body), b"\0\0\0\0", 0x02400000) + kind
+    head = (head + bytes(12) + b"acsp").ljust(68, b"\0") + fixed(0.9642, 1.0, 0.8249)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
+
+
+def half_and_half(mode: str, **more: Any) -> Path:
+    """A picture of 64 px in this mode: another colour, the transparent one if it `sees_through`, on its left half."""
+    sees_through, path = more.pop("sees_through", False), Path(f"half.{'png' if mode in PNGS else 'tiff'}")
+    plain = {"P": "RGB", "PA": "RGBA", "YCbCr": "RGB"}.get(mode, mode)
+    value = VALUES[mode] if isinstance(VALUES[mode], tuple) else (VALUES[mode],)
+    left = tuple(one // 2 if plain != "F" else one / 2 for one in value) if mode != "1" else (0,)
+    if plain.endswith("A"):
+        value, left = (*value, 255), (*left, 0 if sees_through else 255)
+    alone = lambda colour: colour if len(colour) > 1 else colour[0]  # noqa: E731
+    image = Image.new(plain, (64, 64), alone(value))
+    image.paste(alone(left), (0, 0, 32, 64))
+    if mode == "YCbCr":
+        image = image.convert(mode)
+    elif mode == "P":
+        image = image.quantize(4)
+    elif mode == "PA":
+        bands = image.convert("RGB").quantize(4)
+        image = bands.convert("PA")
+        image.putalpha(Image.new("L", (64, 64), 255))
+        if sees_through:
+            image.putalpha(Image.linear_gradient("L").resize((64, 64)).rotate(90).point(lambda at: 255 * (at >= 128)))
+    if sees_through and mode in ("1", "L", "RGB", "I;16", "P"):
+        more["transparency"] = image.getpixel((0, 0))
+    image.save(path, **more)
+    with Image.open(path) as written:
+        assert written.mode == mode
+    return path
+
+
+PNGS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+def seen(mode: str, profiled: bool) -> tuple[int, ...]:
+    """What the right half of `half_and_half` looks like in sRGB, by ImageCms alone."""
+    space = {"CMYK": "CMYK"}.get(mode, "RGB" if isinstance(VALUES[mode], tuple) else "L")
+    value = 255 if mode == "1" else GREY if space == "L" else VALUES[mode]
+    image = Image.new(space, (1, 1), value)
+    if profiled:
+        held = ImageCms.ImageCmsProfile(io.BytesIO(icc(SPACES[space])))
+        made = ImageCms.profileToProfile(image, held, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        assert made is not None
+        image = made
+    pixel = image.convert("RGB").getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
+
+
+@pytest.mark.parametrize("profiled", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "sees_through"), [(mode, False) for mode in VALUES] + [(mode, True) for mode in SEE_THROUGH]
+)
+def test_colours_and_transparency_of_every_mode(mode: str, profiled: bool, sees_through: bool) -> None:
+    space = "CMYK" if mode == "CMYK" else "RGB" if isinstance(VALUES[mode], tuple) else "GRAY"
+    path = half_and_half(mode, sees_through=sees_through, **({"icc_profile": icc(space)} if profiled else {}))
+    said: list[str] = []
+    colour, by = seen(mode, profiled), 3 if mode == "YCbCr" else 1
+    assert not profiled or mode == "1" or max(abs(a - b) for a, b in zip(colour, seen(mode, False), strict=True)) > 40
+    picture, mask, cut = load_picture(path, said.append), load_mask(path, said.append), load_cutout(path, 64)
+    assert said == []
+    for image, ground in ((picture, (255, 255, 255)), (mask, (0, 0, 0))):
+        assert image.mode == "RGB" and image.size == (64, 64)
+        assert near(image, (50, 30), colour, by)  # type: ignore[arg-type]
+        assert near(image, (10, 30), ground, 0) == (sees_through or (mode == "1" and ground == (0, 0, 0)))
+    assert [round(255 * float(one)) for one in cut[:3, 30, 50]] == pytest.approx(colour, abs=by)
+    assert cut[3, 30, 50] == 1 and cut[3, 30, 10] == (0 if sees_through else 1)
+    there = load_transparency(path)
+    assert (there and there.getbbox()) == ((0, 0, 32, 64) if sees_through else None)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16", "F"])
+def test_grey_takes_a_profile_for_colours(mode: str) -> None:
+    path, said = half_and_half(mode, icc_profile=icc("RGB")), []  # type: tuple[Path, list[str]]
+    assert near(load_picture(path, said.append), (50, 30), seen("L", True), 2)  # type: ignore[arg-type]
+    assert said == []
+
+
+def test_deep_grey_with_alpha_takes_a_profile_for_grey() -> None:
+    row = struct.pack(">HH", 257 * GREY, 65535) * 16
+    write_png(Path("deep.png"), 16, 4, row, iCCP=b"x\0\0" + zlib.compress(icc("GRAY")))
+    said: list[str] = []
+    assert near(load_picture(Path("deep.png"), said.append), (5, 5), seen("L", True), 1)  # type: ignore[arg-type]
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "left", "right"),
+    [
+        (2, 0, b"\x55\x55", b"\xaa\xaa"),
+        (4, 0, b"\x33" * 4, b"\x77" * 4),
+        (8, 0, b"\x33" * 8, b"\x77" * 8),
+        (8, 2, b"\x33\x44\x55" * 8, b"\x33\x44\x77" * 8),
+        (16, 0, b"\x33\x44" * 8, b"\x33\x45" * 8),
+        (16, 2, b"\x33\x44" * 24, b"\x35\x44" * 24),
+    ],
+)
+def test_one_transparent_colour_of_any_depth(bits: int, colour: int, left: bytes, right: bytes) -> None:
+    value = struct.unpack(">H", left[:2])[0] if bits == 16 else left[0] >> (8 - bits)
+    key = struct.pack(">HHH", 0x33, 0x44, 0x55) if (bits, colour) == (8, 2) else struct.pack(">H", value) * (1 + colour)
+    write_png(Path("key.png"), bits, colour, left + right, tRNS=key)
+    there = load_transparency(Path("key.png"))
+    assert there and there.getbbox() == (0, 0, 8, 16)
+
+
+def test_a_large_picture_keeps_its_transparent_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = half_and_half("RGB", sees_through=True)
+    monkeypatch.setattr(images, "LARGE", 64 * 64 - 1)
+    monkeypatch.setattr(images, "ENOUGH", 32)
+    assert near(load_picture(path), (5, 15), (255, 255, 255), 0)
+    assert near(load_picture(path), (25, 15), COLOUR, 0)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tiff"])
+def test_a_cutout_is_upright(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned clockwise to be seen upright
+    image = Image.new("RGB", (64, 64), "blue")
+    image.paste("red", (0, 0, 20, 64))
+    image.save(f"turned.{kind}", exif=exif)
+    cut = load_cutout(Path(f"turned.{kind}"), 64)
+    assert cut[0, 6, 32] > 0.9 and cut[0, 32, 6] < 0.1  # what was on the left is on top
+
+
+# ---- grey of more than 8 bits: white is what nearly all of it says ----
+
+
+@pytest.mark.parametrize("odd", [1.0001, 7.0, -3.0, 1e30, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(
+    ("kind", "value", "shade"),
+    [(np.float32, 0.5, 128), (np.float32, 100, 100), (np.float32, 257 * 100, 100), (np.int32, 100, 100),
+     (np.int32, 257 * 100, 100)],
+)  # fmt: skip
+def test_no_one_value_decides_what_white_is(kind: type, value: float, shade: int, odd: float) -> None:
+    pixels = np.full((64, 64), value, dtype=kind)
+    pixels[7, 9] = odd * value * 2 if kind is np.float32 else 70_000
+    Image.fromarray(pixels).save("odd.tiff")
+    said: list[str] = []
+    assert near(load_picture(Path("odd.tiff"), said.append), (40, 40), (shade,) * 3, 1)
+    finite = kind is np.int32 or np.isfinite(odd)
+    assert finite == (not said)
+    if said:
+        assert said[0].startswith("Warning: 1 of the 4,096 values in odd.tiff are no finite numbers")
+
+
+def test_highlights_beyond_white_are_white() -> None:
+    pixels = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    pixels[:6] = 3.0  # nearly a tenth of it
+    Image.fromarray(pixels).save("high.tiff")
+    image = load_picture(Path("high.tiff"))
+    assert near(image, (5, 2), (255, 255, 255), 0) and near(image, (0, 32), (128, 128, 128), 1)
+
+
+def test_whole_numbers_beyond_16_bits() -> None:
+    Image.fromarray(np.linspace(0, 2**31 - 1, 64 * 64).astype(np.int32).reshape(64, 64)).save("deep.tiff")
+    assert near(load_picture(Path("deep.tiff")), (0, 32), (128, 128, 128), 3)
+
+
+@pytest.mark.parametrize("said", [struct.pack("<HHIHH", 339, 3, 1, 1, 0), struct.pack("<HHIHH", 65000, 3, 1, 1, 0)])
+def test_whole_numbers_without_a_sign(said: bytes) -> None:
+    """Where a TIFF does not say that its numbers have one, they have none; Pillow writes none of these."""
+    rising = np.linspace(0, 2**32 - 1, 64 * 64).astype(np.uint32).reshape(64, 64)
+    Image.fromarray(rising.view(np.int32)).save("deep.tiff")
+    whole, signed = Path("deep.tiff").read_bytes(), struct.pack("<HHIHH", 339, 3, 1, 2, 0)
+    assert whole.count(signed) == 1
+    Path("deep.tiff").write_bytes(whole.replace(signed, said))
+    image = load_picture(Path("deep.tiff"))
+    assert near(image, (0, 32), (128, 128, 128), 3) and near(image, (63, 60), (243, 243, 243), 4)
+
+
+def test_nothing_but_no_numbers_is_no_picture() -> None:
+    Image.fromarray(np.full((64, 64), np.nan, dtype=np.float32)).save("none.tiff")
+    with pytest.raises(PictureError, match=r"none\.tiff holds no finite numbers"):
+        load_picture(Path("none.tiff"))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.uint16, np.float32])
+def test_a_tiff_that_has_white_as_zero(kind: type, compression: str | None) -> None:
+    top = {np.bool_: True, np.uint8: 200, np.uint16: 257 * 200, np.float32: np.float32(200 / 255)}[kind]
+    pixels = np.zeros((64, 64), dtype=kind)
+    pixels[:, 32:] = top  # the darker half
+    Image.fromarray(pixels).save("white.tiff", tiffinfo={262: 0}, compression=compression)
+    with Image.open("white.tiff") as written:
+        assert written.tag_v2[262] == 0  # type: ignore[attr-defined]
+    image = load_picture(Path("white.tiff"))
+    # Of 1 and 8 bits Pillow turns over what it writes so, of more it does not.
+    left, right = (255, 55) if kind in (np.uint16, np.float32) else (0, 255 if kind is np.bool_ else 200)
+    assert near(image, (10, 10), (left,) * 3, 1) and near(image, (50, 10), (right,) * 3, 1)
+
+
+# ---- what holds nothing to learn ----
+
+
+def test_a_reference_that_shows_nothing() -> None:
+    Image.new("RGBA", (64, 64), (200, 30, 20, 0)).save("clear.png")
+    with pytest.raises(PictureError, match=r"clear\.png is transparent all over: there is nothing in it to learn"):
+        load_reference(Path("clear.png"))
+    said: list[str] = []
+    flat = Image.new("RGB", (64, 64), (200, 30, 20))
+    flat.putpixel((5, 5), (0, 255, 0))  # one pixel is no style
+    flat.save("flat.png")
+    load_reference(Path("flat.png"), said.append)
+    assert len(said) == 1 and said[0].startswith("Warning: flat.png shows a single colour")
+    flat.paste("white", (0, 0, 64, 3))
+    flat.save("stripe.png")
+    load_reference(Path("stripe.png"), said.append)
+    draw().save("ref.png")
+    load_reference(Path("ref.png"), said.append)
+    assert len(said) == 1
 
 
 def test_animation_gives_its_first_frame() -> None:

@@ -247,6 +247,18 @@ def test_a_tokenizer_grows_new_axes_and_forgets_nothing() -> None:
     assert now > before + 0.5
 
 
+@pytest.mark.parametrize("shown", [torch.full((32, 3, 32, 32), 0.5), torch.zeros(32, 3, 32, 32)])
+def test_pictures_of_one_colour_start_finite_tokenizers(shown: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    config = replace(tiny.TOKENIZER, vq_embed_dim=2, levels=(8, 5), num_vq_embeddings=40)
+    smaller = ImageTokenizer(config).requires_grad_(False)
+    start_from_patches(smaller, shown)
+    grown = ImageTokenizer(replace(config, vq_embed_dim=3, levels=(8, 5, 5), num_vq_embeddings=200))
+    start_from_smaller(grown.requires_grad_(False), smaller, shown)
+    for tokenizer in (smaller, grown):
+        assert all(t.isfinite().all() for t in tokenizer.state_dict().values())
+
+
 # ---- the losses ----
 
 

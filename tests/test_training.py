@@ -232,6 +232,20 @@ def test_too_many_of_them_end_the_training() -> None:
     assert all(p.isfinite().all() for p in task.parameters())
 
 
+def test_weights_that_one_step_made_infinite_are_not_saved() -> None:
+    """Its loss and its gradient were finite, and what it made of the weights is not."""
+    task = Task()
+    made = loop(task, 1)
+    made.run(ignore)
+    made.save(CHECKPOINT)
+    before = CHECKPOINT.read_bytes()
+    with torch.no_grad():
+        task.out.weight[0, 0] = torch.inf
+    with pytest.raises(StyledropError, match=r"is not written: 1 of its \d+ tensors .* first is task\.out\.weight"):
+        made.save(CHECKPOINT)
+    assert CHECKPOINT.read_bytes() == before
+
+
 def test_learning_rates() -> None:
     assert [steady(share) for share in (0, 0.3, 1)] == [1, 1, 1]
     shares = [i / 1000 for i in range(1001)]

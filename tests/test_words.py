@@ -19,7 +19,7 @@ import tiny
 from conftest import Run
 from styledrop_cli import pretraining
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import from_eight_bits, in_eight_bits, read_config, read_tensors, save_tensors
+from styledrop_cli.checkpoints import from_eight_bits, in_eight_bits, read_config
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.files import write_json
 from styledrop_cli.known_things import KnownThings, Thing, read_things, write_things
@@ -224,12 +224,7 @@ def put(part: str, name: str, value: object) -> Callable[[Path], None]:
 
 
 def spoil(name: str, value: float) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        tensors, metadata = read_tensors(folder / "text.safetensors")
-        tensors[name].flatten()[0] = value
-        save_tensors(folder / "text.safetensors", tensors, metadata)
-
-    return change
+    return lambda folder: tiny.spoil(folder / "text.safetensors", name, value)
 
 
 def lose_a_piece(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 from torch import nn
 
 from conftest import draw
@@ -27,7 +28,7 @@ from styledrop_cli.bench.art import FAMILIES
 from styledrop_cli.bench.judges import JudgeSettings
 from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.rows import OUTLINES
-from styledrop_cli.checkpoints import save_part, save_tensors
+from styledrop_cli.checkpoints import read_tensors, save_part, save_tensors
 from styledrop_cli.convert import save_published
 from styledrop_cli.known_things import THINGS, Thing, write_things
 from styledrop_cli.models.adapter import KINDS, Adapter
@@ -232,6 +233,14 @@ def write_base(folder: Path, *, decoder: bool = True, superres: bool = False, se
     (folder / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
     (folder / "contents.txt").write_text("\n".join(CONTENTS), encoding="utf-8")
     return folder
+
+
+def spoil(path: Path, name: str, value: float, dtype: torch.dtype | None = None) -> None:
+    """Put a value into a tensor of a safetensors file that this project would not write there."""
+    tensors, metadata = read_tensors(path)
+    tensors[name] = tensors[name].to(dtype or tensors[name].dtype, copy=True)
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path, metadata)
 
 
 def sentence_bert(config: SentenceBertConfig = BERT, seed: int = 0) -> SentenceBert:

@@ -175,6 +175,7 @@ def draw_part(part: str, art: Path, options: argparse.Namespace, screen: Screen)
         number = write_corpus(
             art, options.out / part, RECIPES[part], seed=options.seed, device=torch.device(options.device),
             workers=options.workers, on_picture=lambda done, total: move(done / total, f"{done}/{total}"),
+            on_message=screen.say,
         )  # fmt: skip
     screen.say(f"{part}: {number} pictures in {options.out / part}")
 

@@ -229,12 +229,12 @@ class StyleDrop:
     ) -> list[Picture]:
         """Change a ``picture`` to show what the ``prompt`` says, ``number`` times; one change at a time.
 
-        Drawn anew is what is white in ``mask``; so many pixels around it, ``outpaint=(left, top, right, bottom)``; a
-        share of it, ``restyle`` in [0,1]; or bit after bit in ``mask_free`` iterations. With none of these, what is
-        transparent in it. All else is as in ``stream``.
+        Drawn anew is what is white in ``mask``, whose black and transparent parts stay; so many pixels around it,
+        ``outpaint=(left, top, right, bottom)``; a share of it, ``restyle`` in [0,1]; or bit after bit in ``mask_free``
+        iterations. With none of these, what is transparent in it. All else is as in ``stream``.
 
-        Raises UsageError for several changes or none and for masks and sides that do not fit, PictureError for pictures
-        that cannot be read, and what ``stream`` raises.
+        Raises UsageError for several changes or none, a mask that does not fit or selects nothing or all, and sides
+        that do not fit, PictureError for pictures that cannot be read, and what ``stream`` raises.
         """
         ways = {"mask": mask, "outpaint": outpaint, "restyle": restyle, "mask_free": mask_free}
         given = [name for name, value in ways.items() if value is not None]

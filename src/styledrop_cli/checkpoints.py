@@ -72,8 +72,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file in one atomic step; tensors are made contiguous and moved to the CPU."""
+    """Write a safetensors file in one atomic step; tensors are made contiguous and moved to the CPU.
+
+    All weights and states are written here. Raises StyledropError, and writes nothing, if a value is not finite.
+    """
     whole = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
+    if bad := [name for name, t in whole.items() if not t.isfinite().all()]:
+        raise StyledropError(
+            f"{path} is not written: {len(bad)} of its {len(whole)} tensors hold values that are not finite, the first "
+            f"is {bad[0]}",
+            "What was saved before is whole. Where it was learnt: train it anew, with a lower learning rate, other "
+            "pictures or another --seed.",
+        )
     atomic_write(path, save(whole, metadata))
 
 
@@ -309,18 +319,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 def save_part(folder: Path, part: str, module: nn.Module, config: Any, *, eight_bits: bool = False) -> None:
     """Write a part as fp16, or in ``eight_bits``, and enter its sizes into ``config.json``, made if it is not there.
 
-    Raises StyledropError, and writes nothing, if a weight is not finite or too large for fp16.
+    Raises as ``save_tensors`` does, also if a weight is too large for fp16.
     """
     if eight_bits:
         tensors = in_eight_bits(module.state_dict())
     else:
         tensors = {n: t.half() if t.is_floating_point() else t for n, t in module.state_dict().items()}
-    if bad := [n for n, t in tensors.items() if not t.isfinite().all()]:
-        raise StyledropError(
-            f"the {part} is not written: {len(bad)} of its {len(tensors)} tensors hold values that are not finite, "
-            f"the first is {bad[0]}",
-            "What was saved before is whole. Train it anew, with other pictures or another --seed.",
-        )
     save_tensors(folder / f"{part}.safetensors", tensors, {"format": "pt", "part": part})
     new: dict[str, Any] = {"format": FORMAT, "name": folder.name, "parts": {}}
     there = read_config(folder) if (folder / CONFIG).exists() else new

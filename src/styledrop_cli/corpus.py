@@ -22,7 +22,7 @@ from torch import Tensor
 
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.files import parse_json, read_text, refuse_irregular
-from styledrop_cli.images import load_picture, square
+from styledrop_cli.images import OnMessage, load_picture, quietly, square
 from styledrop_cli.text import words
 
 METADATA = "metadata.jsonl"
@@ -136,14 +136,18 @@ def _reading(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def read_pictures(records: Sequence[Record], size: int) -> Tensor:
-    """The pictures, cropped square, as uint8 ``[R,3,size,size]``. Unreadable ones are all named in one UsageError."""
+def read_pictures(records: Sequence[Record], size: int, on_message: OnMessage = quietly) -> Tensor:
+    """The pictures, cropped square, as uint8 ``[R,3,size,size]``. Unreadable ones are all named in one UsageError.
+
+    ``on_message`` is told the first remark on how one was read, and how many there were.
+    """
     pictures = torch.empty(len(records), 3, size, size, dtype=torch.uint8)
     broken: list[str] = []
+    remarks: list[str] = []
 
     def read(index: int) -> None:
         try:
-            image = square(load_picture(records[index].path), size)
+            image = square(load_picture(records[index].path, remarks.append), size)
         except StyledropError as error:
             broken.append(error.message)
             return
@@ -153,6 +157,8 @@ def read_pictures(records: Sequence[Record], size: int) -> Tensor:
         list(pool.map(read, range(len(records))))
     if broken:
         raise UsageError(f"{len(broken)} of {len(records)} pictures cannot be read, the first: {broken[0]}")
+    if remarks:
+        on_message(min(remarks) + (f" (and {len(remarks) - 1:,} more of the kind)" if len(remarks) > 1 else ""))
     return pictures
 
 

@@ -9,25 +9,29 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from styledrop_cli.errors import PictureError
 from styledrop_cli.files import atomic_write, parse_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
+OnMessage = Callable[[str], None]  # is told a remark; one that begins with `Warning: ` is a warning
 SETTINGS_KEY = "styledrop"
 _END = b"\0\0\0\0IEND\xaeB`\x82"  # a PNG's last chunk
 LARGEST = 100_000_000  # pixels of a picture, by its header; what is larger is refused before it is decoded
@@ -36,6 +40,14 @@ ENOUGH = 1024  # of the shorter side, of a picture scaled down so: nothing here 
 LARGEST_THUMBNAIL = 1_000_000  # pixels
 OPAQUE = 250  # of 255: so much is not meant to be seen through
 SMALLEST = 16  # of the shorter side: less holds no style
+# What may be white in grey of 32 bits, and how far up nearly all values may then lie: floats go beyond 1 in highlights,
+# and resampling overshoots.
+WHITES = {1.0: 4.0, 255.0: 320.0, 65535.0: 80_000.0}
+NEARLY_ALL = 0.99  # of the values
+SAMPLED = 1_000_000  # of them at most, about, to tell
+STRIP = 256  # rows that are converted at once
+SAME = 4  # of 255: so near are two shades of one colour
+FEW = 1e-3  # of the pixels: so few show nothing
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's other readers one runs a program
 _READABLE = "PNG, JPEG, WebP, GIF, BMP and TIFF are read; open and save it as PNG in a picture editor"
@@ -50,26 +62,41 @@ _BROKEN = (
 # ---- reading ----------------------------------------------------------------------------------
 
 
-def load_picture(path: Path) -> Image.Image:
+def quietly(message: str) -> None:
+    """An `on_message` for where nobody listens."""
+
+
+def load_picture(path: Path, on_message: OnMessage = quietly) -> Image.Image:
     """The picture at `path` as plain 8-bit sRGB, upright, on white where it was transparent.
 
     EXIF rotation is applied, embedded colour profiles are converted to sRGB, and CMYK, palette,
     grey, 16-bit and float pictures are turned into RGB. Of an animation the first frame is taken.
     A picture of more than `LARGE` pixels comes back scaled down, or cut off at the ends of its longer side.
+    `on_message` is told what of it could not be taken as it is meant: a profile that cannot be
+    applied, values that are no numbers.
 
     Raises:
         PictureError: it is missing, not a picture, cut short, or too large or too small to be meant.
     """
-    path = Path(path)
-    with _opened(path) as image:
-        width, height = image.size
-        if min(width, height) < SMALLEST:
-            raise PictureError(
-                f"{path} is {width} x {height} px: too small to hold a style",
-                f"give a picture of at least {SMALLEST} px on its shorter side",
-            )
-        upright = ImageOps.exif_transpose(_scaled_down(image))
-        return _to_rgb(upright)
+    return _on(_picture(path, on_message), "white")
+
+
+def load_reference(path: Path, on_message: OnMessage = quietly) -> Image.Image:
+    """What `load_picture` gives, of a picture to learn from; `on_message` is told where it shows one colour alone.
+
+    Raises:
+        PictureError: it is transparent all over, and as `load_picture` does.
+    """
+    image = _picture(path, on_message)
+    if image.mode == "RGBA" and not any(image.getchannel("A").histogram()[256 - OPAQUE :]):
+        raise PictureError(
+            f"{path} is transparent all over: there is nothing in it to learn",
+            "save it with its layers shown, or give another picture",
+        )
+    image = _on(image, "white")
+    if _is_flat(image):
+        on_message(f"Warning: {path} shows a single colour: there is no style in it, and that colour is what is learnt")
+    return image
 
 
 def load_transparency(path: Path) -> Image.Image | None:
@@ -81,15 +108,26 @@ def load_transparency(path: Path) -> Image.Image | None:
         PictureError: it is missing, not a picture, cut short, or too large to be meant.
     """
     with _opened(path) as image:
-        if not image.has_transparency_data:
-            return None
-        upright = ImageOps.exif_transpose(_scaled_down(image))
-        mask = upright.convert("RGBA").getchannel("A").point(lambda alpha: 0 if alpha >= OPAQUE else 255)
+        whole = _read(image, path, quietly)
+    if whole.mode != "RGBA":
+        return None
+    mask = whole.getchannel("A").point(lambda alpha: 0 if alpha >= OPAQUE else 255)
     return mask if mask.getbbox() else None
 
 
-def load_cutout(path: Path, size: int) -> Tensor:
+def load_mask(path: Path, on_message: OnMessage = quietly) -> Image.Image:
+    """The mask at `path` as `RGB`: what is transparent in it is black, as is what is not painted.
+
+    Else it is read as `load_picture` reads, and raises as that does; it may be of any size.
+    """
+    with _opened(path) as image:
+        return _on(_read(image, path, on_message), "black")
+
+
+def load_cutout(path: Path, size: int, on_message: OnMessage = quietly) -> Tensor:
     """The square picture at `path` with its transparency: `[4,size,size]` in [0,1], colours not multiplied by alpha.
+
+    Upright and in sRGB, as `load_picture` reads it; so is what `on_message` is told.
 
     Raises:
         PictureError: it is missing, not a picture, cut short, too large, or not square.
@@ -99,12 +137,23 @@ def load_cutout(path: Path, size: int) -> Tensor:
             raise PictureError(f"{path} is {image.width} x {image.height} px", "a cut-out must be square")
         if image.width * image.height > LARGE:
             raise _too_large(path, f"{image.width} x {image.height} px", LARGE)
-        pixels = np.array(
-            image.convert("RGBA").convert("RGBa").resize((size, size), Image.Resampling.BOX).convert("RGBA")
-        )
+        whole = _read(image, path, on_message)
+    pixels = np.array(whole.convert("RGBA").resize((size, size), Image.Resampling.BOX))
     import torch
 
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def _picture(path: Path, on_message: OnMessage) -> Image.Image:
+    path = Path(path)
+    with _opened(path) as image:
+        width, height = image.size
+        if min(width, height) < SMALLEST:
+            raise PictureError(
+                f"{path} is {width} x {height} px: too small to hold a style",
+                f"give a picture of at least {SMALLEST} px on its shorter side",
+            )
+        return _read(image, path, on_message)
 
 
 @contextmanager
@@ -144,19 +193,110 @@ def _too_large(path: Path, size: str, most: int) -> PictureError:
     )
 
 
-def _scaled_down(image: Image.Image) -> Image.Image:
-    """A very large picture at `ENOUGH` px on its shorter side, before anything copies it; the middle if narrow."""
-    if image.width * image.height <= LARGE:
+def _read(image: Image.Image, path: Path, on_message: OnMessage) -> Image.Image:
+    """The picture that is opened as 8-bit sRGB, upright: `RGBA` if it has transparency of any kind, else `RGB`."""
+    large, key = image.width * image.height > LARGE, _transparent_colour(image)
+    if large and min(image.size) > ENOUGH:
+        image.draft(None, _shorter_side(image.size, ENOUGH))  # a JPEG is decoded at a half, a quarter or an eighth
+    image.load()  # only now is a TIFF upright
+    image = _in_eight_bits(image, key, path, on_message)
+    image = ImageOps.exif_transpose(_scaled_down(image) if large else image)
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    image = _to_srgb(image.convert(image.mode.removesuffix("A")), path, on_message)
+    if alpha:
+        image.putalpha(alpha)
+    return image
+
+
+def _on(image: Image.Image, ground: str) -> Image.Image:
+    """`RGB` or `RGBA` as `RGB`, on a ground of one colour where it is transparent."""
+    if image.mode != "RGBA":
         return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
+
+
+def _transparent_colour(image: Image.Image) -> Any:
+    """The colour that is transparent in a PNG without alpha, as its pixels will have it; None if there is none.
+
+    Pillow scales pixels to 8 bits and leaves this colour as it is in the file. To be asked before they are loaded.
+    """
+    key, raw = image.info.get("transparency"), next((tile.args for tile in getattr(image, "tile", ())), "")
+    if raw in ("L;2", "L;4"):
+        return key and key * (85 if raw == "L;2" else 17)
+    if raw == "RGB;16B":
+        return key and tuple(value >> 8 for value in key)
+    return key
+
+
+def _in_eight_bits(image: Image.Image, key: Any, path: Path, on_message: OnMessage) -> Image.Image:
+    """A picture of any mode as `L`, `RGB`, `CMYK` or `LAB`, the first two with an `A` if it has transparency.
+
+    `key` is what `_transparent_colour` said of it.
+    """
+    if image.mode.startswith(("I", "F")):
+        return _from_deep_grey(image, key, path, on_message)
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("La", "RGBa"):  # multiplied by their alpha
+        return image.convert(image.mode[:-1] + "A")
+    if key is not None and image.mode in ("1", "L", "RGB"):
+        image.info["transparency"] = key
+        return image.convert("RGBA" if image.mode == "RGB" else "LA")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK", "LAB") else image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image, key: Any, path: Path, on_message: OnMessage) -> Image.Image:
+    """Grey with more than 8 bits as `L`, or `LA` where the value `key` is transparent.
+
+    Pillow's own conversion clips it to white instead of scaling, and takes no heed of a TIFF that has white as zero.
+    """
+    tags = getattr(image, "tag_v2", {})
+    values = np.asarray(image)
+    if image.mode == "I" and tags and tags.get(SAMPLEFORMAT, (1,)) == (1,):  # read as if it had a sign
+        values = values.view(np.uint32)
+    white = _white(values, image.mode, tags.get(BITSPERSAMPLE, (16,))[0], path)
+    grey, strange = np.empty(values.shape, np.uint8), 0
+    for top in range(0, len(values), STRIP):
+        part = values[top : top + STRIP].astype(np.float32) / np.float32(white)
+        strange += int((~np.isfinite(part)).sum())
+        part = 1 - part if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 else part
+        grey[top : top + STRIP] = (np.nan_to_num(part).clip(0, 1) * 255).round()
+    if strange:
+        on_message(
+            f"Warning: {strange:,} of the {values.size:,} values in {path} are no finite numbers: they are taken for "
+            "black, and what is infinite for the end of the scale that it is at"
+        )
+    made = Image.fromarray(grey)
+    if key is not None:
+        made.putalpha(Image.fromarray(np.where(values == key, np.uint8(0), np.uint8(255))))
+    made.info = {name: about for name, about in image.info.items() if name != "transparency"}
+    return made
+
+
+def _white(values: NDArray[Any], mode: str, bits: int, path: Path) -> float:
+    """Which of the deep grey `values` is white: what their type says or, if it does not, what nearly all of them say.
+
+    A few that lie beyond are a dead pixel, a highlight, or what resampling adds.
+    """
+    if mode.startswith("I;16"):
+        return float(2**bits - 1)
+    step = math.ceil((values.size / SAMPLED) ** 0.5)
+    seen = values[::step, ::step].astype(np.float64)
+    seen = seen[np.isfinite(seen)]
+    if not seen.size:
+        raise PictureError(f"{path} holds no finite numbers", "export it again")
+    usual = float(np.quantile(seen, NEARLY_ALL))
+    return next((white for white, most in WHITES.items() if usual <= most and (white > 1 or mode == "F")), usual)
+
+
+def _scaled_down(image: Image.Image) -> Image.Image:
+    """A very large picture at `ENOUGH` px on its shorter side; the middle if narrow."""
     if min(image.size) <= ENOUGH:
-        image.load()
         width, height = (min(side, LARGE // min(image.size)) for side in image.size)
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))
-    image.draft(None, _shorter_side(image.size, ENOUGH))  # a JPEG is decoded at a half, a quarter or an eighth
-    image.load()  # only now is a TIFF upright
-    if image.mode in ("1", "P", "PA"):  # these cannot be averaged
-        return image.convert("RGBA").resize(_shorter_side(image.size, ENOUGH), Image.Resampling.BOX)
     return image.resize(_shorter_side(image.size, ENOUGH), Image.Resampling.BOX)
 
 
@@ -166,49 +306,43 @@ def _shorter_side(size: tuple[int, int], wanted: int) -> tuple[int, int]:
     return round(size[0] * scale), round(size[1] * scale)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return _from_deep_grey(image)
-    transparent = image.has_transparency_data
-    image = _to_srgb(image)
-    if not transparent:
+def _to_srgb(image: Image.Image, path: Path, on_message: OnMessage) -> Image.Image:
+    """`L`, `RGB`, `CMYK` or `LAB` as `RGB`, by the embedded colour profile if there is one that can be applied."""
+    if "icc_profile" not in image.info:
         return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Grey with more than 8 bits: Pillow's own conversion clips it to white instead of scaling."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    peak = float(values.max(initial=0.0))
-    full = 1.0 if peak <= 1.0 and image.mode == "F" else 255.0 if peak <= 255.0 else 65535.0
-    if image.mode.startswith("I;16"):
-        full = 65535.0
-    grey = (values / max(full, peak if peak > 65535.0 else full)).clip(0.0, 1.0) * 255.0
-    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Apply an embedded colour profile (wide-gamut photos, CMYK for print) where there is one."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
-        return image
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    unused = "its colours are taken as if there were none"
     try:
-        plain = ImageCms.profileToProfile(
-            image.convert("RGB") if alpha else image,
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            ImageCms.createProfile("sRGB"),
-            outputMode="RGB",
-        )
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        space = profile.profile.xcolor_space.strip()
+        if (fitting := _in_space(image, space)) is not None:
+            made = ImageCms.profileToProfile(fitting, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            assert made is not None
+            return made
+        problem = f"is for {space} and not for {'grey' if image.mode == 'L' else image.mode}"
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image  # A broken or mismatched profile is common and harmless: use the numbers as is.
-    if plain is None:
-        return image
-    if alpha:
-        plain.putalpha(alpha)
-    return plain
+        problem = "is damaged"
+    on_message(
+        f"Warning: the colour profile in {path} {problem}: {unused}. Save the picture as sRGB to be sure of them"
+    )
+    return image.convert("RGB")
+
+
+def _in_space(image: Image.Image, space: str) -> Image.Image | None:
+    """`image` in the mode that a profile of a colour `space` (ICC's name) is for; None if it is not of that kind."""
+    if space == "RGB" and image.mode == "L":
+        return image.convert("RGB")  # grey is a colour
+    if space == "GRAY" and image.mode == "RGB":  # Pillow makes it so of 16-bit grey with alpha
+        red, *others = image.split()
+        return None if any(ImageChops.difference(red, other).getbbox() for other in others) else red
+    return image if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space) == image.mode else None
+
+
+def _is_flat(image: Image.Image) -> bool:
+    """Whether all but a few pixels of an `RGB` picture have the same colour, or nearly."""
+    counts = np.array(image.histogram()).reshape(3, 256)
+    middle = (counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)).argmax(1)
+    near = abs(np.arange(256) - middle[:, None]) <= SAME
+    return bool(((counts * ~near).sum(1) < FEW * counts.sum(1)).all())
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

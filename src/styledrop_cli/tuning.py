@@ -30,7 +30,7 @@ from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
 from styledrop_cli.files import atomic_write, remove_parts
-from styledrop_cli.images import load_picture, save_png
+from styledrop_cli.images import load_reference, save_png
 from styledrop_cli.known_things import FILLERS
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
@@ -121,15 +121,15 @@ def train_adapter(
     losses, the checkpoints' scores, which was chosen) stay there. Of several processes (``processes.together``) all
     call it, and the first alone writes.
 
-    Raises PictureError for an unreadable picture, UsageError for contents that do not match the pictures, an object
-    without a name or with a style, an adapter of 1 % of the base or more, an unfinished run with other settings, or
-    more processes than pictures a step; LostProcessError if one of several dies.
+    Raises PictureError for a picture that is unreadable or transparent all over, UsageError for contents that do not
+    match the pictures, an object without a name or with a style, an adapter of 1 % of the base or more, an unfinished
+    run with other settings, or more processes than pictures a step; LostProcessError if one of several dies.
     """
     started = time.monotonic()
     is_object = settings.learn == OBJECT
     if is_object and (style.strip() or not contents):
         raise UsageError("an object has a name to be called by, its content, and no style")
-    images = [load_picture(path) for path in pictures]
+    images = [load_reference(path, on_message) for path in pictures]
     if contents is not None and len(contents) != len(images):
         raise UsageError(f"{len(images)} pictures but {len(contents)} contents", "Give one for each picture, in order.")
     if contents is None:

@@ -785,7 +785,11 @@ def picture(data: bytes) -> None:
         assert image.mode == "RGB" and min(image.size) >= 16 and image.width * image.height <= images.LARGEST
         images.thumbnail_base64(image)
 
-    attempt(read, lambda: images.read_png_settings(path))
+    def read_mask() -> None:
+        assert images.load_mask(path).mode == "RGB"
+        images.load_transparency(path)
+
+    attempt(read, read_mask, lambda: images.read_png_settings(path))
 
 
 @target(lambda: picture_seeds(height=24))

@@ -132,9 +132,9 @@ def checked_references(
 
     Raises:
         UsageError: a text says nothing, or there are not as many contents as pictures.
-        PictureError: a picture cannot be read.
+        PictureError: a picture cannot be read, or is transparent all over.
     """
-    from styledrop_cli.images import load_picture
+    from styledrop_cli.images import load_reference
 
     style = plain_text(style, "--style", 'describe the style in a few words: "watercolor"')
     what = 'say what the picture shows: "a cat"'
@@ -145,5 +145,5 @@ def checked_references(
             "give one --content for each picture, in their order, or none",
         )
     for picture in pictures:
-        load_picture(picture)
+        load_reference(picture)  # what there is to remark is said when it is read to learn from
     return style, content

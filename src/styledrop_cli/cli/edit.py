@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ def edit(
         Path | None,
         way(
             metavar="FILE",
-            help="Draw anew where this picture, of the same size, is white; all else stays.",
+            help="Draw anew where this picture, of the same size, is white; what is black or transparent in it stays.",
             show_default="where PICTURE is transparent",
         ),
     ] = None,
@@ -92,10 +93,11 @@ def edit(
     """Change a picture: a part of it, what is around it, or its style.
 
     With --mask and --outpaint all that is not drawn anew stays as it is, bit
-    for bit (a picture above 24 megapixels is scaled down first). Say what a
-    mask is to show; around a picture say what is there besides its thing, for
-    example "background". --restyle and --mask-free take the middle square,
-    and draw it as large as the base draws.
+    for bit (a picture above 24 megapixels is scaled down first). A mask may be
+    painted white on black or on a transparent layer; one that selects nothing
+    or all is refused. Say what a mask is to show; around a picture say what is
+    there besides its thing, for example "background". --restyle and
+    --mask-free take the middle square, and draw it as large as the base draws.
 
       styledrop edit picture.png "a hat" --mask mask.png --adapter adapter.safetensors
       styledrop edit picture.png "background" --outpaint left=64,right=64
@@ -118,7 +120,7 @@ def edit(
         raise UsageError("--steps has no say with --mask-free", "say --iterations")
     if iterations is not None and not mask_free:
         raise UsageError("--iterations belongs to --mask-free, which was not given", "leave one out, or say both")
-    change = _the_edit(picture, mask, outpaint, restyle, iterations or ITERATIONS if mask_free else None)
+    change = _the_edit(picture, mask, outpaint, restyle, iterations or ITERATIONS if mask_free else None, screen.say)
     checks.refuse_unwritable(output)
     base_folder = options.located(screen, model, adapter)
     with screen.working("waking up the base model"):
@@ -165,12 +167,18 @@ def _prompt(words: list[str], picture: Path) -> str:
 
 
 def _the_edit(
-    path: Path, mask: Path | None, outpaint: str | None, restyle: float | None, iterations: int | None
+    path: Path,
+    mask: Path | None,
+    outpaint: str | None,
+    restyle: float | None,
+    iterations: int | None,
+    on_message: Callable[[str], None],
 ) -> Edit:
     """What the options ask for, once all is found that can be wrong with it and with the pictures.
 
     Raises:
-        UsageError: there are none or several, a mask does not fit or is empty, or sides are none or too large.
+        UsageError: there are none or several, a mask does not fit or selects nothing or all, or sides are none or too
+            large.
         PictureError: a picture cannot be read.
     """
     ways = {"--mask": mask, "--outpaint": outpaint, "--restyle": restyle, "--mask-free": iterations}
@@ -180,7 +188,9 @@ def _the_edit(
     from styledrop_cli.editing import edits
 
     sides = _sides(outpaint) if outpaint is not None else None
-    if change := edits.edit_of(path, mask=mask, sides=sides, share=restyle, iterations=iterations):
+    if change := edits.edit_of(
+        path, mask=mask, sides=sides, share=restyle, iterations=iterations, on_message=on_message
+    ):
         return change
     raise UsageError(f"nothing says what to change in {path}", f"say {WAYS}")
 

@@ -114,7 +114,7 @@ def score(
 
         base = load_base(base_folder, pick_device(device))
         eye = open_eye(base, scorer)
-        given = _given(base, reference, contents) if reference else None
+        given = _given(base, reference, contents, screen) if reference else None
         groups: list[Group] = [(given, found)] if given else _by_adapter(base, found, screen)
     asked = [(references, _asked(some, prompt, references)) for references, some in groups]
     texts = list(dict.fromkeys(one.prompt for _, some in asked for one in some))
@@ -153,10 +153,10 @@ def _check_references(reference: list[Path], contents: list[str]) -> None:
             "give one --content for each --reference picture, in their order, or none; an adapter knows its own",
         )
     if pictures:
-        from styledrop_cli.images import load_picture
+        from styledrop_cli.images import load_reference
 
         for path in pictures:
-            load_picture(path)
+            load_reference(path)
     for path in reference:
         if path not in pictures:
             from styledrop_cli.checkpoints import read_header
@@ -225,16 +225,16 @@ def _asked(found: list[Found], prompt: str | None, references: References | None
 # ---- what it is compared with ----
 
 
-def _given(base: Base, reference: list[Path], contents: list[str]) -> References:
+def _given(base: Base, reference: list[Path], contents: list[str], screen: console.Screen) -> References:
     """The references that --reference names."""
     from styledrop_cli.appraisal import References, contents_of
     from styledrop_cli.checkpoints import load_adapter
-    from styledrop_cli.images import load_picture
+    from styledrop_cli.images import load_reference
 
     pictures = [path for path in reference if path.suffix != ".safetensors"]
     parts = [References.of_adapter(base, load_adapter(path)) for path in reference if path not in pictures]
     if pictures:
-        images = [load_picture(path) for path in pictures]
+        images = [load_reference(path, screen.say) for path in pictures]
         parts.append(References.of_pictures(base, images, contents or contents_of(base, images, pictures)))
     return References.joined(parts)
 

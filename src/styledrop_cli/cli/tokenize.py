@@ -40,10 +40,10 @@ def tokenize(
       styledrop tokenize ref.png
     """
     from styledrop_cli.files import atomic_write
-    from styledrop_cli.images import load_picture, save_png
+    from styledrop_cli.images import load_reference, save_png
 
     screen = console.Screen(quiet, as_json)
-    image = load_picture(picture)
+    image = load_reference(picture, screen.say)
     checks.refuse_unwritable(output)
     base_folder = options.located(screen, model)
     with screen.working("looking at the picture"):

@@ -42,9 +42,13 @@ def check_mask(picture: Image, mask: Image) -> Tensor:
     if mask.size != picture.size:
         sizes = (f"{width} x {height} px" for width, height in (mask.size, picture.size))
         raise UsageError("the mask is {}, the picture {}".format(*sizes), "Make a mask of the picture's size.")
-    unknown = to_tensor(mask).mean(0) >= 0.5
+    white = to_tensor(mask).mean(0)
+    unknown = white >= 0.5
     if not unknown.any():
-        raise UsageError("the mask is nowhere white: there is nothing to draw", "Paint white what is to be drawn anew.")
+        raise UsageError(
+            f"the mask is nowhere white: there is nothing to draw (its brightest is {float(white.max()):.0%} of white)",
+            "Paint white what is to be drawn anew: what is black or transparent stays.",
+        )
     return unknown
 
 

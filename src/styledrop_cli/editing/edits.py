@@ -11,7 +11,7 @@ from styledrop_cli.base import Base
 from styledrop_cli.editing.changes import OnStep, Sides, check_mask, check_sides, inpaint, outpaint, resample, restyle
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import file_hash
-from styledrop_cli.images import load_picture, load_transparency
+from styledrop_cli.images import OnMessage, load_mask, load_picture, load_transparency, quietly
 from styledrop_cli.pipeline import Mixture, Wanted
 
 if TYPE_CHECKING:
@@ -56,28 +56,41 @@ def edit_of(
     sides: Sides | None = None,
     share: float | None = None,
     iterations: int | None = None,
+    on_message: OnMessage = quietly,
 ) -> Edit | None:
     """The edit of a picture that is asked for by one of these, or by none: see those below.
 
-    Raises PictureError if a picture cannot be read, UsageError for what does not fit.
+    ``on_message`` is told what of a picture could not be read as it is meant. Raises PictureError if a picture cannot
+    be read, UsageError for what does not fit.
     """
     if sides is not None:
-        return outpainting(path, sides)
+        return outpainting(path, sides, on_message)
     if share is not None:
-        return restyling(path, share)
+        return restyling(path, share, on_message)
     if iterations is not None:
-        return resampling(path, iterations)
-    return inpainting(path, mask)
+        return resampling(path, iterations, on_message)
+    return inpainting(path, mask, on_message)
 
 
-def inpainting(path: Path, mask: Path | None) -> Edit | None:
-    """Draw anew where a ``mask`` is white; without one where the picture is transparent, None if it is nowhere."""
-    picture = load_picture(path)
-    area = load_picture(mask) if mask is not None else load_transparency(path)
+def inpainting(path: Path, mask: Path | None, on_message: OnMessage = quietly) -> Edit | None:
+    """Draw anew where a ``mask`` is white; without one where the picture is transparent, None if it is nowhere.
+
+    What is transparent in a mask stays. Raises UsageError where nothing or all would be drawn anew.
+    """
+    picture = load_picture(path, on_message)
+    area = load_mask(mask, on_message) if mask is not None else load_transparency(path)
     if area is None:
         return None
-    share = float(check_mask(picture, area).float().mean())
-    part = f"{share:.0%}" if 0.005 <= share < 0.995 else f"{share:.3%}" if share < 1 else "all"
+    unknown = check_mask(picture, area)
+    if unknown.all():
+        raise UsageError(
+            f"{f'the mask {mask} is white' if mask is not None else f'{path} is transparent'} all over: "
+            "nothing of the picture would stay",
+            "Make black or transparent in a mask what is to stay; to draw all of it anew, restyle it by 1 "
+            "(--restyle 1).",
+        )
+    share = float(unknown.float().mean())
+    part = f"{share:.0%}" if 0.005 <= share < 0.995 else f"{share:.3%}"
     return Edit(
         "inpaint",
         _about("inpaint", path) | ({"mask_sha256": file_hash(mask)} if mask is not None else {}),
@@ -86,9 +99,9 @@ def inpainting(path: Path, mask: Path | None) -> Edit | None:
     )
 
 
-def outpainting(path: Path, sides: Sides) -> Edit:
+def outpainting(path: Path, sides: Sides, on_message: OnMessage = quietly) -> Edit:
     """Draw around a picture."""
-    picture = load_picture(path)
+    picture = load_picture(path, on_message)
     check_sides(picture, sides)
     return Edit(
         "outpaint",
@@ -97,11 +110,11 @@ def outpainting(path: Path, sides: Sides) -> Edit:
     )
 
 
-def restyling(path: Path, share: float) -> Edit:
+def restyling(path: Path, share: float, on_message: OnMessage = quietly) -> Edit:
     """Draw a ``share`` in [0,1] of a picture anew."""
     if not 0 <= share <= 1:
         raise UsageError(f"a share of {share:g} of a picture", "Give one between 0, nothing, and 1, all of it.")
-    picture = load_picture(path)
+    picture = load_picture(path, on_message)
     return Edit(
         "restyle",
         _about("restyle", path) | {"share": share},
@@ -110,11 +123,11 @@ def restyling(path: Path, share: float) -> Edit:
     )
 
 
-def resampling(path: Path, iterations: int) -> Edit:
+def resampling(path: Path, iterations: int, on_message: OnMessage = quietly) -> Edit:
     """Draw a picture anew a few ids at a time, in so many ``iterations``."""
     if iterations < 1:
         raise UsageError(f"{iterations} iterations draw nothing", "Give 1 or more; 100 are usual.")
-    picture = load_picture(path)
+    picture = load_picture(path, on_message)
     return Edit(
         "mask-free",
         _about("mask-free", path) | {"iterations": iterations},

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from styledrop_cli.corpus import METADATA
 from styledrop_cli.files import atomic_write, read_text, remove_parts, writing
-from styledrop_cli.images import jpeg_bytes, load_cutout
+from styledrop_cli.images import OnMessage, jpeg_bytes, load_cutout, quietly
 from styledrop_cli.pretraining.cutouts import Art, Cutout, Thing, read_art
 from styledrop_cli.styles import STYLES, apply_style
 
@@ -348,9 +348,12 @@ def _recoloured(rgba: Tensor, name: str) -> Tensor:
     return torch.cat((shaded.clamp(0, 1) * alpha, alpha))
 
 
+_remarks: list[str] = []  # on how cut-outs were read, that are still to be said
+
+
 @functools.lru_cache(maxsize=64)
 def _cutout(path: Path, changed: int) -> Tensor:
-    rgba = load_cutout(path, SIZE)
+    rgba = load_cutout(path, SIZE, _remarks.append)
     return torch.cat((rgba[:3] * rgba[3:], rgba[3:]))
 
 
@@ -446,12 +449,15 @@ class _Worker:
     device: torch.device
     alone: bool = field(default=False)
 
-    def __call__(self, batch: list[Drawing]) -> int:
+    def __call__(self, batch: list[Drawing]) -> tuple[int, list[str]]:
+        """How many it has drawn, and what is to be said of the cut-outs that it read."""
         if not self.alone:
             torch.set_num_threads(1)
         for drawing, picture in zip(batch, draw(batch, self.art, self.device), strict=True):
             atomic_write(self.out / drawing.path, jpeg_bytes(picture))
-        return len(batch)
+        remarks = _remarks.copy()
+        _remarks.clear()
+        return len(batch), remarks
 
 
 def write_corpus(
@@ -463,12 +469,14 @@ def write_corpus(
     device: torch.device,
     workers: int = 1,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
+    on_message: OnMessage = quietly,
 ) -> int:
     """Draw a corpus into ``out``, its ``things.jsonl`` and ``metadata.jsonl`` last; the number of pictures.
 
     The same folder, recipe and seed give the same corpus, whatever the number of ``workers``, and however often it was
     killed: what an earlier call of the same plan has drawn is kept. Raises UsageError for an unusable art folder,
-    PictureError for a cut-out that cannot be read, StyledropError where ``out`` cannot be written.
+    PictureError for a cut-out that cannot be read, StyledropError where ``out`` cannot be written. ``on_message`` is
+    told of each cut-out that could not be read as it is meant, once.
     """
     art = read_art(art_folder)
     drawings = plan(art, recipe, seed)
@@ -479,7 +487,12 @@ def write_corpus(
     on_picture(done, len(drawings))
     pool: Any = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work,)) if parallel else nullcontext()
     with pool as executor:
-        for number in map(work, batches) if executor is None else executor.map(_work, batches):
+        said: set[str] = set()
+        for number, remarks in map(work, batches) if executor is None else executor.map(_work, batches):
+            for remark in dict.fromkeys(remarks):
+                if remark not in said:
+                    on_message(remark)
+            said.update(remarks)
             done += number
             on_picture(done, len(drawings))
     things = ({"thing": name, "words": thing.words, "zh": thing.zh} for name, thing in art.things.items())
@@ -532,6 +545,6 @@ def _begin(work: _Worker) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(batch: list[Drawing]) -> int:
+def _work(batch: list[Drawing]) -> tuple[int, list[str]]:
     assert _mine is not None
     return _mine(batch)

@@ -49,7 +49,7 @@ class Order:
         flat = True
         for start in range(0, len(records), READ_AT_ONCE):
             self.call.check()
-            read = read_pictures(records[start : start + READ_AT_ONCE], size)
+            read = read_pictures(records[start : start + READ_AT_ONCE], size, self.say)
             whole[start : start + len(read)] = read
             flat = flat and torch.equal(read.amax((2, 3)), read.amin((2, 3)))
         if flat and records:

@@ -174,10 +174,11 @@ def start_from_smaller(tokenizer: ImageTokenizer, smaller: ImageTokenizer, pictu
     span = torch.linalg.qr(smaller.linear_out.weight.flatten(1).T).Q
     patches = patches - (patches @ span) @ span.T
     _, spread, directions = torch.pca_lowrank(patches, q=new + 4, center=False)
+    deviation = (spread / len(patches) ** 0.5).clamp(min=LEAST_DEVIATION)
     for axis in range(new):
         direction = directions[:, axis].view(3, factor, factor)
         # Two deviations reach the edge of the grid.
-        scale = (tokenizer.config.levels[axes + axis] - 1) / 4 / (spread[axis] / len(patches) ** 0.5)
+        scale = (tokenizer.config.levels[axes + axis] - 1) / 4 / deviation[axis]
         mean = F.unfold(pictures, factor, stride=factor).transpose(1, 2).flatten(0, 1).mean(0)
         tokenizer.linear_in.weight[axes + axis] = direction * scale
         tokenizer.linear_in.bias[axes + axis] = -scale * (mean @ directions[:, axis])  # type: ignore[index]
