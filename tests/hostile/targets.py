@@ -40,6 +40,7 @@ from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, t
 from styledrop_cli.cli import checks, console, inspect, picking, score
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.gallery import Choices, address
+from styledrop_cli.known_things import THINGS, Thing
 from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.parts import load_module
@@ -452,6 +453,27 @@ def model(data: bytes) -> None:
             attempt(lambda: use(base.having(**{part: load_module(folder, part)})))
         else:
             attempt(lambda: use(load_base(str(folder), tiny.CPU)), lambda: inspect._model(folder))
+
+
+@cache
+def reading_files() -> Files:
+    """What a base reads prompts with where it has an encoder of its own."""
+    things = [Thing("cat", ("a cat", "a kitten"), ("猫",), ("lynx",)), Thing("dog", ("a dog",))]
+    folder = tiny.write_words(place() / "reading", things)
+    return Files(folder, ["config.json", "vocab.txt", THINGS, "text.safetensors", "clip.safetensors"])
+
+
+@target(lambda: reading_files().seeds())
+def reading(data: bytes) -> None:
+    folder = reading_files().folder
+
+    def read() -> None:
+        base = load_base(str(folder), tiny.CPU)
+        base.text_embeds(["a lynx and a 猫", "an aardvark in watercolor style"])
+        base.picture_embeds(torch.zeros(1, 3, 16, 16))
+
+    with reading_files().having(data):
+        attempt(read)
 
 
 @cache
