@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -26,6 +25,7 @@ from styledrop_cli.cli.models import models
 from styledrop_cli.cli.pretrain import pretrain
 from styledrop_cli.cli.report import report
 from styledrop_cli.cli.score import score
+from styledrop_cli.cli.streams import open_streams
 from styledrop_cli.cli.sweep import sweep
 from styledrop_cli.cli.tokenize import tokenize
 from styledrop_cli.cli.train import train
@@ -94,9 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Threads that wait for each other spin a million times before they sleep: beside any other busy program, a
         # picture took three to six times as long. A thousand times costs nothing where it is quiet.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # A terminal without UTF-8 is no reason to fail.
+    open_streams()
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     code = console.run(app, arguments)
     if several:

@@ -27,7 +27,7 @@ flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> b
 
 Device = Annotated[DeviceName, common(help="Where to compute; auto takes the best there is.")]
 Quiet = Annotated[bool, common("--quiet", "-q", metavar="", help="Say only what was written, and warnings.")]
-Json = Annotated[bool, common("--json", metavar="", help="Print the result as JSON, for scripts.")]
+Json = Annotated[bool, common("--json", metavar="", help="Print the result, or the error, as JSON, for scripts.")]
 model_option = partial(
     common,
     metavar="NAME|FOLDER",
