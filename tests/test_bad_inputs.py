@@ -35,7 +35,7 @@ from styledrop_cli.cli.app import app
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.files import atomic_write
 from styledrop_cli.images import read_png_settings
-from styledrop_cli.settings import TrainSettings
+from styledrop_cli.settings import LARGEST_SEED, TrainSettings
 from styledrop_cli.tuning import train_adapter
 
 DRAW = ("generate", "--base-only", "-n", "1", "--steps", "1", "--quiet")
@@ -572,6 +572,24 @@ def test_numbers_out_of_range(
     else:
         assert "should be a valid" in said or "not a valid" in said  # Typer's own words
     assert sorted(path.name for path in Path().iterdir()) == ["corpus", "ref.png"]
+
+
+@pytest.mark.parametrize("command", ["generate", "edit", "alphabet", "report", "sweep", "iterate", "a file", "kit"])
+def test_seeds_that_count_on_too_far(
+    styledrop: Run, picture: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(base_module, "load_base", None)
+    Path("prompts.txt").write_text(f"a cat --seed {LARGEST_SEED} -n 2")
+    Path("kit.toml").write_text(f'seed = {LARGEST_SEED}\n[[asset]]\nname = "a"\nprompt = "a cat"\nnumber = 2')
+    number = {"iterate": "--per-prompt", "alphabet": "--best-of"}.get(command, "--number")
+    complete = {
+        "a file": ("generate", "--base-only", "--prompts", "prompts.txt"),
+        "kit": ("kit", "a.safetensors", "kit.toml"),
+        "sweep": (*COMPLETE["sweep"], "--strength", "0,1"),
+    }
+    own = () if command in ("a file", "kit") else ("--seed", str(LARGEST_SEED), number, "2")
+    outcome = styledrop(*(COMPLETE | complete)[command], *own)
+    refused(outcome, 2, f"seeds from {LARGEST_SEED}", "the largest is 9,223,372,036,854,775,807")
 
 
 def test_every_command_is_tried_with_bad_numbers() -> None:

@@ -11,6 +11,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.prompts import read_lines
 from styledrop_cli.lists.reading import MOST, plain, says_something
 from styledrop_cli.lists.wildcards import Template
+from styledrop_cli.settings import exact
 
 
 def refuse_existing(output: Path, overwrite: bool = False) -> None:
@@ -63,7 +64,7 @@ def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
 def outside(**numbers: tuple[float | None, float, float]) -> list[str]:
     """What `refuse_outside` says of each number that is outside its range."""
     return [
-        f"--{name.replace('_', '-')} must be between {least:,} and {most:,}, not {value}"
+        f"--{name.replace('_', '-')} must be between {exact(least)} and {exact(most)}, not {value}"
         for name, (value, least, most) in numbers.items()
         if value is not None and not least <= value <= most
     ]

@@ -18,7 +18,7 @@ from rich.text import Text
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings
+from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings, seeds_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,6 +182,7 @@ def _axes(given: Mapping[str, str], number: int, seed: int) -> dict[str, list[fl
     problems += checks.outside(number=(number, *ranges["number"]), seed=(seed, *ranges["seed"]))
     if problems:
         raise UsageError("; ".join(problems), "give values with commas between: --lambda-a 0,1,2" if axes else None)
+    seeds_from(seed, number)
     return axes
 
 
