@@ -440,6 +440,9 @@ def test_links_left_in_a_run_folder_are_not_followed(monkeypatch: pytest.MonkeyP
     Path("a.run/.lock").symlink_to("../precious")
     with alone_in(Path("a.run")):
         assert Path("precious").read_text() == "precious"
+        Path("a.run/y.json").symlink_to("../precious")
+        files.atomic_write(Path("a.run/y.json"), b"{}")
+        assert Path("precious").read_text() == "precious" and not Path("a.run/y.json").is_symlink()
     Path(f"a.run/.x.json.{os.getpid()}.part").symlink_to("../precious")
     files.atomic_write(Path("a.run/x.json"), b"{}")
     assert Path("precious").read_text() == "precious"

@@ -21,9 +21,13 @@ from typing import Any
 from styledrop_cli.errors import StyledropError
 
 LARGEST = 5_000_000  # bytes of what describes something: JSON, a header, a list, a vocabulary
+LONGEST_NAME = 120  # bytes of a name that a temporary one takes over whole: some file systems take 143, most 255
+LONGEST_SUFFIX = 15
 DEEPEST = 50  # brackets in brackets
 LONGEST_NUMBER = 40  # digits: nothing here counts further, and a float can hold it
 
+
+OWN: set[Path] = set()  # the folders in which this process keeps its work, where no link is ours (``runs.alone_in``)
 
 # ---- reading ----
 
@@ -125,21 +129,44 @@ def writing(path: Path) -> Iterator[None]:
         raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
 
 
+def real_place(path: Path) -> Path:
+    """Where a file is written: where its link leads, if it is one. Links in a folder of our own are not followed."""
+    folder = path.parent.resolve()
+    if not path.is_symlink() or not OWN.isdisjoint((folder, *folder.parents)):
+        return path
+    return Path(os.path.realpath(path))
+
+
+def temporary_name(name: str) -> str:
+    """What a file of this name is called while it is written, but for the process: no file system finds it too long."""
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    suffix = Path(name).suffix[-LONGEST_SUFFIX:]
+    short = os.fsencode(name)[: LONGEST_NAME - 2 * LONGEST_SUFFIX].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+
+
 def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write `data` to `path` as a whole or not at all, making its folder if need be; `private` for this user's eyes.
+
+    A file that is there already keeps its permissions, and a link stays one: what it leads to is written.
 
     Raises:
         StyledropError: the folder or the file cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
+    named = Path(path)
+    with writing(named):
+        path = real_place(named)
+        part = path.with_name(f".{temporary_name(path.name)}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.unlink(missing_ok=True)  # a link that somebody left in its place would be followed
             if private:
                 part.touch(mode=0o600)  # before there is anything in it
             part.write_bytes(data)
+            with suppress(FileNotFoundError):
+                if not private and not path.is_symlink():
+                    part.chmod(stat.S_IMODE(path.stat().st_mode))
             with part.open("rb+") as file:  # or the new name could outlive a power cut, and what it names not
                 os.fsync(file.fileno())
             part.replace(path)

@@ -68,9 +68,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for function, name, other_name, panel in COMMANDS:
-    app.command(name, cls=options.Command, rich_help_panel=panel)(function)
+    command = options.at_home(function)
+    app.command(name, cls=options.Command, rich_help_panel=panel)(command)
     if other_name:
-        app.command(other_name, cls=options.Command, hidden=True)(function)
+        app.command(other_name, cls=options.Command, hidden=True)(command)
 
 
 @app.callback(invoke_without_command=True, help=HELP)
@@ -94,8 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Threads that wait for each other spin a million times before they sleep: beside any other busy program, a
         # picture took three to six times as long. A thousand times costs nothing where it is quiet.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if not os.environ.get("TERMINAL_WIDTH", "").isdecimal():  # typer reads it, and falls over what is no number
+        os.environ.pop("TERMINAL_WIDTH", None)
     open_streams()
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    several = console.place()[1] > 1
     code = console.run(app, arguments)
     if several:
         # Torch's threads that speak with the other processes may still be there, and C++ aborts a program that ends

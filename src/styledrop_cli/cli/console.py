@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import sys
 import time
 import traceback
@@ -29,7 +28,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.errors import StyledropError
+from styledrop_cli.environment import is_on, launched
+from styledrop_cli.errors import StyledropError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +53,15 @@ INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
 def helps() -> bool:
     """Whether this process works for the one that the person sees, which speaks for both (`accelerate launch`)."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and int(os.environ.get("RANK", 0)) > 0
+    return place()[0] > 0
+
+
+def place() -> tuple[int, int]:
+    """The number of this process, and of how many. Nonsense is refused where work is shared, and is nothing here."""
+    try:
+        return launched()[:2]
+    except UsageError:
+        return 0, 1
 
 
 class Plain(Console):
@@ -267,11 +275,11 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     The one place that prints errors: for people to standard error and, with --json, as an object to standard output.
     STYLEDROP_TRACEBACK=1 shows where any of them came from.
     """
-    helper = os.environ["RANK"] if helps() else ""
+    helper = f"{place()[0]}" if helps() else ""
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in takewhile(lambda one: one != "--", given) and not helper  # also where a command is not read
     with warnings.catch_warnings():
-        if not os.environ.get(TRACEBACK):
+        if not is_on(TRACEBACK):
             warnings.simplefilter("ignore")  # Libraries' remarks to programmers.
         try:
             code = app(arguments, prog_name="styledrop", standalone_mode=False)
@@ -280,7 +288,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
         except Exception as error:
-            if os.environ.get(TRACEBACK):
+            if is_on(TRACEBACK):
                 traceback.print_exc()
             message, hint, code = _explain(error)
             _show_error(message, hint, f"Error in process {helper}: " if helper else "Error: ")

@@ -64,8 +64,7 @@ def report(
     screen = console.Screen(quiet, as_json)
     checks.refuse_outside(number=(number, 1, MOST), seed=(seed, 0, LARGEST_SEED))
     seeds_from(seed, number)
-    checks.refuse_existing(output, overwrite)
-    checks.refuse_unwritable(output.parent)
+    checks.refuse_output(output, overwrite, run=True)
     asked = checks.prompts_in(prompts) if prompts else None
     started = time.monotonic()
     base_folder = options.located(screen, model)

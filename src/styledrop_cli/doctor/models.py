@@ -11,7 +11,7 @@ from pathlib import Path
 from styledrop_cli import hub
 from styledrop_cli.doctor.asking import BASE, Answer, in_words
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
-from styledrop_cli.doctor.surroundings import is_on
+from styledrop_cli.environment import is_on
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.files import file_hash
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.files import file_hash, read_json, read_text
 from styledrop_cli.hub.layout import INDEX, PIPELINE, is_whole, precisions_of
@@ -120,9 +121,10 @@ def verify(folder: Path, on_progress: OnProgress = unheard) -> list[str]:
 
 def cache_folder() -> Path:
     """The folder of the hub's cache."""
-    from huggingface_hub import constants
+    with read_by("huggingface_hub", "HF_"):
+        from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    return Path(expanded(constants.HF_HUB_CACHE, "say where models are kept with HF_HOME=FOLDER")).resolve()
 
 
 def storage_of(repo: str) -> Path:
