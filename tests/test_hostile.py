@@ -32,7 +32,6 @@ from hostile import targets, watching
 from styledrop_cli import adapters, corpus, exchange, files, hub, images, rounds, scoring
 from styledrop_cli.base import load_base
 from styledrop_cli.checkpoints import (
-    MOST_TENSORS,
     build_config,
     load_adapter,
     read_config,
@@ -46,7 +45,7 @@ from styledrop_cli.cli import checks
 from styledrop_cli.cli.score import Found
 from styledrop_cli.convert import read_published
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
-from styledrop_cli.files import parse_json, read_json
+from styledrop_cli.files import MOST_TENSORS, parse_json, read_json
 from styledrop_cli.gallery import Choices
 from styledrop_cli.lists import kits, prompts
 from styledrop_cli.models.clip import ClipConfig

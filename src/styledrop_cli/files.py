@@ -24,6 +24,9 @@ LARGEST = 5_000_000  # bytes of what describes something: JSON, a header, a list
 LONGEST_NAME = 120  # bytes of a name that a temporary one takes over whole: some file systems take 143, most 255
 LONGEST_SUFFIX = 15
 DEEPEST = 50  # brackets in brackets
+MOST_TENSORS = 20_000  # in a safetensors file
+# What tensors may be stored as; of the rest (8 bits of float, complex, packed) torch cannot even say what is finite.
+STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
 LONGEST_NUMBER = 40  # digits: nothing here counts further, and a float can hold it
 
 
@@ -85,6 +88,41 @@ def parse_json(text: str) -> Any:
     if "\\u" in text:  # half a character can be written so, and nowhere shown
         json.dumps(found, ensure_ascii=False).encode()
     return found
+
+
+def read_metadata(path: Path, *, any_type: bool = False) -> dict[str, str]:
+    """The metadata at the head of a safetensors file, of which no more is read: not even its tensors.
+
+    Raises OSError or ValueError where the head is none, promises other tensors than the file has room for, or is beyond
+    what is read here: ``LARGEST`` bytes, ``MOST_TENSORS``, those that are ``STORED`` (or of ``any_type``).
+    """
+    refuse_irregular(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST:
+            raise ValueError(f"its head says that it has {length:,} bytes itself")
+        head = parse_json(file.read(length).decode())
+        room = file.seek(0, 2) - 8 - length
+    if not isinstance(head, dict):
+        raise ValueError("its head is no JSON object")
+    metadata = head.pop("__metadata__", None) or {}
+    if len(head) > MOST_TENSORS:
+        raise ValueError(f"it holds {len(head):,} tensors")
+    end = 0
+    for name, about in head.items():
+        if not isinstance(about, dict) or not (any_type or about.get("dtype") in STORED):
+            raise ValueError(
+                f"{name[:80]} is stored as {about.get('dtype') if isinstance(about, dict) else about!r:.40}"
+            )
+        offsets = about.get("data_offsets")
+        if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
+            raise ValueError(f"{name[:80]} is nowhere in it")
+        end = max(end, *offsets)
+    if end != room:
+        raise ValueError(f"its tensors take {end:,} bytes, and it has {room:,}")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are no texts")
+    return metadata
 
 
 def _inside(one: dict[str, Any] | list[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
 from styledrop_cli.environment import LAUNCHED, is_on, whole_number
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_json
+from styledrop_cli.files import read_json, read_metadata
 
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 # What decides how styledrop runs. Where it is read is in brackets if it is not here.
@@ -49,6 +49,7 @@ def folder() -> Iterator[Finding]:
             "here", "temporary files", f"cannot be written: {problem}", WRONG, "TMPDIR=FOLDER names another place"
         )
     yield from _runs(here)
+    yield from _weights(here)
 
 
 def _unwritable(folder: Path | None) -> str | None:
@@ -59,6 +60,22 @@ def _unwritable(folder: Path | None) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+def _weights(here: Path, shown: int = 6) -> Iterator[Finding]:
+    """Adapters and other weights that are cut, here and one folder down."""
+    found = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in sorted(here.glob(pattern)))
+    cut = 0
+    for path in islice(found, 1000):
+        try:
+            read_metadata(path, any_type=True)
+        except (OSError, ValueError) as error:
+            cut += 1
+            if cut <= shown:
+                what = f"not whole: {getattr(error, 'strerror', None) or error}"
+                yield Finding("here", str(path.relative_to(here)), what, WRONG, "copy it here again, or make it anew")
+    if cut > shown:
+        yield Finding("here", "other weights", f"{cut - shown} more that are not whole", WRONG, "")
 
 
 def _runs(here: Path, shown: int = 6) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import file_hash, read_json, read_text
+from styledrop_cli.files import file_hash, read_json, read_metadata, read_text
 from styledrop_cli.hub.layout import INDEX, PIPELINE, is_whole, precisions_of
 from styledrop_cli.hub.names import BUNDLED, POCKET, PUBLISHED, repository
 from styledrop_cli.hub.progress import Meter, OnProgress, unheard
@@ -116,6 +116,21 @@ def verify(folder: Path, on_progress: OnProgress = unheard) -> list[str]:
         meter.done += size
     if sizes:
         meter.over()
+    return problems
+
+
+def cut_weights(folder: Path) -> list[str]:
+    """Which of a model's weights are not whole, by the lengths that their own heads say, a sentence each.
+
+    No more than the heads is read. A link that leads nowhere is one of them.
+    """
+    problems = []
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            read_metadata(path, any_type=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            problems.append(f"{path.relative_to(folder)} is not whole: {reason}")
     return problems
 
 
