@@ -30,6 +30,11 @@ STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
 LONGEST_NUMBER = 40  # digits: nothing here counts further, and a float can hold it
 
 
+# Of picture files in the formats that are read, and in others, of which it is said that they are not.
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+NOT_READ = frozenset({
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf",
+})  # fmt: skip
 OWN: set[Path] = set()  # the folders in which this process keeps its work, where no link is ours (``runs.alone_in``)
 
 # ---- reading ----
@@ -59,8 +64,11 @@ def file_hash(path: Path) -> str:
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:
-    """A text file whole, in UTF-8; OSError as ``read_bytes`` raises it, ValueError for another encoding."""
-    return read_bytes(path, most).decode("utf-8")
+    """A text file whole, in UTF-8, with or without a mark of it in front.
+
+    Raises OSError as ``read_bytes`` does, ValueError for another encoding.
+    """
+    return read_bytes(path, most).decode("utf-8-sig")
 
 
 def read_json(path: Path, most: int = LARGEST) -> Any:

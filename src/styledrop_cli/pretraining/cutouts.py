@@ -177,8 +177,9 @@ def _cutout(said: Any) -> Cutout:
         return value
 
     file, thing = text("file", longest=2 * LONGEST), text("thing")
+    file = file.replace("\\", "/")  # as Windows writes it
     parts = file.split("/")
-    if len(parts) < 2 or not all(NAME.fullmatch(part) for part in parts) or not file.endswith(SUFFIXES):
+    if len(parts) < 2 or not all(NAME.fullmatch(part) for part in parts) or not file.lower().endswith(SUFFIXES):
         raise ValueError(f"'file' is {file!r:.80}, and should be like 'family/name.webp' or '.png'")
     for key in ("mono", "outline"):
         if not isinstance(said.get(key, False), bool):
@@ -196,7 +197,8 @@ def _in_families(folder: Path, families: Collection[str], things: Collection[str
     found = []
     for thing in things:
         for family in families:
-            files = [PurePosixPath(family, f"{thing}{suffix}") for suffix in SUFFIXES]
+            suffixes = (one for suffix in SUFFIXES for one in (suffix, suffix.upper()))
+            files = [PurePosixPath(family, f"{thing}{suffix}") for suffix in suffixes]
             if file := next((str(f) for f in files if (folder / f).exists()), None):
                 found.append(Cutout(file, thing, thing, family, family))
     return found
