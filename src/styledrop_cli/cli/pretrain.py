@@ -199,6 +199,7 @@ def _draw_corpus(
             device=pick_device(device),
             workers=os.cpu_count() or 1,
             on_picture=lambda done, total: move(done / total, f"{done}/{total}"),
+            on_message=screen.say,
         )
     screen.say(f"{number} pictures with captions:")
     screen.result({"part": Part.corpus.value, "corpus": output, "pictures": number}, [output])

@@ -463,6 +463,7 @@ def write_corpus(
     device: torch.device,
     workers: int = 1,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> int:
     """Draw a corpus into ``out``, its ``things.jsonl`` and ``metadata.jsonl`` last; the number of pictures.
 
@@ -470,7 +471,7 @@ def write_corpus(
     killed: what an earlier call of the same plan has drawn is kept. Raises UsageError for an unusable art folder,
     PictureError for a cut-out that cannot be read, StyledropError where ``out`` cannot be written.
     """
-    art = read_art(art_folder)
+    art = read_art(art_folder, on_message)
     drawings = plan(art, recipe, seed)
     batches = _begun(art, drawings, out)
     parallel = workers > 1 and device.type == "cpu"
