@@ -32,6 +32,19 @@ def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def nobody(patch: pytest.MonkeyPatch) -> None:
+    """Make the user of these tests one that has no home folder and that the system does not know."""
+    for name in ("HOME", "USERPROFILE", "HOMEPATH", "HOMEDRIVE"):
+        patch.delenv(name, raising=False)
+    pwd = pytest.importorskip("pwd", reason="this system knows its users otherwise")
+
+    def unknown(who: object) -> None:
+        raise KeyError(who)
+
+    patch.setattr(pwd, "getpwuid", unknown)
+    patch.setattr(pwd, "getpwnam", unknown)
+
+
 class Outcome(NamedTuple):
     """What a command left behind: its exit code and what it wrote to either side."""
 

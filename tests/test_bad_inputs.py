@@ -8,6 +8,7 @@ import math
 import os
 import resource
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from styledrop_cli.cli.app import app
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.files import atomic_write
 from styledrop_cli.images import read_png_settings
-from styledrop_cli.settings import TrainSettings
+from styledrop_cli.settings import LARGEST_SEED, TrainSettings
 from styledrop_cli.tuning import train_adapter
 
 DRAW = ("generate", "--base-only", "-n", "1", "--steps", "1", "--quiet")
@@ -392,6 +393,86 @@ def test_names_that_are_too_long() -> None:
         atomic_write(Path("a" * 300), b"x")
 
 
+@pytest.mark.parametrize("stem", ["a" * 235, "\u00e9" * 118, "a" * 243])
+def test_the_longest_names(styledrop: Run, picture: Path, tiny_model: Path, stem: str) -> None:
+    name = f"{stem}.safetensors"
+    few = ("--steps", "2", "--checkpoints", "0", "--model", tiny_model, "--device", "cpu")
+    outcome = styledrop("train", picture, "--style", "crayon", *few, "-o", name)
+    if len(name.encode()) + len(".run") <= 255:
+        assert outcome.code == 0 and Path(name).exists(), outcome.err
+        assert not list(Path().glob(".*.part"))
+    else:
+        refused(outcome, 2, "is too long: 259 bytes", "a shorter one with -o")
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "\u00e9" * 127, "a" * 130 + "." + "b" * 120, os.fsdecode(b"\xff" * 250)])
+def test_a_name_as_long_as_there_can_be_is_written(name: str) -> None:
+    atomic_write(Path(name), b"x")
+    assert os.listdir() == [name]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "ref.png", "--style", "x", "-o", "{}.safetensors"),
+        ("merge", "a.safetensors", "b.safetensors", "-o", "{}.safetensors"),
+        ("report", "a.safetensors", "-o", "{}.html"),
+        ("sweep", "a.safetensors", "a cat", "--strength", "0,1", "-o", "{}.png"),
+        ("generate", "--base-only", "a cat", "-o", "{}"),
+        ("edit", "ref.png", "a cat", "--outpaint", "8", "-o", "{}"),
+        ("iterate", "a.safetensors", "-o", "{}"),
+        ("tokenize", "ref.png", "-o", "{}"),
+    ],
+)
+def test_a_name_that_is_too_long_is_found_before_any_work(
+    styledrop: Run, picture: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(base_module, "load_base", None)
+    for name in ("a", "b"):
+        Path(f"{name}.safetensors").write_bytes(adapter.read_bytes())
+    refused(styledrop(*(word.replace("{}", "n" * 260) for word in command)), 2, "is too long", "with -o")
+
+
+def test_what_is_overwritten_keeps_its_link_and_its_permissions(
+    styledrop: Run, picture: Path, tiny_model: Path
+) -> None:
+    Path("kept").mkdir()
+    kept = Path("kept/real.safetensors")
+    kept.write_bytes(b"old")
+    kept.chmod(0o640)
+    Path("link.safetensors").symlink_to(kept)
+    few = ("--steps", "2", "--checkpoints", "0", "--model", tiny_model, "--device", "cpu")
+    outcome = styledrop("train", picture, "--style", "x", *few, "-o", "link.safetensors", "--overwrite")
+    assert outcome.code == 0, outcome.err
+    assert Path("link.safetensors").is_symlink() and kept.read_bytes() != b"old"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o640
+    assert load_adapter(kept).header["style"] == "x"
+    assert [path.name for path in Path("kept").iterdir()] == ["real.safetensors"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o755])
+def test_the_permissions_of_what_is_written(mode: int) -> None:
+    Path("there").write_bytes(b"old")
+    Path("there").chmod(mode)
+    Path("chain").symlink_to("link")
+    Path("link").symlink_to("there")
+    atomic_write(Path("chain"), b"new")
+    assert Path("there").read_bytes() == b"new" and stat.S_IMODE(Path("there").stat().st_mode) == mode
+    assert Path("chain").is_symlink() and Path("link").is_symlink()
+    Path("nowhere").symlink_to("fresh")
+    atomic_write(Path("nowhere"), b"new")
+    assert Path("fresh").read_bytes() == b"new" and Path("nowhere").is_symlink()
+    atomic_write(Path("there"), b"mine", private=True)
+    assert stat.S_IMODE(Path("there").stat().st_mode) == 0o600
+
+
+def test_a_device_is_not_replaced(styledrop: Run, picture: Path) -> None:
+    os.mkfifo("pipe.safetensors")
+    train = ("train", picture, "--style", "x", "--overwrite", "-o")
+    refused(styledrop(*train, "pipe.safetensors"), 2, "is no ordinary file")
+    assert stat.S_ISFIFO(Path("pipe.safetensors").stat().st_mode)
+
+
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A disk of 64 kB, or a skipped test where we may not make one."""
@@ -608,6 +689,24 @@ def test_numbers_out_of_range(
     else:
         assert "should be a valid" in said or "not a valid" in said  # Typer's own words
     assert sorted(path.name for path in Path().iterdir()) == ["corpus", "ref.png"]
+
+
+@pytest.mark.parametrize("command", ["generate", "edit", "alphabet", "report", "sweep", "iterate", "a file", "kit"])
+def test_seeds_that_count_on_too_far(
+    styledrop: Run, picture: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(base_module, "load_base", None)
+    Path("prompts.txt").write_text(f"a cat --seed {LARGEST_SEED} -n 2")
+    Path("kit.toml").write_text(f'seed = {LARGEST_SEED}\n[[asset]]\nname = "a"\nprompt = "a cat"\nnumber = 2')
+    number = {"iterate": "--per-prompt", "alphabet": "--best-of"}.get(command, "--number")
+    complete = {
+        "a file": ("generate", "--base-only", "--prompts", "prompts.txt"),
+        "kit": ("kit", "a.safetensors", "kit.toml"),
+        "sweep": (*COMPLETE["sweep"], "--strength", "0,1"),
+    }
+    own = () if command in ("a file", "kit") else ("--seed", str(LARGEST_SEED), number, "2")
+    outcome = styledrop(*(COMPLETE | complete)[command], *own)
+    refused(outcome, 2, f"seeds from {LARGEST_SEED}", "the largest is 9,223,372,036,854,775,807")
 
 
 def test_every_command_is_tried_with_bad_numbers() -> None:

@@ -106,6 +106,80 @@ def test_malformed_metadata(line: str | Mapping[str, object], words: str) -> Non
         read_corpus(FOLDER)
 
 
+BOM = b"\xef\xbb\xbf"
+
+
+def test_texts_and_metadata_with_a_byte_order_mark() -> None:
+    put("a.png")
+    put("b.png", "a dog")
+    (FOLDER / "a.txt").write_bytes(BOM + b"a cat\r\n")
+    assert [r.captions for r in read_corpus(FOLDER)] == [("a cat",), ("a dog",)]
+    lines = [b'{"file_name": "%s.png", "text": "a %s"}\r\n' % (name, name) for name in (b"a", b"b")]
+    (FOLDER / "metadata.jsonl").write_bytes(BOM + b"".join(lines))
+    assert [r.captions for r in read_corpus(FOLDER)] == [("a a",), ("a b",)]
+
+
+def test_captions_by_another_key() -> None:
+    for name in "abc":
+        put(f"{name}.png")
+    describe(
+        {"file_name": "a.png", "caption": "a cat"},
+        {"file_name": "b.png", "caption": ["a dog", "a hound"]},
+        {"file_name": "c.png", "text": ["a fox", " "], "caption": ["a fox ", "a vixen", ""]},
+    )
+    said: list[str] = []
+    captions = [r.captions for r in read_corpus(FOLDER, on_message=said.append)]
+    assert captions == [("a cat",), ("a dog", "a hound"), ("a fox", "a vixen")]
+    assert said == ["Warning: left out of corpus: 2 empty captions, of pictures with others ('c.png', 'c.png')"]
+
+
+def test_paths_as_windows_writes_them() -> None:
+    put("sub/0.png")
+    put("sub/deep/1.png")
+    describe({"file_name": "sub\\0.png", "text": "a cat"}, {"file_name": ".\\sub\\deep\\1.png", "text": "a dog"})
+    said: list[str] = []
+    assert [r.path for r in read_corpus(FOLDER, on_message=said.append)] == [
+        FOLDER / "sub" / "0.png",
+        FOLDER / "sub" / "deep" / "1.png",
+    ]
+    assert said == []
+    describe({"file_name": "..\\secret.png", "text": "a cat"}, {"file_name": "sub\\0.png", "text": "a dog"})
+    draw().save("secret.png")
+    with pytest.raises(UsageError, match="lies outside the folder"):
+        read_corpus(FOLDER)
+
+
+def test_suffixes_in_capitals_and_other_formats() -> None:
+    put("a.PNG")
+    (FOLDER / "a.TXT").write_text("a cat")
+    for name in ("b.gif", "c.bmp", "d.TIFF"):
+        put(name, "a dog")
+    (FOLDER / "._a.PNG").write_bytes(b"what macOS leaves")
+    assert [r.path.name for r in read_corpus(FOLDER)] == ["a.PNG", "b.gif", "c.bmp", "d.TIFF"]
+    assert read_corpus(FOLDER)[0].captions == ("a cat",)
+
+
+def test_what_is_left_out_is_counted_and_named_once() -> None:
+    for name in "abcdefg":
+        put(f"{name}.png")
+    for name in ("x.heic", "y.AVIF"):
+        (FOLDER / name).write_bytes(b"no picture that we read")
+    describe(*({"file_name": name, "text": "a cat"} for name in ("a.png", "b.png", "x.heic")))
+    said: list[str] = []
+    assert [r.path.name for r in read_corpus(FOLDER, on_message=said.append)] == ["a.png", "b.png"]
+    assert said == [
+        "Warning: left out of corpus: 2 in a format that is not read ('x.heic', 'y.AVIF'); "
+        "5 not named in metadata.jsonl ('c.png', 'd.png', 'e.png' and 2 more)"
+    ]
+
+
+def test_a_folder_of_other_formats_says_so() -> None:
+    FOLDER.mkdir()
+    (FOLDER / "x.heic").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"holds no pictures that can be read: 1 in a format .* \('x\.heic'\)"):
+        read_corpus(FOLDER)
+
+
 def test_no_folder_and_no_pictures() -> None:
     with pytest.raises(UsageError, match="no folder corpus"):
         read_corpus(FOLDER)

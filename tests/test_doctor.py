@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 import tiny
 from conftest import Run
 from styledrop_cli import doctor, hub
+from styledrop_cli.checkpoints import save_tensors
 from styledrop_cli.doctor import examine
 from styledrop_cli.doctor.asking import BASE, DEVICES, ask
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
@@ -258,12 +260,20 @@ def test_models_in_the_cache(says: Says) -> None:
     weights.rename(blob)
     weights.symlink_to(os.path.relpath(blob, weights.parent))
     assert "its sums are right" in found("amused-256", thorough=True).found
-    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    whole_bytes = blob.read_bytes()
+    blob.write_bytes(whole_bytes[:-1] + b"?")
     assert found("amused-256").state == "fine"  # its bytes are read only when that is asked for
     assert (found("amused-256", thorough=True).state, "is damaged" in found("amused-256", thorough=True).found) == (
         WRONG,
         True,
     )
+    for length in (len(whole_bytes) - 1, len(whole_bytes) // 2, 4, 0):  # but lengths are compared in any case
+        blob.write_bytes(whole_bytes[:length])
+        assert found("amused-256").state == WRONG
+        assert "vqvae/diffusion_pytorch_model.safetensors is not whole: " in found("amused-256").found
+        assert found("amused-256").advice == "styledrop models fetch amused-256 brings it anew"
+    blob.unlink()
+    assert found("amused-256").state == NOTE  # in part
 
 
 # ---- this folder and the environment ----
@@ -286,6 +296,17 @@ def test_many_runs_are_counted(says: Says) -> None:
         Path(f"{number}.run").mkdir()
         Path(f"{number}.run", "run.json").write_text('{"finished": false}')
     assert len(remarkable()) == 7 and found("others").found == "3 more that are not finished"
+
+
+def test_weights_that_are_cut(says: Says) -> None:
+    Path("models").mkdir()
+    for name in ("whole", "adapter", "models/transformer"):
+        save_tensors(Path(f"{name}.safetensors"), {"a": torch.ones(1000)})
+    assert remarkable() == {}
+    for name in ("adapter", "models/transformer"):
+        os.truncate(f"{name}.safetensors", 1000)
+    assert remarkable() == {"adapter.safetensors": WRONG, "models/transformer.safetensors": WRONG}
+    assert "not whole: its tensors take 4,000 bytes, and it has " in found("adapter.safetensors").found
 
 
 def test_nothing_can_be_written(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:

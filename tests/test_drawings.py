@@ -269,6 +269,18 @@ DOGS: tuple[dict[str, Any], ...] = (
 )
 
 
+def test_an_index_as_it_comes_from_elsewhere() -> None:
+    index({"file": "flat/dog.png", "thing": "dog"}, {"file": "flat/cat.png", "thing": "cat"})
+    (ART / "flat/cat.png").rename(ART / "flat/cat.PNG")
+    lines = (r'{"file": "flat\\dog.png", "thing": "dog"}', '{"file": "flat/cat.PNG", "thing": "cat"}',
+             '{"file": "flat/owl.png", "thing": "owl"}')  # fmt: skip
+    (ART / "index.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    (ART / "art.json").write_bytes(b'\xef\xbb\xbf{"families": {"flat": ["flat design"]}}')
+    said: list[str] = []
+    assert [c.file for c in read_art(ART, said.append).cutouts] == ["flat/dog.png", "flat/cat.PNG"]
+    assert said == ["Warning: left out of art: 1 named in index.jsonl and not there ('owl.png')"]
+
+
 def test_an_index_says_what_each_cut_out_is() -> None:
     index(*DOGS)
     (ART / "art.json").write_text(json.dumps({"families": {"flat": ["flat design"]}, "outlines": ["flat"]}))

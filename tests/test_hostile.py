@@ -32,7 +32,6 @@ from hostile import targets, watching
 from styledrop_cli import adapters, corpus, exchange, files, hub, images, rounds, scoring
 from styledrop_cli.base import load_base
 from styledrop_cli.checkpoints import (
-    MOST_TENSORS,
     build_config,
     load_adapter,
     read_config,
@@ -46,7 +45,7 @@ from styledrop_cli.cli import checks
 from styledrop_cli.cli.score import Found
 from styledrop_cli.convert import read_published
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
-from styledrop_cli.files import parse_json, read_json
+from styledrop_cli.files import MOST_TENSORS, parse_json, read_json
 from styledrop_cli.gallery import Choices
 from styledrop_cli.lists import kits, prompts
 from styledrop_cli.models.clip import ClipConfig
@@ -440,6 +439,9 @@ def test_links_left_in_a_run_folder_are_not_followed(monkeypatch: pytest.MonkeyP
     Path("a.run/.lock").symlink_to("../precious")
     with alone_in(Path("a.run")):
         assert Path("precious").read_text() == "precious"
+        Path("a.run/y.json").symlink_to("../precious")
+        files.atomic_write(Path("a.run/y.json"), b"{}")
+        assert Path("precious").read_text() == "precious" and not Path("a.run/y.json").is_symlink()
     Path(f"a.run/.x.json.{os.getpid()}.part").symlink_to("../precious")
     files.atomic_write(Path("a.run/x.json"), b"{}")
     assert Path("precious").read_text() == "precious"

@@ -22,7 +22,7 @@ import pytest
 import typer
 from huggingface_hub import constants, file_download
 
-from conftest import Run
+from conftest import Run, nobody
 from styledrop_cli import base, hub
 from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
@@ -72,6 +72,7 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=published)
     commit: str = COMMIT
     refusal: tuple[int, dict[str, str]] | None = None  # instead of any answer
+    portal: str = ""  # addresses with this in them are answered with a page to log in at, as a hotel's network does
     locked: bool = False  # refuses files, but tells of them
     cut: dict[str, int] = field(default_factory=dict)  # after so many bytes of a file, once
     spoilt: set[str] = field(default_factory=set)  # files with a wrong byte
@@ -112,7 +113,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.hub.asked.append((self.command, path, {name.lower(): value for name, value in self.headers.items()}))
-        if path.startswith("/cdn/"):
+        if self.hub.portal and self.hub.portal in path:
+            self.answer(200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><title>Welcome</title>")
+        elif path.startswith("/cdn/"):
             self.large(path.removeprefix("/cdn/"))
         elif self.hub.refusal:
             self.answer(self.hub.refusal[0], self.hub.refusal[1])
@@ -446,6 +449,43 @@ def test_no_network(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     assert hub.fetch(REPO, on_message=said.append) == folder
     assert said[0].startswith("Warning: ") and said[0].endswith("; taking what was fetched before")
+
+
+@pytest.mark.parametrize("where", ["/", "/resolve/", "/cdn/", "config.json", "merges.txt", "fp16"])
+def test_a_page_to_log_in_at_instead_of_an_answer(remote: Hub, styledrop: Run, where: str) -> None:
+    remote.portal = where
+    code, _, err = styledrop("models", "fetch", REPO)
+    assert code == 1, err
+    assert "unexpected" not in err and "Hint:  " in err
+    assert (f"{REPO} cannot be fetched" in err) and (where not in ("/", "/cdn/") or "a web page comes instead" in err)
+    remote.portal = ""
+    assert hub.verify(hub.fetch(REPO)) == []  # and nothing of the page is kept
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"])
+def test_a_variable_that_the_library_cannot_read(name: str) -> None:
+    def said(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "styledrop_cli", *arguments],
+            env=os.environ | {"PYTHONPATH": str(PACKAGE.parent), name: "soon"}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    code, err = said("models", "fetch", "amused-256")
+    assert code == 2 and f"Error: {name} is 'soon', which huggingface_hub cannot read" in err
+    assert said("--version") == said("inspect", "--help") == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [("models", "list"), ("models", "fetch", REPO)])
+def test_a_user_without_a_home(
+    remote: Hub, styledrop: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    nobody(monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))
+    code, _, err = styledrop(*arguments)
+    assert code == 2 and "~/.cache/huggingface/hub is in the home folder, and this user has none" in err
+    assert "HF_HOME=FOLDER" in err
 
 
 def test_offline(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

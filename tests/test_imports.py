@@ -18,8 +18,8 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 
 # A module imports from smaller layers only. Packages (models, sampling, cli, ...) count as one.
 LAYERS = {
-    "errors": 0, "files": 0, "filekinds": 0, "settings": 0, "intervals": 1, "lists": 1, "processes": 1,
-    "models": 1, "sampling": 1, "lora_naming": 1, "lora_claims": 2,
+    "errors": 0, "environment": 0, "files": 0, "filekinds": 0, "settings": 0, "intervals": 1, "lists": 1,
+    "processes": 1, "models": 1, "sampling": 1, "lora_naming": 1, "lora_claims": 2,
     "devices": 2, "images": 2, "shapes": 2, "sheets": 2,
     "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "hub": 3, "runs": 3,
     "text_encoder": 3, "known_things": 3,
@@ -39,6 +39,7 @@ SIDEWAYS = {
     ("corpus", "text"),  # a corpus and a prompt are cut into words by the same rule
     ("settings", "errors"),
     ("files", "errors"),
+    ("environment", "errors"),
     ("base", "parts"),
     ("rounds", "picking"),
     ("convert", "checkpoints"),
@@ -69,7 +70,7 @@ HOMES = {
 
 TYPES = {"PIL.Image.Image"}  # names for annotations only
 
-WITHOUT_TORCH = {"errors", "files", "settings", "lists", "__init__", "__main__", "cli", "doctor", "hub"}
+WITHOUT_TORCH = {"environment", "errors", "files", "settings", "lists", "__init__", "__main__", "cli", "doctor", "hub"}
 
 
 def room(path: Path) -> str:

@@ -256,6 +256,12 @@ def test_a_folder_that_generate_made_needs_nothing_else(score: Score, drawn: lis
         assert found["mean"][column] == pytest.approx(mean, abs=1e-3)
 
 
+def test_what_a_folder_holds_besides_is_counted_and_named(score: Score, drawn: list[Path]) -> None:
+    for name in ("x.heic", "y.AVIF"):
+        Path("styledrop-out", name).write_bytes(b"no picture that we read")
+    assert "left out: 2 in a format that is not read ('x.heic', 'y.AVIF')" in score("styledrop-out").err
+
+
 def test_a_table(score: Score, drawn: list[Path]) -> None:
     shown = score("styledrop-out")
     assert shown.code == 0, shown.err

@@ -10,7 +10,18 @@ import torch
 from styledrop_cli.devices import NAMES, autocast, generator, pick_device
 from styledrop_cli.errors import DeviceError, UsageError
 from styledrop_cli.settings import KINDS as ADAPTERS
-from styledrop_cli.settings import LARGEST_SEED, PRESETS, RECOMMENDABLE, SampleSettings, TrainSettings, preset_values
+from styledrop_cli.settings import (
+    LARGEST_SEED,
+    PRESETS,
+    RECOMMENDABLE,
+    RoundSettings,
+    SampleSettings,
+    SweepSettings,
+    TrainSettings,
+    exact,
+    preset_values,
+    seeds_from,
+)
 
 KINDS = (SampleSettings, TrainSettings)
 
@@ -110,3 +121,42 @@ def test_presets_are_settings_that_differ_from_the_defaults() -> None:
     with pytest.raises(UsageError, match="preset called 'slow'") as error:
         preset_values("slow")
     assert "fast, paper" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (LARGEST_SEED, "9,223,372,036,854,775,807"),
+        (1_000_000, "1,000,000"),
+        (0, "0"),
+        (0.0, "0"),
+        (50.0, "50"),
+        (1e-8, "0.00000001"),
+        (0.1, "0.1"),
+        (-1234.5, "-1,234.5"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_in_messages_are_exact(number: float, shown: str) -> None:
+    assert exact(number) == shown
+
+
+def test_ranges_are_said_exactly() -> None:
+    with pytest.raises(UsageError, match=f"between 0 and {exact(LARGEST_SEED)}, not {LARGEST_SEED + 1}$"):
+        SampleSettings(seed=LARGEST_SEED + 1)
+    with pytest.raises(UsageError, match=r"lr must be between 0\.00000001 and 1, not 2$"):
+        TrainSettings(lr=2)
+
+
+def test_seeds_count_on_to_the_largest_and_no_further() -> None:
+    assert list(seeds_from(LARGEST_SEED - 1, 2)) == [LARGEST_SEED - 1, LARGEST_SEED]
+    with pytest.raises(UsageError, match=f"no 3 seeds from {LARGEST_SEED - 1} on: the largest is 9,223"):
+        seeds_from(LARGEST_SEED - 1, 3)
+    axes, prompts = {"strength": [0.0, 1.0]}, ["a cat"]
+    assert SweepSettings(axes, prompts, number=2, seed=LARGEST_SEED - 1).seeds[-1] == LARGEST_SEED
+    with pytest.raises(UsageError, match="seeds from"):
+        SweepSettings(axes, prompts, number=2, seed=LARGEST_SEED)
+    assert RoundSettings(rounds=3, per_prompt=8, seed=LARGEST_SEED - 3007)
+    with pytest.raises(UsageError, match="seeds from"):
+        RoundSettings(rounds=3, per_prompt=8, seed=LARGEST_SEED - 3006)

@@ -559,7 +559,7 @@ def test_saving_where_nothing_may_be_written(
 
 
 def test_settings_check_themselves() -> None:
-    with pytest.raises(UsageError, match="number must be between 1 and 1000, not 0"):
+    with pytest.raises(UsageError, match="number must be between 1 and 1,000, not 0"):
         SweepSettings({"steps": (1, 2)}, ["a cat"], 0)
     settings = SweepSettings({"steps": (1, 2), "lambda_a": (0,), "lambda_b": (3, 4)}, ["a cat"], 2, seed=3)
     assert settings.several == ["steps", "lambda_b"]

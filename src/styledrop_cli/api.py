@@ -27,7 +27,7 @@ from styledrop_cli.editing.edits import edit_of
 from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.names import stem
 from styledrop_cli.pipeline import GAMMA, Mixture, Wanted, check_size, draw
-from styledrop_cli.settings import SampleSettings, preset_values
+from styledrop_cli.settings import SampleSettings, preset_values, seeds_from
 from styledrop_cli.tuning import train_adapter
 
 if TYPE_CHECKING:
@@ -263,7 +263,9 @@ class StyleDrop:
         if not texts or not all(text.strip() for text in texts) or number < 1:
             raise UsageError("there is nothing to draw", "Give prompts that say something, and a number of 1 or more.")
         return [
-            Wanted(mixture.cut(self.base, text, style), seed + i, made, style) for text in texts for i in range(number)
+            Wanted(mixture.cut(self.base, text, style), one, made, style)
+            for text in texts
+            for one in seeds_from(seed, number)
         ]
 
     def _pictures(

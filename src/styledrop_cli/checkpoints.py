@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.filekinds import kind_of
-from styledrop_cli.files import LARGEST, atomic_write, parse_json, read_bytes, read_json, refuse_irregular, write_json
+from styledrop_cli.files import atomic_write, parse_json, read_bytes, read_json, read_metadata, write_json
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
 CONFIG = "config.json"
@@ -33,7 +33,6 @@ HEADER_KEY = "styledrop"
 FORMAT = 1
 LARGEST_SIZE = 1_000_000  # of a dimension of a network
 MOST_LAYERS = 256  # of a network, and blocks in one of its stages
-MOST_TENSORS = 20_000  # in a file
 SPARE = 1_000_000  # numbers that making a network may take beside those of its file
 MOST_STEPS = 10**9  # of a training
 # What an optimizer knows of each parameter: so many steps, or tensors of its shape.
@@ -44,9 +43,6 @@ OPTIMIZERS = {
 }
 LONGEST_TEXT = 10_000  # characters of a style or a content
 LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
-# What tensors may be stored as; of the rest (8 bits of float, complex, packed) torch cannot even say what is finite.
-STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
-DTYPE = re.compile(r"[FCUI]\d{1,3}(_E\d\w{1,10})?")  # how the format names the rest
 # What every adapter's header holds, and of what type; tuning.py writes it. The rest only some have.
 HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
 HEADER_OF_SOME = {
@@ -105,50 +101,6 @@ def reading(path: Path, what: str = "file") -> Iterator[None]:
         raise ModelError(
             f"{path} is not a whole safetensors file ({error})", "It is cut short or damaged: fetch or copy it again."
         ) from error
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata at the head of a safetensors file, of which no more is read: not even its tensors.
-
-    Raises OSError or ValueError where the head is none, promises other tensors than the file has room for, or is beyond
-    what is read here (``files.LARGEST`` bytes), and ModelError for a file that may be whole and is not read here: of
-    more than ``MOST_TENSORS``, or of others than are ``STORED``.
-    """
-    refuse_irregular(path)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > LARGEST:
-            raise ValueError(f"its head says that it has {length:,} bytes itself")
-        head = parse_json(file.read(length).decode())
-        room = file.seek(0, 2) - 8 - length
-    if not isinstance(head, dict):
-        raise ValueError("its head is no JSON object")
-    metadata = head.pop("__metadata__", None) or {}
-    if len(head) > MOST_TENSORS:
-        raise ModelError(
-            f"{path} is not read: it holds {len(head):,} tensors, and {MOST_TENSORS:,} are the most",
-            "Give weights of one network alone.",
-        )
-    end = 0
-    for name, about in head.items():
-        stored = about.get("dtype") if isinstance(about, dict) else None
-        if isinstance(stored, str) and stored not in STORED and DTYPE.fullmatch(stored):
-            raise ModelError(
-                f"{path} stores {name[:80]} as {stored}{', 8 bits a number' * stored.startswith('F8')}, which is not "
-                "read here",
-                "Nothing is wrong with the file. Get it, or save it, as float16, bfloat16 or float32.",
-            )
-        if stored not in STORED:
-            raise ValueError(f"{name[:80]} is stored as {stored if isinstance(about, dict) else about!r:.40}")
-        offsets = about.get("data_offsets")
-        if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
-            raise ValueError(f"{name[:80]} is nowhere in it")
-        end = max(end, *offsets)
-    if end != room:
-        raise ValueError(f"its tensors take {end:,} bytes, and it has {room:,}")
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata are no texts")
-    return metadata
 
 
 def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,7 +1,7 @@
 """A folder of captioned pictures, as training data.
 
-Either ``metadata.jsonl`` (one object a line: ``file_name`` and ``text``, a caption or a list of equal ones; records
-with ``"split": "held-out"`` are only measured on), or a text file of the same name beside each picture.
+Either ``metadata.jsonl`` (one object a line: ``file_name`` and ``text`` or ``caption``, one or a list of equal ones;
+records with ``"split": "held-out"`` are only measured on), or a text file of the same name beside each picture.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +21,20 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.files import parse_json, read_text, refuse_irregular
+from styledrop_cli.files import NOT_READ, SUFFIXES, parse_json, refuse_irregular
 from styledrop_cli.images import OnMessage, load_picture, quietly, square
-from styledrop_cli.text import words
+from styledrop_cli.lists.reading import read_text, unix
+from styledrop_cli.text import quoted, words
 
 METADATA = "metadata.jsonl"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+CAPTIONS = ("text", "caption")  # the keys of what a picture shows; where both are there, both say the same
 LONGEST = 1_000_000  # bytes of a caption, or of a line that has several
 READERS = 16  # threads that read pictures, where there are as many cores
 HELD_OUT_EVERY = 64  # of a folder that names no held-out records, every so-manieth is one
+
+
+NOT_READ_HERE = "in a format that is not read"
+LeftOut = dict[str, list[Path]]  # why files of a folder are left out, and which
 
 
 @dataclass(frozen=True)
@@ -41,20 +46,34 @@ class Record:
     held_out: bool = False
 
 
-def read_corpus(folder: Path, *, captions: bool = True) -> list[Record]:
-    """All records of a folder.
+def read_corpus(
+    folder: Path, *, captions: bool = True, on_message: Callable[[str], None] = lambda message: None
+) -> list[Record]:
+    """All records of a folder. What is left out of it ``on_message`` is told, in one warning.
 
     Raises UsageError if there are not two, all are held out, a line is malformed, a picture is missing or named
     twice, or, where ``captions`` are needed, one has none.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
-    records = _from_metadata(folder) if (folder / METADATA).exists() else _from_text_files(folder)
+    left_out: LeftOut = {}
+    files = {path for path in folder.rglob("*") if not path.name.startswith(".")}  # macOS leaves ._a.png beside a.png
+    pictures = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    left_out[NOT_READ_HERE] = sorted(path for path in files if path.suffix.lower() in NOT_READ)
+    if (folder / METADATA).exists():
+        records = _from_metadata(folder, left_out)
+        named = {os.path.normpath(record.path) for record in records}
+        left_out[f"not named in {METADATA}"] = [path for path in pictures if os.path.normpath(path) not in named]
+    else:
+        records = _from_text_files(folder, pictures, files)
+    if said := told(left_out):
+        on_message(f"Warning: left out of {folder}: {said}")
     if not records:
         raise UsageError(
-            f"{folder} holds no pictures", f"Put pictures in it, with {METADATA} or text files beside them."
+            f"{folder} holds no pictures{' that can be read: ' + said if said else ''}",
+            f"Put pictures in it, with {METADATA} or text files beside them.",
         )
-    without = [r.path for r in records if not any(c.strip() for c in r.captions)]
+    without = [r.path for r in records if not r.captions]
     if captions and without:
         raise UsageError(
             f"{len(without)} of {len(records)} pictures have no caption, the first is {without[0]}",
@@ -68,7 +87,13 @@ def read_corpus(folder: Path, *, captions: bool = True) -> list[Record]:
     return records
 
 
-def _from_metadata(folder: Path) -> list[Record]:
+def told(left_out: LeftOut) -> str:
+    """What is left out, and why, in words: how many, and the names of the first."""
+    named = {why: quoted([path.name for path in paths], 3) for why, paths in left_out.items() if paths}
+    return "; ".join(f"{len(left_out[why]):,} {why} ({names})" for why, names in named.items())
+
+
+def _from_metadata(folder: Path, left_out: LeftOut) -> list[Record]:
     records, seen = [], set()
     for number, line in enumerate(_lines(folder / METADATA), 1):
         where = f"{folder / METADATA}, line {number}"
@@ -76,30 +101,39 @@ def _from_metadata(folder: Path) -> list[Record]:
             continue
         try:
             entry = parse_json(line)
-            name, text = entry["file_name"], entry.get("text", [])
-            if not isinstance(name, str) or not isinstance(text, str | list):
-                raise TypeError("'file_name' is a text, 'text' one or a list of them")
+            name, texts = entry["file_name"], [entry[key] for key in CAPTIONS if key in entry]
+            if not isinstance(name, str) or not all(isinstance(text, str | list) for text in texts):
+                raise TypeError(f"'file_name' is a text, {' and '.join(map(repr, CAPTIONS))} one or a list of them")
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{where}: needs a JSON object with 'file_name' ({error})") from error
         path = folder / name
+        if not os.path.isfile(path) and "\\" in name:  # as Windows writes it
+            path = folder / name.replace("\\", "/")
         if not os.path.isfile(path):  # nor is there one of too long a name
             raise UsageError(f"{where}: there is no picture {path!s:.200}")
         _refuse_outside(path, folder, f"{where}: {name}")
         if (real := path.resolve()) in seen:
             raise UsageError(f"{where}: {name} is named a second time")
         seen.add(real)
-        captions = (text,) if isinstance(text, str) else tuple(str(t) for t in text)
-        records.append(Record(path, captions, entry.get("split") == "held-out"))
+        if path.suffix.lower() in NOT_READ:  # it is among those already
+            continue
+        said = [one for text in texts for one in ([text] if isinstance(text, str) else text)]
+        captions = dict.fromkeys(caption for one in said if (caption := str(one).strip()))
+        if captions and (empty := sum(not str(one).strip() for one in said)):
+            left_out.setdefault("empty captions, of pictures with others", []).extend([path] * empty)
+        records.append(Record(path, tuple(captions), entry.get("split") == "held-out"))
     return records
 
 
-def _from_text_files(folder: Path) -> list[Record]:
+def _from_text_files(folder: Path, pictures: list[Path], files: set[Path]) -> list[Record]:
+    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
     records = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
-        text = path.with_suffix(".txt")
-        for file in (path, text):
+    for path in pictures:
+        text = texts.get(path.with_suffix(""))
+        for file in filter(None, (path, text)):
             _refuse_outside(file, folder, str(file))
-        records.append(Record(path, (_caption(text),) if text.exists() else ()))
+        caption = _caption(text) if text else ""
+        records.append(Record(path, (caption,) if caption else ()))
     return records
 
 
@@ -111,7 +145,10 @@ def _refuse_outside(path: Path, folder: Path, named: str) -> None:
 
 def _caption(path: Path) -> str:
     with _reading(path):
-        return read_text(path, LONGEST).strip()
+        refuse_irregular(path)  # a pipe would be waited for
+        if path.stat().st_size > LONGEST:
+            raise OSError(errno.EFBIG, f"it has more than {LONGEST:,} bytes", str(path))
+    return read_text(path, "caption", "check the file's permissions").strip()
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -122,7 +159,7 @@ def _lines(path: Path) -> Iterator[str]:
             while line := file.readline(LONGEST + 1):
                 if len(line) > LONGEST:
                     raise OSError(errno.EFBIG, f"it has a line of more than {LONGEST:,} bytes", str(path))
-                yield line.decode()
+                yield unix(line.decode())
 
 
 @contextmanager

@@ -18,12 +18,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from styledrop_cli.errors import StyledropError
+from styledrop_cli.errors import ModelError, StyledropError
 
 LARGEST = 5_000_000  # bytes of what describes something: JSON, a header, a list, a vocabulary
+LONGEST_NAME = 120  # bytes of a name that a temporary one takes over whole: some file systems take 143, most 255
+LONGEST_SUFFIX = 15
 DEEPEST = 50  # brackets in brackets
+MOST_TENSORS = 20_000  # in a safetensors file
+# What tensors may be stored as; of the rest (8 bits of float, complex, packed) torch cannot even say what is finite.
+STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
+DTYPE = re.compile(r"[FCUI]\d{1,3}(_E\d\w{1,10})?")  # how the format names the rest
 LONGEST_NUMBER = 40  # digits: nothing here counts further, and a float can hold it
 
+
+# Of picture files in the formats that are read, and in others, of which it is said that they are not.
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+NOT_READ = frozenset({
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf",
+})  # fmt: skip
+OWN: set[Path] = set()  # the folders in which this process keeps its work, where no link is ours (``runs.alone_in``)
 
 # ---- reading ----
 
@@ -62,8 +75,11 @@ def names_apart(paths: Sequence[Path]) -> list[str]:
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:
-    """A text file whole, in UTF-8; OSError as ``read_bytes`` raises it, ValueError for another encoding."""
-    return read_bytes(path, most).decode("utf-8")
+    """A text file whole, in UTF-8, with or without a mark of it in front.
+
+    Raises OSError as ``read_bytes`` does, ValueError for another encoding.
+    """
+    return read_bytes(path, most).decode("utf-8-sig")
 
 
 def read_json(path: Path, most: int = LARGEST) -> Any:
@@ -91,6 +107,51 @@ def parse_json(text: str) -> Any:
     if "\\u" in text:  # half a character can be written so, and nowhere shown
         json.dumps(found, ensure_ascii=False).encode()
     return found
+
+
+def read_metadata(path: Path, *, any_type: bool = False) -> dict[str, str]:
+    """The metadata at the head of a safetensors file, of which no more is read: not even its tensors.
+
+    Raises OSError or ValueError where the head is none, promises other tensors than the file has room for, or is beyond
+    what is read here (``LARGEST`` bytes). Unless any file will do that is whole (``any_type``), raises ModelError for
+    one of more than ``MOST_TENSORS``, or of others than are ``STORED``.
+    """
+    refuse_irregular(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST:
+            raise ValueError(f"its head says that it has {length:,} bytes itself")
+        head = parse_json(file.read(length).decode())
+        room = file.seek(0, 2) - 8 - length
+    if not isinstance(head, dict):
+        raise ValueError("its head is no JSON object")
+    metadata = head.pop("__metadata__", None) or {}
+    if len(head) > MOST_TENSORS and not any_type:
+        raise ModelError(
+            f"{path} is not read: it holds {len(head):,} tensors, and {MOST_TENSORS:,} are the most",
+            "Give weights of one network alone.",
+        )
+    end = 0
+    for name, about in head.items():
+        stored = about.get("dtype") if isinstance(about, dict) else None
+        if stored not in STORED and isinstance(stored, str) and DTYPE.fullmatch(stored):
+            if not any_type:
+                raise ModelError(
+                    f"{path} stores {name[:80]} as {stored}{', 8 bits a number' * stored.startswith('F8')}, which is "
+                    "not read here",
+                    "Nothing is wrong with the file. Get it, or save it, as float16, bfloat16 or float32.",
+                )
+        elif stored not in STORED:
+            raise ValueError(f"{name[:80]} is stored as {stored if isinstance(about, dict) else about!r:.40}")
+        offsets = about.get("data_offsets")
+        if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
+            raise ValueError(f"{name[:80]} is nowhere in it")
+        end = max(end, *offsets)
+    if end != room:
+        raise ValueError(f"its tensors take {end:,} bytes, and it has {room:,}")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are no texts")
+    return metadata
 
 
 def _inside(one: dict[str, Any] | list[Any]) -> list[Any]:
@@ -135,21 +196,44 @@ def writing(path: Path) -> Iterator[None]:
         raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
 
 
+def real_place(path: Path) -> Path:
+    """Where a file is written: where its link leads, if it is one. Links in a folder of our own are not followed."""
+    folder = path.parent.resolve()
+    if not path.is_symlink() or not OWN.isdisjoint((folder, *folder.parents)):
+        return path
+    return Path(os.path.realpath(path))
+
+
+def temporary_name(name: str) -> str:
+    """What a file of this name is called while it is written, but for the process: no file system finds it too long."""
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    suffix = Path(name).suffix[-LONGEST_SUFFIX:]
+    short = os.fsencode(name)[: LONGEST_NAME - 2 * LONGEST_SUFFIX].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+
+
 def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write `data` to `path` as a whole or not at all, making its folder if need be; `private` for this user's eyes.
+
+    A file that is there already keeps its permissions, and a link stays one: what it leads to is written.
 
     Raises:
         StyledropError: the folder or the file cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
+    named = Path(path)
+    with writing(named):
+        path = real_place(named)
+        part = path.with_name(f".{temporary_name(path.name)}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.unlink(missing_ok=True)  # a link that somebody left in its place would be followed
             if private:
                 part.touch(mode=0o600)  # before there is anything in it
             part.write_bytes(data)
+            with suppress(FileNotFoundError):
+                if not private and not path.is_symlink():
+                    part.chmod(stat.S_IMODE(path.stat().st_mode))
             with part.open("rb+") as file:  # or the new name could outlive a power cut, and what it names not
                 os.fsync(file.fileno())
             part.replace(path)

@@ -33,7 +33,7 @@ from styledrop_cli.models.adapter import (
     PromptAdapter,
 )
 from styledrop_cli.models.transformer import MaskedTransformer
-from styledrop_cli.settings import OBJECT, STYLE, SampleSettings
+from styledrop_cli.settings import OBJECT, STYLE, SampleSettings, exact
 from styledrop_cli.text import ROOM
 
 HEAVIEST = 10.0  # a weight's distance from 0
@@ -122,9 +122,9 @@ def read_parts(paths: Sequence[Path], weights: Sequence[float] | None = None) ->
         weights = [1 / len(paths)] * len(paths)
     for path, weight in zip(paths, weights, strict=True):
         if not (math.isfinite(weight) and 0 < abs(weight) <= HEAVIEST):
+            between = f"between {exact(-HEAVIEST)} and {exact(HEAVIEST)} and not 0"
             raise UsageError(
-                f"the weight of {path} must be between -{HEAVIEST:g} and {HEAVIEST:g} and not 0, and is {weight:g}",
-                "1 is as it was trained.",
+                f"the weight of {path} must be {between}, and is {exact(weight)}", "1 is as it was trained."
             )
     parts = [Part(load_adapter(path), weight) for path, weight in zip(paths, weights, strict=True)]
     first = parts[0].file

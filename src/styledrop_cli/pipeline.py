@@ -14,7 +14,7 @@ from styledrop_cli.base import Base, Speaker
 from styledrop_cli.checkpoints import AdapterFile
 from styledrop_cli.errors import UsageError
 from styledrop_cli.images import to_image
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import SampleSettings, seeds_from
 from styledrop_cli.text import TextTokenizer, with_style
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Mixture:
                 f"In the same proportion: {fit}." if fit else "Each must be 0 or more.",
             )
         if not 0 <= self.gamma <= 1:
-            raise UsageError(f"gamma must be between 0 and 1, not {self.gamma:g}")
+            raise UsageError(f"gamma must be between 0 and 1, not {self.gamma}")
 
     @classmethod
     def of(cls, adapter: AdapterFile | None) -> Mixture:
@@ -210,6 +210,6 @@ def generate(
     picture of every prompt has seed ``settings.seed + i``. Raises as ``draw`` does.
     """
     mixture = adapter if isinstance(adapter, Mixture) else Mixture.of(adapter)
-    wanted = [Wanted(prompt, settings.seed + i, settings, style) for prompt in prompts for i in range(count)]
+    wanted = [Wanted(prompt, seed, settings, style) for prompt in prompts for seed in seeds_from(settings.seed, count)]
     for index, image in draw(base, mixture, wanted, on_step):
         yield wanted[index].prompt, wanted[index].seed, image

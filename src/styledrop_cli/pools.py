@@ -27,7 +27,7 @@ from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.files import file_hash, read_json, write_json
 from styledrop_cli.processes import PATIENCE, Place, wait_for_others
 from styledrop_cli.ranking import Judge, Seen, thumbnails
-from styledrop_cli.settings import RoundSettings, SampleSettings
+from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
 from styledrop_cli.text import with_style
 
 SHARD = 24  # pictures: one batch
@@ -64,7 +64,7 @@ class Plan:
     @property
     def seeds(self) -> list[int]:
         """The seed of each picture, in order."""
-        return [self.seed + i for _ in self.prompts for i in range(self.per_prompt)]
+        return [*seeds_from(self.seed, self.per_prompt)] * len(self.prompts)
 
     @classmethod
     def read(cls, folder: Path) -> Plan | None:

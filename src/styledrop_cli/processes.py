@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from styledrop_cli.environment import LAUNCHED, launched
 from styledrop_cli.errors import StyledropError, UsageError
 
 PATIENCE = 5.0  # seconds, or twice what a piece of work took here: so long without news, others' shares are done here
@@ -42,12 +43,13 @@ def take_place() -> Place:
 
     Taken out of the environment: accelerate would wait for the others where nothing is shared. Each process gets a CUDA
     card of its own where there are any.
+
+    Raises UsageError if the environment makes no sense.
     """
-    number, of = int(os.environ.pop("RANK", 0)), int(os.environ.pop("WORLD_SIZE", 1))
-    local = int(os.environ.pop("LOCAL_RANK", number))
-    if of < 2:
-        return 0, 1
-    if torch.cuda.is_available():
+    number, of, local = launched()
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
+    if of > 1 and torch.cuda.is_available():
         torch.cuda.set_device(local % torch.cuda.device_count())
     return number, of
 
@@ -80,7 +82,14 @@ def together(place: Place, device: torch.device) -> Iterator[None]:
         return
     with _heard():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, rank=number, world_size=of, timeout=LONGEST_WAIT)
+        try:
+            dist.init_process_group(backend, rank=number, world_size=of, timeout=LONGEST_WAIT)
+        except ValueError as error:  # MASTER_ADDR and MASTER_PORT
+            why = str(error).removeprefix("Error initializing torch.distributed using env:// rendezvous: ")
+            raise UsageError(
+                f"WORLD_SIZE is {of}, and where the other processes are is not known: {why}",
+                "begin it with accelerate launch or torchrun, or unset WORLD_SIZE",
+            ) from error
     # Where one dies, the launcher ends the others so, within a tenth of a second.
     before = signal.signal(signal.SIGTERM, _ended)
     try:

@@ -30,7 +30,7 @@ from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.probing import PROBES
 from styledrop_cli.ranking import Eye, Judge, Ruler, Scores, mean, scores
 from styledrop_cli.runs import MANIFEST, Run, alone_in
-from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
+from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.tuning import train_adapter, train_on_picks
 
@@ -332,7 +332,7 @@ class Rounds:
         plain = self._drawn(self._folder / PLAIN, plain_plan, self._judge, "drawing without the adapter")
         # Every round sees other seeds, none of them a test picture's.
         folder = self.place(number) / POOL
-        plan = self._plan(number - 1, folder, self._prompts, self._settings.per_prompt, 1000 * number)
+        plan = self._plan(number - 1, folder, self._prompts, self._settings.per_prompt, SEEDS_OF_ROUND * number)
         more = min(self._sampling.lambda_a + self._settings.pool_lambda_a, SampleSettings.RANGES["lambda_a"][1])
         plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
         drawn = self._drawn(folder, plan, self._judge, f"drawing to choose from, round {number}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import atomic_write, read_json, remove_parts, writing
+from styledrop_cli.files import OWN, atomic_write, read_json, remove_parts, writing
 
 if sys.platform == "win32":
     import msvcrt
@@ -68,11 +68,13 @@ def alone_in(folder: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"{os.getpid()} {platform.node()}".encode())
         _mine[place] = threading.get_ident(), file
+        OWN.add(place)
         try:
             remove_parts(folder, deep=True)
             yield
         finally:
             del _mine[place]
+            OWN.discard(place)
             if missing and [one.name for one in folder.glob("*")] == [LOCK]:
                 with suppress(OSError):  # somebody wants it, after all
                     path.unlink()

@@ -21,8 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.base import Base, load_judge
-from styledrop_cli.checkpoints import load_strictly, read_metadata, reading
+from styledrop_cli.checkpoints import load_strictly, reading
+from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
+from styledrop_cli.files import read_metadata
+from styledrop_cli.hub import cache_folder
 from styledrop_cli.hub.layout import PICKLES
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip
@@ -138,13 +141,15 @@ def _from_folder(part: str, folder: Path, device: torch.device) -> Base | Scorer
 def _published(name: str, device: torch.device) -> Scorer:
     library = open_clip()
     if name.startswith(PLACES):
-        _refuse_pickles(Path(name.removeprefix(PLACES[1])).expanduser())
+        _refuse_pickles(Path(expanded(name.removeprefix(PLACES[1]))))
         model, weights, known = name, None, name.startswith("hf-hub:")
         quick_gelu = False
     else:
         model, weights, known = _model_and_weights(library, name)
         # Weights of a known name say which activation they were trained with; the model's own may be another.
         quick_gelu = known and bool(library.get_pretrained_cfg(model, weights).get("quick_gelu"))
+    if known:
+        cache_folder()  # where they will be kept must be known
     try:
         with _quietly():
             network = library.create_model(
@@ -200,7 +205,7 @@ def _model_and_weights(library: Any, name: str) -> tuple[str, str, bool]:
         )
     if library.is_pretrained_cfg(model, weights):
         return model, weights, True
-    path = Path(weights).expanduser()
+    path = Path(expanded(weights))
     if not path.is_file():
         offered = f"Known weights of {model}: {', '.join(tags)}." if tags else "Name a file."
         raise UsageError(
@@ -229,7 +234,8 @@ def open_clip() -> Any:
     with _quietly():
         try:
             try:
-                import open_clip as library
+                with read_by("open_clip", "HF_"):
+                    import open_clip as library
             except RuntimeError as error:
                 if "operator torchvision::" not in str(error):
                     raise

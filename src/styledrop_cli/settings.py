@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from itertools import product
 from typing import Any, ClassVar
 
@@ -12,6 +13,23 @@ from styledrop_cli.errors import UsageError
 
 LARGEST_SEED = 2**63 - 1
 Ranges = dict[str, tuple[float, float]]
+
+
+def exact(number: float) -> str:
+    """A number as messages show it, to its last digit and without an exponent: "9,223,372,036,854,775,807", "0.001"."""
+    if isinstance(number, int) or not math.isfinite(number):
+        return f"{number:,}"
+    return f"{Decimal(repr(number)).normalize():,f}"
+
+
+def seeds_from(first: int, number: int) -> range:
+    """``number`` seeds that count on from the ``first``; UsageError if they go beyond ``LARGEST_SEED``."""
+    if first + number - 1 > LARGEST_SEED:
+        raise UsageError(
+            f"there are no {number:,} seeds from {first} on: the largest is {exact(LARGEST_SEED)}",
+            "say a smaller seed, or fewer pictures",
+        )
+    return range(first, first + number)
 
 
 class _Checked:
@@ -24,7 +42,7 @@ class _Checked:
         for name, (low, high) in self.RANGES.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):
-                problems.append(f"{name} must be between {low:g} and {high:g}, not {value}")
+                problems.append(f"{name} must be between {exact(low)} and {exact(high)}, not {value}")
         if problems:
             raise UsageError("; ".join(problems))
 
@@ -117,7 +135,9 @@ class SampleSettings(_Checked):
                 what = f"there is no {name} called '{getattr(self, name)}'"
                 raise UsageError(what, f"Choose {' or '.join(choices)}.")
         if self.guidance_from > self.guidance_to:
-            raise UsageError(f"guidance_from {self.guidance_from:g} is after guidance_to {self.guidance_to:g}")
+            raise UsageError(
+                f"guidance_from {exact(self.guidance_from)} is after guidance_to {exact(self.guidance_to)}"
+            )
 
 
 # Settings that go together, by the name of `generate --preset`. "fast" was chosen on pocket (docs/tuning.md); "paper"
@@ -247,6 +267,9 @@ class TrainSettings(_Checked):
         return cls(**({"kind": kind} | KINDS[kind] | suits | given))
 
 
+SEEDS_OF_ROUND = 1000  # so far are the seeds of a round from those of the round before
+
+
 @dataclass(frozen=True)
 class RoundSettings(_Checked):
     """How rounds of feedback go.
@@ -276,6 +299,10 @@ class RoundSettings(_Checked):
         "seed": (0, LARGEST_SEED),
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        seeds_from(self.seed, SEEDS_OF_ROUND * self.rounds + self.per_prompt)
+
 
 CHECKPOINT = "checkpoint"  # an axis of a sweep: its values are steps of the training
 
@@ -299,6 +326,7 @@ class SweepSettings(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        seeds_from(self.seed, self.number)
         several = self.several
         if len(several) > 2:
             raise UsageError(
@@ -330,4 +358,4 @@ class SweepSettings(_Checked):
     @property
     def seeds(self) -> list[int]:
         """The seed of each picture of a prompt."""
-        return [self.seed + i for i in range(self.number)]
+        return list(seeds_from(self.seed, self.number))

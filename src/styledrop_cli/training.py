@@ -30,6 +30,7 @@ from styledrop_cli.checkpoints import (
     unpack_optimizer,
 )
 from styledrop_cli.devices import fast_bfloat16
+from styledrop_cli.environment import read_by
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
@@ -150,11 +151,12 @@ class Loop:
         compiled: bool = False,
         ahead: bool = False,
     ) -> None:
-        from accelerate import Accelerator
-
         take_place()  # accelerate is told of no others: those that share in this are known to ``processes``
         precision = "bf16" if fast_bfloat16(device) else "no"
-        self._accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+        with read_by("accelerate", "ACCELERATE_"):
+            from accelerate import Accelerator
+
+            self._accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
         self.task = task
         prepared: nn.Module = self._accelerator.prepare_model(task)
         # Only the training step is compiled; measuring calls the plain task.

@@ -29,7 +29,7 @@ from styledrop_cli.checkpoints import AdapterFile, load_strictly, read_tensors, 
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
-from styledrop_cli.files import atomic_write, remove_parts
+from styledrop_cli.files import atomic_write, real_place, remove_parts, temporary_name
 from styledrop_cli.images import load_reference, save_png
 from styledrop_cli.known_things import FILLERS
 from styledrop_cli.models.adapter import Adapter
@@ -281,7 +281,8 @@ class _Learning:
         own = (CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES)
         with alone_in(folder) if is_first() else nullcontext():
             if is_first():
-                remove_parts(output.parent, escape(output.name))
+                place = real_place(output)
+                remove_parts(place.parent, escape(temporary_name(place.name)))
                 self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid={"learn": STYLE})
             else:
                 self._run = Run(folder, settings)

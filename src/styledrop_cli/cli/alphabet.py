@@ -14,7 +14,7 @@ from styledrop_cli.cli import checks, collecting, console, drawing, options
 from styledrop_cli.cli.generate import look
 from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.names import stem
-from styledrop_cli.settings import PRESETS, SampleSettings, preset_values
+from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
     from styledrop_cli.base import Base
@@ -122,6 +122,7 @@ def alphabet(
     chosen = options.given(strength=strength, lambda_a=lambda_a, lambda_b=lambda_b, steps=steps) | {"seed": seed}
     SampleSettings(**chosen)  # wrong ones are refused at once
     checks.refuse_outside(best_of=(best_of, 1, MOST_OF_EACH))
+    seeds_from(seed, best_of)
     style = checks.checked_style(style)
     folder = Path(f"{adapter.stem}-alphabet") if output is None else output
     checks.refuse_unwritable(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -26,6 +25,7 @@ from styledrop_cli.cli.models import models
 from styledrop_cli.cli.pretrain import pretrain
 from styledrop_cli.cli.report import report
 from styledrop_cli.cli.score import score
+from styledrop_cli.cli.streams import open_streams
 from styledrop_cli.cli.sweep import sweep
 from styledrop_cli.cli.tokenize import tokenize
 from styledrop_cli.cli.train import train
@@ -68,9 +68,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for function, name, other_name, panel in COMMANDS:
-    app.command(name, cls=options.Command, rich_help_panel=panel)(function)
+    command = options.at_home(function)
+    app.command(name, cls=options.Command, rich_help_panel=panel)(command)
     if other_name:
-        app.command(other_name, cls=options.Command, hidden=True)(function)
+        app.command(other_name, cls=options.Command, hidden=True)(command)
 
 
 @app.callback(invoke_without_command=True, help=HELP)
@@ -94,10 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Threads that wait for each other spin a million times before they sleep: beside any other busy program, a
         # picture took three to six times as long. A thousand times costs nothing where it is quiet.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # A terminal without UTF-8 is no reason to fail.
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if not os.environ.get("TERMINAL_WIDTH", "").isdecimal():  # typer reads it, and falls over what is no number
+        os.environ.pop("TERMINAL_WIDTH", None)
+    open_streams()
+    several = console.place()[1] > 1
     code = console.run(app, arguments)
     if several:
         # Torch's threads that speak with the other processes may still be there, and C++ aborts a program that ends

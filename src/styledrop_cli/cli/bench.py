@@ -141,7 +141,7 @@ def bench(
     if output:
         checks.refuse_unwritable(output)
     if families:
-        checks.refuse_unwritable(families.parent, "--families")
+        checks.refuse_output(families, overwrite=True, option="--families")
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base

@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
+from styledrop_cli.files import real_place
 from styledrop_cli.lists.prompts import read_lines
 from styledrop_cli.lists.reading import MOST, plain, says_something
 from styledrop_cli.lists.wildcards import Template
+from styledrop_cli.settings import exact
+
+RUN = ".run"  # behind the name of a file: the folder of the work on it
 
 
-def refuse_existing(output: Path, overwrite: bool = False) -> None:
-    """Refuse to write over what is there.
+def refuse_output(output: Path, overwrite: bool = False, *, run: bool = False, option: str = "-o") -> None:
+    """Refuse a file that cannot be written, or stands where another one is, before any work; nothing is made.
+
+    `run` is whether the work on it has a folder beside it.
 
     Raises:
-        UsageError: `output` is a folder, or exists and `overwrite` was not asked for.
+        UsageError: `output` is a folder or a device, its folder may not be written to, its name is too long, or it
+            exists and `overwrite` was not asked for.
     """
+    refuse_long_name(output.with_name(output.name + RUN) if run else output, option)
     if output.is_dir():
-        raise UsageError(f"{output} is a folder", "name a file with -o")
+        raise UsageError(f"{output} is a folder", f"name a file with {option}")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"{output} is no ordinary file", f"name a file with {option}")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} is already there", "choose another name with -o, or say --overwrite")
+        raise UsageError(f"{output} is already there", f"choose another name with {option}, or say --overwrite")
+    for folder in {output.parent, real_place(output).parent}:
+        refuse_unwritable(folder, option)
+
+
+def refuse_long_name(path: Path, option: str = "-o") -> None:
+    """Refuse a path that no file can have.
+
+    Raises:
+        UsageError: the system finds its name too long.
+    """
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            size = len(os.fsencode(path.name))
+            raise UsageError(
+                f"the name {path.name[:40]}... is too long: {size} bytes", f"choose a shorter one with {option}"
+            ) from None
 
 
 def refuse_unwritable(folder: Path, option: str = "-o") -> None:
     """Refuse a folder that `option` names if nothing can be written in it, without making it.
 
     Raises:
-        UsageError: a file is in its place, or it may not be written to.
+        UsageError: a file is in its place, it may not be written to, or its name is too long.
     """
+    refuse_long_name(folder, option)
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
         raise UsageError(f"{there} is a file", f"name a folder with {option}")
@@ -63,7 +93,7 @@ def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
 def outside(**numbers: tuple[float | None, float, float]) -> list[str]:
     """What `refuse_outside` says of each number that is outside its range."""
     return [
-        f"--{name.replace('_', '-')} must be between {least:,} and {most:,}, not {value}"
+        f"--{name.replace('_', '-')} must be between {exact(least)} and {exact(most)}, not {value}"
         for name, (value, least, most) in numbers.items()
         if value is not None and not least <= value <= most
     ]

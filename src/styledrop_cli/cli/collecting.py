@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.cli import console, drawing
 from styledrop_cli.errors import UsageError
+from styledrop_cli.settings import seeds_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +32,7 @@ def refuse_no_adapter(adapter: Path, command: str) -> None:
 
 def candidates(first: Wanted, number: int) -> list[Wanted]:
     """`number` pictures that differ from the `first` by their seeds alone, which count on."""
-    return [replace(first, seed=first.seed + i) for i in range(number)]
+    return [replace(first, seed=seed) for seed in seeds_from(first.seed, number)]
 
 
 def is_blind(screen: console.Screen, base: Base) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import sys
 import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.errors import StyledropError
+from styledrop_cli.environment import is_on, launched
+from styledrop_cli.errors import StyledropError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,7 +53,15 @@ INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
 def helps() -> bool:
     """Whether this process works for the one that the person sees, which speaks for both (`accelerate launch`)."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and int(os.environ.get("RANK", 0)) > 0
+    return place()[0] > 0
+
+
+def place() -> tuple[int, int]:
+    """The number of this process, and of how many. Nonsense is refused where work is shared, and is nothing here."""
+    try:
+        return launched()[:2]
+    except UsageError:
+        return 0, 1
 
 
 class Plain(Console):
@@ -98,7 +107,7 @@ class Screen:
         if self.mute:
             return
         if self.as_json:
-            typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str).translate(ESCAPED))
+            _print_json(data)
         elif isinstance(shown, Sequence) and not isinstance(shown, str):
             for line in shown:
                 typer.echo(str(line))
@@ -241,6 +250,10 @@ def _print(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
+def _print_json(data: Mapping[str, Any]) -> None:
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str).translate(ESCAPED))
+
+
 def in_blocks(picture: Image, columns: int = 24) -> Text:
     """A picture made of half blocks, two pixels in each character, square, for a terminal with all colours."""
     raw = picture.convert("RGB").resize((columns, columns)).tobytes()
@@ -259,27 +272,32 @@ def in_blocks(picture: Image, columns: int = 24) -> Text:
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run `app` and return the exit code: 0, 1 failure, 2 usage, 130 stopped with Ctrl-C.
 
-    The one place that prints errors. STYLEDROP_TRACEBACK=1 shows where any of them came from.
+    The one place that prints errors: for people to standard error and, with --json, as an object to standard output.
+    STYLEDROP_TRACEBACK=1 shows where any of them came from.
     """
-    helper = os.environ["RANK"] if helps() else ""
+    helper = f"{place()[0]}" if helps() else ""
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in takewhile(lambda one: one != "--", given) and not helper  # also where a command is not read
     with warnings.catch_warnings():
-        if not os.environ.get(TRACEBACK):
+        if not is_on(TRACEBACK):
             warnings.simplefilter("ignore")  # Libraries' remarks to programmers.
         try:
             code = app(arguments, prog_name="styledrop", standalone_mode=False)
             code = code if isinstance(code, int) else 0
+            sys.stdout.flush()  # what cannot be written is found now, and not when nothing can be said of it any more
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
-        except BrokenPipeError:  # `styledrop ... | head`: nobody listens any more, which is fine.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
         except Exception as error:
-            if os.environ.get(TRACEBACK):
+            if is_on(TRACEBACK):
                 traceback.print_exc()
             message, hint, code = _explain(error)
             _show_error(message, hint, f"Error in process {helper}: " if helper else "Error: ")
+            if as_json:
+                _print_json_error(message, hint, code)
     if code == INTERRUPTED and not helper:
         _show_error("stopped", None, label="")
+        if as_json:
+            _print_json_error("stopped", None, code)
     return code
 
 
@@ -312,3 +330,8 @@ def _show_error(message: str, hint: str | None, label: str = "Error: ") -> None:
     _print(console, Text.assemble((label, "bold red"), message))
     if hint:
         _print(console, Text.assemble(("Hint:  ", "bold cyan"), hint))
+
+
+def _print_json_error(message: str, hint: str | None, code: int) -> None:
+    with suppress(OSError):  # that nothing can be written may be what the error is about
+        _print_json({"error": message, "hint": hint, "exit_code": code})

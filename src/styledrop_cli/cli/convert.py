@@ -91,8 +91,7 @@ def _bring_in(
     if style is None:
         raise UsageError(f"{file} does not say what style it draws", hint)
     style = checks.plain_text(style, "--style", hint)
-    checks.refuse_existing(output, overwrite)
-    checks.refuse_unwritable(output.parent)
+    checks.refuse_output(output, overwrite)
     if output.suffix != ".safetensors":
         raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")
     lora = exchange.read_lora(file)
@@ -114,7 +113,7 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: con
     own = exchange.read_own(file)
     output = folder / exchange.WEIGHTS
     checks.refuse_unwritable(folder)
-    checks.refuse_existing(output, overwrite)
+    checks.refuse_output(output, overwrite)
     base = exchange.published_base(options.located(screen, model))
     exchange.take_out(own, base, output)
     header = own.header

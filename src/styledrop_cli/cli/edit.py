@@ -15,7 +15,7 @@ from styledrop_cli.cli import checks, console, drawing, options
 from styledrop_cli.cli.generate import OUTPUT, look
 from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.names import stem
-from styledrop_cli.settings import PRESETS, SampleSettings, preset_values
+from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
     from styledrop_cli.editing.edits import Edit
@@ -116,6 +116,7 @@ def edit(
     checks.refuse_outside(
         number=(number, 1, MOST_OF_EACH), restyle=(restyle, 0, 1), iterations=(iterations, 1, MOST_ITERATIONS)
     )
+    seeds = seeds_from(seed, number)
     if mask_free and steps is not None:
         raise UsageError("--steps has no say with --mask-free", "say --iterations")
     if iterations is not None and not mask_free:
@@ -136,7 +137,7 @@ def edit(
     settings = base.sampling(**(usual | suits | change.suits(base) | chosen))
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     prompt = mixture.cut(base, prompt, style, screen.say)
-    wanted = [Wanted(prompt, seed + index, settings, style) for index in range(number)]
+    wanted = [Wanted(prompt, one, settings, style) for one in seeds]
     screen.warn_of_unknown(base, [prompt] if mixture.styles else [prompt, style or ""])
     stems = [stem(PATTERN, prompt=prompt, seed=one.seed, index=0, name=picture.stem) for one in wanted]
     result = drawing.draw_all(

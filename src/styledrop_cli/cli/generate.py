@@ -16,7 +16,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.names import check_pattern, stem
 from styledrop_cli.lists.prompts import Line, read_lines, text_lines
 from styledrop_cli.lists.wildcards import Template
-from styledrop_cli.settings import PRESETS, SampleSettings, preset_values
+from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
     from styledrop_cli.pipeline import Wanted
@@ -261,7 +261,10 @@ def _pictures_of(lines: list[Line], number: int, seed: int, combinations: bool) 
         raise UsageError(f"{total:,} pictures are too many: at most {MOST:,}", "draw them by several commands")
     made = []
     for line, template, each in read:
-        seeds = [line.options.get("seed", seed) + i for i in range(each)]
+        try:
+            seeds = seeds_from(line.options.get("seed", seed), each)
+        except UsageError as error:
+            raise UsageError(f"{line.where}: {error.message}" if line.options else error.message, error.hint) from None
         if combinations:
             made += [(line, prompt, one) for prompt in template.every() for one in seeds]
         else:

@@ -48,8 +48,7 @@ def merge(
     paths, weights = _parsed(adapters)
     if style is not None:
         style = checks.plain_text(style, "--style", 'describe the style in a few words: "watercolor in gold"')
-    checks.refuse_existing(output, overwrite)
-    checks.refuse_unwritable(output.parent)
+    checks.refuse_output(output, overwrite)
     if output.suffix != SUFFIX:
         raise UsageError(f"the adapter's name {output} does not end in {SUFFIX}", "name it so with -o")
     with screen.working("reading"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from styledrop_cli.cli.console import Screen
+from styledrop_cli.environment import expanded
 
 
 class DeviceName(StrEnum):
@@ -27,7 +29,7 @@ flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> b
 
 Device = Annotated[DeviceName, common(help="Where to compute; auto takes the best there is.")]
 Quiet = Annotated[bool, common("--quiet", "-q", metavar="", help="Say only what was written, and warnings.")]
-Json = Annotated[bool, common("--json", metavar="", help="Print the result as JSON, for scripts.")]
+Json = Annotated[bool, common("--json", metavar="", help="Print the result, or the error, as JSON, for scripts.")]
 model_option = partial(
     common,
     metavar="NAME|FOLDER",
@@ -51,6 +53,26 @@ class Command(TyperCommand):
         """The pieces behind the command's name."""
         arguments = (one for one in self.params if one.param_type_name == "argument")
         return [*(one.metavar or one.name.upper() for one in arguments), "[OPTIONS]"]
+
+
+def at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the `~` of its paths replaced: in `--output=~/pictures` the shell leaves it.
+
+    What is no path by its type is one if it begins so: a model's name, an adapter with its share.
+    """
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(one) for one in value]
+        if isinstance(value, Path):
+            return Path(expanded(str(value)))
+        return expanded(value) if isinstance(value, str) and value.startswith("~/") else value
+
+    @wraps(command)
+    def at_home_too(**values: Any) -> None:
+        command(**{name: whole(value) for name, value in values.items()})
+
+    return at_home_too
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -158,7 +158,13 @@ def pretrain(
 
         if part is Part.all:
             outcomes = train_all(
-                corpus, output, **how, on_step=step, on_message=lambda name, text: screen.say(f"{name}: {text}")
+                corpus,
+                output,
+                **how,
+                on_step=step,
+                on_message=lambda name, text: screen.say(
+                    text if text.startswith(console.WARNING) else f"{name}: {text}"
+                ),
             )
         else:
             outcome = pretraining.run(

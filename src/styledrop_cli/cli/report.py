@@ -59,12 +59,12 @@ def report(
       styledrop report adapter.safetensors
       styledrop report adapter.rounds -o rounds.html -n 8
     """
-    from styledrop_cli.settings import LARGEST_SEED
+    from styledrop_cli.settings import LARGEST_SEED, seeds_from
 
     screen = console.Screen(quiet, as_json)
     checks.refuse_outside(number=(number, 1, MOST), seed=(seed, 0, LARGEST_SEED))
-    checks.refuse_existing(output, overwrite)
-    checks.refuse_unwritable(output.parent)
+    seeds_from(seed, number)
+    checks.refuse_output(output, overwrite, run=True)
     asked = checks.prompts_in(prompts) if prompts else None
     started = time.monotonic()
     base_folder = options.located(screen, model)

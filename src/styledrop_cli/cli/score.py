@@ -18,7 +18,7 @@ from rich.text import Text
 
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
-from styledrop_cli.files import names_apart
+from styledrop_cli.files import NOT_READ, SUFFIXES, names_apart
 from styledrop_cli.lists.reading import plain
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     Group = tuple[References | None, list["Found"]]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SHEET = re.compile(r"(sheet(-\d+)?|pool|step-\d+)\.png")  # what rounds and trainings call theirs; generate's say so
 READERS = 2  # threads that look for what pictures say of themselves
 MOST = 40  # pictures that the table shows one by one
@@ -169,10 +168,12 @@ def _found(places: list[Path], screen: console.Screen) -> tuple[list[Found], lis
     from styledrop_cli.images import read_png_settings
 
     files: dict[Path, tuple[Path, bool]] = {}
+    others: list[Path] = []
     for place in places:
         if not place.exists():
             raise StyledropError(f"there is nothing at {place}", "check the spelling of the path")
         inside = place.is_dir()
+        others += sorted(path for path in place.iterdir() if path.suffix.lower() in NOT_READ) if inside else []
         for path in sorted(filter(_is_picture, place.iterdir())) if inside else [place]:
             files.setdefault(path.resolve(), (path, inside))
 
@@ -182,6 +183,10 @@ def _found(places: list[Path], screen: console.Screen) -> tuple[list[Found], lis
         except PictureError as error:
             return error
 
+    if others:
+        from styledrop_cli.corpus import NOT_READ_HERE, told
+
+        screen.warn(f"left out: {told({NOT_READ_HERE: others})}")
     found, broken, sheets = [], [], 0
     with ThreadPoolExecutor(READERS) as pool:
         settings = list(pool.map(read, [path for path, _ in files.values()]))
@@ -199,7 +204,7 @@ def _found(places: list[Path], screen: console.Screen) -> tuple[list[Found], lis
         said = f"{places[0]} and {len(places) - 1} more" if len(places) > 1 else str(places[0])
         raise UsageError(
             f"there are no pictures to score in {said}{', only contact sheets' if sheets else ''}",
-            f"name pictures, or a folder in which they lie ({', '.join(SUFFIXES)})",
+            f"name pictures, or a folder in which they lie ({', '.join(sorted(SUFFIXES))})",
         )
     if sheets:
         screen.say(f"contact sheets left out: {sheets}")

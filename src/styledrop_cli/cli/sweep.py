@@ -18,7 +18,8 @@ from rich.text import Text
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings
+from styledrop_cli.files import real_place
+from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings, seeds_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,6 +183,7 @@ def _axes(given: Mapping[str, str], number: int, seed: int) -> dict[str, list[fl
     problems += checks.outside(number=(number, *ranges["number"]), seed=(seed, *ranges["seed"]))
     if problems:
         raise UsageError("; ".join(problems), "give values with commas between: --lambda-a 0,1,2" if axes else None)
+    seeds_from(seed, number)
     return axes
 
 
@@ -191,9 +193,8 @@ def _refuse_files(adapter: Path, save: bool, output: Path, overwrite: bool) -> N
         raise UsageError(f"'{adapter}' is no adapter file (*.safetensors)", "put the adapter before the prompts")
     if output.suffix != ".png":
         raise UsageError(f"the sheet's name {output} does not end in .png", "name it so with -o")
-    checks.refuse_existing(output, overwrite)
-    checks.refuse_unwritable(output.parent)
-    if save and adapter.exists() and not os.access(adapter.parent, os.W_OK | os.X_OK):
+    checks.refuse_output(output, overwrite)
+    if save and adapter.exists() and not os.access(real_place(adapter).parent, os.W_OK | os.X_OK):
         raise UsageError(f"the folder of {adapter} may not be written to", "leave --save out, or copy the adapter")
 
 

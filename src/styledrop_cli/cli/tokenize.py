@@ -45,6 +45,13 @@ def tokenize(
     screen = console.Screen(quiet, as_json)
     image = load_reference(picture, screen.say)
     checks.refuse_unwritable(output)
+    files = {
+        "ids": output / f"{picture.stem}-ids.json",
+        "original": output / f"{picture.stem}-original.png",
+        "reconstruction": output / f"{picture.stem}-reconstruction.png",
+    }
+    for file in files.values():
+        checks.refuse_output(file, overwrite=True)
     base_folder = options.located(screen, model)
     with screen.working("looking at the picture"):
         from styledrop_cli.base import load_base
@@ -57,11 +64,6 @@ def tokenize(
     name, meaning = verdict(seen.psnr - POOR_PSNR)
     size = base.tokenizer.config.num_vq_embeddings
     header = {"model": base.name, "codebook_size": size, "psnr": round(seen.psnr, 2), "verdict": name}
-    files = {
-        "ids": output / f"{picture.stem}-ids.json",
-        "original": output / f"{picture.stem}-original.png",
-        "reconstruction": output / f"{picture.stem}-reconstruction.png",
-    }
     atomic_write(files["ids"], _as_json(header, ids).encode())
     save_png(seen.original, files["original"])
     save_png(seen.shown, files["reconstruction"])

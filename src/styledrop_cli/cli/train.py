@@ -226,7 +226,6 @@ def _chosen(settings: TrainSettings, step: int) -> str:
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:
-    checks.refuse_existing(output, overwrite)
-    checks.refuse_unwritable(output.parent)
+    checks.refuse_output(output, overwrite, run=True)
     if output.suffix != ".safetensors":
         raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")

@@ -11,7 +11,7 @@ from pathlib import Path
 from styledrop_cli import hub
 from styledrop_cli.doctor.asking import BASE, Answer, in_words
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
-from styledrop_cli.doctor.surroundings import is_on
+from styledrop_cli.environment import is_on
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.files import file_hash
 
@@ -90,7 +90,7 @@ def fetched(thorough: bool) -> Iterator[Finding]:
         about = f"{one.size / 1e9:.2f} GB, {', '.join(one.precisions) or 'no weights'}: {one.folder}"
         if not one.whole:
             yield Finding("models", one.name, f"only in part, {about}", NOTE, f"{fetch} brings the rest")
-        elif thorough and (problems := hub.verify(one.folder)):
+        elif problems := hub.cut_weights(one.folder) or (hub.verify(one.folder) if thorough else []):
             yield Finding("models", one.name, "; ".join(problems), WRONG, f"{fetch} brings it anew")
         else:
             sums = ", its sums are right" if thorough else ""

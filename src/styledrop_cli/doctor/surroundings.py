@@ -12,15 +12,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
-from styledrop_cli.files import read_json
+from styledrop_cli.environment import LAUNCHED, is_on, whole_number
+from styledrop_cli.errors import UsageError
+from styledrop_cli.files import read_json, read_metadata
 
+TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 # What decides how styledrop runs. Where it is read is in brackets if it is not here.
 VARIABLES = (
-    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN",  # (huggingface_hub)
+    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", *TIMEOUTS,  # (huggingface_hub)
     "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT",  # (OpenMP)
     "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ENABLE_MPS_FALLBACK",  # (torch)
-    "PYTHONPATH", "TMPDIR", "NO_COLOR", "FORCE_COLOR", "STYLEDROP_TRACEBACK",
+    *LAUNCHED, "PYTHONPATH", "TMPDIR", "NO_COLOR", "FORCE_COLOR", "STYLEDROP_TRACEBACK",
 )  # fmt: skip
 SECRET = re.compile("TOKEN|PROXY", re.IGNORECASE)  # what is set to it is never shown
 
@@ -46,6 +49,7 @@ def folder() -> Iterator[Finding]:
             "here", "temporary files", f"cannot be written: {problem}", WRONG, "TMPDIR=FOLDER names another place"
         )
     yield from _runs(here)
+    yield from _weights(here)
 
 
 def _unwritable(folder: Path | None) -> str | None:
@@ -56,6 +60,22 @@ def _unwritable(folder: Path | None) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+def _weights(here: Path, shown: int = 6) -> Iterator[Finding]:
+    """Adapters and other weights that are cut, here and one folder down."""
+    found = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in sorted(here.glob(pattern)))
+    cut = 0
+    for path in islice(found, 1000):
+        try:
+            read_metadata(path, any_type=True)
+        except (OSError, ValueError) as error:
+            cut += 1
+            if cut <= shown:
+                what = f"not whole: {getattr(error, 'strerror', None) or error}"
+                yield Finding("here", str(path.relative_to(here)), what, WRONG, "copy it here again, or make it anew")
+    if cut > shown:
+        yield Finding("here", "other weights", f"{cut - shown} more that are not whole", WRONG, "")
 
 
 def _runs(here: Path, shown: int = 6) -> Iterator[Finding]:
@@ -75,11 +95,6 @@ def _runs(here: Path, shown: int = 6) -> Iterator[Finding]:
             yield Finding("here", name, "begun and not finished", NOTE, advice)
     if unfinished > shown:
         yield Finding("here", "others", f"{unfinished - shown} more that are not finished", NOTE)
-
-
-def is_on(variable: str) -> bool:
-    """As huggingface_hub reads its switches."""
-    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def environment() -> Iterator[Finding]:
@@ -105,6 +120,11 @@ def _remark(name: str, value: str) -> str:
         return "threads that wait sleep late: beside another busy program all is several times slower"
     if name == "HF_HUB_OFFLINE" and is_on(name):
         return "published models that are not here are not fetched"
-    if name == "STYLEDROP_TRACEBACK":
+    if name in (*LAUNCHED, *TIMEOUTS):
+        try:
+            whole_number(name, 0)
+        except UsageError:
+            return "no whole number: unset it, for what reads it stops there"
+    if name == "STYLEDROP_TRACEBACK" and is_on(name):
         return "errors are shown with all that led to them"
     return ""

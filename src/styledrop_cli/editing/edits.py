@@ -13,6 +13,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.files import file_hash
 from styledrop_cli.images import OnMessage, load_mask, load_picture, load_transparency, quietly
 from styledrop_cli.pipeline import Mixture, Wanted
+from styledrop_cli.settings import exact
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,7 +114,7 @@ def outpainting(path: Path, sides: Sides, on_message: OnMessage = quietly) -> Ed
 def restyling(path: Path, share: float, on_message: OnMessage = quietly) -> Edit:
     """Draw a ``share`` in [0,1] of a picture anew."""
     if not 0 <= share <= 1:
-        raise UsageError(f"a share of {share:g} of a picture", "Give one between 0, nothing, and 1, all of it.")
+        raise UsageError(f"a share of {exact(share)} of a picture", "Give one between 0, nothing, and 1, all of it.")
     picture = load_picture(path, on_message)
     return Edit(
         "restyle",

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from styledrop_cli.hub.cache import Cached, cache_folder, cached, find, name_of, remove, verify
+from styledrop_cli.hub.cache import Cached, cache_folder, cached, cut_weights, find, name_of, remove, verify
 from styledrop_cli.hub.fetching import fetch
 from styledrop_cli.hub.names import BUNDLED, POCKET, PUBLISHED, repository
 from styledrop_cli.hub.progress import OnMessage, OnProgress, unheard
 
 __all__ = [
     "BUNDLED", "POCKET", "PUBLISHED", "Cached",
-    "cache_folder", "cached", "fetch", "find", "locate", "name_of", "remove", "repository", "verify",
+    "cache_folder", "cached", "cut_weights", "fetch", "find", "locate", "name_of", "remove", "repository", "verify",
 ]  # fmt: skip
 
 

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import file_hash, read_json, read_text
+from styledrop_cli.files import file_hash, read_json, read_metadata, read_text
 from styledrop_cli.hub.layout import INDEX, PIPELINE, is_whole, precisions_of
 from styledrop_cli.hub.names import BUNDLED, POCKET, PUBLISHED, repository
 from styledrop_cli.hub.progress import Meter, OnProgress, unheard
@@ -118,11 +119,27 @@ def verify(folder: Path, on_progress: OnProgress = unheard) -> list[str]:
     return problems
 
 
+def cut_weights(folder: Path) -> list[str]:
+    """Which of a model's weights are not whole, by the lengths that their own heads say, a sentence each.
+
+    No more than the heads is read. A link that leads nowhere is one of them.
+    """
+    problems = []
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            read_metadata(path, any_type=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            problems.append(f"{path.relative_to(folder)} is not whole: {reason}")
+    return problems
+
+
 def cache_folder() -> Path:
     """The folder of the hub's cache."""
-    from huggingface_hub import constants
+    with read_by("huggingface_hub", "HF_"):
+        from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    return Path(expanded(constants.HF_HUB_CACHE, "say where models are kept with HF_HOME=FOLDER")).resolve()
 
 
 def storage_of(repo: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import io
+import json
 import re
 import shutil
 import warnings
@@ -79,6 +80,7 @@ def fetch(
         ModelError: there is no such repository, it may not be read, is no such model or has only pickles.
         StyledropError: there is no network, the hub refuses, the disk is too small, or a file came over damaged.
     """
+    cache = cache_folder()
     from huggingface_hub import hf_hub_download
 
     try:
@@ -99,13 +101,13 @@ def fetch(
             meter.show()
             if file.sha256:
                 _bring(repo, commit, file, file.sha256, meter, on_message)
-            place = Path(hf_hub_download(repo, file.name, revision=commit, cache_dir=cache_folder()))
+            place = Path(hf_hub_download(repo, file.name, revision=commit, cache_dir=cache))
             if file.sha256 and not place.is_symlink():  # where no links can be made it was copied
                 (storage_of(repo) / "blobs" / file.sha256).unlink(missing_ok=True)
             if file.name == INDEX and (kind := pipeline_of(folder)) != PIPELINE:
                 raise ModelError(f"{repo} is no {PIPELINE} but a {kind}", "fetch a model that was made from aMUSEd")
             meter.done += file.size
-        hf_hub_download(repo, INDEX, cache_dir=cache_folder())  # only now: `main` leads to what is whole
+        hf_hub_download(repo, INDEX, cache_dir=cache)  # only now: `main` leads to what is whole
     meter.over()
     return folder
 
@@ -178,6 +180,10 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: Meter, on_me
                 except _foreign():
                     if growing.tell() <= begin:
                         raise  # else the connection was cut: it is taken up again for as long as something comes
+                growing.flush()
+                if _is_page(part, begin):
+                    growing.truncate(begin)
+                    raise _a_page(repo)
         meter.show(f"checking {file.part}", file.size)
         if (found := file_hash(part)) != sha256:
             part.unlink()
@@ -186,6 +192,22 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: Meter, on_me
                 "it was deleted: the same command fetches it again",
             )
         part.replace(blob)
+
+
+def _is_page(part: Path, begin: int) -> bool:
+    """Whether what came from a place of a file on is a web page, which no weights are."""
+    with part.open("rb") as file:
+        file.seek(begin)
+        return re.match(rb"\s*<(!doctype html|html|head)\b", file.read(1000), re.IGNORECASE) is not None
+
+
+def _a_page(repo: str) -> StyledropError:
+    from huggingface_hub import constants
+
+    return _UnreachableError(
+        f"{repo} cannot be fetched: a web page comes instead of what {constants.ENDPOINT} should answer",
+        "the network may want you to log in, or a proxy is in between: open a page in a browser, then try again",
+    )
 
 
 def _refuse_small_disk(repo: str, missing: list[_File]) -> None:
@@ -282,6 +304,8 @@ def _explained(error: BaseException, repo: str) -> StyledropError:
         return StyledropError(f"the hub answers {status} when asked for {repo}", f"try again later: {_AGAIN}")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return StyledropError(f"the disk of {cache_folder()} is full", f"make room there: {_AGAIN}")
+    if isinstance(error, json.JSONDecodeError):
+        return _a_page(repo)
     words = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return _UnreachableError(
         f"{repo} cannot be fetched from {constants.ENDPOINT}: {words[:100]}",

@@ -25,6 +25,7 @@ from styledrop_cli.lists.reading import (
     short,
     table_rows,
 )
+from styledrop_cli.settings import seeds_from
 
 SIDES = (16, 4096)  # pixels of an asset's side, least and most
 MOST_CANDIDATES = 100  # of which one is kept
@@ -120,7 +121,12 @@ class _Reading(Problems):
         values = {**defaults, **self._values(entry, places, place, KEYS, f"{who}: ")}
         own = {key: values.pop(key) for key in list(values) if key in Asset.__dataclass_fields__}
         if {"name", "prompt"} <= own.keys():
-            found.append(Asset(**own, options=values, where=f"{self.source}, {place}"))
+            asset = Asset(**own, options=values, where=f"{self.source}, {place}")
+            found.append(asset)
+            try:
+                seeds_from(values.get("seed", 0), (asset.number or 1) * asset.best)
+            except UsageError as error:
+                self.wrong(places.get("seed", place), f"{who}: {error.message}", error.hint or "")
 
     def _values(
         self,

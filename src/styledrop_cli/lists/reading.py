@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import SampleSettings, exact
 
 LARGEST = 5_000_000  # bytes of a file
 MOST = 100_000  # entries in it
@@ -118,7 +118,7 @@ def number_between(kind: type, least: float, most: float) -> Reader:
         if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
             raise ValueError(f"must be a {'whole ' if kind is int else ''}number, not '{short(value)}'")
         if not least <= value <= most:  # nor is NaN
-            raise ValueError(f"must be between {least:,} and {most:,}, not {short(value)}")
+            raise ValueError(f"must be between {exact(least)} and {exact(most)}, not {short(value)}")
         return kind(value)
 
     return read

@@ -112,7 +112,7 @@ def run(
         raise UsageError(f"there is no part called '{part}'", f"Choose one of {', '.join(PARTS)}.")
     call = call or Call()
     call.took.clear()  # another part's say nothing of this one's
-    records = read_corpus(corpus, captions=part not in ("tokenizer", "decoder"))
+    records = read_corpus(corpus, captions=part not in ("tokenizer", "decoder"), on_message=on_message)
     on_message(f"{len(records)} pictures, {sum(r.held_out for r in records)} of them held out")
     state, before = checkpoints(out, part)
     saved = [path for path in (state, before) if path.exists()]

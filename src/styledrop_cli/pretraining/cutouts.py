@@ -23,11 +23,12 @@ that styles redraw; ``zh`` Chinese names, parted by semicolons.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from styledrop_cli.corpus import told
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import parse_json, read_json, read_text
 from styledrop_cli.styles import STYLES
@@ -101,8 +102,11 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
 
 
-def read_art(folder: Path) -> Art:
-    """Raises UsageError for a folder without ``art.json``, or one that names what is not there."""
+def read_art(folder: Path, on_message: Callable[[str], None] = lambda message: None) -> Art:
+    """The art folder; ``on_message`` is told what an index names that is no longer there: that is left out.
+
+    Raises UsageError for a folder without ``art.json``, or one that names what is not there.
+    """
     path = folder / ART
     if not path.is_file():
         raise UsageError(f"{folder} holds no {ART}", "It says what the cut-outs show; see examples/pocket.")
@@ -123,7 +127,10 @@ def read_art(folder: Path) -> Art:
     index = folder / INDEX
     cutouts = read_index(index) if index.exists() else _in_families(folder, families, words)
     if index.exists():
-        cutouts = [c for c in cutouts if (folder / c.file).is_file()]  # a package may hold a drawing no longer
+        gone = {c.file for c in cutouts if not (folder / c.file).is_file()}  # a package may hold a drawing no longer
+        if said := told({f"named in {INDEX} and not there": [folder / file for file in sorted(gone)]}):
+            on_message(f"Warning: left out of {folder}: {said}")
+        cutouts = [c for c in cutouts if c.file not in gone]
         for cutout in cutouts:
             families.setdefault(cutout.look, (re.sub(r"[-_]+", " ", cutout.look),))
         words = words or {c.thing: [with_article(c.thing)] for c in cutouts}
@@ -177,8 +184,9 @@ def _cutout(said: Any) -> Cutout:
         return value
 
     file, thing = text("file", longest=2 * LONGEST), text("thing")
+    file = file.replace("\\", "/")  # as Windows writes it
     parts = file.split("/")
-    if len(parts) < 2 or not all(NAME.fullmatch(part) for part in parts) or not file.endswith(SUFFIXES):
+    if len(parts) < 2 or not all(NAME.fullmatch(part) for part in parts) or not file.lower().endswith(SUFFIXES):
         raise ValueError(f"'file' is {file!r:.80}, and should be like 'family/name.webp' or '.png'")
     for key in ("mono", "outline"):
         if not isinstance(said.get(key, False), bool):
@@ -196,7 +204,8 @@ def _in_families(folder: Path, families: Collection[str], things: Collection[str
     found = []
     for thing in things:
         for family in families:
-            files = [PurePosixPath(family, f"{thing}{suffix}") for suffix in SUFFIXES]
+            suffixes = (one for suffix in SUFFIXES for one in (suffix, suffix.upper()))
+            files = [PurePosixPath(family, f"{thing}{suffix}") for suffix in suffixes]
             if file := next((str(f) for f in files if (folder / f).exists()), None):
                 found.append(Cutout(file, thing, thing, family, family))
     return found

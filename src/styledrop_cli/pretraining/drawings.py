@@ -478,7 +478,7 @@ def write_corpus(
     PictureError for a cut-out that cannot be read, StyledropError where ``out`` cannot be written. ``on_message`` is
     told of each cut-out that could not be read as it is meant, once.
     """
-    art = read_art(art_folder)
+    art = read_art(art_folder, on_message)
     drawings = plan(art, recipe, seed)
     batches = _begun(art, drawings, out)
     parallel = workers > 1 and device.type == "cpu"

@@ -120,6 +120,14 @@ def train_all(
     and UsageError for a folder that holds parts already, unless ``resume`` is said.
     """
     call = call or Call()
+    heard: set[str] = set()
+
+    def tell(part: str, message: str) -> None:
+        """Warnings of the one corpus are the same for all stages, and told once."""
+        if not (message.startswith("Warning: ") and message in heard):
+            heard.add(message)
+            on_message(part, message)
+
     parts = stages()
     there = [p for p in parts if part_file(out, p).exists() or any(state.exists() for state in checkpoints(out, p))]
     if there and not resume:
@@ -159,7 +167,7 @@ def train_all(
             seed=seed,
             call=call,
             on_step=lambda progress, part=part: on_step(part, progress),  # type: ignore[misc]
-            on_message=lambda message, part=part: on_message(part, message),  # type: ignore[misc]
+            on_message=lambda message, part=part: tell(part, message),  # type: ignore[misc]
         )
         outcomes.append(outcome.plain())
         if not outcome.finished:

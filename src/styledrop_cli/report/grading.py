@@ -26,7 +26,7 @@ from styledrop_cli.probing import PROBES
 from styledrop_cli.ranking import Eye, scores
 from styledrop_cli.report.story import Story
 from styledrop_cli.rounds import GRADED, SUBJECTS, judge_of
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import SampleSettings, seeds_from
 
 # None of these chooses anything anywhere.
 PROMPTS = (
@@ -176,4 +176,4 @@ def grade(
         }
         cells[row] = {name: value.view(shape) for name, value in values.items()}
         pictures[row] = drawn.pictures.unflatten(0, shape)
-    return Graded(list(prompts), [seed + i for i in range(number)], cells, pictures)
+    return Graded(list(prompts), list(seeds_from(seed, number)), cells, pictures)
