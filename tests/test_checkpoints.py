@@ -149,7 +149,7 @@ def test_other_files_are_called_what_they_are(read: Callable[[Path], object], wh
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.uint16])
 def test_numbers_that_are_not_read_are_named(kind: torch.dtype) -> None:
     """Nothing is wrong with such a file, and nobody is told to fetch it again."""
-    save_tensors(Path("x.safetensors"), {"a": torch.ones(2).to(kind)})
+    save_file({"a": torch.ones(2).to(kind)}, "x.safetensors")
     with pytest.raises(
         ModelError, match=r"^x.safetensors stores a as [FCU]\w+(, 8 bits a number)?, which is not"
     ) as error:
