@@ -14,7 +14,7 @@ from PIL import Image
 import tiny
 from conftest import Run
 from styledrop_cli import base as base_module
-from styledrop_cli.base import load_base
+from styledrop_cli.base import Base, load_base
 from styledrop_cli.bench import families, judges, measures, openmoji, paired
 from styledrop_cli.bench.art import check_art, load_art, looks
 from styledrop_cli.bench.comparisons import chosen_styles, combinations, read_values
@@ -22,6 +22,7 @@ from styledrop_cli.bench.likeness import ranked_first
 from styledrop_cli.bench.renders import Examples
 from styledrop_cli.bench.second_round import PICKERS
 from styledrop_cli.errors import UsageError
+from styledrop_cli.exchange import published_base
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.styles import STYLES
 from styledrop_cli.styles.canvas import Canvas
@@ -155,22 +156,36 @@ def test_table_is_markdown() -> None:
 # ---- settings ----
 
 
-def test_settings_of_a_sweep() -> None:
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny.base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def test_settings_of_a_sweep(base: Base) -> None:
     values = read_values(["steps=150,250", "lambda_b=1,1.5", "sample.steps=9", "shared=true"])
     assert values["train.steps"] == [150, 250] and values["sample.lambda_b"] == [1.0, 1.5]
     assert values["sample.steps"] == [9] and values["train.shared"] == [True]
-    grid = combinations(values, 16, one_at_a_time=False)
+    grid = combinations(values, base, 16, one_at_a_time=False)
     assert len(grid) == 5 and grid[0].name == "default"
     assert all(one.training.shared and one.sampling.steps == 9 for one in grid[1:])
-    alone = combinations({"train.steps": [150, 250]}, 16, one_at_a_time=True)
+    alone = combinations({"train.steps": [150, 250]}, base, 16, one_at_a_time=True)
     assert [one.name for one in alone] == ["default", "steps=150"]  # 250 is the default
-    recommended = combinations({"train.lambda_b": [3.0]}, 16, one_at_a_time=False)[-1]
+    recommended = combinations({"train.lambda_b": [3.0]}, base, 16, one_at_a_time=False)[-1]
     assert recommended.sampling.lambda_b == 3.0 and recommended.name == "train.lambda_b=3.0"
 
 
-def test_values_are_written_as_they_are_given() -> None:
+def test_compared_settings_are_those_that_a_base_draws_with(base: Base, tmp_path: Path) -> None:
+    hot = combinations(read_values(["temperature=1,4.5"]), base, 16, one_at_a_time=False)
+    assert [one.sampling.order for one in hot] == ["halton", "confidence", "confidence"]
+    published = published_base(str(tiny.write_published(tmp_path / "published")))
+    usual = combinations({}, published, published.sizes[0], one_at_a_time=False)[0]
+    assert usual.training == published.training()
+    assert usual.sampling == published.sampling(lambda_a=usual.training.lambda_a, lambda_b=usual.training.lambda_b)
+
+
+def test_values_are_written_as_they_are_given(base: Base) -> None:
     values = read_values(["targets=to_q+to_v", "last=true", "lambda-a=0.5"])
-    assert combinations(values, 16, one_at_a_time=False)[-1].name == "targets=to_q+to_v last=true lambda_a=0.5"
+    assert combinations(values, base, 16, one_at_a_time=False)[-1].name == "targets=to_q+to_v last=true lambda_a=0.5"
 
 
 def test_styles_are_chosen_by_group_or_name() -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 import tiny
 from conftest import draw
+from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base import Base
+from styledrop_cli.examples import NAMELESS, Examples, known_contents
 from styledrop_cli.probing import Probes
 from styledrop_cli.settings import SampleSettings
 
@@ -45,6 +47,17 @@ def painter(base: Base, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_references_own_content_is_not_asked_for(base: Base) -> None:
     assert probes(base).contents == ["a teapot", "a house", "a tree"]  # of those that this base was taught
     assert probes(base, "a tree").contents == ["a cat", "a teapot", "a house"]
+
+
+@pytest.mark.parametrize(("content", "told"), [("a cat", ["a cat"]), (NAMELESS, []), ("a zyxomorph", [])])
+def test_only_contents_that_can_be_told_leak(base: Base, content: str, told: list[str]) -> None:
+    """Nobody can tell a content that has no name, or one that the base was never taught."""
+    assert known_contents(base, [content, content]) == told
+    reference = base.reconstruct(draw()).ids[None]
+    examples = Examples({"views.ids": reference, "views.picture": torch.tensor([0])}, [content], 1)
+    judge = judge_of(base, base, References.of_examples(base, examples), ["a tree"])
+    seen = judge.see(base.pictures(reference, base.sizes[0]), reference, ["a tree"])
+    assert (float(seen.content) > 0) is bool(told)
 
 
 def test_a_fresh_adapter_moves_and_leaks_nothing(base: Base) -> None:

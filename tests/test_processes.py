@@ -23,13 +23,14 @@ import tiny
 import together
 from conftest import Outcome, Run, draw
 from styledrop_cli import pools, processes
+from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base import load_base
 from styledrop_cli.checkpoints import read_tensors, save_part, tensors_hash
 from styledrop_cli.errors import UsageError
 from styledrop_cli.examples import Examples, tokenize_views
 from styledrop_cli.files import write_json
 from styledrop_cli.pools import Plan, Pool
-from styledrop_cli.rounds import GRADED, assist, judge_of
+from styledrop_cli.rounds import GRADED, assist
 from styledrop_cli.settings import SampleSettings
 from test_interrupted import SOURCE, little_adapter, whole
 
@@ -404,7 +405,7 @@ def test_what_a_slow_process_draws_is_not_drawn_twice(
 ) -> None:
     monkeypatch.setattr(pools, "PATIENCE", 0.0)
     views = tokenize_views(base, [draw()], ["a cat"], 1, tiny.generator(), False)
-    judge = judge_of(base, base, Examples(views, ["a cat"], 1), PLAN.prompts)
+    judge = judge_of(base, base, References.of_examples(base, Examples(views, ["a cat"], 1)), PLAN.prompts)
 
     def hear(done: int) -> None:
         if done == 8:  # its own three shards, and the last of the other's two

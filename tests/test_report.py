@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,9 @@ import typer
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli.base import load_base
-from styledrop_cli.checkpoints import load_adapter, save_adapter
+from styledrop_cli.checkpoints import load_adapter, read_header, save_adapter, write_recommended
 from styledrop_cli.cli.app import app
+from styledrop_cli.pools import PLAN
 from styledrop_cli.probing import PROBES
 from styledrop_cli.report import grading
 from styledrop_cli.report.commands import commands
@@ -162,6 +164,18 @@ def test_the_same_command_counts_the_same(report: Report) -> None:
     Path("prompts.txt").write_text("a red cat\na tree\n", encoding="utf-8")
     report("adapter.safetensors", "--json", "--overwrite")
     assert Path("report.html").read_bytes() == page
+
+
+def test_an_adapter_is_graded_as_it_draws(made: Path, tiny_model: Path, tmp_path: Path) -> None:
+    base = load_base(str(tiny_model), tiny.CPU)
+    adapter = tmp_path / "adapter.safetensors"
+    shutil.copy(made / "adapter.safetensors", adapter)
+    write_recommended(adapter, {"temperature": 3.0})
+    story = read_story(adapter)
+    grading.grade(base, story, base, prompts=["a tree"], number=1, seed=5, folder=tmp_path / "drawn")
+    plan = json.loads((tmp_path / "drawn" / "row-2" / PLAN).read_text())
+    assert plan["sampling"] == asdict(base.sampling(**read_header(adapter)["recommended"]))
+    assert plan["sampling"]["order"] == "confidence"  # the only one in which a temperature has a say
 
 
 def test_differences_are_paired() -> None:

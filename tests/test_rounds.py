@@ -16,6 +16,7 @@ import tiny
 from conftest import draw
 from styledrop_cli import checkpoints, files, images, pools, rounds, tuning
 from styledrop_cli.adapters import examples_of
+from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, write_recommended
 from styledrop_cli.errors import ModelError, UsageError
@@ -347,7 +348,7 @@ def test_picks_that_name_no_pictures(go: Go, tmp_path: Path, picks: dict[str, An
 def test_a_pool_drawn_by_two_is_the_pool_drawn_by_one(base: Base, trained: Path, tmp_path: Path) -> None:
     adapter = str(trained.resolve())
     plan = Plan(tuple(PROMPTS), 4, 7, "watercolor", adapter, SAMPLING)
-    judge = rounds.judge_of(base, base, examples_of(load_adapter(trained)), PROMPTS)
+    judge = judge_of(base, base, References.of_adapter(base, load_adapter(trained)), PROMPTS)
     alone = Pool(base, tmp_path / "alone", plan).draw(judge, lambda done: None)
     heard: list[int] = []
     Pool(base, tmp_path / "both", plan).help((1, 2))
@@ -363,7 +364,7 @@ def test_what_nobody_draws_is_drawn_in_the_end(
 ) -> None:
     monkeypatch.setattr(pools, "PATIENCE", 0.0)
     plan = Plan(tuple(PROMPTS), 4, 7, "watercolor", str(trained.resolve()), SAMPLING)
-    judge = rounds.judge_of(base, base, examples_of(load_adapter(trained)), PROMPTS)
+    judge = judge_of(base, base, References.of_adapter(base, load_adapter(trained)), PROMPTS)
     assert len(Pool(base, tmp_path / "p", plan).draw(judge, lambda done: None, (0, 2)).ids) == 12
 
 

@@ -22,7 +22,7 @@ from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import PictureError
-from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
+from styledrop_cli.examples import Examples, guess_content, known_contents, tokenize_views
 from styledrop_cli.images import load_picture, square, to_tensor
 from styledrop_cli.ranking import Eye, Judge, Ruler, Seen, empty, repeats, scores, thumbnails
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -70,11 +70,15 @@ class References:
         Raises ModelError if it lacks them, or is of another base, UsageError if it learnt an object.
         """
         open_adapter(base, file)
-        examples = references_of(file)
+        sampling = base.sampling(**file.header["recommended"])
+        return replace(cls.of_examples(base, references_of(file)), style=str(file.header["style"]), sampling=sampling)
+
+    @classmethod
+    def of_examples(cls, base: Base, examples: Examples) -> References:
+        """The references among the pictures that are learnt from."""
         with torch.no_grad(), autocast(base.device):
             shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
-        sampling = base.sampling(**file.header["recommended"])
-        return cls(examples, shown, str(file.header["style"]), sampling)
+        return cls(examples, shown, "", base.sampling())
 
     @classmethod
     def of_pictures(cls, base: Base, images: Sequence[Image], contents: list[str]) -> References:
@@ -207,14 +211,18 @@ def means(rows: Sequence[Row]) -> dict[str, float | None]:
     return found
 
 
-def judge_of(base: Base, eye: Eye, references: References | None, prompts: list[str], ruler: Ruler | None) -> Judge:
-    """A judge of pictures drawn for ``prompts``, which say no style, after ``references`` or after none."""
+def judge_of(
+    base: Base, eye: Eye, references: References | None, prompts: Sequence[str], ruler: Ruler | None = None
+) -> Judge:
+    """A judge of pictures drawn for ``prompts``, which say no style, after ``references`` or after none.
+
+    Of the references' contents those leak that ``known_contents`` has. ``ruler`` is the eye's own.
+    """
     if references is None:  # grey stands for the reference that is not there; nothing is said of it
         nothing = torch.full((1, 3, base.sizes[0], base.sizes[0]), 0.5, device=base.device)
-        return Judge(eye, prompts, base.contents, nothing, [], torch.zeros(1, 2, 2))
-    given = references.examples.contents[: references.examples.references]
-    own = [content for content in given if content != NAMELESS and not base.unknown_words(content)]
-    return Judge(eye, prompts, base.contents, references.shown, own, references.examples.own_views, ruler)
+        return Judge(eye, list(prompts), base.contents, nothing, [], torch.zeros(1, 2, 2))
+    own = known_contents(base, references.examples.contents[: references.examples.references])
+    return Judge(eye, list(prompts), base.contents, references.shown, own, references.examples.own_views, ruler)
 
 
 def _plain(

@@ -119,6 +119,14 @@ def _random_crop(whole: Tensor, side: int, mirror: bool, complete: bool, draws: 
 
 
 @torch.no_grad()
+def known_contents(base: Base, contents: Sequence[str]) -> list[str]:
+    """Of what references show, each content that can be told in another picture, once.
+
+    One that nobody named, or whose words the base was never taught, would be found in any picture or in none.
+    """
+    return [one for one in dict.fromkeys(contents) if one != NAMELESS and not base.unknown_words(one)]
+
+
 def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:
     """What a picture shows, by the bundled CLIP among the things it was taught; said aloud."""
     if not base.contents or base.clip.visual is None:

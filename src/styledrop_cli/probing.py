@@ -14,6 +14,7 @@ from torch import Tensor
 
 from styledrop_cli.base import Base
 from styledrop_cli.devices import autocast
+from styledrop_cli.examples import known_contents
 from styledrop_cli.images import to_image
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.ranking import Judge, Scores, Seen, mean, scores
@@ -49,7 +50,7 @@ class Probes:
         taught = [p for p in PROBES if p in base.contents] or base.contents or list(PROBES)
         self.contents = ([p for p in taught if p not in contents] or taught)[:MOST]
         self._prompts = [with_style(content, style) for content in self.contents]
-        own = [c for c in dict.fromkeys(contents) if not base.unknown_words(c)]
+        own = known_contents(base, contents)
         with autocast(base.device):
             pictures = base.pictures(shown.long().to(base.device), base.sizes[0]).float()
         self._judge = Judge(base, self.contents, [], pictures, own, views)

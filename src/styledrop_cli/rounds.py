@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter, references_of, widest
+from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base import Base
 from styledrop_cli.checkpoints import AdapterFile, build_config, load_adapter, read_header
-from styledrop_cli.devices import autocast
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.examples import Examples
 from styledrop_cli.files import atomic_write, file_hash
 from styledrop_cli.images import png_bytes, save_png, to_image
 from styledrop_cli.picking import Candidates, Picker, candidates_of
 from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.probing import PROBES
-from styledrop_cli.ranking import Eye, Judge, Ruler, Scores, mean, scores
+from styledrop_cli.ranking import Eye, Judge, Scores, mean, scores
 from styledrop_cli.runs import MANIFEST, Run, alone_in
 from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.sheets import contact_sheet
@@ -89,14 +88,6 @@ def graded_prompts(base: Base, used: Sequence[str]) -> list[str]:
     known = [p for p in GRADED if p in base.contents] or base.contents or list(GRADED)
     free = [p for p in known if p not in used]
     return (free or [p for p in PROBES if p not in used] or known)[: len(GRADED)]
-
-
-def judge_of(base: Base, eye: Eye, examples: Examples, prompts: Sequence[str], ruler: Ruler | None = None) -> Judge:
-    """A judge of pictures drawn for ``prompts`` after the references of ``examples``; ``ruler`` is the eye's own."""
-    with autocast(base.device):
-        shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
-    own = [c for c in examples.contents[: examples.references] if not base.unknown_words(c)]
-    return Judge(eye, list(prompts), base.contents, shown, own, examples.own_views, ruler)
 
 
 @dataclass(frozen=True)
@@ -252,8 +243,9 @@ class Rounds:
         self._sampling = base.sampling(**header["recommended"])
         # A published base's CLIP sees no pictures: who grades them has to choose them too.
         chooser: Eye = base if base.clip.visual is not None else grader
-        self._judge = judge_of(base, chooser, self._examples, self._prompts)
-        self._grader = judge_of(base, grader, self._examples, self._graded)
+        references = References.of_examples(base, self._examples)
+        self._judge = judge_of(base, chooser, references, self._prompts)
+        self._grader = judge_of(base, grader, references, self._graded)
         if fresh and (folder / MANIFEST).exists():
             for made in (*folder.glob("round-*"), folder / PLAIN, folder / GRADE):
                 if made not in start.parents:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from styledrop_cli.base import Base
 from styledrop_cli.bench.families import HELD_OUT, HeldOut
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
@@ -88,8 +89,8 @@ def comparing(values: Values) -> bool:
     return any(len(options) > 1 for options in values.values())
 
 
-def combinations(values: Values, size: int, one_at_a_time: bool) -> list[Combination]:
-    """The default, then every combination of values, or every value alone; each once."""
+def combinations(values: Values, base: Base, size: int, one_at_a_time: bool) -> list[Combination]:
+    """The base's default at a size, then every combination of values, or every value alone; each once."""
     if one_at_a_time:
         fixed = {name: options[0] for name, options in values.items() if len(options) == 1}
         chosen = [fixed | {n: v} for n, options in values.items() for v in options if len(options) > 1]
@@ -97,20 +98,20 @@ def combinations(values: Values, size: int, one_at_a_time: bool) -> list[Combina
         chosen = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     made: dict[object, Combination] = {}
     for one in ({}, *chosen):
-        combination = _combination(one, size)
+        combination = _combination(one, base, size)
         made.setdefault((combination.training, combination.sampling, combination.feedback), combination)
     return list(made.values())
 
 
-def _combination(chosen: Mapping[str, Any], size: int) -> Combination:
+def _combination(chosen: Mapping[str, Any], base: Base, size: int) -> Combination:
     def part(kind: str) -> dict[str, Any]:
         return {name.partition(".")[2]: v for name, v in chosen.items() if name.startswith(f"{kind}.")}
 
     given = part("train")
-    training = TrainSettings.of(given.pop("kind", TrainSettings.kind), **given)
+    training = base.training(given.pop("kind", TrainSettings.kind), **given)
     # An adapter is drawn with at the scales that its file recommends.
     recommended = {"lambda_a": training.lambda_a, "lambda_b": training.lambda_b, "size": size}
-    sampling = SampleSettings(**recommended | part("sample"))
+    sampling = base.sampling(**(recommended | part("sample")))
     words = " ".join(f"{_shown(n)}={_written(v)}" for n, v in chosen.items())
     return Combination(words or DEFAULT, training, sampling, RoundSettings(**part("round")))
 

@@ -82,7 +82,7 @@ def run(base: Base, art: Art, plan: Plan, work: Path, say: Say, on_progress: Cal
     Raises UsageError where the base knows too few of the things, or has not the size that is asked for.
     """
     size, values = picture_size(plan.values, base)
-    made = combinations(values, size, plan.one_at_a_time)
+    made = combinations(values, base, size, plan.one_at_a_time)
     shown = [references(style, plan.references, art) for style in plan.styles]
     things = known_things(base, art, plan.prompts, say)
     everything = looks()

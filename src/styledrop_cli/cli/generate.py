@@ -120,8 +120,9 @@ def generate(
     temperature: Annotated[
         float | None,
         look(
-            help="Variety of a drawing that begins where it is surest: low is alike and safe, high is varied and wild.",
-            show_default="none: parts are drawn in an even order",
+            help="Draw the surest parts first (order by confidence), with this much chance: low is alike and safe, high "
+            "is varied and wild.",
+            show_default="not given: parts are drawn in an even order, without it",
         ),
     ] = None,
     top_p: Annotated[

@@ -7,15 +7,14 @@ others too, and the CLIP is the second one, which has neither drawn nor picked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters import open_adapter, references_of
-from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED
+from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED, References, judge_of
 from styledrop_cli.base import Base
 from styledrop_cli.calibration import Calibration
 from styledrop_cli.checkpoints import load_adapter
@@ -25,7 +24,7 @@ from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.probing import PROBES
 from styledrop_cli.ranking import Eye, scores
 from styledrop_cli.report.story import Story
-from styledrop_cli.rounds import GRADED, SUBJECTS, judge_of
+from styledrop_cli.rounds import GRADED, SUBJECTS
 from styledrop_cli.settings import SampleSettings, seeds_from
 
 # None of these chooses anything anywhere.
@@ -127,11 +126,9 @@ def grade(
     The rows are the base, the base told the style in words, and every adapter at the scales that it recommends. The
     same call goes on where a stopped one was. Raises ModelError for an adapter of another base or without references.
     """
-    first = load_adapter(story.stages[0].file)
-    open_adapter(base, first)
-    examples = references_of(first)
+    references = References.of_adapter(base, load_adapter(story.stages[0].file))
     ruler = Calibration(eye, lambda share, note: on_progress("looking at other styles", share, note))
-    judge = judge_of(base, eye, examples, prompts, ruler)
+    judge = judge_of(base, eye, references, prompts, ruler)
     drawn_so = base.sampling()
 
     def plan(style: str, adapter: Path | None, sampling: SampleSettings, each: int, first: int, where: Path) -> Plan:
@@ -142,7 +139,7 @@ def grade(
         (TOLD, story.style, None, drawn_so),
     ]
     for stage in story.stages:
-        rows.append((stage.name, story.style, stage.file, replace(drawn_so, **stage.header["recommended"])))
+        rows.append((stage.name, story.style, stage.file, base.sampling(**stage.header["recommended"])))
     work = len(rows) * number + PLAIN_EACH
     done = 0
 
