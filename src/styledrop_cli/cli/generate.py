@@ -120,8 +120,8 @@ def generate(
     temperature: Annotated[
         float | None,
         look(
-            help="Draw the surest parts first (order by confidence), with this much chance: low is alike and safe, high "
-            "is varied and wild.",
+            help="Draw the surest parts first (order by confidence), with this much chance: low is alike and safe, "
+            "high is varied and wild.",
             show_default="not given: parts are drawn in an even order, without it",
         ),
     ] = None,
