@@ -13,7 +13,7 @@ import pytest
 
 from conftest import Run, draw
 from styledrop_cli import pipeline
-from styledrop_cli.batches import PAGE, Batch
+from styledrop_cli.batches import PAGE, Batch, identity
 from styledrop_cli.images import load_picture, read_png_settings, save_png
 
 LEARN = ("--steps", "1", "--checkpoints", "0", "-q")
@@ -119,14 +119,64 @@ def test_every_format_says_the_same(styledrop: Run, folder: tuple[str, ...], nam
 
 
 def test_standard_input(styledrop: Run, folder: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("a cat\na dog --seed 9\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a cat\na dog --seed 9\n")))
     code, out, _ = styledrop("generate", "--base-only", "a tree", "--prompts", "-", "-n", "1", *FAST, *folder)
     assert code == 0
     assert list(made(out)) == [f"out/{name}.png" for name in ("a-tree-0", "a-cat-0", "a-dog-9")]
-    monkeypatch.setattr("sys.stdin", io.StringIO("a cat\na dog --sed 9\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a cat\na dog --sed 9\n")))
     code, _, err = styledrop("generate", "--base-only", "--prompts", "-", *FAST, *folder)
     assert code == 2
     assert "standard input, line 2, column 7" in err and "--seed" in err
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"a caf\xe9\n", "line 1, column 6: these bytes are no text in UTF-8"),
+        ("a tree\na cat\n".encode("utf-16-le"), "line 1, column 2: these bytes are no text in UTF-8"),
+        ("a tree\r\na café, 猫".encode("utf-8-sig"), ""),
+        ("a tree\na café, 猫".encode("utf-16"), ""),
+        ("\ufeffa tree\na café, 猫".encode("utf-16-be"), ""),
+        ("a tree\na café, 猫".encode("utf-32"), ""),
+        (b"\xff\xfea\0\x00\xd8", "these bytes are no text in UTF-16"),
+        (b"", "standard input holds no prompts"),
+    ],
+)
+def test_standard_input_is_read_as_a_file_is(
+    styledrop: Run, folder: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, data: bytes, words: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "ascii"))
+    Path("prompts.txt").write_bytes(data)
+    by_pipe, by_file = (
+        styledrop("generate", "--base-only", "--prompts", source, "-n", "1", *FAST, *folder)
+        for source in ("-", "prompts.txt")
+    )
+    assert by_pipe.code == by_file.code == (2 if words else 0)
+    if words:
+        assert words in " ".join(by_pipe.err.split()), by_pipe.err
+        assert by_file.err.replace("prompts.txt", "standard input").split() == by_pipe.err.split()
+    else:
+        assert [one["prompt"] for one in made(by_pipe.out).values()] == ["a tree", "a café, 猫"]
+
+
+def test_names_of_files_that_are_no_text(styledrop: Run, folder: tuple[str, ...]) -> None:
+    """A file may be called anything by the system; where a name is stored, "?" stands for what is no letter."""
+    name, picture = os.fsdecode(b"\xff.safetensors"), os.fsdecode(b"ref\xff.png")
+    os.rename("ink.safetensors", name)
+    os.rename("ref.png", picture)
+    quick = ("--steps", "1", "-n", "1", "-q", *folder)
+    assert styledrop("generate", name, "a cat", "-o", "out", *quick).code == 0
+    assert (read_png_settings(Path("out/a-cat-0.png")) or {})["adapter"] == "?.safetensors"
+    assert styledrop("generate", name, "a cat", "-o", "out", *quick).code == 0
+    assert len(list(Path("out").glob("a-cat*"))) == 1
+    assert styledrop("generate", "--mix", f"{name}:1", "a dog", "-o", "out", *quick).code == 0
+    assert styledrop("edit", picture, "a dog", "--restyle", "0.5", "--adapter", name, "-o", "out", *quick).code == 0
+    assert styledrop("alphabet", name, "--letters", "a", "--steps", "1", "-q", "-o", "out", *folder).code == 0
+    assert styledrop("merge", f"{name}:0.5", "gold.safetensors:0.5", "-o", "m.safetensors", "-q").code == 0
+    assert "?.safetensors" in styledrop("inspect", "m.safetensors").out
+    learn = ("train", picture, "--style", "x", "--content", "a cat", "-o", "t.safetensors")
+    assert styledrop(*learn, *LEARN, *folder).code == 0
+    assert styledrop("score", "out/a-cat-0.png", "--reference", picture, "-q", *folder).code == 0
 
 
 def test_wildcards(styledrop: Run, folder: tuple[str, ...]) -> None:
@@ -177,6 +227,54 @@ def test_another_adapter_of_that_name_draws_other_pictures(
     os.replace("gold.safetensors", "ink.safetensors")
     out = styledrop(*command, "--style", "ink").out
     assert list(made(out)) == ["out/a-cat-0-2.png"] and len(drawn) == 2
+
+
+def test_a_picture_is_what_its_hashes_shares_and_settings_are(
+    styledrop: Run, folder: tuple[str, ...], drawn: list[str]
+) -> None:
+    """Not what its files are called, nor which version drew it."""
+    for name, where in (("ink", "a"), ("gold", "b"), ("dog", "c")):
+        Path(where).mkdir()
+        styledrop("train", "ref.png", "--style", name, "--content", "a cat", "-o", f"{where}/adapter.safetensors",
+                  *LEARN, *folder)  # fmt: skip
+
+    def draw(*mix: str) -> dict[str, dict[str, Any]]:
+        given = (option for one in mix for option in ("--mix", one))
+        return made(styledrop("generate", *given, "a cat", "--style", "x", "-n", "1", *FAST, *folder).out)
+
+    names = [f"{where}/adapter.safetensors" for where in "abc"]
+    first = draw(*(f"{name}:{share}" for name, share in zip(names, (0.6, 0.1, 0.3), strict=True)))
+    assert first["out/a-cat-0.png"]["shares"] == [0.6, 0.1, 0.3] and len(drawn) == 1
+    assert list(draw(*(f"{name}:{share}" for name, share in zip(names, (0.1, 0.6, 0.3), strict=True)))) == [
+        "out/a-cat-0-2.png"
+    ]
+    assert len(drawn) == 2
+    for where in "abc":
+        os.replace(f"{where}/adapter.safetensors", f"{where}.safetensors")
+    moved = [f"{where}.safetensors:{share}" for where, share in zip("abc", (0.6, 0.1, 0.3), strict=True)]
+    assert list(draw(*moved)) == ["out/a-cat-0.png"] and len(drawn) == 2
+    assert list(draw(*reversed(moved))) == ["out/a-cat-0-3.png"]  # in order: rounding is another
+
+
+def test_what_does_not_change_a_picture_does_not_change_its_identity() -> None:
+    said = {"prompt": "a cat", "seed": 1, "adapter": "x", "adapter_hash": "ab+cd", "mix": {"x": 0.6, "y": 0.4},
+            "shares": [0.6, 0.4], "steps": 3, "model": "pocket", "model_hash": "ef", "styledrop": "0.1"}  # fmt: skip
+    same = identity(said)
+    assert identity(said | {"adapter": "z", "model": "p", "styledrop": "9", "mix": {"z": 0.6, "y": 0.4}}) == same
+    assert identity(said | {"top_k": 0}) == same  # a setting that came later, at its default
+    old = {name: value for name, value in said.items() if name != "shares"}
+    assert identity(old) == same
+    # Of namesakes only one was written then, and which share was whose is lost.
+    assert identity(old | {"mix": {"x": 1.0}}) not in (same, identity(said | {"shares": [1.0, 0.0]}))
+    others = (
+        {"seed": 2},
+        {"steps": 4},
+        {"shares": [0.4, 0.6]},
+        {"adapter_hash": "cd+ab"},
+        {"top_k": 5},
+        {"gamma": 0.6},
+    )
+    assert len({same, *(identity(said | one) for one in others)}) == 7
 
 
 def test_stopped_it_goes_on(

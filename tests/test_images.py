@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -536,6 +537,32 @@ def test_png_settings_roundtrip() -> None:
     with Image.open("new/folder/out.png") as image:
         words = image.info["parameters"]
     assert words.startswith("a café, 猫\nNegative prompt: blur\nSeed: 7")
+
+
+def parameters(text: str) -> tuple[list[str], dict[str, str]]:
+    """The lines before the last, and the last as other programs of the convention read it: quoted values are JSON."""
+    *lines, last = text.split("\n")
+    pairs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
+    return lines, {key: json.loads(value) if value.startswith('"') else value for key, value in pairs}
+
+
+@pytest.mark.parametrize(
+    "style",
+    ["pen, ink, Seed: 7", 'a "bold" brush', "back\\slash: x", "ends with a comma,", "plain", "a: b\nSteps: 3, x"],
+)
+def test_what_other_programs_read(style: str) -> None:
+    settings = {
+        "prompt": "a cat,\nNegative prompt: 5",
+        "negative": "x\ny",
+        "seed": 3,
+        "style": style,
+        "mix": {"a": 0.5},
+    }
+    save_png(draw(), Path("out.png"), settings)
+    with Image.open("out.png") as image:
+        lines, read = parameters(image.info["parameters"])
+    assert lines == ["a cat, Negative prompt: 5", "Negative prompt: x y"]
+    assert read == {"Seed": "3", "Style": style}
 
 
 def test_a_png_of_someone_else_has_no_settings(picture: Path) -> None:

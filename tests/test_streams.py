@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Run, draw
+from styledrop_cli.cli.streams import AS_WELL_AS_CAN_BE
 
 SOURCE = str(Path(__file__).parents[1] / "src")
 FULL = "/dev/full"
@@ -103,3 +104,10 @@ def test_an_error_is_an_object_too(styledrop: Run, arguments: tuple[str, ...], c
 def test_only_where_json_was_asked_for(styledrop: Run) -> None:
     assert styledrop("generate", "--base-only", "-n", "0", "--", "--json").out == ""
     assert styledrop("paint").out == ""
+
+
+def test_what_a_stream_has_no_letters_for() -> None:
+    """A file's name goes out as it came in, byte by byte; for a letter that is not there stands a question mark."""
+    name = os.fsdecode(b"\xff\xfe.png")
+    assert name.encode("utf-8", AS_WELL_AS_CAN_BE) == b"\xff\xfe.png"
+    assert "a café 猫".encode("ascii", AS_WELL_AS_CAN_BE) == b"a caf? ?"

@@ -1,7 +1,7 @@
 """Many pictures into one folder: each under a name of its own, none made twice, sheets of all.
 
-What is on disk is the state: every picture holds the settings it was drawn with, so one that is there and says just
-what is wanted is not drawn again, whoever drew it. The same command goes on where it was stopped.
+What is on disk is the state: every picture holds the settings it was drawn with, so one that is there and of the same
+``identity`` as what is wanted is not drawn again, whoever drew it. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from styledrop_cli.errors import PictureError
 from styledrop_cli.files import file_hash, names_apart
 from styledrop_cli.images import load_picture, read_png_settings, save_png
 from styledrop_cli.pipeline import Mixture, Wanted
+from styledrop_cli.settings import SampleSettings
 from styledrop_cli.sheets import contact_sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PAGE = 120  # pictures on a sheet
+# What a picture says beside what makes it what it is: how files are called, which a hash tells better, and the version.
+NAMES = {"adapter", "mix", "object", "model", "picture", "styledrop"}
+DEFAULTS = SampleSettings.defaults()
 
 
 def about_mixture(base: Base, mixture: Mixture) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def about_mixture(base: Base, mixture: Mixture) -> dict[str, Any]:
         said["mix"] = {}
         for name, (_, share) in zip(names, mixture.styles, strict=False):
             said["mix"][name] = said["mix"].get(name, 0.0) + share
+        said["shares"] = [share for _, share in mixture.styles]  # in the order of the hashes
     if mixture.thing is not None:
         said |= {"object": names[-1], "gamma": mixture.gamma}
     if files:
@@ -54,11 +59,28 @@ def about(wanted: Wanted, mixture: Mixture, drawn_by: Mapping[str, Any]) -> dict
     }
 
 
+def identity(said: Mapping[str, Any]) -> bytes:
+    """A hash of what makes a picture what it is, by what its file says: prompt, seed, settings, hashes and shares.
+
+    Names of files do not, and neither does the version that drew it. A setting at its default counts as not said: the
+    picture may be older than the setting.
+    """
+    kept = {
+        name: value
+        for name, value in said.items()
+        if name not in NAMES and (name not in DEFAULTS or value != DEFAULTS[name])
+    }
+    if "shares" not in said and isinstance(mix := said.get("mix"), dict):  # as they were written before they had a list
+        number = len(str(said.get("adapter_hash")).split("+")) - ("object" in said)
+        kept["shares"] = list(mix.values()) if len(mix) == number else mix
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).digest()
+
+
 class Batch:
     """The pictures that are to lie in ``folder``, by number.
 
     ``stems`` are their files' names, ``about`` says what each file is to say. ``paths`` has a path for each: its stem
-    with .png, or with -2.png, ... where another picture has that name. Those that say the same under one stem are one.
+    with .png, or with -2.png, ... where another picture has that name. Those of one identity under one stem are one.
     """
 
     def __init__(self, folder: Path, stems: Sequence[str], about: Callable[[int], dict[str, Any]]) -> None:
@@ -80,7 +102,7 @@ class Batch:
     def has_come(self, index: int) -> bool:
         """Whether a picture is there, now: another process may have drawn it since."""
         path = self.paths[index]
-        if path not in self._there and path.exists() and _said_in(path) == self.about(index):
+        if path not in self._there and path.exists() and identity(_said_in(path)) == identity(self.about(index)):
             self._there.add(path)
         return path in self._there
 
@@ -88,10 +110,10 @@ class Batch:
         """Write a picture, atomically, and say where it is."""
         path, said = self.paths[index], self.about(index)
         if path.exists() and path not in self._there:  # somebody else has taken the name since
-            if _said_in(path) == said:  # and drawn the very same
+            if identity(_said_in(path)) == identity(said):  # and drawn the very same
                 self._there.add(path)
             else:
-                del self._files[self.stems[index], _as_key(said)]
+                del self._files[self.stems[index], identity(said)]
                 new = self._place(index)
                 self.paths = [new if other == path else other for other in self.paths]
                 path = new
@@ -102,7 +124,7 @@ class Batch:
 
     def _place(self, index: int) -> Path:
         stem = self.stems[index]
-        key = stem, _as_key(self.about(index))
+        key = stem, identity(self.about(index))
         while key not in self._files:
             number = self._next.get(stem, 1)
             self._next[stem] = number + 1
@@ -113,7 +135,7 @@ class Batch:
                 self._files[key] = path
                 self._planned.add(path)
             elif said := _said_in(path):
-                self._files.setdefault((stem, _as_key(said)), path)
+                self._files.setdefault((stem, identity(said)), path)
                 self._there.add(path)
         return self._files[key]
 
@@ -142,19 +164,15 @@ def write_sheets(
             images.append(load_picture(path))
             images[-1].thumbnail((cell, cell))  # in memory only as large as it is shown
         below = [path.name for path in before] + [labels[index] for index in page]
-        shown = json.dumps([about(index) for index in page], sort_keys=True)
+        shown = b"".join(identity(about(index)) for index in page)
         said = {
             "prompt": " | ".join(dict.fromkeys(str(about(index)["prompt"]) for index in page)),
             "sheet_of": [paths[index].name for index in page],
-            "settings_hash": hashlib.sha256(shown.encode()).hexdigest()[:12],  # what has a name may be drawn otherwise
+            "settings_hash": hashlib.sha256(shown).hexdigest()[:12],  # what has a name may be drawn otherwise
             "styledrop": __version__,
         }
         stem = name if len(pages) == 1 else f"{name}-{number}-of-{len(pages)}"
         yield Batch(folder, [stem], [said].__getitem__).save(0, contact_sheet(images, columns, below, title, cell))
-
-
-def _as_key(about: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
 
 
 def _said_in(path: Path) -> dict[str, Any]:

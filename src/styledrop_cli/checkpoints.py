@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.filekinds import kind_of
-from styledrop_cli.files import atomic_write, parse_json, read_bytes, read_json, read_metadata, write_json
+from styledrop_cli.files import atomic_write, parse_json, read_bytes, read_json, read_metadata, to_text, write_json
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
 CONFIG = "config.json"
@@ -80,6 +80,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
             "What was saved before is whole. Where it was learnt: train it anew, with a lower learning rate, other "
             "pictures or another --seed.",
         )
+    if metadata is not None:
+        metadata = {to_text(key): to_text(value) for key, value in metadata.items()}
     atomic_write(path, save(whole, metadata))
 
 

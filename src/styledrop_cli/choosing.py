@@ -17,7 +17,7 @@ from torch import Tensor
 
 from styledrop_cli import pipeline
 from styledrop_cli.base import Base
-from styledrop_cli.batches import Batch, about, about_mixture, write_sheets
+from styledrop_cli.batches import Batch, about, about_mixture, identity, write_sheets
 from styledrop_cli.errors import PictureError
 from styledrop_cli.images import read_png_settings, to_tensor
 from styledrop_cli.pipeline import Mixture, Wanted
@@ -107,13 +107,13 @@ class Collection:
     def _find(self, index: int) -> tuple[int, Path] | None:
         """A thing's picture that is there already: which of the candidates it is, and where."""
         thing = self.things[index]
-        possible = [self.about(index, candidate) for candidate in range(len(thing.candidates))]
+        possible = [identity(self.about(index, candidate)) for candidate in range(len(thing.candidates))]
         for number in count(1):
             path = self.folder / (f"{thing.stem}.png" if number == 1 else f"{thing.stem}-{number}.png")
             if not path.exists():
                 break
             try:
-                said = read_png_settings(path)
+                said = identity(read_png_settings(path) or {})
             except PictureError:  # none of ours
                 continue
             if said in possible:

@@ -241,9 +241,19 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
             part.unlink(missing_ok=True)
 
 
+def to_text(text: str) -> str:
+    """A text that any file can hold: the name of a file may have bytes in it that are none, for which stands "?"."""
+    return text.encode(errors="replace").decode()
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON that people can read, and any file hold."""
+    return to_text(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
 def write_json(path: Path, value: object) -> None:
     """Write readable JSON in one atomic step."""
-    atomic_write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    atomic_write(path, f"{to_json(value, indent=1)}\n".encode())
 
 
 def remove_parts(folder: Path, name: str = "*", *, deep: bool = False, older: float = 0.0) -> None:

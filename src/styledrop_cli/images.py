@@ -25,7 +25,7 @@ from PIL import Image, ImageChops, ImageCms, ImageOps, PngImagePlugin, Unidentif
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from styledrop_cli.errors import PictureError
-from styledrop_cli.files import atomic_write, parse_json
+from styledrop_cli.files import atomic_write, parse_json, to_json, to_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -390,8 +390,8 @@ def png_bytes(image: Image.Image, settings: dict[str, Any] | None = None) -> byt
     """What `save_png` writes."""
     chunks = PngImagePlugin.PngInfo()
     if settings is not None:
-        chunks.add_itxt(SETTINGS_KEY, json.dumps(settings, ensure_ascii=False))
-        chunks.add_itxt("parameters", _in_words(settings))
+        chunks.add_itxt(SETTINGS_KEY, to_json(settings))
+        chunks.add_itxt("parameters", to_text(_in_words(settings)))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=chunks, optimize=True)
     return buffer.getvalue()
@@ -407,13 +407,24 @@ def jpeg_bytes(picture: Image.Image | Tensor, quality: int = 95) -> bytes:
 
 
 def _in_words(settings: dict[str, Any]) -> str:
-    """The `parameters` convention: the prompt, the negative prompt, then `Key: value, ...`."""
+    """The `parameters` convention: the prompt, the negative prompt, each a line, then `Key: value, ...`.
+
+    A value that holds what stands between values is quoted, as AUTOMATIC1111's web UI writes and reads it.
+    """
     rest = {key: value for key, value in settings.items() if key not in ("prompt", "negative")}
-    lines = [str(settings.get("prompt", ""))]
+    lines = [_in_a_line(settings.get("prompt", ""))]
     if settings.get("negative"):
-        lines.append(f"Negative prompt: {settings['negative']}")
-    named = (f"{key.replace('_', ' ').capitalize()}: {value}" for key, value in rest.items())
+        lines.append(f"Negative prompt: {_in_a_line(settings['negative'])}")
+    named = (f"{key.replace('_', ' ').capitalize()}: {_quoted(str(value))}" for key, value in rest.items())
     return "\n".join([*lines, ", ".join(named)])
+
+
+def _in_a_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if any(sign in value for sign in ',:\n"') else value
 
 
 def read_png_settings(path: Path) -> dict[str, Any] | None:

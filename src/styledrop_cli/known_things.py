@@ -7,7 +7,6 @@ no caption has for things that it is nearest to.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import atomic_write, parse_json, read_text
+from styledrop_cli.files import atomic_write, parse_json, read_text, to_json
 from styledrop_cli.text import words
 
 THINGS = "things.jsonl"
@@ -265,4 +264,4 @@ def _thing(line: str, where: str) -> Thing:
 def write_things(path: Path, things: Sequence[Thing]) -> None:
     """Write what ``read_things`` reads."""
     lines = ({name: value for name, value in asdict(thing).items() if value} for thing in things)
-    atomic_write(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
+    atomic_write(path, "".join(f"{to_json(line)}\n" for line in lines).encode())

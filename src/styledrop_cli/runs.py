@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import OWN, atomic_write, read_json, remove_parts, writing
+from styledrop_cli.files import OWN, atomic_write, read_json, remove_parts, to_json, writing
 
 if sys.platform == "win32":
     import msvcrt
@@ -216,11 +216,11 @@ class Run:
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Write ``value`` as the JSON file ``name``, a line a key, in one atomic step."""
-        lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(v, ensure_ascii=False)}" for key, v in value.items())
+        lines = ",\n".join(f" {to_json(key)}: {to_json(v)}" for key, v in value.items())
         atomic_write(self.folder / name, f"{{\n{lines}\n}}\n".encode())
 
     def _plain(self) -> dict[str, Any]:
-        plain: dict[str, Any] = json.loads(json.dumps(self.settings))
+        plain: dict[str, Any] = json.loads(to_json(self.settings))
         return plain
 
     def _read(self) -> dict[str, Any] | None:
@@ -255,7 +255,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 def _shown(*values: Any) -> list[str]:
     """Values that differ, in short: of long ones what is around where they begin to differ."""
-    texts = [json.dumps(value, ensure_ascii=False) for value in values]
+    texts = [to_json(value) for value in values]
     same = next((i for i, both in enumerate(zip(*texts, strict=False)) if len({*both}) > 1), min(map(len, texts)))
     start = same - 20 if same > 60 else 0
     return [

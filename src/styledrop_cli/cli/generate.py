@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +13,8 @@ import typer
 from styledrop_cli.cli import checks, console, drawing, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.names import check_pattern, stem
-from styledrop_cli.lists.prompts import Line, read_lines, text_lines
+from styledrop_cli.lists.prompts import KIND, Line, read_lines, text_lines
+from styledrop_cli.lists.reading import read_stdin
 from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
@@ -250,7 +250,7 @@ def _lines_of(file: Path | None) -> list[Line]:
     if file is None:
         return []
     if str(file) == "-":
-        return text_lines(sys.stdin.read(), "standard input")
+        return text_lines(read_stdin(KIND), "standard input")
     return read_lines(file)
 
 

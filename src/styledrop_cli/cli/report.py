@@ -71,7 +71,7 @@ def report(
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.files import atomic_write
+        from styledrop_cli.files import atomic_write, to_text
         from styledrop_cli.report.commands import commands
         from styledrop_cli.report.grading import free_prompts, grade
         from styledrop_cli.report.page import Grader, write_page
@@ -104,7 +104,7 @@ def report(
     given = [str(content) for content in story.stages[0].header["contents"]]
     again = commands(story, asked or [], built_in_prompts(base, given), model, " ".join(said))
     page = write_page(base, story, graded, Grader(name, name == "clip"), again)
-    atomic_write(output, page.encode())
+    atomic_write(output, to_text(page).encode())
     shutil.rmtree(work, ignore_errors=True)
     found = {
         row: {measure: vars(estimate) for measure, estimate in of.items()} for row, of in graded.estimates().items()

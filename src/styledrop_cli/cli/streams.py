@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -35,6 +36,17 @@ class _Written(io.FileIO):
             return len(data)
 
 
+def _written_as_well_as_can_be(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A file's name that is no text goes out as it came in; for a letter that a terminal has not stands "?"."""
+    with suppress(UnicodeError):
+        return codecs.lookup_error("surrogateescape")(error)
+    return codecs.lookup_error("replace")(error)
+
+
+AS_WELL_AS_CAN_BE = "styledrop"
+codecs.register_error(AS_WELL_AS_CAN_BE, _written_as_well_as_can_be)
+
+
 def open_streams() -> None:
     """Make the standard streams such that no command ends because of its reader; those that were closed go nowhere."""
     for number in range(3):  # or the next file that is opened would be taken for a standard stream
@@ -61,12 +73,12 @@ def _opened(stream: TextIO | None, *, asked_for: bool) -> TextIO:
         return stream
     raw = getattr(stream.buffer, "raw", stream.buffer)
     if type(raw) is not io.FileIO:  # a console of Windows has letters of its own
-        stream.reconfigure(errors="replace")
+        stream.reconfigure(errors=AS_WELL_AS_CAN_BE)
         return stream
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Written(raw.fileno(), asked_for=asked_for)),
         encoding=stream.encoding,
-        errors="replace",  # a terminal without UTF-8 is no reason to fail
+        errors=AS_WELL_AS_CAN_BE,  # a terminal without UTF-8 is no reason to fail
         line_buffering=stream.line_buffering or stream.write_through,
     )

@@ -39,7 +39,7 @@ def tokenize(
 
       styledrop tokenize ref.png
     """
-    from styledrop_cli.files import atomic_write
+    from styledrop_cli.files import atomic_write, to_text
     from styledrop_cli.images import load_reference, save_png
 
     screen = console.Screen(quiet, as_json)
@@ -64,7 +64,7 @@ def tokenize(
     name, meaning = verdict(seen.psnr - POOR_PSNR)
     size = base.tokenizer.config.num_vq_embeddings
     header = {"model": base.name, "codebook_size": size, "psnr": round(seen.psnr, 2), "verdict": name}
-    atomic_write(files["ids"], _as_json(header, ids).encode())
+    atomic_write(files["ids"], to_text(_as_json(header, ids)).encode())
     save_png(seen.original, files["original"])
     save_png(seen.shown, files["reconstruction"])
     different = len({value for row in ids for value in row})

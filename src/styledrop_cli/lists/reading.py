@@ -5,7 +5,9 @@ Whatever is wrong with a list is said in one UsageError: a place and a sentence 
 
 from __future__ import annotations
 
+import codecs
 import re
+import sys
 import tomllib
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -37,6 +39,13 @@ OPTIONS: dict[str, type] = {
 }
 RANGES = SampleSettings.RANGES | {"number": (1, 1000)}
 
+# What a text may begin with to say how it is encoded; the longer ones first, which begin as others do.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 TABLE = re.compile(r"""\s*\[\[\s*["']?([\w-]+)["']?\s*\]\]""")
 TABLE_KEY = re.compile(r"""\s*\[*\s*(?:"([^"]*)"|'([^']*)'|([\w-]+))\s*[.=\]]""")
@@ -51,7 +60,7 @@ Reader = Callable[[Any], Any]  # of a value; raises ValueError, which says what 
 def read_text(path: Path, kind: str, hint: str) -> str:
     """What is in a file; in messages it is a ``kind``: "list of prompts".
 
-    Raises UsageError if it cannot be read (with ``hint``), is larger than ``LARGEST`` or no text in UTF-8.
+    Raises UsageError if it cannot be read (with ``hint``), and as ``decoded`` does.
     """
     try:
         with path.open("rb") as file:
@@ -59,13 +68,29 @@ def read_text(path: Path, kind: str, hint: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} cannot be read: {reason}", hint) from None
-    refuse_large(len(data), str(path), kind)
+    return decoded(data, str(path), kind)
+
+
+def read_stdin(kind: str) -> str:
+    """What comes by standard input, read as a file is; raises UsageError as ``decoded`` does."""
+    return decoded(sys.stdin.buffer.read(LARGEST + 1), "standard input", kind)
+
+
+def decoded(data: bytes, source: str, kind: str) -> str:
+    """The text in what a ``source`` holds: in UTF-8 or, by the mark in front of it, in UTF-16 or UTF-32.
+
+    Raises UsageError for more than ``LARGEST`` bytes, and with the place of those that are no such text.
+    """
+    refuse_large(len(data), source, kind)
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
-        return unix(data.decode("utf-8-sig"))
+        if encoding == "utf-8" and (zero := data.find(b"\0")) >= 0:
+            raise UnicodeDecodeError(encoding, data, zero, zero + 1, "a zero byte")
+        return unix(data.decode(encoding))
     except UnicodeDecodeError as error:
-        rows = unix(error.object[: error.start].decode()).split("\n")
-        place = f"{path}, line {len(rows)}, column {len(rows[-1]) + 1}"
-        raise UsageError(f"{place}: these bytes are no text in UTF-8", "save the file as UTF-8") from None
+        rows = unix(error.object[: error.start].decode(encoding, "replace")).split("\n")
+        place = f"{source}, line {len(rows)}, column {len(rows[-1]) + 1}"
+        raise UsageError(f"{place}: these bytes are no text in {encoding.upper()}", "save it as UTF-8") from None
 
 
 def refuse_large(size: int, source: str, kind: str) -> None:

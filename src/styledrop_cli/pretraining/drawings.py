@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import multiprocessing
 import os
@@ -29,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.corpus import METADATA
-from styledrop_cli.files import atomic_write, read_text, remove_parts, writing
+from styledrop_cli.files import atomic_write, read_text, remove_parts, to_json, writing
 from styledrop_cli.images import OnMessage, jpeg_bytes, load_cutout, quietly
 from styledrop_cli.pretraining.cutouts import Art, Cutout, Thing, read_art
 from styledrop_cli.styles import STYLES, apply_style
@@ -497,7 +496,7 @@ def write_corpus(
             on_picture(done, len(drawings))
     things = ({"thing": name, "words": thing.words, "zh": thing.zh} for name, thing in art.things.items())
     for name, lines in ((THINGS, things), (METADATA, (_line(drawing, art) for drawing in drawings))):
-        atomic_write(out / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+        atomic_write(out / name, "".join(to_json(line) + "\n" for line in lines).encode())
     return len(drawings)
 
 

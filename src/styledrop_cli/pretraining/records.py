@@ -7,14 +7,13 @@ gets a line each time that the part is saved.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from styledrop_cli.checkpoints import read_tensors, tensors_hash
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import atomic_write, file_hash, read_bytes, read_json, write_json
+from styledrop_cli.files import atomic_write, file_hash, read_bytes, read_json, to_json, write_json
 
 WORK = ".training"  # the folder for work in progress
 FILES = {"base": "transformer"}  # the parts whose file has another name
@@ -100,4 +99,4 @@ def log(folder: Path, part: str, line: dict[str, Any], *, fresh: bool) -> None:
     """Add a line to the log of a part, whole or not at all; a ``fresh`` training begins a new one."""
     path = folder / WORK / f"{part}.log.jsonl"
     before = b"" if fresh or not path.exists() else read_bytes(path, LARGEST_LOG)
-    atomic_write(path, before + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    atomic_write(path, before + to_json(line).encode() + b"\n")
