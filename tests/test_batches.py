@@ -172,7 +172,7 @@ def test_names_of_files_that_are_no_text(styledrop: Run, folder: tuple[str, ...]
     assert styledrop("generate", "--mix", f"{name}:1", "a dog", "-o", "out", *quick).code == 0
     assert styledrop("edit", picture, "a dog", "--restyle", "0.5", "--adapter", name, "-o", "out", *quick).code == 0
     assert styledrop("alphabet", name, "--letters", "a", "--steps", "1", "-q", "-o", "out", *folder).code == 0
-    assert styledrop("merge", f"{name}:0.5", "gold.safetensors:0.5", "-o", "m.safetensors", "-q").code == 0
+    assert styledrop("merge", f"{name}:0.5", "gold.safetensors:0.5", "-o", "m.safetensors", "-q", *folder).code == 0
     assert "?.safetensors" in styledrop("inspect", "m.safetensors").out
     learn = ("train", picture, "--style", "x", "--content", "a cat", "-o", "t.safetensors")
     assert styledrop(*learn, *LEARN, *folder).code == 0

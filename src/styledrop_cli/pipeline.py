@@ -73,6 +73,11 @@ class Mixture:
         return " and ".join(dict.fromkeys(said for file, _ in self.styles if (said := str(file.header["style"]))))
 
     @property
+    def learnt(self) -> str:
+        """The words that the adapters were taught: their styles, and what the thing is."""
+        return " ".join([self.style, *(self.thing.header["contents"] if self.thing else [])])
+
+    @property
     def recommended(self) -> dict[str, Any]:
         """What the styles' files recommend, by their shares; steps are whole, and what only some say is left out."""
         every = [(file.header.get("recommended", {}), share) for file, share in self.styles]

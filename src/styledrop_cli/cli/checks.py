@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import real_place
-from styledrop_cli.lists.prompts import read_lines
+from styledrop_cli.lists.foreign import foreign, literal
+from styledrop_cli.lists.prompts import OTHERS, SUFFIXES, read_lines
 from styledrop_cli.lists.reading import MOST, plain, says_something
 from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import exact
@@ -111,18 +113,47 @@ def plain_text(text: str, what: str, hint: str) -> str:
     return said
 
 
-def checked_prompts(prompts: Sequence[str], command: str) -> list[str]:
-    """What to draw, as plain texts; `command` is what they were given to, as it was typed, for the hint.
+def typed_text(text: str, what: str, hint: str) -> str:
+    """`plain_text` of what a person typed, in which a backslash keeps a bracket as it is.
 
     Raises:
-        UsageError: there are none, one says nothing, or they are the words of one that was not quoted.
+        UsageError: as `plain_text` does, and for what only other programs read in a text.
+    """
+    refuse_foreign(text, what)
+    return plain_text(literal(text), what, hint)
+
+
+def refuse_foreign(text: str, what: str) -> None:
+    """Refuse a text that holds what only other programs read.
+
+    Raises:
+        UsageError: it does.
+    """
+    if problem := foreign(text):
+        raise UsageError(f"{what}: {problem[1]}", problem[2])
+
+
+def checked_prompts(prompts: Sequence[str], command: str, *, templates: bool = False) -> list[str]:
+    """What to draw, as plain texts; `command` is what they were given to, as it was typed, for the hint.
+
+    Those that are `templates` keep their backslashes.
+
+    Raises:
+        UsageError: there are none, one says nothing, is a file or holds an option or what only other programs read, or
+            they are the words of one that was not quoted.
     """
     if not prompts:
         raise UsageError("there is nothing to draw", f'add a prompt: {command} "a cat"')
     plain = [plain_text(prompt, "a prompt", 'say what to draw: "a cat"') for prompt in prompts]
+    for prompt in plain:
+        if option := re.search(r"(?<!\S)--[a-z][\w-]*", prompt):
+            raise UsageError(f"a prompt holds an option: {option[0]}", f"write it behind the quotes: {option[0]} ...")
+        refuse_foreign(prompt, "a prompt")
+        if Path(prompt).suffix.lower() in {*SUFFIXES, *OTHERS} and Path(prompt).is_file():
+            raise UsageError(f"{prompt} is a file, and no prompt", f"draw what it says with --prompts {prompt}")
     if any(prompt in ("a", "an", "the") for prompt in plain):
         raise UsageError(f"{len(plain)} prompts: {', '.join(plain)}", 'put each prompt in quotes: "a cat"')
-    return plain
+    return plain if templates else [literal(prompt) for prompt in plain]
 
 
 def prompts_in(path: Path) -> list[str]:
@@ -152,7 +183,7 @@ def checked_style(style: str | None) -> str | None:
     """
     if not style or not style.strip():
         return style
-    return plain_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
+    return typed_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
 
 
 def checked_references(
@@ -166,9 +197,9 @@ def checked_references(
     """
     from styledrop_cli.images import load_reference
 
-    style = plain_text(style, "--style", 'describe the style in a few words: "watercolor"')
+    style = typed_text(style, "--style", 'describe the style in a few words: "watercolor"')
     what = 'say what the picture shows: "a cat"'
-    content = [plain_text(text, "a --content", what) for text in content] if content else None
+    content = [typed_text(text, "a --content", what) for text in content] if content else None
     if content and len(content) != len(pictures):
         raise UsageError(
             f"pictures: {len(pictures)}, --content texts: {len(content)}",

@@ -90,7 +90,7 @@ def _bring_in(
     hint = f'say it as the prompts did that it was trained on: styledrop convert {shlex.quote(str(file))} --style "..."'
     if style is None:
         raise UsageError(f"{file} does not say what style it draws", hint)
-    style = checks.plain_text(style, "--style", hint)
+    style = checks.typed_text(style, "--style", hint)
     checks.refuse_output(output, overwrite)
     if output.suffix != ".safetensors":
         raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")

@@ -110,7 +110,7 @@ def edit(
     suits = preset_values(preset)
     style = checks.checked_style(style)
     if negative.strip():
-        negative = checks.plain_text(negative, "--negative", "say in a few words what to keep away from")
+        negative = checks.typed_text(negative, "--negative", "say in a few words what to keep away from")
     chosen |= {"negative": negative, "seed": seed}
     SampleSettings(**chosen)  # wrong ones are refused at once
     checks.refuse_outside(
@@ -138,7 +138,7 @@ def edit(
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     prompt = mixture.cut(base, prompt, style, screen.say)
     wanted = [Wanted(prompt, one, settings, style) for one in seeds]
-    screen.warn_of_unknown(base, [prompt] if mixture.styles else [prompt, style or ""])
+    screen.warn_of_unknown(base, [prompt, style or "", settings.negative], mixture.learnt)
     stems = [stem(PATTERN, prompt=prompt, seed=one.seed, index=0, name=picture.stem) for one in wanted]
     result = drawing.draw_all(
         screen,

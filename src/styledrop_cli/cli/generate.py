@@ -168,7 +168,7 @@ def generate(
     suits = preset_values(preset)
     style = checks.checked_style(style)
     if negative.strip():
-        negative = checks.plain_text(negative, "--negative", "say in a few words what to keep away from")
+        negative = checks.typed_text(negative, "--negative", "say in a few words what to keep away from")
     chosen |= {"negative": negative, "seed": seed, "superres_steps": superres_steps}
     SampleSettings(**chosen)  # wrong ones are refused at once
     checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(gamma, 0, 1))
@@ -202,10 +202,8 @@ def generate(
         wanted.append(Wanted(prompt, its_seed, made[repr(own)], its_style))
         called = line.options.get("name")
         stems.append(stem(name, prompt=prompt, seed=its_seed, index=index + 1, name=called, style=said_style))
-    # An adapter was taught its own style, and its own object.
-    taught = [] if mixture.styles else list(dict.fromkeys(one.style or "" for one in wanted))
-    named = " ".join(mixture.thing.header["contents"]) if mixture.thing else ""
-    screen.warn_of_unknown(base, [*dict.fromkeys(one.prompt for one in wanted), *taught], named)
+    said = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
+    screen.warn_of_unknown(base, list(dict.fromkeys(said)), mixture.learnt)
     of_each = len(wanted) // len(lines)
     result = drawing.draw_all(
         screen,
@@ -241,7 +239,9 @@ def _adapters_and_prompts(
         )
     prompts = words[1:] if named else words
     if prompts or file is None:
-        prompts = checks.checked_prompts(prompts, f"styledrop generate {first if named else '--base-only'}")
+        prompts = checks.checked_prompts(
+            prompts, f"styledrop generate {first if named else '--base-only'}", templates=True
+        )
     return [(Path(first), 1.0)] if named else mixed, prompts
 
 

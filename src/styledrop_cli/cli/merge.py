@@ -47,7 +47,7 @@ def merge(
     screen = console.Screen(quiet, as_json)
     paths, weights = _parsed(adapters)
     if style is not None:
-        style = checks.plain_text(style, "--style", 'describe the style in a few words: "watercolor in gold"')
+        style = checks.typed_text(style, "--style", 'describe the style in a few words: "watercolor in gold"')
     checks.refuse_output(output, overwrite)
     if output.suffix != SUFFIX:
         raise UsageError(f"the adapter's name {output} does not end in {SUFFIX}", "name it so with -o")

@@ -95,9 +95,9 @@ def score(
     if as_csv and as_json:
         raise UsageError("--csv and --json both say how to print", "leave one of them out")
     if prompt is not None:
-        prompt = checks.plain_text(prompt, "--prompt", 'say what the pictures should show: "a cat"')
+        prompt = checks.typed_text(prompt, "--prompt", 'say what the pictures should show: "a cat"')
     what = 'say what the reference shows: "a cat"'
-    contents = [checks.plain_text(text, "a --content", what) for text in content or []]
+    contents = [checks.typed_text(text, "a --content", what) for text in content or []]
     _check_references(reference or [], contents)
     found, broken = _found(pictures, screen)
     unsaid = [] if prompt else [one for one in found if not one.says("prompt")]

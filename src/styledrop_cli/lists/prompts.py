@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.files import parse_json
+from styledrop_cli.lists.foreign import foreign, literal
 from styledrop_cli.lists.reading import (
     CONTROLS,
     LONGEST,
@@ -29,9 +31,11 @@ from styledrop_cli.lists.reading import (
     table_rows,
     unix,
 )
-from styledrop_cli.lists.wildcards import BRACES, BraceError, parse
+from styledrop_cli.lists.wildcards import BraceError, parse
 
 KIND = "list of prompts"
+SUFFIXES = {".txt", ".toml", ".csv", ".tsv"}
+OTHERS = {".json": "JSON", ".jsonl": "JSON", ".ndjson": "JSON", ".yaml": "YAML", ".yml": "YAML"}
 
 # How options are called in each format.
 DASHED = {key.replace("_", "-"): key for key in OPTIONS}
@@ -39,9 +43,10 @@ FLAGS = {"-n": "number"} | {f"--{name}": key for name, key in DASHED.items()}
 KEYS = {"text": "text"} | {key: key for key in OPTIONS} | DASHED
 COLUMNS = {"prompt": "text"} | KEYS
 
-FLAG = r"(?:--[^\W\d_]|-n(?=\s|$))"
+FLAG = r"(?:--[^\W\d_]|-[a-zA-Z](?=[\s=\d]|$))"
 FIRST_FLAG = re.compile(rf"(?<!\S){FLAG}")
 WHOLLY_QUOTED = re.compile(rf"""\s*(?:"([^"]*)"|'([^']*)')(?=\s*$|\s+{FLAG})""")
+SHORT = re.compile(r"(-[a-zA-Z])=?(\d.*)")
 # A word as a shell splits it off, or else a quote or a backslash without its end.
 TOKEN = re.compile(r"""(?:[^\s"'\\]++|\\.|"(?:[^"\\]++|\\.)*"|'[^']*')++|(?P<open>["'\\]).*""")
 QUOTED = re.compile(r"""\\(.)|"((?:[^"\\]++|\\.)*)"|'([^']*)'""")
@@ -66,8 +71,21 @@ def read_lines(path: Path) -> list[Line]:
     in it is wrong.
     """
     text = read_text(path, KIND, "name a file of prompts, a prompt a line")
+    if path.suffix.lower() in OTHERS or _is_json(text):
+        what = OTHERS.get(path.suffix.lower(), "JSON")
+        raise UsageError(
+            f"{path} is {what}, and no list of prompts that is read here",
+            'write a prompt a line; or .toml: prompts = ["a cat", "a dog"]; or .csv with a column "prompt"',
+        )
     read = {".toml": _toml_lines, ".csv": _csv_lines, ".tsv": _csv_lines}.get(path.suffix.lower(), text_lines)
     return read(text, str(path))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(parse_json(text), list | dict)
+    except ValueError:
+        return False
 
 
 def text_lines(text: str, source: str) -> list[Line]:
@@ -110,6 +128,8 @@ def _flags(reading: _Reading, row: str, start: int, place: str) -> dict[str, Any
             reading.wrong(f"{place}, column {column}", what, 'put a value that has an apostrophe in quotes: "a cat\'s"')
             break
         if FIRST_FLAG.match(word):
+            if found := SHORT.fullmatch(word):  # -n3, -n=3
+                word = f"{found[1]}={found[2]}"
             name, equals, word = word.partition("=")
             at = f"{place}, column {column}"
             key = reading.key(name, options, at)
@@ -261,7 +281,7 @@ class _Reading(Problems):
             try:
                 parse(text)
             except BraceError as error:
-                self.wrong(f"{spot} {first + error.at}", str(error), BRACES)
+                self.wrong(f"{spot} {first + error.at}", str(error), error.hint)
         if len(self.lines) == MOST:
             raise UsageError(f"{self.source} holds more than {MOST:,} prompts", "make several files of it")
         self.lines.append(Line(prompt, options, f"{self.source}, {place}"))
@@ -286,6 +306,10 @@ def _checked(key: str, value: object) -> Any:
                 value = OPTIONS[key](value)
         return NUMBERS[key](value)
     text = as_text(value)
-    if key == "name" and not text:
-        raise ValueError("is empty")
-    return text
+    if key == "name":
+        if not text:
+            raise ValueError("is empty")
+        return text
+    if problem := foreign(text):
+        raise ValueError(f"says what only other programs read: {problem[1]}")
+    return literal(text)

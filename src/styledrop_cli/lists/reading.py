@@ -84,7 +84,8 @@ def decoded(data: bytes, source: str, kind: str) -> str:
     refuse_large(len(data), source, kind)
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
-        if encoding == "utf-8" and (zero := data.find(b"\0")) >= 0:
+        if encoding == "utf-8" and 4 * data.count(b"\0") > len(data):  # UTF-16 without a mark would be read as UTF-8
+            zero = data.index(b"\0")
             raise UnicodeDecodeError(encoding, data, zero, zero + 1, "a zero byte")
         return unix(data.decode(encoding))
     except UnicodeDecodeError as error:

@@ -12,10 +12,11 @@ from itertools import count
 from typing import Any
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.lists.foreign import foreign
 
 DEEPEST = 50  # braces in braces
 BRACES = r"write \{, \| and \} for a brace or a bar itself"
-BRACE = re.compile(r"\\([{|}])|[{|}]|[^\\{|}]+|\\")
+BRACE = re.compile(r"\\([{|}()\[\]<>_])|[{|}]|[^\\{|}]+|\\")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Run:
 class Template:
     """A prompt with wildcards: ``a {red|blue|{dark|light} green} cat``, one of its alternatives at each brace.
 
-    An alternative may be empty. A backslash makes a brace or a bar stand for itself; a bar outside braces does anyhow.
+    An alternative may be empty. A backslash makes a brace, a bar or a bracket stand for itself; a bar outside braces
+    does anyhow.
     Variants have single blanks.
     """
 
@@ -64,11 +66,11 @@ class Template:
 
     @classmethod
     def read(cls, text: str, where: str) -> Template:
-        """``text`` taken apart; UsageError, which begins with ``where``, for unbalanced braces or too deep ones."""
+        """``text`` taken apart; UsageError, which begins with ``where``, where ``parse`` raises."""
         try:
             return cls(text, parse(text))
         except BraceError as error:
-            raise UsageError(f"{where}, column {error.at + 1}: {error}", BRACES) from None
+            raise UsageError(f"{where}, column {error.at + 1}: {error}", error.hint) from None
 
     @property
     def is_plain(self) -> bool:
@@ -97,15 +99,20 @@ class Template:
 
 
 class BraceError(ValueError):
-    """A brace without its other half, at character ``at``, from 0."""
+    """A brace without its other half, or what only other programs read, at character ``at``, from 0."""
 
-    def __init__(self, at: int, what: str) -> None:
+    def __init__(self, at: int, what: str, hint: str = BRACES) -> None:
         super().__init__(what)
-        self.at = at
+        self.at, self.hint = at, hint
 
 
 def parse(text: str) -> Run:
-    """The pieces of a template; BraceError if its braces are unbalanced or more than ``DEEPEST`` deep."""
+    """The pieces of a template.
+
+    BraceError if its braces are unbalanced or more than ``DEEPEST`` deep, or it holds what only other programs read.
+    """
+    if problem := foreign(text):
+        raise BraceError(*problem)
     levels: list[list[list[Any]]] = [[[]]]  # the alternatives at each open brace, the last one's pieces growing
     opened: list[int] = []
     for token in BRACE.finditer(text):

@@ -26,7 +26,7 @@ from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.parts import load_module, load_text, read_byte_pairs, text_part
 from styledrop_cli.pretraining.encoded import encoded
 from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.job import Job, Order, flipped, heard, muon, picked, split
+from styledrop_cli.pretraining.job import Job, Order, flipped, muon, picked, remembered, split
 from styledrop_cli.processes import gathered, is_first
 from styledrop_cli.text import (
     BytePairTokenizer,
@@ -291,9 +291,11 @@ def _job(
     device = order.device
     train, held = split(order.records)
 
+    states = None if text is None else remembered(text, device)
+
     def read(texts: list[str]) -> tuple[Tensor, ...]:
         tokens = tokenizer(texts).to(device)
-        return (tokens,) if text is None else (tokens, heard(text, texts, device)[0])
+        return (tokens,) if states is None else (tokens, states(texts))
 
     held_texts = read([r.captions[0] for r in held[:MEASURED]])
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from styledrop_cli.corpus import Record, read_pictures
 from styledrop_cli.devices import autocast, place_pictures
@@ -21,6 +22,7 @@ from styledrop_cli.text_encoder import TextEncoder
 from styledrop_cli.training import rows
 
 READ_AT_ONCE = 4096  # pictures
+MOST_KEPT = 400_000  # captions whose states are kept
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,21 @@ def heard(text: TextEncoder, texts: list[str], device: torch.device) -> tuple[Te
     with autocast(device):
         states, summaries = text.encode(texts)
     return states.float(), summaries.float()
+
+
+def remembered(text: TextEncoder, device: torch.device) -> Callable[[list[str]], Tensor]:
+    """``heard``'s states ``[B,T,W]`` of ``B`` texts, each encoded once and kept in fp16, about 10 kB a caption."""
+    kept: dict[str, Tensor] = {}
+
+    def states(texts: list[str]) -> Tensor:
+        if len(kept) > MOST_KEPT:
+            kept.clear()
+        if new := [one for one in dict.fromkeys(texts) if one not in kept]:
+            for one, row in zip(new, heard(text, new, device)[0], strict=True):
+                kept[one] = row[: int((row != 0).any(-1).sum())].half()
+        return pad_sequence([kept[one] for one in texts], batch_first=True).float()
+
+    return states
 
 
 def picked(pictures: Tensor, rows: Tensor, device: torch.device) -> Tensor:
