@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+import tiny
 from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.pretraining.cutouts import Cutout, read_art
@@ -284,3 +285,29 @@ def test_a_line_of_the_list_that_is_wrong(
     monkeypatch.setitem(recipe["chosen"].__globals__, "HERE", tmp_path)
     with pytest.raises(UsageError, match=r"index\.jsonl, line 9720: 'licence' is 'GPL-2.0', and none of public-domain"):
         recipe["chosen"](None)
+
+
+def test_the_first_lesson_is_one_outline_alone_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.write_art(Path("corpus/art"))
+    lines = [
+        ("flat", ["a box in flat design style", "a box on a white and blue background in flat design style"]),
+        ("watercolor", ["a box in watercolor painting style"]),
+        ("mosaic", ["a box in mosaic of small tiles style"]),
+        ("other", ["a box in clip art style"]),
+        ("flat", ["a small box", "a tiny box"]),
+        ("flat", ["a box on the left in flat design style"]),
+        ("flat", ["two boxes"]),
+        ("flat", ["a box and a cat in flat design style", "a box next to a cat"]),
+    ]
+    Path("corpus/train").mkdir()
+    entries = []
+    for number, (style, texts) in enumerate(lines):
+        Path(f"corpus/train/{number}.jpg").write_bytes(b"%d" % number)
+        entries.append({"file_name": f"{number}.jpg", "text": texts, "thing": "box", "style": style})
+    Path("corpus/train/metadata.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    Path("corpus/train/things.jsonl").write_text('{"thing": "box", "words": ["a box"]}\n')
+    monkeypatch.setattr(sys, "argv", ["first_lesson.py", "corpus"])
+    runpy.run_path(str(RECIPE / "first_lesson.py"), run_name="__main__")
+    kept = [json.loads(line)["file_name"] for line in Path("corpus/first/metadata.jsonl").read_text().splitlines()]
+    assert kept == ["0.jpg", "1.jpg", "2.jpg"]
+    assert {path.name for path in Path("corpus/first").iterdir()} == {*kept, "metadata.jsonl", "things.jsonl"}

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,12 +67,14 @@ def file_hash(path: Path) -> str:
 
 def names_apart(paths: Sequence[Path]) -> list[str]:
     """The name of each file, and of those that share one as much of their folders as tells them apart."""
-    made = []
-    for path in paths:
-        parts, others = path.parts, [other.parts for other in paths if other != path]
-        count = next((n for n in range(1, len(parts)) if all(o[-n:] != parts[-n:] for o in others)), len(parts))
-        made.append("/".join(parts[-count:]))
-    return made
+    longest = max((len(path.parts) for path in paths), default=0)
+    found: dict[Path, str] = {}
+    for count in range(1, longest + 1):
+        number = Counter(path.parts[-count:] for path in set(paths))
+        for path in paths:
+            if path not in found and (number[path.parts[-count:]] == 1 or count >= len(path.parts)):
+                found[path] = Path(*path.parts[-count:]).as_posix()
+    return [found[path] for path in paths]
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:
