@@ -562,7 +562,7 @@ def test_what_other_programs_read(style: str) -> None:
     with Image.open("out.png") as image:
         lines, read = parameters(image.info["parameters"])
     assert lines == ["a cat, Negative prompt: 5", "Negative prompt: x y"]
-    assert read == {"Seed": "3", "Style": style}
+    assert read == {"Seed": "3", "Style": style, "Mix": "{'a': 0.5}"}
 
 
 def test_a_png_of_someone_else_has_no_settings(picture: Path) -> None:
