@@ -457,7 +457,7 @@ def test_what_is_refused(
     save_png(draw(), Path("mega/a.png"), {"prompt": "a cat", "seed": 1, "adapter": "mega.safetensors"})
     outcome = score(*arguments)
     assert outcome.code == code, outcome.err
-    assert outcome.out == "" or "--json" in arguments and json.loads(outcome.out)["exit_code"] == code
+    assert outcome.out == "" or ("--json" in arguments and json.loads(outcome.out)["exit_code"] == code)
     assert "Error: " in outcome.err and "Traceback" not in outcome.err and "unexpected" not in outcome.err
     assert all(word in outcome.err for word in words), outcome.err
 
