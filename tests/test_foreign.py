@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import Run
 from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.foreign import foreign
 from styledrop_cli.lists.prompts import read_lines, text_lines
-from styledrop_cli.lists.wildcards import Template
+from styledrop_cli.lists.wildcards import Template, escaped
 
 CONSTRUCTS = [
     ("a (cat:1.2) and a dog", 2, "'(cat:1.2)' weighs words"),
@@ -18,14 +19,14 @@ CONSTRUCTS = [
     ("((cat))", 0, "weighs words"),
     ("[[cat]]", 0, "weighs words"),
     ("(a cat)1.2", 0, "weighs words"),
-    ("a cat:1.3", 4, "weighs words"),
+    ("a cat:1.3", 2, "weighs words"),
     ("a cat++ there", 2, "weighs words"),
     ("a cat::2 in ink", 5, "weighs parts"),
     ("a [cat:dog:0.5]", 2, "changes a prompt"),
     ("a [fluffy:10] cat", 2, "changes a prompt"),
     ("a [cat::0.5]", 2, "changes a prompt"),
     ("a [cat|dog]", 2, "to and fro"),
-    ("a cat AND a dog", 5, "'AND' joins prompts"),
+    ("a cat AND a dog", 5, "joins prompts"),
     ("a cat BREAK a dog", 6, "parts a prompt"),
     ("a __bird__ there", 2, "names a file of words"),
     ("a __animals/birds*__", 2, "names a file of words"),
@@ -37,6 +38,46 @@ CONSTRUCTS = [
     ("a cat embedding:ink", 6, "names an embedding"),
     ("a cat –seed 5", 6, "begins with a dash that begins no option"),
     ("a cat —n 3", 6, "begins with a dash that begins no option"),
+    ("(r2d2:1.2)", 0, "weighs words"),
+    ("(masterpiece, 8k:1.2)", 0, "weighs words"),
+    ("(a cat!:1.2)", 0, "weighs words"),
+    ("(cat, :1.2)", 0, "weighs words"),
+    ("(cat:2)", 0, "weighs words"),
+    (r"(saber \(fate\):1.2)", 0, "weighs words"),
+    ("(a (tall) cat:1.2)", 10, "weighs words"),
+    ("(cat:1.2, dog", 1, "weighs words"),
+    ("a cat:1.3, a dog", 2, "weighs words"),
+    ("((a cat) in a hat)", 0, "weighs words"),
+    ("[[a cat] in ink]", 0, "weighs words"),
+    ("(a cat)++", 0, "weighs words"),
+    ("(a cat)--, a dog", 0, "weighs words"),
+    ("a cat++, a dog", 2, "weighs words"),
+    ("hot:: dog", 3, "weighs parts"),
+    ("1.2::a cat::, dog", 0, "weighs parts"),
+    ("cat::1.5, dog", 3, "weighs parts"),
+    ('("a cat", "a dog").blend(0.5, 0.5)', 18, "joins texts"),
+    ("a cat.swap(dog)", 5, "joins texts"),
+    ("[cat:dog:0.5, 0.8]", 0, "changes a prompt"),
+    ("[cat:dog:50%]", 0, "changes a prompt"),
+    ("a [dog: 0.5]", 2, "changes a prompt"),
+    ("a cat AND_PERP a dog", 5, "joins prompts"),
+    ("a cat AND A DOG", 5, "joins prompts"),
+    ("a cat, BREAK, a dog", 7, "parts a prompt"),
+    ("a cat ADDCOL a dog", 6, "parts a prompt"),
+    ("<LORA:x:1>", 0, "names an adapter"),
+    ("a <random:red,blue> cat", 2, "is an instruction"),
+    ("a <setvar[x]:red> cat", 2, "is an instruction"),
+    ("{@red|blue} cat", 0, "is an instruction"),
+    ("{% for x in y %}", 0, "is an instruction"),
+    ("Steps: 20, Sampler: Euler a, CFG scale: 7", 0, "says settings"),
+    ("a cat, Negative prompt: blur", 7, "says what to keep away from"),
+    ("a cat –Seed 5", 6, "begins with a dash that begins no option"),
+    ("a cat –-seed 5", 6, "begins with a dash that begins no option"),
+    ("a cat -–steps=4", 6, "begins with a dash that begins no option"),
+    ("a cat ‐‐lambda-b 2", 6, "begins with a dash that begins no option"),
+    ("a cat －n3", 6, "begins with a dash that begins no option"),
+    ("a cat –style ink", 6, "begins with a dash that begins no option"),
+    ("a cat -seed 5", 6, "begins with a dash that begins no option"),
 ]
 
 
@@ -73,6 +114,19 @@ def test_constructs_of_other_programs(text: str, at: int, words: str) -> None:
         "3-5 birds, -5 degrees",
         r"a \(cat:1.2\) and \[dog:0.5\]",
         r"\<lora:x:1>, \__bird__",
+        r"a cat\:1.3, notepad\++, \–seed 5",
+        "a clock [10:30:45], ((10:30))",
+        "an f((x)) formula, so sad :(( and :-((",
+        "a map (scale 1:1.5), (scale: 1:50), (John 3:16), (at 10:30)",
+        "a sign [exit: 5], the year (AD:79), (scene 2: 3 cats)",
+        "std::vector, a Disney+ castle, 18+",
+        "a stair –steps of marble– at night, a cat –style icon– here",
+        "vote YES AND NO",
+        'a sign that says "BREAK", a BREAK-DANCE',
+        "an __init__.py file, snake__case__name",
+        "an address <https://x.org/a:b>, <3",
+        "a cat -5 degrees, a T-shirt, x-ray",
+        "(a cat (sleeping))",
     ],
 )
 def test_prose(text: str) -> None:
@@ -82,6 +136,19 @@ def test_prose(text: str) -> None:
 def test_a_backslash_keeps_brackets() -> None:
     assert list(Template.read(r"a \(cat:1.2\) {red|blue}", "x").every()) == ["a (cat:1.2) red", "a (cat:1.2) blue"]
     assert list(Template.read(r"\<lora:x:1\> C:\art", "x").every()) == [r"<lora:x:1> C:\art"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for text, _, what in CONSTRUCTS if what not in ("joins prompts", "parts a prompt")),
+        "a (cat) [dog] {red|blue}",
+        r"C:\art",
+        "3 | 4",
+    ],
+)
+def test_what_is_escaped_is_drawn_as_it_is(text: str) -> None:
+    assert list(Template.read(escaped(text), "x").every()) == [text.replace("  ", " ")]
 
 
 @pytest.mark.parametrize("row", ["a cat -n3", "a cat -n=3", "a cat -n 3"])
@@ -104,14 +171,21 @@ def test_no_option_is_drawn() -> None:
         ("p.txt", '[\n {"prompt": "a cat"}\n]', "p.txt is JSON"),
         ("p.yaml", "- a cat\n", "p.yaml is YAML"),
         ("p.YML", "prompts: [a cat]\n", "p.YML is YAML"),
+        ("p.txt", '{"text": "a cat"}\n{"text": "a dog"}\n', "p.txt is JSON"),
+        ("p.txt", 'prompts = ["a cat"]\n', "p.txt is TOML"),
+        ("p.txt", '[[prompt]]\ntext = "a cat"\nseed = 3\n', "p.txt is TOML"),
+        ("p.txt", "prompt,seed\na cat,5\n", "p.txt is CSV"),
+        ("p", '"Prompt";"seed"\na cat;5\n', "p is CSV"),
         ("p.jsonl", '{"text": "a cat"}\n{"text": "a dog"}\n', "p.jsonl is JSON"),
     ],
 )
 def test_files_that_are_no_lists_of_prompts(name: str, text: str, words: str) -> None:
     Path(name).write_text(text)
-    with pytest.raises(UsageError, match=words) as error:
-        read_lines(Path(name))
-    assert ".toml" in (error.value.hint or "")
+    for read in (partial(read_lines, Path(name)), partial(text_lines, text, name)):
+        if read.func is read_lines or Path(name).suffix in ("", ".txt"):  # by standard input there is no name
+            with pytest.raises(UsageError, match=words) as error:
+                read()
+            assert ".toml" in (error.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +195,12 @@ def test_files_that_are_no_lists_of_prompts(name: str, text: str, words: str) ->
         (("generate", "--base-only", "a cat --seed 5"), "a prompt holds an option: --seed"),
         (("generate", "--base-only", "a cat", "--style", "<lora:x:1>"), "--style: '<lora:x:1>' names an adapter"),
         (("generate", "--base-only", "a cat", "--negative", "(blurry:1.4)"), "--negative: '(blurry:1.4)' weighs"),
+        (("generate", "--base-only", "a cat -n 3"), "a prompt holds an option: -n"),
+        (("generate", "--base-only", "a cat -n3"), "a prompt holds an option: -n"),
+        (("edit", "ref.png", "a (hat:1.2)", "--restyle", "0.5"), "a prompt: '(hat:1.2)' weighs words"),
+        (("sweep", "x.safetensors", "a cat AND a dog"), "a prompt: 'AND' joins prompts"),
+        (("kit", "x.safetensors", "kit.toml"), "prompt says what only other programs read: '(cat:1.2)' weighs words"),
+        (("kit", "x.safetensors", "kit.toml"), "style says what only other programs read: '<lora:x:1>' names"),
         (("generate", "--base-only", "list.txt"), "list.txt is a file, and no prompt"),
         (("train", "ref.png", "--style", "((ink))"), "--style: '((ink))' weighs words"),
         (("train", "ref.png", "--style", "ink", "--content", "a [cat|dog]"), "a --content: '[cat|dog]' goes"),
@@ -130,8 +210,22 @@ def test_refused_before_anything_is_loaded(
     styledrop: Run, picture: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     Path("list.txt").write_text("a cat\n")
+    Path("kit.toml").write_text('style = "<lora:x:1>"\n[[asset]]\nname = "x"\nprompt = "a (cat:1.2)"\n')
     code, _, err = styledrop(*arguments)
     assert code == 2 and words in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("p.toml", 'prompts = ["a cat --seed 5"]', "an option stands inside the prompt: --seed"),
+        ("p.csv", "prompt\na cat -n3\n", "line 2, column prompt, character 7: an option stands inside the prompt: -n"),
+    ],
+)
+def test_no_option_is_drawn_from_tables(name: str, text: str, words: str) -> None:
+    Path(name).write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_lines(Path(name))
 
 
 def test_unknown_words_of_style_and_negative_are_named(styledrop: Run, tiny_model: Path) -> None:

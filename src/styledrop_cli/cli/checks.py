@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import real_place
 from styledrop_cli.lists.foreign import foreign, literal
-from styledrop_cli.lists.prompts import OTHERS, SUFFIXES, read_lines
+from styledrop_cli.lists.prompts import OPTION_INSIDE, OTHERS, SUFFIXES, read_lines
 from styledrop_cli.lists.reading import MOST, plain, says_something
 from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import exact
@@ -146,7 +145,7 @@ def checked_prompts(prompts: Sequence[str], command: str, *, templates: bool = F
         raise UsageError("there is nothing to draw", f'add a prompt: {command} "a cat"')
     plain = [plain_text(prompt, "a prompt", 'say what to draw: "a cat"') for prompt in prompts]
     for prompt in plain:
-        if option := re.search(r"(?<!\S)--[a-z][\w-]*", prompt):
+        if option := OPTION_INSIDE.search(prompt):
             raise UsageError(f"a prompt holds an option: {option[0]}", f"write it behind the quotes: {option[0]} ...")
         refuse_foreign(prompt, "a prompt")
         if Path(prompt).suffix.lower() in {*SUFFIXES, *OTHERS} and Path(prompt).is_file():

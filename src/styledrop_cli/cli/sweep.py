@@ -19,6 +19,7 @@ from styledrop_cli import __version__
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import real_place
+from styledrop_cli.lists.wildcards import escaped
 from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings, seeds_from
 
 if TYPE_CHECKING:
@@ -257,4 +258,4 @@ def _generate(adapter: Path, result: Sweep, prompt: str, model: str, files: Mapp
     path = files.get(int(values.get(CHECKPOINT, 0)), adapter)
     said = [f"--{name.replace('_', '-')} {values[name]:g}" for name in RECOMMENDABLE if name in values]
     base_option = [] if model == "pocket" else [f"--model {shlex.quote(model)}"]
-    return " ".join(["styledrop generate", shlex.quote(str(path)), shlex.quote(prompt), *said, *base_option])
+    return " ".join(["styledrop generate", shlex.quote(str(path)), shlex.quote(escaped(prompt)), *said, *base_option])

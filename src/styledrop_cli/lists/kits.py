@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.lists.foreign import as_typed
 from styledrop_cli.lists.names import stem
 from styledrop_cli.lists.reading import (
     MOST,
@@ -172,7 +173,7 @@ class _Reading(Problems):
 
 def _saying(value: object) -> str:
     """A text that says something."""
-    text = as_text(value)
+    text = as_typed(value)
     if not says_something(text):
         raise ValueError(f"says nothing: '{short(text)}'" if text else "is empty")
     return text
@@ -217,7 +218,7 @@ KEYS: dict[str, Reader] = {
     "size": _size,
     "best": number_between(int, 1, MOST_CANDIDATES),
     "fit": _fit,
-    "style": as_text,
-    "negative": as_text,
+    "style": as_typed,
+    "negative": as_typed,
 } | NUMBERS
 OF_ALL = {key: read for key, read in KEYS.items() if key not in ("name", "prompt")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import tomllib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from styledrop_cli.errors import UsageError
 from styledrop_cli.files import parse_json
-from styledrop_cli.lists.foreign import foreign, literal
+from styledrop_cli.lists.foreign import as_typed
 from styledrop_cli.lists.reading import (
     CONTROLS,
     LONGEST,
@@ -37,6 +38,8 @@ KIND = "list of prompts"
 SUFFIXES = {".txt", ".toml", ".csv", ".tsv"}
 OTHERS = {".json": "JSON", ".jsonl": "JSON", ".ndjson": "JSON", ".yaml": "YAML", ".yml": "YAML"}
 
+INSTEAD = 'write a prompt a line; or .toml: prompts = ["a cat", "a dog"]; or .csv with a column "prompt"'
+
 # How options are called in each format.
 DASHED = {key.replace("_", "-"): key for key in OPTIONS}
 FLAGS = {"-n": "number"} | {f"--{name}": key for name, key in DASHED.items()}
@@ -45,6 +48,7 @@ COLUMNS = {"prompt": "text"} | KEYS
 
 FLAG = r"(?:--[^\W\d_]|-[a-zA-Z](?=[\s=\d]|$))"
 FIRST_FLAG = re.compile(rf"(?<!\S){FLAG}")
+OPTION_INSIDE = re.compile(r"(?<!\S)(?:--[^\W\d_][\w-]*|-n(?=[\s=\d]|$))")
 WHOLLY_QUOTED = re.compile(rf"""\s*(?:"([^"]*)"|'([^']*)')(?=\s*$|\s+{FLAG})""")
 SHORT = re.compile(r"(-[a-zA-Z])=?(\d.*)")
 # A word as a shell splits it off, or else a quote or a backslash without its end.
@@ -71,21 +75,10 @@ def read_lines(path: Path) -> list[Line]:
     in it is wrong.
     """
     text = read_text(path, KIND, "name a file of prompts, a prompt a line")
-    if path.suffix.lower() in OTHERS or _is_json(text):
-        what = OTHERS.get(path.suffix.lower(), "JSON")
-        raise UsageError(
-            f"{path} is {what}, and no list of prompts that is read here",
-            'write a prompt a line; or .toml: prompts = ["a cat", "a dog"]; or .csv with a column "prompt"',
-        )
+    if what := OTHERS.get(path.suffix.lower()):
+        raise UsageError(f"{path} is {what}, and no list of prompts that is read here", INSTEAD)
     read = {".toml": _toml_lines, ".csv": _csv_lines, ".tsv": _csv_lines}.get(path.suffix.lower(), text_lines)
     return read(text, str(path))
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(parse_json(text), list | dict)
-    except ValueError:
-        return False
 
 
 def text_lines(text: str, source: str) -> list[Line]:
@@ -96,6 +89,8 @@ def text_lines(text: str, source: str) -> list[Line]:
     in messages. Raises UsageError as ``read_lines`` does.
     """
     refuse_large(len(text), source, KIND)
+    if what := _other_format(unix(text)):
+        raise UsageError(f"{source} is {what}, and no text with a prompt a line", INSTEAD)
     reading = _Reading(source, "option", FLAGS)
     for number, raw in enumerate(unix(text).split("\n"), 1):
         row = CONTROLS.sub(" ", raw)
@@ -111,6 +106,22 @@ def text_lines(text: str, source: str) -> list[Line]:
         options = _flags(reading, row, behind, place)
         reading.line(row[start:end], options, place, f"{place}, column", start + 1)
     return reading.done("say in each line what to draw: a cat")
+
+
+def _other_format(text: str) -> str:
+    """What a text is that is meant to be no prompts, a line each: JSON, TOML or CSV; empty if it may be."""
+    rows = [row for row in text.split("\n") if row.strip()]
+    for one in (text, *rows[:1]):  # as a whole, or an entry a line
+        with suppress(ValueError):
+            if isinstance(parse_json(one), list | dict):
+                return "JSON"
+    with suppress(ValueError, RecursionError):
+        if {"prompt", "prompts"} & tomllib.loads(text).keys():
+            return "TOML (its name must end so: prompts.toml)"
+    cells = [cell.strip(' "').lower() for cell in re.split("[,;\t]", rows[0])] if rows else []
+    if len(cells) > 1 and "prompt" in cells and all(cell in COLUMNS for cell in cells):
+        return "CSV (its name must end so: prompts.csv)"
+    return ""
 
 
 def _flags(reading: _Reading, row: str, start: int, place: str) -> dict[str, Any]:
@@ -282,6 +293,9 @@ class _Reading(Problems):
                 parse(text)
             except BraceError as error:
                 self.wrong(f"{spot} {first + error.at}", str(error), error.hint)
+            if self.kind != "option" and (option := OPTION_INSIDE.search(text)):  # in a line it was quoted on purpose
+                what = f"an option stands inside the prompt: {option[0]}"
+                self.wrong(f"{spot} {first + option.start()}", what, f"give it a {self.kind} of its own")
         if len(self.lines) == MOST:
             raise UsageError(f"{self.source} holds more than {MOST:,} prompts", "make several files of it")
         self.lines.append(Line(prompt, options, f"{self.source}, {place}"))
@@ -305,11 +319,8 @@ def _checked(key: str, value: object) -> Any:
             with suppress(ValueError):
                 value = OPTIONS[key](value)
         return NUMBERS[key](value)
-    text = as_text(value)
     if key == "name":
-        if not text:
+        if not (text := as_text(value)):
             raise ValueError("is empty")
         return text
-    if problem := foreign(text):
-        raise ValueError(f"says what only other programs read: {problem[1]}")
-    return literal(text)
+    return as_typed(value)

@@ -12,11 +12,12 @@ from itertools import count
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.foreign import foreign
+from styledrop_cli.lists.foreign import SIGN, foreign
 
 DEEPEST = 50  # braces in braces
 BRACES = r"write \{, \| and \} for a brace or a bar itself"
-BRACE = re.compile(r"\\([{|}()\[\]<>_])|[{|}]|[^\\{|}]+|\\")
+BRACE = re.compile(rf"\\({SIGN})|[{{|}}]|[^\\{{|}}]+|\\")
+OPEN_SIGN = re.compile(rf"(?<!\\)(?:{SIGN})")
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,8 @@ class Run:
 class Template:
     """A prompt with wildcards: ``a {red|blue|{dark|light} green} cat``, one of its alternatives at each brace.
 
-    An alternative may be empty. A backslash makes a brace, a bar or a bracket stand for itself; a bar outside braces
-    does anyhow.
-    Variants have single blanks.
+    An alternative may be empty. A backslash makes a brace, a bar or another sign stand for itself; a bar outside braces
+    does anyhow. Variants have single blanks.
     """
 
     text: str
@@ -104,6 +104,14 @@ class BraceError(ValueError):
     def __init__(self, at: int, what: str, hint: str = BRACES) -> None:
         super().__init__(what)
         self.at, self.hint = at, hint
+
+
+def escaped(text: str) -> str:
+    """What ``Template.read`` takes for this very text."""
+    made = re.sub(rf"([{{}}]|(?<=\\)(?:{SIGN}))", r"\\\1", text)
+    while (problem := foreign(made)) and (sign := OPEN_SIGN.search(made, problem[0])):
+        made = f"{made[: sign.start()]}\\{made[sign.start() :]}"
+    return made
 
 
 def parse(text: str) -> Run:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from styledrop_cli.lists.reading import CONTROLS
+from styledrop_cli.lists.wildcards import escaped
 from styledrop_cli.report.story import ROUNDS, Stage, Story
 from styledrop_cli.settings import RoundSettings, TrainSettings
 
@@ -49,7 +50,7 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
         lines += _rounds(story, adapter, built_in, [*base, "-o", target])
     asked = ["--prompts", "prompts.txt"] if prompts else []
     if prompts:
-        lines.append(f"# prompts.txt holds, a line each: {' / '.join(prompts)}")
+        lines.append(f"# prompts.txt holds, a line each: {' / '.join(map(escaped, prompts))}")
     lines.append(_line("report", [target, *asked, *base, *report.split()]))
     # A file's words may hold the end of a line, and what stood behind it would be a command of its own.
     return [CONTROLS.sub(" ", line) for line in lines]
@@ -58,15 +59,15 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
 def _merging(stage: Stage, rest: list[str]) -> list[str]:
     parts = [one for one in stage.header["merged"] if isinstance(one, dict)]
     words = [f"{one.get('name')}:{one.get('weight')}" for one in parts]
-    return [_line("merge", [*words, "--style", stage.header["style"], *rest])]
+    return [_line("merge", [*words, "--style", escaped(str(stage.header["style"])), *rest])]
 
 
 def _training(stage: Stage, rest: list[str]) -> list[str]:
     header, settings = stage.header, stage.header.get("settings", {})
     pictures = [str(p.get("name", "reference.png")) for p in header.get("pictures", ())]
-    words = [*pictures, "--style", header["style"]]
+    words = [*pictures, "--style", escaped(str(header["style"]))]
     for content in header["contents"][: len(pictures)]:
-        words += ["--content", str(content)]
+        words += ["--content", escaped(str(content))]
     usual = asdict(TrainSettings.of(str(settings.get("kind", TrainSettings.kind))))
     usual["kind"] = TrainSettings.kind
     given, unsaid = _options(settings, usual, TRAIN)
@@ -86,7 +87,7 @@ def _rounds(story: Story, adapter: str, built_in: Sequence[str], rest: list[str]
             words += ["--picks", f"picks-{stage.header.get('round')}.txt"]
     asked = [str(prompt) for prompt in settings.get("prompts", [])]
     if asked and asked != list(built_in):
-        lines.append(f"# subjects.txt holds, a line each: {' / '.join(asked)}")
+        lines.append(f"# subjects.txt holds, a line each: {' / '.join(map(escaped, asked))}")
         words += ["--prompts", "subjects.txt"]
     given, unsaid = _options(settings, asdict(RoundSettings()), ROUND)
     return [*lines, *unsaid, _line("iterate", [*words, *given, *rest])]
