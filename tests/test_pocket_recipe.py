@@ -16,7 +16,9 @@ from PIL import Image, ImageDraw
 
 import tiny
 from styledrop_cli.bench.families import HELD_OUT
+from styledrop_cli.checkpoints import read_config
 from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.parts import load_module
 from styledrop_cli.pretraining.cutouts import Cutout, read_art
 from styledrop_cli.pretraining.drawings import captions_of, plan
 from styledrop_cli.styles import STYLES
@@ -311,3 +313,8 @@ def test_the_first_lesson_is_one_outline_alone_in_the_middle(monkeypatch: pytest
     kept = [json.loads(line)["file_name"] for line in Path("corpus/first/metadata.jsonl").read_text().splitlines()]
     assert kept == ["0.jpg", "1.jpg", "2.jpg"]
     assert {path.name for path in Path("corpus/first").iterdir()} == {*kept, "metadata.jsonl", "things.jsonl"}
+
+
+def test_what_was_begun_can_be_gone_on_with() -> None:
+    for part in read_config(RECIPE / "begun")["parts"]:
+        load_module(RECIPE / "begun", part)
