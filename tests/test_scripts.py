@@ -66,6 +66,7 @@ def write_icons(folder: Path, family: str, icons: Sequence[str]) -> None:
 def test_parts(
     tiny_model: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("resvg_py", reason="draws icons; it comes with the extra 'pocket'")
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     Path("pictures").mkdir()
     picture.rename("pictures/one.png")
