@@ -270,7 +270,7 @@ def _absent(names: str) -> str:
     return f" ({names} was not found)" if names else ""
 
 
-def _adapter_of(one: Found, hash_of: Callable[[Path], str]) -> Path | None:
+def _adapter_of(one: Found, hash_of: Callable[[Path], str] = file_hash) -> Path | None:
     """The adapter that a picture says it was drawn with: in this folder, in its own or in the one above.
 
     A file of its name that has another hash is another adapter; the right one may be called otherwise by now. Pictures
