@@ -311,7 +311,7 @@ NOTHING = {
     "punctuation": ("?!... --", "says nothing: '?!... --'"),
     "control characters": ("\0\x1b\x07", "is empty"),
     "invisible": ("\u200b\u200e", "says nothing"),
-    "broken bytes": ("\udcff\udcfe", "is empty"),
+    "broken bytes": ("a caf\udce9", "holds bytes that are no text in UTF-8: 'a caf?'"),
 }
 
 
@@ -319,7 +319,8 @@ NOTHING = {
 def test_texts_that_say_nothing(styledrop: Run, picture: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.setattr(base_module, "load_base", None)
     text, words = NOTHING[what]
-    refused(styledrop(*DRAW, text), 2, f"a prompt {words}", 'say what to draw: "a cat"')
+    hint = "set the terminal to UTF-8" if "bytes" in what else 'say what to draw: "a cat"'
+    refused(styledrop(*DRAW, text), 2, f"a prompt {words}", hint)
     refused(styledrop("train", picture, "--style", text), 2, f"--style {words}", "Hint: ")
     outcome = styledrop("train", picture, "--style", "x", "--content", text)
     refused(outcome, 2, f"a --content {words}", "Hint: ")

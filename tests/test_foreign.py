@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -131,6 +132,16 @@ def test_constructs_of_other_programs(text: str, at: int, words: str) -> None:
 )
 def test_prose(text: str) -> None:
     assert foreign(text) is None
+
+
+@pytest.mark.parametrize("start", ["", "(a", "[a:b:1", "\\(", "((a"])
+@pytest.mark.parametrize(
+    "unit", ["a", "(a", "a:", "[a:", "<a:", "1::", "::", "__a", "\\(", "a+", "a1:", "1,", "a ", " AND", "–style a "]
+)
+def test_no_text_takes_long(start: str, unit: str) -> None:
+    began = time.process_time()
+    foreign((start + unit * 10_000)[:10_000])
+    assert time.process_time() - began < 1
 
 
 def test_a_backslash_keeps_brackets() -> None:

@@ -556,13 +556,18 @@ def test_what_other_programs_read(style: str) -> None:
         "negative": "x\ny",
         "seed": 3,
         "style": style,
-        "mix": {"a": 0.5},
+        "mix": {"a": 0.5, "b": 0.5},
+        "shares": [0.5, 0.5],
+        "steps": 36,
     }
     save_png(draw(), Path("out.png"), settings)
     with Image.open("out.png") as image:
         lines, read = parameters(image.info["parameters"])
     assert lines == ["a cat, Negative prompt: 5", "Negative prompt: x y"]
-    assert read == {"Seed": "3", "Style": style, "Mix": "{'a': 0.5}"}
+    assert next(iter(read)) == "Steps"
+    assert json.loads(read.pop("Mix")) == settings["mix"] and json.loads(read.pop("Shares")) == settings["shares"]
+    assert read == {"Steps": "36", "Seed": "3", "Style": style}
+    assert read_png_settings(Path("out.png")) == settings
 
 
 def test_a_png_of_someone_else_has_no_settings(picture: Path) -> None:

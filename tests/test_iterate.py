@@ -162,7 +162,7 @@ def test_numbers_in_a_file(iterate: Iterate) -> None:
     assert "there is no picks.txt yet" in err
     assert "adapter.rounds/round-2/pool.png" in err.replace("\n", "")
     assert Path("adapter.rounds/round-2/pool.png").exists()
-    Path("picks.txt").write_text("2, 6\n5 # the red one\n")
+    Path("picks.txt").write_text("2, 6\n5 # the red one, a café\n", encoding="utf-16")
     assert iterate("--picks", "picks.txt").code == 0
     assert picked(Path("adapter.rounds/round-2")) == [2, 6, 5]
     assert load_adapter(Path("adapter.rounds/round-2/adapter.safetensors")).header["feedback"] == "file"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,26 @@ def test_a_pool_drawn_by_two_is_the_pool_drawn_by_one(base: Base, trained: Path,
     assert torch.equal(alone.ids, together.ids)
     assert torch.equal(alone.pictures, together.pictures)
     assert heard[-1] == len(plan) == 12
+
+
+def test_a_pool_is_of_its_adapter_wherever_that_lies(
+    base: Base, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(tuple(PROMPTS), 4, 7, "watercolor", str(trained.resolve()), SAMPLING)
+    Pool(base, folder := tmp_path / "pool", plan).help((0, 1))
+    first = folder / "ids-00000.safetensors"
+    before = json.dumps([asdict(plan), files.file_hash(trained)])  # as it was marked while the place counted, too
+    checkpoints.save_tensors(first, read_tensors(first)[0], {"plan": hashlib.sha256(before.encode()).hexdigest()})
+    moved = shutil.copy(trained, tmp_path / "renamed.safetensors")
+    monkeypatch.setattr(base, "sample", None)  # nothing is drawn
+    Pool(base, folder, plan).help((0, 1))
+    first.unlink()
+    with pytest.raises(TypeError):
+        Pool(base, folder, plan).help((0, 1))
+    monkeypatch.undo()
+    Pool(base, folder, plan).help((0, 1))
+    monkeypatch.setattr(base, "sample", None)
+    Pool(base, folder, replace(plan, adapter=str(moved))).help((0, 1))
 
 
 def test_what_nobody_draws_is_drawn_in_the_end(

@@ -291,6 +291,16 @@ def test_the_adapter_is_found_beside_the_pictures_and_above_them(score: Score, d
     assert "object" in table and "likeness" not in table
 
 
+def test_another_adapter_of_that_name_is_no_reference(score: Score, drawn: list[Path], other: Path) -> None:
+    here = said(score("styledrop-out", "--json"))
+    shutil.move("adapter.safetensors", "styledrop-out/renamed.safetensors")
+    shutil.copy(other, "adapter.safetensors")
+    Path("a-model.safetensors").write_bytes(b"no adapter")
+    assert said(score("styledrop-out", "--json"))["mean"] == here["mean"]
+    Path("styledrop-out/renamed.safetensors").unlink()
+    assert "4 of 4 pictures have no reference ('adapter.safetensors' was not found)" in score("styledrop-out").err
+
+
 def test_a_prompt_and_a_reference(score: Score, picture: Path, drawn: list[Path], adapter: Path) -> None:
     draw().save("mine.jpg", quality=95)
     for reference in (["ref.png"], ["ref.png", "--content", "a cat"], [adapter], [adapter, "--reference", "ref.png"]):

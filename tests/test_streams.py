@@ -111,3 +111,38 @@ def test_what_a_stream_has_no_letters_for() -> None:
     name = os.fsdecode(b"\xff\xfe.png")
     assert name.encode("utf-8", AS_WELL_AS_CAN_BE) == b"\xff\xfe.png"
     assert "a café 猫".encode("ascii", AS_WELL_AS_CAN_BE) == b"a caf? ?"
+
+
+ASCII = "PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 LC_ALL=C "
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "drawn", "path"),
+    [
+        (ASCII, "'a café'", "a café", "o/a-caf--0.png"),
+        (ASCII, "--prompts - <<< 'a café'", "a café", "o/a-caf--0.png"),
+        ("PYTHONIOENCODING=ascii ", "--prompts - <<< 'a café 猫'", "a café 猫", "o/a-café-猫-0.png"),
+        ("PYTHONIOENCODING=cp1252 ", "'a café 猫'", "a café 猫", "o/a-café-猫-0.png"),
+    ],
+)
+def test_words_go_through_any_encoding(tiny_model: Path, setting: str, given: str, drawn: str, path: str) -> None:
+    options = f"--base-only -n 1 --steps 1 -o o --model {shlex.quote(str(tiny_model))} --device cpu --json"
+    code, out, err = shell(f"export {setting}; styledrop generate {options} {given} 2> err.txt")
+    assert (code, err) == (0, "")
+    (picture,) = json.loads(out)["pictures"]
+    assert (picture["path"], picture["prompt"]) == (path, drawn)
+    assert Path(path).exists()
+
+
+@pytest.mark.parametrize("given", ["$'a caf\\xe9'", "'a cat' --style $'caf\\xe9'", "--prompts - <<< $'a caf\\xe9'"])
+def test_words_that_are_no_text(tiny_model: Path, given: str) -> None:
+    options = f"--base-only -n 1 --model {shlex.quote(str(tiny_model))} --device cpu"
+    code, _, err = shell(f"styledrop generate {options} {given}")
+    assert code == 2 and "no text in UTF-8" in err
+
+
+def test_an_answer_that_is_no_text_is_only_a_wrong_one() -> None:
+    look = "from styledrop_cli.cli.streams import open_streams; open_streams(); print(ascii(input()))"
+    done = subprocess.run([sys.executable, "-c", look], input=b"1 2\xe9\n", env=os.environ | {"PYTHONPATH": SOURCE},
+                          capture_output=True, check=True)  # fmt: skip
+    assert done.stdout.split() == [b"'1", b"2\\ufffd'"]

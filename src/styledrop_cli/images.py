@@ -407,15 +407,17 @@ def jpeg_bytes(picture: Image.Image | Tensor, quality: int = 95) -> bytes:
 
 
 def _in_words(settings: dict[str, Any]) -> str:
-    """The `parameters` convention: the prompt, the negative prompt, each a line, then `Key: value, ...`.
+    """The `parameters` convention: the prompt, the negative prompt, each a line, then `Steps: 36, Key: value, ...`.
 
     A value that holds what stands between values is quoted, as AUTOMATIC1111's web UI writes and reads it.
     """
     rest = {key: value for key, value in settings.items() if key not in ("prompt", "negative")}
+    if "steps" in rest:  # by these some programs know where the settings begin
+        rest = {"steps": rest["steps"]} | rest
     lines = [_in_a_line(settings.get("prompt", ""))]
     if settings.get("negative"):
         lines.append(f"Negative prompt: {_in_a_line(settings['negative'])}")
-    named = (f"{key.replace('_', ' ').capitalize()}: {_quoted(str(value))}" for key, value in rest.items())
+    named = (f"{key.replace('_', ' ').capitalize()}: {_quoted(value)}" for key, value in rest.items())
     return "\n".join([*lines, ", ".join(named)])
 
 
@@ -423,8 +425,9 @@ def _in_a_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if any(sign in value for sign in ',:\n"') else value
+def _quoted(value: object) -> str:
+    said = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return json.dumps(said, ensure_ascii=False) if any(sign in said for sign in ',:\n"') else said
 
 
 def read_png_settings(path: Path) -> dict[str, Any] | None:

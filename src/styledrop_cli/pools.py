@@ -94,10 +94,12 @@ class Pool:
     def __init__(self, base: Base, folder: Path, plan: Plan) -> None:
         self._base, self._folder, self._plan = base, folder, plan
         self._starts = range(0, len(plan), SHARD)
-        # What a shard is known by to be of this plan, drawn with the adapter as it is now.
+        # What a shard is known by to be of this plan, drawn with the adapter as it is now, wherever that lies.
         self._adapter = Path(normpath(folder / plan.adapter)) if plan.adapter else None
         drawn_with = file_hash(self._adapter) if self._adapter else ""
-        self._mark = hashlib.sha256(json.dumps([asdict(plan), drawn_with]).encode()).hexdigest()
+        known = [asdict(plan) | {"adapter": drawn_with}, drawn_with]
+        before = [asdict(plan), drawn_with]  # as shards were marked while the place counted, too
+        self._mark, *self._marks = (hashlib.sha256(json.dumps(one).encode()).hexdigest() for one in (known, before))
 
     def draw(self, judge: Judge, on_progress: Callable[[int], None], share: Place = (0, 1)) -> Drawn:
         """Draw what is missing, look at all of it, and return it; ``on_progress`` hears how many are there.
@@ -169,7 +171,7 @@ class Pool:
             return None
         ids, count = tensors.get("ids"), min(SHARD, len(self._plan) - start)
         whole = ids is not None and len(ids) == count and is_grid(ids, self._base.grid, self._base.codes)
-        return ids if whole and about.get("plan") == self._mark else None
+        return ids if whole and about.get("plan") in (self._mark, *self._marks) else None
 
     @torch.no_grad()
     def _look(self, start: int, ids: Tensor, judge: Judge) -> Drawn:

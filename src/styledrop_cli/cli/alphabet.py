@@ -41,8 +41,9 @@ def glyphs_of(text: str) -> list[Glyph]:
     """The letters, digits and signs in a text, each once, in their order; small letters are taken for capitals.
 
     Raises:
-        UsageError: there are none, or more than `MOST`.
+        UsageError: there are none, or more than `MOST`, or bytes that are no text.
     """
+    text = checks.given_text(text, "--letters")
     signs = dict.fromkeys(
         _capital(sign) for sign in unicodedata.normalize("NFC", text) if unicodedata.category(sign)[0] in "LNPS"
     )

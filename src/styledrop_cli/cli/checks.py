@@ -9,7 +9,7 @@ from pathlib import Path
 
 from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import real_place
+from styledrop_cli.files import real_place, to_text
 from styledrop_cli.lists.foreign import foreign, literal
 from styledrop_cli.lists.prompts import OPTION_INSIDE, OTHERS, SUFFIXES, read_lines
 from styledrop_cli.lists.reading import MOST, plain, says_something
@@ -104,12 +104,29 @@ def plain_text(text: str, what: str, hint: str) -> str:
     """`text` without control characters and with single blanks; `what` it is and a `hint` are for the error.
 
     Raises:
-        UsageError: it holds no letter, digit or sign: it says nothing.
+        UsageError: it holds no letter, digit or sign: it says nothing. Or it holds bytes that are no text.
     """
-    said = plain(text)
+    said = plain(given_text(text, what))
     if not says_something(said):
         raise UsageError(f"{what} says nothing: '{said[:40]}'" if said else f"{what} is empty", hint)
     return said
+
+
+def given_text(text: str, what: str) -> str:
+    """A text of the command line as UTF-8, whatever encoding the system says that it has.
+
+    Raises:
+        UsageError: its bytes are no text in UTF-8.
+    """
+    if to_text(text) == text:
+        return text
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        raise UsageError(
+            f"{what} holds bytes that are no text in UTF-8: '{to_text(text)[:40]}'",
+            "set the terminal to UTF-8, or write prompts into a file and name it with --prompts",
+        ) from None
 
 
 def typed_text(text: str, what: str, hint: str) -> str:
@@ -118,6 +135,7 @@ def typed_text(text: str, what: str, hint: str) -> str:
     Raises:
         UsageError: as `plain_text` does, and for what only other programs read in a text.
     """
+    text = given_text(text, what)
     refuse_foreign(text, what)
     return plain_text(literal(text), what, hint)
 

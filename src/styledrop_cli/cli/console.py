@@ -251,7 +251,9 @@ def _print(console: Console, text: Text) -> None:
 
 
 def _print_json(data: Mapping[str, Any]) -> None:
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str).translate(ESCAPED))
+    # Paths in it must stay what they are where the output has not all letters.
+    whole = "utf" in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=not whole, default=str).translate(ESCAPED))
 
 
 def in_blocks(picture: Image, columns: int = 24) -> Text:

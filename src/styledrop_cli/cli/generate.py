@@ -13,8 +13,7 @@ import typer
 from styledrop_cli.cli import checks, console, drawing, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.lists.names import check_pattern, stem
-from styledrop_cli.lists.prompts import KIND, Line, read_lines, text_lines
-from styledrop_cli.lists.reading import read_stdin
+from styledrop_cli.lists.prompts import Line, read_lines
 from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
@@ -173,7 +172,7 @@ def generate(
     SampleSettings(**chosen)  # wrong ones are refused at once
     checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(gamma, 0, 1))
     check_pattern(name)
-    lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + _lines_of(prompts)
+    lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + (read_lines(prompts) if prompts else [])
     pictures = _pictures_of(lines, number, seed, combinations)
     checks.refuse_unwritable(output)
     base_folder = options.located(screen, model, styles[0][0] if styles else thing)
@@ -243,15 +242,6 @@ def _adapters_and_prompts(
             prompts, f"styledrop generate {first if named else '--base-only'}", templates=True
         )
     return [(Path(first), 1.0)] if named else mixed, prompts
-
-
-def _lines_of(file: Path | None) -> list[Line]:
-    """The lines of a file of prompts, or of standard input."""
-    if file is None:
-        return []
-    if str(file) == "-":
-        return text_lines(read_stdin(KIND), "standard input")
-    return read_lines(file)
 
 
 def _pictures_of(lines: list[Line], number: int, seed: int, combinations: bool) -> list[tuple[Line, str, int]]:

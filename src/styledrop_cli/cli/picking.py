@@ -15,7 +15,8 @@ from rich.text import Text
 
 from styledrop_cli.cli.console import Screen, in_blocks
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_text
+from styledrop_cli.files import read_bytes
+from styledrop_cli.lists.reading import decoded
 
 if TYPE_CHECKING:
     from styledrop_cli.gallery import Choices, Gallery
@@ -130,7 +131,7 @@ class FilePicker:
             f"Look at {folder / 'pool.png'}, write the numbers there into {self._path}, and run the same command again."
         )
         try:
-            text = read_text(self._path)
+            text = decoded(read_bytes(self._path), str(self._path), "list of numbers")
         except FileNotFoundError:
             raise UsageError(
                 f"the pool is drawn, and there is no {self._path} yet that says what to pick", hint

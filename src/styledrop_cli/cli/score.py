@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +21,7 @@ from rich.text import Text
 
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
-from styledrop_cli.files import NOT_READ, SUFFIXES, names_apart
+from styledrop_cli.files import NOT_READ, SUFFIXES, file_hash, names_apart
 from styledrop_cli.lists.reading import plain
 
 if TYPE_CHECKING:
@@ -251,8 +254,9 @@ def _by_adapter(base: Base, found: list[Found], screen: console.Screen) -> list[
     from styledrop_cli.text import quoted
 
     members: dict[Path | None, list[Found]] = {}
+    hash_of = cache(file_hash)
     for one in found:
-        members.setdefault(_adapter_of(one), []).append(one)
+        members.setdefault(_adapter_of(one, hash_of), []).append(one)
     if without := members.get(None):
         absent = sorted({name for one in without if (name := one.says("adapter"))})
         screen.warn(
@@ -266,14 +270,30 @@ def _absent(names: str) -> str:
     return f" ({names} was not found)" if names else ""
 
 
-def _adapter_of(one: Found) -> Path | None:
-    """The adapter that a picture says it was drawn with: in this folder, in its own or in the one above."""
-    name = one.says("adapter")
+def _adapter_of(one: Found, hash_of: Callable[[Path], str] = file_hash) -> Path | None:
+    """The adapter that a picture says it was drawn with: in this folder, in its own or in the one above.
+
+    A file of its name that has another hash is another adapter; the right one may be called otherwise by now. Pictures
+    that say no hash are taken at their word.
+    """
+    name, wanted = one.says("adapter"), one.says("adapter_hash").partition("+")[0]
     if not name.endswith(".safetensors") or Path(name).name != name:
         return None
     own = one.path.resolve().parent
-    places = (folder / name for folder in (Path(), own, own.parent))
-    return next((path for path in places if path.is_file()), None)
+    folders = (Path(), own, own.parent)
+    named = [path for folder in folders if (path := folder / name).is_file()]
+    if not wanted:
+        return named[0] if named else None
+    others = (path for folder in folders for path in sorted(folder.glob("*.safetensors")) if _is_adapter(path))
+    return next((path for path in chain(named, others) if hash_of(path).startswith(wanted)), None)
+
+
+def _is_adapter(path: Path) -> bool:
+    from styledrop_cli.checkpoints import read_header
+
+    with suppress(StyledropError):
+        return bool(read_header(path))
+    return False
 
 
 # ---- what comes out ----

@@ -54,6 +54,8 @@ def open_streams() -> None:
             if not _is_open(number):
                 os.open(os.devnull, os.O_RDWR)
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # an answer that is no text is a wrong one
     sys.stdout = _opened(sys.stdout, asked_for=True)
     sys.stderr = _opened(sys.stderr, asked_for=False)
 

@@ -95,9 +95,11 @@ def sweep(
     with screen.working("waking up the base model"):
         from styledrop_cli import sweeping
         from styledrop_cli.base import load_base
+        from styledrop_cli.batches import about_mixture
         from styledrop_cli.checkpoints import load_adapter, write_recommended
         from styledrop_cli.devices import pick_device
         from styledrop_cli.images import save_png
+        from styledrop_cli.pipeline import Mixture
         from styledrop_cli.scoring import open_eye
 
         file = load_adapter(adapter)
@@ -126,8 +128,7 @@ def sweep(
     common = {
         "prompt": " | ".join(settings.prompts),
         "style": style,
-        "adapter": adapter.name,
-        "model": base.name,
+        **about_mixture(base, Mixture.of(file)),
         "scorer": scorer,
         "seeds": settings.seeds,
         "axes": {name: list(values) for name, values in settings.axes.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
@@ -110,7 +111,8 @@ def _slug(text: str) -> str:
 
 def _file_name(text: str) -> str:
     """A text as a name that every system takes, however long."""
-    text = FORBIDDEN.sub("-", unicodedata.normalize("NFC", text))
+    here = sys.getfilesystemencoding()  # in which some systems have few letters
+    text = FORBIDDEN.sub("-", unicodedata.normalize("NFC", text).encode(here, "replace").decode(here))
     text = " ".join(re.sub(r"\.{2,}", ".", text).split()).strip(" .-")
     if RESERVED.match(text):  # Windows reads these as devices, whatever their suffix
         text = f"_{text}"

@@ -25,6 +25,7 @@ from styledrop_cli.lists.reading import (
     as_text,
     key_places,
     plain,
+    read_stdin,
     read_text,
     read_toml,
     refuse_large,
@@ -69,11 +70,13 @@ class Line:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The prompts in a file: TOML, CSV (or TSV) by its suffix, otherwise text, a prompt a line.
+    """The prompts in a file: TOML, CSV (or TSV) by its suffix, otherwise text, a prompt a line; "-" is standard input.
 
     Raises UsageError if it cannot be read, is larger than ``LARGEST``, holds none or more than ``MOST``, or if anything
     in it is wrong.
     """
+    if str(path) == "-":
+        return text_lines(read_stdin(KIND), "standard input")
     text = read_text(path, KIND, "name a file of prompts, a prompt a line")
     if what := OTHERS.get(path.suffix.lower()):
         raise UsageError(f"{path} is {what}, and no list of prompts that is read here", INSTEAD)
