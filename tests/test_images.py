@@ -541,15 +541,16 @@ def test_png_settings_roundtrip() -> None:
 
 def parameters(text: str) -> tuple[list[str], dict[str, str]]:
     """The lines before the last, and the last as other programs of the convention read it: quoted values are JSON."""
-    *lines, last = text.split("\n")
+    *lines, last = text.splitlines()
     pairs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
     return lines, {key: json.loads(value) if value.startswith('"') else value for key, value in pairs}
 
 
 @pytest.mark.parametrize(
     "style",
-    ["pen, ink, Seed: 7", 'a "bold" brush', "back\\slash: x", "ends with a comma,", "plain", "a: b\nSteps: 3, x"],
-)
+    ["pen, ink, Seed: 7", 'a "bold" brush', "back\\slash: x", "ends with a comma,", "plain", "a: b\nSteps: 3, x",
+     " blanks at the ends ", "a\rb", "a\u2028b", "a\x85b"],
+)  # fmt: skip
 def test_what_other_programs_read(style: str) -> None:
     settings = {
         "prompt": "a cat,\nNegative prompt: 5",
@@ -567,6 +568,15 @@ def test_what_other_programs_read(style: str) -> None:
     assert next(iter(read)) == "Steps"
     assert json.loads(read.pop("Mix")) == settings["mix"] and json.loads(read.pop("Shares")) == settings["shares"]
     assert read == {"Steps": "36", "Seed": "3", "Style": style}
+    assert read_png_settings(Path("out.png")) == settings
+
+
+def test_a_prompt_is_not_read_as_what_to_keep_away_from() -> None:
+    settings = {"prompt": " Negative prompt: blur", "negative": "Negative prompt: x", "seed": 3}
+    save_png(draw(), Path("out.png"), settings)
+    with Image.open("out.png") as image:
+        lines, read = parameters(image.info["parameters"])
+    assert lines == ["Negative prompt : blur", "Negative prompt: Negative prompt: x"] and read == {"Seed": "3"}
     assert read_png_settings(Path("out.png")) == settings
 
 

@@ -409,12 +409,13 @@ def jpeg_bytes(picture: Image.Image | Tensor, quality: int = 95) -> bytes:
 def _in_words(settings: dict[str, Any]) -> str:
     """The `parameters` convention: the prompt, the negative prompt, each a line, then `Steps: 36, Key: value, ...`.
 
-    A value that holds what stands between values is quoted, as AUTOMATIC1111's web UI writes and reads it.
+    A value that holds what stands between values is quoted, as AUTOMATIC1111's web UI writes and reads it. A prompt has
+    no quotes there: one that begins as a negative prompt does gets a blank in front of its colon.
     """
     rest = {key: value for key, value in settings.items() if key not in ("prompt", "negative")}
     if "steps" in rest:  # by these some programs know where the settings begin
         rest = {"steps": rest["steps"]} | rest
-    lines = [_in_a_line(settings.get("prompt", ""))]
+    lines = [re.sub("^Negative prompt:", "Negative prompt :", _in_a_line(settings.get("prompt", "")))]
     if settings.get("negative"):
         lines.append(f"Negative prompt: {_in_a_line(settings['negative'])}")
     named = (f"{key.replace('_', ' ').capitalize()}: {_quoted(value)}" for key, value in rest.items())
@@ -427,7 +428,10 @@ def _in_a_line(text: object) -> str:
 
 def _quoted(value: object) -> str:
     said = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-    return json.dumps(said, ensure_ascii=False) if any(sign in said for sign in ',:\n"') else said
+    broken = len(said.splitlines()) > 1  # also by signs that JSON need not escape, and some programs break lines at
+    if broken or said != said.strip() or any(sign in said for sign in ',:"'):
+        return json.dumps(said, ensure_ascii=broken)
+    return said
 
 
 def read_png_settings(path: Path) -> dict[str, Any] | None:
