@@ -132,6 +132,13 @@ def test_a_training_is_its_adapter(report: Report) -> None:
     assert "has not written adapter.safetensors" in err
 
 
+def test_the_curve_of_another_training_is_not_its_own(report: Report) -> None:
+    shutil.copy("adapter.rounds/round-2/adapter.safetensors", "adapter.safetensors")
+    for place in ("adapter.safetensors", "adapter.safetensors.run"):
+        assert read_story(Path(place)).stages[0].curve is None
+    assert [stage.curve is None for stage in read_story(Path("adapter.rounds")).stages] == [False, False]
+
+
 def test_without_the_folders_beside_it(report: Report) -> None:
     """A lone file still says whose picks it learnt from, and shows the reference as tokens."""
     shutil.copy("adapter.rounds/round-2/adapter.safetensors", "lone.safetensors")

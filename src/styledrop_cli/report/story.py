@@ -128,7 +128,7 @@ def _of_rounds(place: Path, numbers: list[int]) -> Story:
 
 def _stage(name: str, file: Path, runs: list[Path], folder: Path, unreadable: list[PictureError]) -> Stage:
     header = read_header(file)
-    curve = next((curve for run in runs if (curve := _curve(run / CURVE)) is not None), None)
+    curve = next((curve for run in runs if (curve := _curve(run / CURVE, header)) is not None), None)
     return Stage(name, file, file_hash(file), header, curve, _picks(folder, header, unreadable))
 
 
@@ -156,10 +156,16 @@ def _picks(folder: Path, header: Mapping[str, Any], unreadable: list[PictureErro
     return picks
 
 
-def _curve(path: Path) -> Curve | None:
-    """What a training wrote of itself; None where there is nothing, or it is not whole."""
+def _curve(path: Path, header: Mapping[str, Any]) -> Curve | None:
+    """What the training of the adapter with this ``header`` wrote of itself.
+
+    None where there is nothing, it is not whole, or it is of another training: none of its checkpoints is that adapter.
+    """
     about = _json(path)
+    own = ("step", "loss", "scores")
     try:
+        if not any(all(one.get(name) == header.get(name) for name in own) for one in about["checkpoints"]):
+            return None
         losses = [(int(step), float(loss)) for step, loss in about["losses"] if math.isfinite(loss)]
         checkpoints = [
             Checkpoint(int(one["step"]), {name: float(one["scores"][name]) for name in SCORED})
