@@ -8,7 +8,6 @@ thing is called by land on the things they are a kind of.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from script import run_in_words
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.bench.art import FAMILIES, Art, Look, load_art, looks
 from styledrop_cli.bench.judges import Judges, JudgeSettings, load_judges
@@ -23,7 +23,7 @@ from styledrop_cli.bench.measures import markdown
 from styledrop_cli.bench.renders import round_trip
 from styledrop_cli.bench.rows import drawn
 from styledrop_cli.devices import autocast, generator, pick_device
-from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.errors import UsageError
 from styledrop_cli.files import write_json
 from styledrop_cli.images import save_png, to_image
 from styledrop_cli.settings import SampleSettings
@@ -142,8 +142,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run()
-    except StyledropError as error:
-        print(f"Error: {error.message}" + (f"\n{error.hint}" if error.hint else ""), file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    run_in_words(run)

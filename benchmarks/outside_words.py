@@ -14,6 +14,7 @@ import json
 import sys
 from collections import defaultdict
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -37,6 +38,14 @@ def accepted(path: Path, things_of: dict[str, set[str]]) -> list[tuple[str, set[
     return found
 
 
+@cache
+def _reader(folder: Path, table: bool) -> KnownThings:
+    things, text = read_things(folder / THINGS), load_text(folder, torch.device("cpu"))
+    known = {word for thing in things for name in thing.words for word in words(name)}
+    some = things if table else [replace(thing, kinds=()) for thing in things]
+    return KnownThings(some, known, lambda texts: text.encode(texts)[1])
+
+
 def read_as(folder: Path, index: Path, stem: str = "outside_words", *, table: bool = True) -> Outcomes:
     """The words of a list by how a model folder's text encoder reads them: "taught" (by this very name), "right",
     "wrong", "not near" anything, or that but "the first right" of what it names. ``table``: with the table of kinds.
@@ -49,10 +58,7 @@ def read_as(folder: Path, index: Path, stem: str = "outside_words", *, table: bo
         for name in (Path(entry["file"]).stem, entry["thing"]):
             for one in (name, name.removesuffix("-face")):
                 things_of[one] |= {entry["thing"]} & taught
-    text = load_text(folder, torch.device("cpu"))
-    known = {word for thing in things for name in thing.words for word in words(name)}
-    some = things if table else [replace(thing, kinds=()) for thing in things]
-    reader = KnownThings(some, known, lambda texts: text.encode(texts)[1])
+    reader = _reader(folder, table)
     names = {thing.words[0]: thing.thing for thing in things}
     outcome: Outcomes = defaultdict(list)
     for word, right in accepted(HERE / f"{stem}.txt", things_of):

@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from outside_words import read_as
+from script import run_in_words
 from styledrop_cli.bench.measures import markdown
 from styledrop_cli.bench.openmoji import OPENMOJI, SIZE, fetch, icons_of, render
-from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.errors import UsageError
 from styledrop_cli.files import write_json
 from styledrop_cli.hub import BUNDLED, POCKET
 from styledrop_cli.images import load_cutout, load_picture, square, to_tensor
@@ -212,8 +212,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        run()
-    except StyledropError as error:
-        print(f"Error: {error.message}" + (f"\n{error.hint}" if error.hint else ""), file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    run_in_words(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 def run(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    monkeypatch.syspath_prepend((ROOT / script).parent)  # as Python does for a script
     return runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
@@ -67,11 +69,12 @@ def test_parts(
     tiny_model: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("resvg_py", reason="draws icons; it comes with the extra 'pocket'")
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     Path("pictures").mkdir()
     picture.rename("pictures/one.png")
     tiny.write_words(Path("words"), [Thing("cat", ("a cat",), kinds=("lynx",)), Thing("dog", ("a dog",))])
-    (tiny_model / "contents.txt").write_text("a cat\na dog\n")
+    model = Path("model")
+    shutil.copytree(tiny_model, model)  # the other tests' stays as it is
+    (model / "contents.txt").write_text("a cat\na dog\n")
     entries = [{"file": f"noto/{icon}.webp", "thing": thing} for icon, thing in (("cat-face", "cat"), ("dog", "dog"))]
     Path("index.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
     for family in ("openmoji", "fxemoji", "emojione", "noto-v1"):

@@ -160,3 +160,10 @@ def test_seeds_count_on_to_the_largest_and_no_further() -> None:
     assert RoundSettings(rounds=3, per_prompt=8, seed=LARGEST_SEED - 3007)
     with pytest.raises(UsageError, match="seeds from"):
         RoundSettings(rounds=3, per_prompt=8, seed=LARGEST_SEED - 3006)
+
+
+def test_a_whole_number_for_a_float_becomes_one() -> None:
+    """So that a picture says the same of itself, however its settings were typed."""
+    typed, meant = SampleSettings(lambda_a=2, steps=3, seed=2**53 + 1), SampleSettings(lambda_a=2.0, steps=3)
+    assert repr(typed.lambda_a) == repr(meant.lambda_a) == "2.0"
+    assert repr(typed.steps) == "3" and typed.seed == 2**53 + 1  # what is counted stays whole

@@ -378,7 +378,7 @@ def shrink_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_part, "SIZES", BERT)
     for part in ("clip", "scorer"):
         monkeypatch.setitem(captions.HEADS, part, HEAD)
-    monkeypatch.setattr(captions, "published_features", lambda stages: HeadClip(HEAD).visual.network)
+    monkeypatch.setattr(captions, "published_features", lambda *stages: HeadClip(HEAD).visual.network)
 
 
 @cache

@@ -39,9 +39,9 @@ def about_mixture(base: Base, mixture: Mixture) -> dict[str, Any]:
         said["mix"] = {}
         for name, (_, share) in zip(names, mixture.styles, strict=False):
             said["mix"][name] = said["mix"].get(name, 0.0) + share
-        said["shares"] = [share for _, share in mixture.styles]  # in the order of the hashes
+        said["shares"] = [float(share) for _, share in mixture.styles]  # in the order of the hashes
     if mixture.thing is not None:
-        said |= {"object": names[-1], "gamma": mixture.gamma}
+        said |= {"object": names[-1], "gamma": float(mixture.gamma)}
     if files:
         said["adapter_hash"] = "+".join(file_hash(file.path)[:12] for file in files)
     return said | {"model": base.name, "model_hash": base.hash[:12]}

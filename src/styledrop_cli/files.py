@@ -199,6 +199,15 @@ def writing(path: Path) -> Iterator[None]:
         raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
 
 
+def why_cut(path: Path) -> str | None:
+    """Why a safetensors file is not whole, by the lengths that its own head says; None if it is."""
+    try:
+        read_metadata(path, any_type=True)
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
+
+
 def real_place(path: Path) -> Path:
     """Where a file is written: where its link leads, if it is one. Links in a folder of our own are not followed."""
     folder = path.parent.resolve()

@@ -33,7 +33,7 @@ def seeds_from(first: int, number: int) -> range:
 
 
 class _Checked:
-    """Refuses values outside ``RANGES``, all of them in one message."""
+    """Refuses values outside ``RANGES``, all of them in one message; a whole number for a float becomes one."""
 
     RANGES: ClassVar[Ranges] = {}
 
@@ -45,6 +45,9 @@ class _Checked:
                 problems.append(f"{name} must be between {exact(low)} and {exact(high)}, not {value}")
         if problems:
             raise UsageError("; ".join(problems))
+        for field in fields(self):  # type: ignore[arg-type]
+            if isinstance(field.default, float) and isinstance(value := getattr(self, field.name), int):
+                object.__setattr__(self, field.name, float(value))
 
     @classmethod
     def defaults(cls) -> dict[str, object]:

@@ -254,9 +254,9 @@ def _by_adapter(base: Base, found: list[Found], screen: console.Screen) -> list[
     from styledrop_cli.text import quoted
 
     members: dict[Path | None, list[Found]] = {}
-    hash_of = cache(file_hash)
+    look = cache(_adapter_at_hand)  # pictures of a folder are mostly by one
     for one in found:
-        members.setdefault(_adapter_of(one, hash_of), []).append(one)
+        members.setdefault(_adapter_of(one, look), []).append(one)
     if without := members.get(None):
         absent = sorted({name for one in without if (name := one.says("adapter"))})
         screen.warn(
@@ -270,22 +270,26 @@ def _absent(names: str) -> str:
     return f" ({names} was not found)" if names else ""
 
 
-def _adapter_of(one: Found, hash_of: Callable[[Path], str] = file_hash) -> Path | None:
-    """The adapter that a picture says it was drawn with: in this folder, in its own or in the one above.
+def _adapter_of(one: Found, look: Callable[[str, str, Path], Path | None] | None = None) -> Path | None:
+    """The adapter that a picture says it was drawn with, if it is at hand."""
+    wanted = one.says("adapter_hash").partition("+")[0]
+    return (look or _adapter_at_hand)(one.says("adapter"), wanted, one.path.resolve().parent)
 
-    A file of its name that has another hash is another adapter; the right one may be called otherwise by now. Pictures
+
+def _adapter_at_hand(name: str, wanted: str, own: Path) -> Path | None:
+    """An adapter by its ``name`` and the hash that is ``wanted``: here, in the picture's ``own`` folder or above it.
+
+    A file of that name that has another hash is another adapter; the right one may be called otherwise by now. Pictures
     that say no hash are taken at their word.
     """
-    name, wanted = one.says("adapter"), one.says("adapter_hash").partition("+")[0]
     if not name.endswith(".safetensors") or Path(name).name != name:
         return None
-    own = one.path.resolve().parent
     folders = (Path(), own, own.parent)
     named = [path for folder in folders if (path := folder / name).is_file()]
     if not wanted:
         return named[0] if named else None
     others = (path for folder in folders for path in sorted(folder.glob("*.safetensors")) if _is_adapter(path))
-    return next((path for path in chain(named, others) if hash_of(path).startswith(wanted)), None)
+    return next((path for path in chain(named, others) if file_hash(path).startswith(wanted)), None)
 
 
 def _is_adapter(path: Path) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
 from styledrop_cli.environment import LAUNCHED, is_on, whole_number
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_json, read_metadata
+from styledrop_cli.files import read_json, why_cut
 
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 # What decides how styledrop runs. Where it is read is in brackets if it is not here.
@@ -65,17 +65,12 @@ def _unwritable(folder: Path | None) -> str | None:
 def _weights(here: Path, shown: int = 6) -> Iterator[Finding]:
     """Adapters and other weights that are cut, here and one folder down."""
     found = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in sorted(here.glob(pattern)))
-    cut = 0
-    for path in islice(found, 1000):
-        try:
-            read_metadata(path, any_type=True)
-        except (OSError, ValueError) as error:
-            cut += 1
-            if cut <= shown:
-                what = f"not whole: {getattr(error, 'strerror', None) or error}"
-                yield Finding("here", str(path.relative_to(here)), what, WRONG, "copy it here again, or make it anew")
-    if cut > shown:
-        yield Finding("here", "other weights", f"{cut - shown} more that are not whole", WRONG, "")
+    cut = [(path, why) for path in islice(found, 1000) if (why := why_cut(path))]
+    for path, why in cut[:shown]:
+        what = f"not whole: {why}"
+        yield Finding("here", str(path.relative_to(here)), what, WRONG, "copy it here again, or make it anew")
+    if len(cut) > shown:
+        yield Finding("here", "other weights", f"{len(cut) - shown} more that are not whole", WRONG, "")
 
 
 def _runs(here: Path, shown: int = 6) -> Iterator[Finding]:

@@ -118,7 +118,7 @@ def restyling(path: Path, share: float, on_message: OnMessage = quietly) -> Edit
     picture = load_picture(path, on_message)
     return Edit(
         "restyle",
-        _about("restyle", path) | {"share": share},
+        _about("restyle", path) | {"share": float(share)},
         lambda base, mixture, wanted, on_step: restyle(base, mixture, wanted, picture, share, on_step),
         _square(path, picture),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import file_hash, read_json, read_metadata, read_text
+from styledrop_cli.files import file_hash, read_json, read_text, why_cut
 from styledrop_cli.hub.layout import INDEX, PIPELINE, is_whole, precisions_of
 from styledrop_cli.hub.names import BUNDLED, POCKET, PUBLISHED, repository
 from styledrop_cli.hub.progress import Meter, OnProgress, unheard
@@ -124,14 +124,8 @@ def cut_weights(folder: Path) -> list[str]:
 
     No more than the heads is read. A link that leads nowhere is one of them.
     """
-    problems = []
-    for path in sorted(folder.rglob("*.safetensors")):
-        try:
-            read_metadata(path, any_type=True)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            problems.append(f"{path.relative_to(folder)} is not whole: {reason}")
-    return problems
+    found = ((path, why_cut(path)) for path in sorted(folder.rglob("*.safetensors")))
+    return [f"{path.relative_to(folder)} is not whole: {why}" for path, why in found if why]
 
 
 def cache_folder() -> Path:

@@ -6,6 +6,7 @@ knows looks that it was never shown: EfficientNet learnt what things are from ph
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,25 +47,26 @@ class HeadClipConfig:
             raise ValueError("pooled and stages must be between 1 and 7, and pooled not the larger")
 
 
+def means(maps: Sequence[Tensor]) -> Tensor:
+    """The means of maps ``[B,C,h,w]``, one behind the other: ``[B,W]``."""
+    return torch.cat([one.mean((2, 3)) for one in maps], 1)
+
+
 class PictureTower(nn.Module):
     """A frozen EfficientNet, the means of its maps, and a head on them."""
 
     def __init__(self, config: HeadClipConfig) -> None:
         super().__init__()
-        self.pooled = config.pooled
         self.network = EfficientNet(config.stages)
-        width = sum(self.network.channels[config.pooled - 1 :])
+        before = sum(self.network.channels[: config.pooled - 1])
+        self.own = slice(before, sum(self.network.channels))  # which of all stages' means are looked at
+        width = self.own.stop - before
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
         self.hidden = nn.Linear(width, config.image_width)
         self.proj = nn.Linear(config.image_width, config.embed_dim)
-
-    def seen(self, pictures: Tensor) -> Tensor:
-        """Pictures ``[B,3,S,S]`` in [0,1] to the means of their maps ``[B,W]``."""
-        maps = self.network.features(pictures * 2 - 1)[self.pooled - 1 :]
-        return torch.cat([one.mean((2, 3)) for one in maps], 1)
 
     def fit(self, seen: Tensor) -> None:
         """Make what is ``seen`` ``[N,W]`` comparable: from now on each mean is counted from its own, in its spread."""
@@ -82,7 +84,8 @@ class PictureTower(nn.Module):
         return out
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return self.read(self.comparable(self.seen(pictures)))
+        seen = means(self.network.features(pictures * 2 - 1))
+        return self.read(self.comparable(seen[:, self.own]))
 
 
 class HeadClip(nn.Module):

@@ -22,7 +22,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.files import atomic_write
 from styledrop_cli.hub import POCKET
 from styledrop_cli.models.clip import Clip, ClipConfig
-from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
+from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig, means
 from styledrop_cli.parts import load_module, load_text, read_byte_pairs, text_part
 from styledrop_cli.pretraining.encoded import encoded
 from styledrop_cli.pretraining.features import published_features
@@ -215,17 +215,18 @@ def _head_job(part: str, order: Order) -> Job:
                 "Leave --init-from out, or start that folder's text from the same model.",
             )
     clip.requires_grad_(True)
-    tower = clip.visual.to(order.device)
+    tower, size = clip.visual.to(order.device), clip.config.image_size
     tower.network.requires_grad_(False)
+    whole = published_features().to(order.device)  # both CLIPs look at some of its maps
     seen = encoded(
-        lambda pictures: tower.seen(pictures).half(),
+        lambda pictures: means(whole.features(pictures * 2 - 1)).half(),
         order.records,
-        clip.config.image_size,
-        order.out / ".training" / f"seen-{part}.safetensors",
-        f"{clip.config}",
+        size,
+        order.out / ".training" / f"seen-{size}.safetensors",
+        f"{size}",
         order.device,
         order.call.check,
-    )
+    )[:, tower.own]
     if order.init_from is None:
         tower.fit(seen)
     held = torch.tensor([r.held_out for r in order.records])
