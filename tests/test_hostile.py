@@ -357,7 +357,7 @@ def test_what_is_read_only_if_it_is_there(make: Callable[[Path], None]) -> None:
         make(Path(name))
     assert Plan.read(Path()) is None
     assert RunFolder(Path(), {}).read("curve.json") is None
-    assert story._curve(Path("curve.json")) is None
+    assert story._curve(Path("curve.json"), {}) is None
     assert hub.cache.pipeline_of(Path()) is None
 
 
@@ -828,6 +828,9 @@ def test_folders_that_are_no_rounds(sound: Path, name: str) -> None:
     assert [stage.name for stage in story.read_story(Path("a.rounds")).stages] == ["round 1"]
 
 
+ITS_OWN = {"step": 2, "loss": 4.0, "scores": None}  # the checkpoint that became the adapter
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -837,13 +840,15 @@ def test_folders_that_are_no_rounds(sound: Path, name: str) -> None:
         {"losses": [[1, 1e300]]},
         {"losses": 5},
         {"losses": [5]},
-        {"checkpoints": [{"step": 1, "scores": dict.fromkeys(story.SCORED, float("nan"))}]},
+        {"checkpoints": [ITS_OWN, {"step": 1, "scores": dict.fromkeys(story.SCORED, float("nan"))}]},
     ],
 )
 def test_curves_that_no_plot_can_show(change: dict[str, Any]) -> None:
-    whole = {"losses": [[1, 4.5], [2, 4.0]], "checkpoints": [], "chosen": 2}
+    whole = {"losses": [[1, 4.5], [2, 4.0]], "checkpoints": [ITS_OWN], "chosen": 2}
+    Path("curve.json").write_text(json.dumps(whole))
+    assert story._curve(Path("curve.json"), ITS_OWN) is not None
     Path("curve.json").write_text(json.dumps(whole | change))
-    assert story._curve(Path("curve.json")) is None
+    assert story._curve(Path("curve.json"), ITS_OWN) is None
 
 
 # ---- trainings that go on ----
