@@ -24,10 +24,10 @@ from styledrop_cli.bench.renders import round_trip
 from styledrop_cli.bench.rows import drawn
 from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import write_json
-from styledrop_cli.images import save_png, to_image
+from styledrop_cli.io.contact_sheet import contact_sheet
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.text import with_style
 
 WORDS = Path(__file__).parent / "outside_words.txt"

@@ -57,7 +57,7 @@ def measure(arguments: list[str]) -> tuple[float, float]:
 
 def varied(drawn: Path, folder: Path, number: int) -> None:
     """So many pictures like those in ``drawn``, each a file of its own that says how it was made."""
-    from styledrop_cli.images import load_picture, read_png_settings, save_png
+    from styledrop_cli.io.images import load_picture, read_png_settings, save_png
 
     said = {path: read_png_settings(path) or {} for path in sorted(drawn.glob("*.png"))}
     pictures = [(load_picture(path), settings) for path, settings in said.items() if "seed" in settings]  # no sheet

@@ -24,9 +24,9 @@ from script import run_in_words
 from styledrop_cli.bench.measures import markdown
 from styledrop_cli.bench.openmoji import OPENMOJI, SIZE, fetch, icons_of, render
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import write_json
 from styledrop_cli.hub import BUNDLED, POCKET
-from styledrop_cli.images import load_cutout, load_picture, square, to_tensor
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.images import load_cutout, load_picture, square, to_tensor
 from styledrop_cli.known_things import THINGS, read_things
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import ImageTokenizer, psnr

@@ -17,9 +17,9 @@ from torch import Tensor
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.corpus import read_corpus, read_pictures
 from styledrop_cli.devices import autocast, pick_device
-from styledrop_cli.images import save_png, to_image
+from styledrop_cli.io.contact_sheet import contact_sheet
+from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.text import with_style
 
 STYLES = ("3d rendering", "flat design", "cartoon", "watercolor painting", "line drawing", "")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from styledrop_cli import pipeline, tuning
 from styledrop_cli.base import load_base
-from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.devices import pick_device
-from styledrop_cli.images import load_picture, save_png, square
+from styledrop_cli.io.contact_sheet import contact_sheet
+from styledrop_cli.io.images import load_picture, save_png, square
+from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.sheets import contact_sheet
 
 HERE = Path(__file__).parent
 # Picture, what it shows, and its style in words.

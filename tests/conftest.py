@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image, ImageDraw
 
-from styledrop_cli.checkpoints import save_part
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app
+from styledrop_cli.io.tensors import save_part
 
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update")  # fmt: skip

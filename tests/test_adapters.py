@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import tiny
 from styledrop_cli import settings
-from styledrop_cli.checkpoints import read_tensors, save_tensors
+from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.models.adapter import (
     KINDS,
     BottleneckAdapter,

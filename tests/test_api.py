@@ -13,7 +13,7 @@ import styledrop_cli
 from conftest import Run, draw
 from styledrop_cli import ModelError, StyleDrop, UsageError
 from styledrop_cli.api import Drawing, Training
-from styledrop_cli.images import load_picture, read_png_settings, save_png
+from styledrop_cli.io.images import load_picture, read_png_settings, save_png
 from styledrop_cli.settings import SampleSettings, TrainSettings
 
 QUICK = {"steps": 2, "checkpoints": 0, "views": 2, "batch_size": 2}

@@ -29,13 +29,13 @@ from safetensors.torch import save
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import base as base_module
-from styledrop_cli import images
 from styledrop_cli.base import BATCH
-from styledrop_cli.checkpoints import load_adapter, save_adapter
 from styledrop_cli.cli.app import app
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.files import atomic_write
-from styledrop_cli.images import read_png_settings
+from styledrop_cli.io import images
+from styledrop_cli.io.files import atomic_write
+from styledrop_cli.io.images import read_png_settings
+from styledrop_cli.io.tensors import load_adapter, save_adapter
 from styledrop_cli.settings import LARGEST_SEED, TrainSettings
 from styledrop_cli.tuning import train_adapter
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import Run, draw
 from styledrop_cli import pipeline
 from styledrop_cli.batches import PAGE, Batch, identity
-from styledrop_cli.images import load_picture, read_png_settings, save_png
+from styledrop_cli.io.images import load_picture, read_png_settings, save_png
 
 LEARN = ("--steps", "1", "--checkpoints", "0", "-q")
 

@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import tiny
-from styledrop_cli.checkpoints import (
+from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.tensors import (
     build_config,
     load_adapter,
     load_strictly,
@@ -31,8 +33,6 @@ from styledrop_cli.checkpoints import (
     unpack_optimizer,
     write_recommended,
 )
-from styledrop_cli.errors import ModelError, StyledropError
-from styledrop_cli.files import write_json
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
 from styledrop_cli.parts import PARTS, load_module

@@ -13,10 +13,10 @@ import typer
 
 from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
-from styledrop_cli.checkpoints import write_recommended
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app, main
-from styledrop_cli.images import read_png_settings, save_png
+from styledrop_cli.io.images import read_png_settings, save_png
+from styledrop_cli.io.tensors import write_recommended
 from styledrop_cli.settings import PRESETS, SampleSettings
 
 COMMANDS = ("train", "fine-tune", "generate", "sample", "tokenize", "inspect", "pretrain")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from styledrop_cli.checkpoints import load_strictly
+from styledrop_cli.io.tensors import load_strictly
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.pretraining.captions import contrastive_loss
 

@@ -20,7 +20,7 @@ from styledrop_cli.base import Base, load_base
 from styledrop_cli.choosing import Chooser, sees_pictures
 from styledrop_cli.cli.alphabet import LETTERS, glyphs_of
 from styledrop_cli.errors import UsageError
-from styledrop_cli.images import read_png_settings, save_png
+from styledrop_cli.io.images import read_png_settings, save_png
 from styledrop_cli.lists.kits import FITS, Asset, read_kit
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.shapes import shaped

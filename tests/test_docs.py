@@ -21,9 +21,9 @@ import tiny
 from conftest import Run, draw
 from person import Person
 from styledrop_cli import base, doctor, exchange, hub
-from styledrop_cli.checkpoints import save_part, save_tensors
 from styledrop_cli.cli.app import COMMANDS, app
-from styledrop_cli.images import save_png
+from styledrop_cli.io.images import save_png
+from styledrop_cli.io.tensors import save_part, save_tensors
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.tuning import train_adapter
 

@@ -22,11 +22,11 @@ from packaging.requirements import Requirement
 import tiny
 from conftest import Run
 from styledrop_cli import doctor, hub
-from styledrop_cli.checkpoints import save_tensors
 from styledrop_cli.doctor import examine
 from styledrop_cli.doctor.asking import BASE, DEVICES, ask
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
 from styledrop_cli.doctor.libraries import LIBRARIES
+from styledrop_cli.io.tensors import save_tensors
 
 ROOT = Path(__file__).parents[1]
 CPU = {"built for": None, "cards": [], "mps": False, "picked": "cpu", "threads": 2, "bfloat16": False}

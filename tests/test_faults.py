@@ -22,9 +22,9 @@ import children
 import tiny
 from conftest import Outcome, Run
 from styledrop_cli import base as base_module
-from styledrop_cli.checkpoints import read_tensors, tensors_hash
-from styledrop_cli.files import file_hash
-from styledrop_cli.runs import LOCK
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.run_folder import LOCK
+from styledrop_cli.io.tensors import read_tensors, tensors_hash
 from test_bad_inputs import nobody
 from test_interrupted import little_adapter
 from test_runs import held

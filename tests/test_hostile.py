@@ -29,9 +29,19 @@ from safetensors.torch import save
 import tiny
 from conftest import Run, draw
 from hostile import targets, watching
-from styledrop_cli import adapters, corpus, exchange, files, hub, images, rounds, scoring
+from styledrop_cli import adapters, corpus, exchange, hub, rounds, scoring
 from styledrop_cli.base import load_base
-from styledrop_cli.checkpoints import (
+from styledrop_cli.cli import checks
+from styledrop_cli.cli.score import Found
+from styledrop_cli.convert import read_published
+from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
+from styledrop_cli.gallery import Choices
+from styledrop_cli.io import files, images
+from styledrop_cli.io.contact_sheet import contact_sheet
+from styledrop_cli.io.files import MOST_TENSORS, parse_json, read_json
+from styledrop_cli.io.run_folder import Run as RunFolder
+from styledrop_cli.io.run_folder import alone_in
+from styledrop_cli.io.tensors import (
     build_config,
     load_adapter,
     read_config,
@@ -41,12 +51,6 @@ from styledrop_cli.checkpoints import (
     save_part,
     save_tensors,
 )
-from styledrop_cli.cli import checks
-from styledrop_cli.cli.score import Found
-from styledrop_cli.convert import read_published
-from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
-from styledrop_cli.files import MOST_TENSORS, parse_json, read_json
-from styledrop_cli.gallery import Choices
 from styledrop_cli.lists import kits, prompts
 from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
@@ -54,10 +58,7 @@ from styledrop_cli.models.transformer import TransformerConfig
 from styledrop_cli.pools import Plan
 from styledrop_cli.pretraining.cutouts import read_art
 from styledrop_cli.report import commands, story
-from styledrop_cli.runs import Run as RunFolder
-from styledrop_cli.runs import alone_in
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.sheets import contact_sheet
 
 FILE = Path("x.safetensors")
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m"
@@ -183,7 +184,7 @@ def test_a_file_that_shrinks_while_it_is_used(sound: Path) -> None:
     """Mapped into memory, it would end the program."""
     shutil.copyfile(sound, FILE)
     program = (
-        "import os, sys; from pathlib import Path; from styledrop_cli.checkpoints import load_adapter\n"
+        "import os, sys; from pathlib import Path; from styledrop_cli.io.tensors import load_adapter\n"
         "file = load_adapter(Path(sys.argv[1])); os.truncate(sys.argv[1], 0)\n"
         "assert all(float(t.float().abs().sum()) >= 0 for t in file.tensors.values())"
     )

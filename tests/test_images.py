@@ -15,10 +15,10 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin
 
 from conftest import draw
-from styledrop_cli import images
 from styledrop_cli.errors import PictureError, StyledropError
-from styledrop_cli.files import atomic_write
-from styledrop_cli.images import (
+from styledrop_cli.io import images
+from styledrop_cli.io.files import atomic_write
+from styledrop_cli.io.images import (
     load_cutout,
     load_mask,
     load_picture,

@@ -18,7 +18,9 @@ from styledrop_cli import __version__, exchange
 from styledrop_cli.adapters import examples_of, open_adapter
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.batches import about_mixture
-from styledrop_cli.checkpoints import (
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.io.files import file_hash, names_apart
+from styledrop_cli.io.tensors import (
     AdapterFile,
     load_adapter,
     read_tensors,
@@ -26,8 +28,6 @@ from styledrop_cli.checkpoints import (
     save_tensors,
     write_recommended,
 )
-from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import file_hash, names_apart
 from styledrop_cli.merging import Part, joined_styles, merge, read_parts, recommended_by, sum_of
 from styledrop_cli.models.adapter import KINDS, Adapter, BottleneckAdapter, LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import AdapterFn

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import tiny
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import load_strictly
 from styledrop_cli.convert import save_published
 from styledrop_cli.hub import POCKET
+from styledrop_cli.io.tensors import load_strictly
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig

@@ -14,9 +14,9 @@ import tiny
 from conftest import draw
 from styledrop_cli import pretraining
 from styledrop_cli.base import load_base
-from styledrop_cli.checkpoints import load_adapter, read_config, read_tensors, save_part
 from styledrop_cli.corpus import read_corpus
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.io.tensors import load_adapter, read_config, read_tensors, save_part
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, scalar_grid
 from styledrop_cli.models.transformer import MaskedTransformer

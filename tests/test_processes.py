@@ -25,10 +25,10 @@ from conftest import Outcome, Run, draw
 from styledrop_cli import pools, processes
 from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base import load_base
-from styledrop_cli.checkpoints import read_tensors, save_part, tensors_hash
 from styledrop_cli.errors import UsageError
 from styledrop_cli.examples import Examples, tokenize_views
-from styledrop_cli.files import write_json
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.tensors import read_tensors, save_part, tensors_hash
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.rounds import GRADED, assist
 from styledrop_cli.settings import SampleSettings

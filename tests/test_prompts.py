@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists import prompts, reading
+from styledrop_cli.io import text_files
+from styledrop_cli.lists import prompts
 from styledrop_cli.lists.names import check_pattern, stem
 from styledrop_cli.lists.prompts import Line, read_lines, text_lines
 from styledrop_cli.lists.wildcards import Template
@@ -85,7 +86,9 @@ def test_a_line_of_text(row: str, text: str, options: dict[str, Any]) -> None:
     assert said(row) == [(text, options)]
     (line,) = text_lines(row, "standard input")
     assert (line.text, line.options, line.where) == (text, options, "standard input, line 1")
-    assert {key: type(value) for key, value in line.options.items()} == {key: reading.OPTIONS[key] for key in options}
+    assert {key: type(value) for key, value in line.options.items()} == {
+        key: text_files.OPTIONS[key] for key in options
+    }
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -357,17 +360,17 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     [(".txt", "", "a{}\n", ""), (".csv", "prompt\n", "a{}\n", ""), (".toml", "prompts = [", '"a{}",', "]")],
 )
 def test_how_much_there_may_be(suffix: str, start: str, row: str, end: str) -> None:
-    rows = [row.format(number) for number in range(reading.MOST + 1)]
+    rows = [row.format(number) for number in range(text_files.MOST + 1)]
     assert "more than 100,000 prompts" in refused(read, start + "".join(rows) + end, suffix).message
-    assert len(read(start + "".join(rows[1:]) + end, suffix)) == reading.MOST
-    assert "too large" in refused(read, start + "".join(rows[1:]) + end + " " * reading.LARGEST, suffix).message
-    longest = "x" * reading.LONGEST
+    assert len(read(start + "".join(rows[1:]) + end, suffix)) == text_files.MOST
+    assert "too large" in refused(read, start + "".join(rows[1:]) + end + " " * text_files.LARGEST, suffix).message
+    longest = "x" * text_files.LONGEST
     assert [line.text for line in read(start + row.format(longest[1:]) + end, suffix)] == ["a" + longest[1:]]
     assert "10,000 characters" in refused(read, start + row.format(longest) + end, suffix).message
 
 
 def test_standard_input_may_not_be_endless() -> None:
-    assert "standard input is too large" in refused(text_lines, "a\n" * reading.LARGEST, "standard input").message
+    assert "standard input is too large" in refused(text_lines, "a\n" * text_files.LARGEST, "standard input").message
 
 
 @pytest.mark.parametrize(
@@ -437,9 +440,9 @@ def test_nothing_but_usage_errors_come_out(suffix: str) -> None:
     for seed, line in enumerate(lines):
         template = Template.read(line.text, line.where)  # what was read has no wrong brace
         assert template.pick(seed) in set(islice(template.every(), 5000))
-        assert not reading.CONTROLS.search(line.text)
+        assert not text_files.CONTROLS.search(line.text)
         assert line.text == " ".join(line.text.split()) != ""
-        assert set(line.options) <= set(reading.OPTIONS)
+        assert set(line.options) <= set(text_files.OPTIONS)
 
 
 # ---- wildcards ----

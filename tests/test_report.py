@@ -19,8 +19,8 @@ import typer
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli.base import load_base
-from styledrop_cli.checkpoints import load_adapter, read_header, save_adapter, write_recommended
 from styledrop_cli.cli.app import app
+from styledrop_cli.io.tensors import load_adapter, read_header, save_adapter, write_recommended
 from styledrop_cli.pools import PLAN
 from styledrop_cli.probing import PROBES
 from styledrop_cli.report import grading

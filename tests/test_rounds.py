@@ -15,12 +15,13 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli import checkpoints, files, images, pools, rounds, tuning
+from styledrop_cli import pools, rounds, tuning
 from styledrop_cli.adapters import examples_of
 from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, write_recommended
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.io import files, images, tensors
+from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, write_recommended
 from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.ranking import Scores
@@ -329,7 +330,7 @@ def test_a_shard_of_another_plan_or_cut_short_is_drawn_again(go: Go, tmp_path: P
     for name in ("adapter.safetensors", "adapter.safetensors.run/run.json"):
         (folder / name).unlink()
     (folder / "pool/ids-00000.safetensors").write_bytes(b"cut")
-    checkpoints.save_tensors(folder / "pool/ids-00005.safetensors", {"ids": whole[:5] * 0}, {"plan": "another"})
+    tensors.save_tensors(folder / "pool/ids-00005.safetensors", {"ids": whole[:5] * 0}, {"plan": "another"})
     go(Fake(0))
     assert torch.equal(pool_of(folder), whole)
 
@@ -367,7 +368,7 @@ def test_a_pool_is_of_its_adapter_wherever_that_lies(
     Pool(base, folder := tmp_path / "pool", plan).help((0, 1))
     first = folder / "ids-00000.safetensors"
     before = json.dumps([asdict(plan), files.file_hash(trained)])  # as it was marked while the place counted, too
-    checkpoints.save_tensors(first, read_tensors(first)[0], {"plan": hashlib.sha256(before.encode()).hexdigest()})
+    tensors.save_tensors(first, read_tensors(first)[0], {"plan": hashlib.sha256(before.encode()).hexdigest()})
     moved = shutil.copy(trained, tmp_path / "renamed.safetensors")
     monkeypatch.setattr(base, "sample", None)  # nothing is drawn
     Pool(base, folder, plan).help((0, 1))
@@ -406,7 +407,7 @@ def test_helpers_draw_what_is_planned_until_it_is_over(base: Base, go: Go, tmp_p
 def test_an_adapter_without_its_references_is_refused(go: Go, start: Path) -> None:
     file = load_adapter(start)
     views = {name: t for name, t in file.tensors.items() if not name.startswith("views.")}
-    checkpoints.save_adapter(start, views, file.header, {})
+    tensors.save_adapter(start, views, file.header, {})
     with pytest.raises(ModelError, match="does not hold the pictures"):
         go()
 

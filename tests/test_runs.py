@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from styledrop_cli import files, runs
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.files import remove_parts
-from styledrop_cli.runs import STATES_KEPT, Run, alone_in, refuse_busy
+from styledrop_cli.io import files, run_folder
+from styledrop_cli.io.files import remove_parts
+from styledrop_cli.io.run_folder import STATES_KEPT, Run, alone_in, refuse_busy
 
 FOLDER = Path("a.run")
 
@@ -130,7 +130,7 @@ def test_states_of_later_steps_and_folders_in_their_place_go() -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from styledrop_cli.runs import alone_in
+from styledrop_cli.io.run_folder import alone_in
 with alone_in(Path(sys.argv[1])):
     print("in", flush=True)
     sys.stdin.readline()
@@ -140,7 +140,7 @@ with alone_in(Path(sys.argv[1])):
 @contextmanager
 def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that works in ``folder``."""
-    environment = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(run_folder.__file__).parents[1])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", HOLD, folder], text=True, env=environment, **pipes) as process:
         try:
@@ -196,15 +196,15 @@ def test_a_folder_made_for_nothing_goes(monkeypatch: pytest.MonkeyPatch) -> None
         Path("used/run/state").touch()
     assert {path.name for path in Path("used/run").iterdir()} == {".lock", "state"}
     # Whoever opens the lock just before it goes takes the next one.
-    lock = runs._lock
+    lock = run_folder._lock
 
     def lock_what_goes(file: FileIO) -> None:
-        monkeypatch.setattr(runs, "_lock", lock)
+        monkeypatch.setattr(run_folder, "_lock", lock)
         (FOLDER / ".lock").unlink()
         FOLDER.rmdir()
         lock(file)
 
-    monkeypatch.setattr(runs, "_lock", lock_what_goes)
+    monkeypatch.setattr(run_folder, "_lock", lock_what_goes)
     with alone_in(FOLDER), ThreadPoolExecutor(1) as threads, pytest.raises(UsageError, match="is working"):
         threads.submit(refuse_busy, FOLDER).result()
 
@@ -238,7 +238,7 @@ def test_a_disk_without_locks_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> N
     def flock(file: object, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(runs.fcntl, "flock", flock)
+    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
     with alone_in(FOLDER):
         assert begin().states() == []
 

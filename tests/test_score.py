@@ -25,8 +25,8 @@ from styledrop_cli import appraisal, scoring
 from styledrop_cli import base as base_module
 from styledrop_cli.appraisal import COLUMNS, Picture, References, Row, appraise, means, without_style
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import load_adapter, save_adapter
-from styledrop_cli.images import load_picture, save_png
+from styledrop_cli.io.images import load_picture, save_png
+from styledrop_cli.io.tensors import load_adapter, save_adapter
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.text import words
 from styledrop_cli.tuning import train_adapter

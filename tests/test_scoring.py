@@ -17,10 +17,10 @@ from torch import Tensor
 import tiny
 from conftest import Run, draw
 from styledrop_cli import pretraining, scoring
-from styledrop_cli.checkpoints import load_strictly, read_config, read_tensors, save_part, save_tensors
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.hub import POCKET
-from styledrop_cli.images import load_picture, square, to_tensor
+from styledrop_cli.io.images import load_picture, square, to_tensor
+from styledrop_cli.io.tensors import load_strictly, read_config, read_tensors, save_part, save_tensors
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.parts import load_module, read_text_tokenizer
 from styledrop_cli.pretraining import captions

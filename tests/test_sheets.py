@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from conftest import draw
-from styledrop_cli.sheets import contact_sheet
+from styledrop_cli.io.contact_sheet import contact_sheet
 
 
 def test_contact_sheet_shows_every_picture_in_order() -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import tiny
 from conftest import Run
 from styledrop_cli import devices, pretraining
-from styledrop_cli.checkpoints import read_config, read_tensors, save_part
 from styledrop_cli.corpus import read_corpus
 from styledrop_cli.devices import arithmetic_rate
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
+from styledrop_cli.io.tensors import read_config, read_tensors, save_part
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.pretraining import encoded as encoded_part
 from styledrop_cli.pretraining import ids as base_part

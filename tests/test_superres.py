@@ -11,8 +11,8 @@ import torch
 import tiny
 from conftest import draw
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.errors import UsageError
+from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.transformer import Condition

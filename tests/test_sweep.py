@@ -18,16 +18,17 @@ from PIL import Image
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import base as base_module
-from styledrop_cli import scoring, sheets, sweeping
+from styledrop_cli import scoring, sweeping
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, save_adapter, write_recommended
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.images import read_png_settings, to_tensor
 from styledrop_cli.intervals import paired_interval
+from styledrop_cli.io import contact_sheet
+from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
+from styledrop_cli.io.images import read_png_settings, to_tensor
+from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter, write_recommended
 from styledrop_cli.pipeline import generate
 from styledrop_cli.ranking import Scores
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings, TrainSettings
-from styledrop_cli.sheets import GridCell, grid_sheet
 from styledrop_cli.sweeping import Cell, Sweep, checkpoints_of, judged, sheet_of, sweep, whole_grid
 from styledrop_cli.tuning import train_adapter
 from test_bad_inputs import nobody
@@ -147,7 +148,7 @@ def test_every_picture_stands_in_its_cell(rows: int, columns: int) -> None:
                 assert left == found[order[column][line][place]][0]  # below the column's first
                 assert not place or left > found[numbers[place - 1]][2]
                 assert not line or top > found[cell[line - 1][place]][3]
-    ys, xs = (np.asarray(sheet) == sheets._ACCENT).all(-1).nonzero()
+    ys, xs = (np.asarray(sheet) == contact_sheet._ACCENT).all(-1).nonzero()
     framed = [
         i
         for i, (left, top, right, bottom) in enumerate(found)
@@ -170,7 +171,7 @@ def test_a_sheet_makes_room_for_words_and_grows_no_further_than_it_must() -> Non
     assert made(2, 32, "object 0.99   style 0.99   leak 0.99").width > made(2, 32).width
     left, top, right, bottom = boxes(made(1), 1)[0]
     assert (right - left, bottom - top) == (256, 256)  # few are shown large
-    assert made(8, across=6).width <= sheets._LARGEST < made(8, 256, across=6).width
+    assert made(8, across=6).width <= contact_sheet._LARGEST < made(8, 256, across=6).width
 
 
 def test_the_references_are_shown_above_the_table() -> None:

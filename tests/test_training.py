@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import tiny
 from styledrop_cli import devices, training
-from styledrop_cli.checkpoints import read_tensors, save_tensors
 from styledrop_cli.devices import autocast, cast_once
 from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.training import Budget, Loop, Progress, decay_to_zero, steady, step_generator
 
 CHECKPOINT = Path("state.safetensors")

@@ -19,9 +19,9 @@ import tiny
 from conftest import Run
 from styledrop_cli import pretraining
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import from_eight_bits, in_eight_bits, read_config
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import write_json
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.tensors import from_eight_bits, in_eight_bits, read_config
 from styledrop_cli.known_things import KnownThings, Thing, read_things, write_things
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import PAD_ID, SentenceBert, SentenceBertConfig

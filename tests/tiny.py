@@ -28,8 +28,8 @@ from styledrop_cli.bench.art import FAMILIES
 from styledrop_cli.bench.judges import JudgeSettings
 from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.rows import OUTLINES
-from styledrop_cli.checkpoints import read_tensors, save_part, save_tensors
 from styledrop_cli.convert import save_published
+from styledrop_cli.io.tensors import read_tensors, save_part, save_tensors
 from styledrop_cli.known_things import THINGS, Thing, write_things
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig

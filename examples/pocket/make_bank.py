@@ -16,7 +16,7 @@ from PIL import Image
 
 from styledrop_cli.bench.art import FAMILIES
 from styledrop_cli.devices import generator
-from styledrop_cli.images import load_cutout, to_image
+from styledrop_cli.io.images import load_cutout, to_image
 from styledrop_cli.styles import STYLES, apply_style
 
 THINGS = (

@@ -14,7 +14,11 @@ from torch import Tensor
 
 from styledrop_cli import __version__
 from styledrop_cli.base import Base, is_grid
-from styledrop_cli.checkpoints import (
+from styledrop_cli.devices import generator
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.examples import Examples
+from styledrop_cli.io.images import thumbnail_base64
+from styledrop_cli.io.tensors import (
     FORMAT,
     AdapterFile,
     build_config,
@@ -23,10 +27,6 @@ from styledrop_cli.checkpoints import (
     network_of,
     save_adapter,
 )
-from styledrop_cli.devices import generator
-from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.examples import Examples
-from styledrop_cli.images import thumbnail_base64
 from styledrop_cli.models.adapter import (
     KINDS,
     Adapter,

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.batches import Batch, about, about_mixture
-from styledrop_cli.checkpoints import AdapterFile, load_adapter
 from styledrop_cli.devices import pick_device
 from styledrop_cli.editing.changes import Sides
 from styledrop_cli.editing.edits import edit_of
 from styledrop_cli.errors import UsageError
+from styledrop_cli.io.tensors import AdapterFile, load_adapter
 from styledrop_cli.lists.names import stem
 from styledrop_cli.pipeline import GAMMA, Mixture, Wanted, check_size, draw
 from styledrop_cli.settings import SampleSettings, preset_values, seeds_from

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import read_config
 from styledrop_cli.convert import Published, is_published, read_published
 from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, generator
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import file_hash, read_text
 from styledrop_cli.hub import BUNDLED, POCKET, locate, name_of
-from styledrop_cli.images import square, to_image, to_tensor
+from styledrop_cli.io.files import file_hash, read_text
+from styledrop_cli.io.images import square, to_image, to_tensor
+from styledrop_cli.io.tensors import read_config
 from styledrop_cli.known_things import THINGS, KnownThings, Thing, read_things
 from styledrop_cli.models.adapter import Adapter, at_strength
 from styledrop_cli.models.clip import Clip

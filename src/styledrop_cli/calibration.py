@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styledrop_cli.io.contact_sheet import read_tiles
 from styledrop_cli.ranking import Eye
-from styledrop_cli.sheets import read_tiles
 
 BANK = Path(__file__).parent / "styles" / "bank.webp"  # a row for each style, a column for each thing
 SIDE = 64  # pixels of a picture in it

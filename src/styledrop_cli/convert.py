@@ -18,10 +18,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import build_config, load_strictly, network_of, reading, save_tensors
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import read_json, read_metadata, write_json
 from styledrop_cli.hub.layout import INDEX, PICKLES, WEIGHTS
+from styledrop_cli.io.files import read_json, read_metadata, write_json
+from styledrop_cli.io.tensors import build_config, load_strictly, network_of, reading, save_tensors
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.files import NOT_READ, SUFFIXES, parse_json, refuse_irregular
-from styledrop_cli.images import OnMessage, load_picture, quietly, square
-from styledrop_cli.lists.reading import read_text, unix
+from styledrop_cli.io.files import NOT_READ, SUFFIXES, parse_json, refuse_irregular
+from styledrop_cli.io.images import OnMessage, load_picture, quietly, square
+from styledrop_cli.io.text_files import read_text, unix
 from styledrop_cli.text import quoted, words
 
 METADATA = "metadata.jsonl"

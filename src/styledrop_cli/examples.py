@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.base import Base
-from styledrop_cli.images import square, to_tensor
+from styledrop_cli.io.images import square, to_tensor
 from styledrop_cli.text import words
 
 if TYPE_CHECKING:

@@ -22,7 +22,9 @@ from torch import Tensor
 from styledrop_cli import __version__
 from styledrop_cli.adapters import LARGEST_SHARE, open_adapter, share, write_adapter
 from styledrop_cli.base import Base, load_base
-from styledrop_cli.checkpoints import (
+from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.tensors import (
     FORMAT,
     HEADER_KEY,
     LARGEST_ADAPTER,
@@ -31,8 +33,6 @@ from styledrop_cli.checkpoints import (
     read_tensors,
     save_tensors,
 )
-from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import file_hash
 from styledrop_cli.lora_claims import ABOUT, PEFT_CONFIG, claims_of, refuse_other_base
 from styledrop_cli.lora_naming import ALPHA, A, B, are_ours, family, is_of_text, other_kind, plain, read_name
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import atomic_write, parse_json, read_text, to_json
+from styledrop_cli.io.files import atomic_write, parse_json, read_text, to_json
 from styledrop_cli.text import words
 
 THINGS = "things.jsonl"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import parse_json, read_bytes
+from styledrop_cli.io.files import parse_json, read_bytes
 from styledrop_cli.lora_naming import plain
 
 PEFT_CONFIG = "adapter_config.json"  # peft's description, beside its file

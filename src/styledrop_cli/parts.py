@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from styledrop_cli.checkpoints import (
+from styledrop_cli.errors import ModelError
+from styledrop_cli.io.tensors import (
     CONFIG,
     build_config,
     from_eight_bits,
@@ -19,7 +20,6 @@ from styledrop_cli.checkpoints import (
     read_config,
     read_tensors,
 )
-from styledrop_cli.errors import ModelError
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from styledrop_cli.adapters import Opened, open_adapter
 from styledrop_cli.base import Base, Speaker
-from styledrop_cli.checkpoints import AdapterFile
 from styledrop_cli.errors import UsageError
-from styledrop_cli.images import to_image
+from styledrop_cli.io.images import to_image
+from styledrop_cli.io.tensors import AdapterFile
 from styledrop_cli.settings import SampleSettings, seeds_from
 from styledrop_cli.text import TextTokenizer, with_style
 

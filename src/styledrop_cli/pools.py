@@ -21,10 +21,10 @@ from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.base import Base, is_grid
-from styledrop_cli.checkpoints import build_config, load_adapter, read_tensors, save_tensors
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import ModelError, StyledropError
-from styledrop_cli.files import file_hash, read_json, write_json
+from styledrop_cli.io.files import file_hash, read_json, write_json
+from styledrop_cli.io.tensors import build_config, load_adapter, read_tensors, save_tensors
 from styledrop_cli.processes import PATIENCE, Place, wait_for_others
 from styledrop_cli.ranking import Judge, Seen, thumbnails
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from

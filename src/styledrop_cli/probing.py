@@ -15,11 +15,11 @@ from torch import Tensor
 from styledrop_cli.base import Base
 from styledrop_cli.devices import autocast
 from styledrop_cli.examples import known_contents
-from styledrop_cli.images import to_image
+from styledrop_cli.io.contact_sheet import contact_sheet
+from styledrop_cli.io.images import to_image
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.ranking import Judge, Scores, Seen, mean, scores
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.sheets import contact_sheet
 from styledrop_cli.text import with_style
 
 if TYPE_CHECKING:

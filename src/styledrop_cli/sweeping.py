@@ -20,15 +20,15 @@ from torch import Tensor
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED, References, judge_of, without_style
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import AdapterFile, load_adapter, read_header
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.images import to_image
 from styledrop_cli.intervals import paired_interval
+from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
+from styledrop_cli.io.images import to_image
+from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_header
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.pools import SHARD
 from styledrop_cli.ranking import Eye, Judge, Scores, Seen, mean, scores
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings
-from styledrop_cli.sheets import GridCell, grid_sheet
 from styledrop_cli.text import with_style
 
 if TYPE_CHECKING:

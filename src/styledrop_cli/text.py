@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.files import atomic_write, read_bytes, read_text
+from styledrop_cli.io.files import atomic_write, read_bytes, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -20,7 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import (
+from styledrop_cli.devices import fast_bfloat16
+from styledrop_cli.environment import read_by
+from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.io.tensors import (
     MOST_STEPS,
     pack_optimizer,
     read_tensors,
@@ -29,9 +32,6 @@ from styledrop_cli.checkpoints import (
     tensors_hash,
     unpack_optimizer,
 )
-from styledrop_cli.devices import fast_bfloat16
-from styledrop_cli.environment import read_by
-from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
 from styledrop_cli.processes import add_up, own_rows, place, take_from_first, take_place, told_by_first, uninterrupted

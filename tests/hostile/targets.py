@@ -33,20 +33,21 @@ from torch import nn
 
 import tiny
 from conftest import draw
-from styledrop_cli import adapters, corpus, exchange, hub, images, merging, pools, rounds, text
+from styledrop_cli import adapters, corpus, exchange, hub, merging, pools, rounds, text
 from styledrop_cli.base import Base, load_base
 from styledrop_cli.batches import Batch
-from styledrop_cli.checkpoints import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
 from styledrop_cli.cli import checks, console, inspect, picking, score
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.gallery import Choices, address
+from styledrop_cli.io import images
+from styledrop_cli.io.run_folder import Run
+from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
 from styledrop_cli.known_things import THINGS, Thing
 from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.parts import load_module
 from styledrop_cli.pretraining import cutouts, drawings
 from styledrop_cli.report import commands, story
-from styledrop_cli.runs import Run
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training import Budget, Loop
 

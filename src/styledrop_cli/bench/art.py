@@ -19,8 +19,8 @@ from torch import Tensor
 from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.bench.openmoji import OPENMOJI, fetch, icons_of, render
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import atomic_write
-from styledrop_cli.images import load_cutout
+from styledrop_cli.io.files import atomic_write
+from styledrop_cli.io.images import load_cutout
 from styledrop_cli.pretraining.cutouts import ART, read_art
 from styledrop_cli.styles import STYLES
 from styledrop_cli.styles.canvas import Canvas

@@ -25,9 +25,9 @@ from styledrop_cli.base import Base
 from styledrop_cli.bench.art import Art, Look
 from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.bench.renders import Examples, examples, shrunk
-from styledrop_cli.checkpoints import load_strictly, read_tensors, save_tensors
 from styledrop_cli.devices import autocast, generator
-from styledrop_cli.files import file_hash
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors
 
 Say = Callable[[str], None]
 # What a judge depends on besides its settings: these here, and the training styles.

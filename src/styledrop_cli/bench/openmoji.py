@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.files import atomic_write
+from styledrop_cli.io.files import atomic_write
 
 OPENMOJI = "openmoji"
 SIZE, MARGIN = 256, 12  # of a rendered icon: px, and px of air around it

@@ -24,8 +24,8 @@ from styledrop_cli.bench.report import Groups, Measured, against_first, families
 from styledrop_cli.bench.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Row, Studio, references
 from styledrop_cli.bench.second_round import PICKERS, Feedback
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import atomic_write, write_json
-from styledrop_cli.images import save_png
+from styledrop_cli.io.files import atomic_write, write_json
+from styledrop_cli.io.images import save_png
 from styledrop_cli.text import quoted
 
 if TYPE_CHECKING:

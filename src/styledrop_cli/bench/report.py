@@ -11,8 +11,8 @@ from torch import Tensor
 from styledrop_cli.bench.families import HELD_OUT, HeldOut
 from styledrop_cli.bench.measures import MEASURES, Cells, Estimate, estimates, markdown, written
 from styledrop_cli.bench.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Studio, references
-from styledrop_cli.images import to_image
-from styledrop_cli.sheets import contact_sheet
+from styledrop_cli.io.contact_sheet import contact_sheet
+from styledrop_cli.io.images import to_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -23,11 +23,11 @@ from styledrop_cli.bench.art import Art, Look
 from styledrop_cli.bench.families import HELD_OUT, HeldOut
 from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.renders import round_trip, shrunk
-from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import file_hash
-from styledrop_cli.images import save_png, to_image
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.images import save_png, to_image
+from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.text import with_style
 from styledrop_cli.tuning import train_adapter

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.bench.judges import Judges
 from styledrop_cli.bench.rows import CODE, Reference, Row, Studio, code_hashes
-from styledrop_cli.checkpoints import load_adapter
-from styledrop_cli.files import file_hash
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
 from styledrop_cli.rounds import ADAPTER, PLAIN, POOL, Rounds
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import real_place, to_text
+from styledrop_cli.io.files import real_place, to_text
+from styledrop_cli.io.text_files import MOST, plain, says_something
 from styledrop_cli.lists.foreign import foreign, literal
 from styledrop_cli.lists.prompts import OPTION_INSIDE, OTHERS, SUFFIXES, read_lines
-from styledrop_cli.lists.reading import MOST, plain, says_something
 from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import exact
 
@@ -76,9 +76,9 @@ def refuse_busy(folder: Path) -> None:
         UsageError: one does, and this process is not one that helps it.
     """
     if not helps():
-        from styledrop_cli import runs
+        from styledrop_cli.io import run_folder
 
-        runs.refuse_busy(folder)
+        run_folder.refuse_busy(folder)
 
 
 def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
@@ -212,7 +212,7 @@ def checked_references(
         UsageError: a text says nothing, or there are not as many contents as pictures.
         PictureError: a picture cannot be read, or is transparent all over.
     """
-    from styledrop_cli.images import load_reference
+    from styledrop_cli.io.images import load_reference
 
     style = typed_text(style, "--style", 'describe the style in a few words: "watercolor"')
     what = 'say what the picture shows: "a cat"'

@@ -64,7 +64,7 @@ def read_mixture(styles: Shares, thing: Path | None, gamma: float | None) -> Mix
         UsageError: shares that do not add up to 1, an object's share without an object, or an object among the styles.
         ModelError: a file is missing or no adapter.
     """
-    from styledrop_cli.checkpoints import load_adapter
+    from styledrop_cli.io.tensors import load_adapter
     from styledrop_cli.pipeline import GAMMA, Mixture
 
     if gamma is not None and thing is None:
@@ -98,7 +98,7 @@ def draw_all(
     """
     from styledrop_cli import pipeline
     from styledrop_cli.batches import Batch, about, about_mixture, write_sheets
-    from styledrop_cli.files import remove_parts
+    from styledrop_cli.io.files import remove_parts
     from styledrop_cli.processes import PATIENCE, wait_for_others
 
     started = time.monotonic()

@@ -46,7 +46,7 @@ def inspect(
     shown: RenderableType = _table(file, about)
     pictures = [value for value in about.values() if isinstance(value, str) and value.startswith("data:image/")]
     if pictures and not as_json and screen.out.color_system == "truecolor":
-        from styledrop_cli.images import from_base64
+        from styledrop_cli.io.images import from_base64
 
         beside = Table.grid(padding=(0, 3))
         beside.add_row(Text("\n").join(console.in_blocks(from_base64(one)) for one in pictures), shown)
@@ -55,14 +55,14 @@ def inspect(
 
 
 def _adapter(file: Path) -> dict[str, Any]:
-    from styledrop_cli import checkpoints
+    from styledrop_cli.io import tensors
 
-    return {**checkpoints.load_adapter(file).header, "file_size": console.file_size(file.stat().st_size)}
+    return {**tensors.load_adapter(file).header, "file_size": console.file_size(file.stat().st_size)}
 
 
 def _picture(file: Path) -> dict[str, Any] | None:
     """The settings inside a picture; None if the file is no picture."""
-    from styledrop_cli.images import read_png_settings
+    from styledrop_cli.io.images import read_png_settings
 
     with file.open("rb") as start:
         first = start.read(9)
@@ -79,7 +79,7 @@ def _picture(file: Path) -> dict[str, Any] | None:
 
 def _model(folder: Path) -> dict[str, Any]:
     """The configuration of a base model and the sizes of its files."""
-    from styledrop_cli.files import read_json
+    from styledrop_cli.io.files import read_json
 
     try:
         about = read_json(folder / "config.json")

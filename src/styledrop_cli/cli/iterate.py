@@ -134,11 +134,11 @@ def iterate(
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
-        from styledrop_cli.checkpoints import read_header
         from styledrop_cli.devices import pick_device
+        from styledrop_cli.io.run_folder import alone_in
+        from styledrop_cli.io.tensors import read_header
         from styledrop_cli.processes import take_place
         from styledrop_cli.rounds import assist, first_round, iterate, reference_pictures
-        from styledrop_cli.runs import alone_in
         from styledrop_cli.scoring import open_second_eye
 
         number, of = take_place()
@@ -285,7 +285,7 @@ def _start(files: list[Path], style: str | None, content: list[str] | None) -> t
 
 def _newest(folder: Path) -> Path:
     """The newest adapter of a style in ``folder`` that `train` made: what a round made is never meant."""
-    from styledrop_cli.checkpoints import is_object, read_header
+    from styledrop_cli.io.tensors import is_object, read_header
 
     found = []
     for path in folder.glob("*.safetensors"):

@@ -13,7 +13,7 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, collecting, console, drawing, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_json
+from styledrop_cli.io.files import read_json
 from styledrop_cli.lists.kits import Asset, read_kit
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def kit(
         labels = [f"{one['name']} · {one['size'][0]} x {one['size'][1]}" for one in made]
         sheets = list(collection.sheets("kit", labels, mixture.style, COLUMNS))
     manifest = {"adapter": adapter.name, "model": base.name, "styledrop": __version__, "assets": made}
-    from styledrop_cli.files import write_json
+    from styledrop_cli.io.files import write_json
 
     write_json(folder / MANIFEST, manifest)
     pictures_of = [{**one, "path": path} for one, path in zip(made, collection.paths, strict=True)]

@@ -91,8 +91,8 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
         StyledropError: it cannot be fetched.
     """
     if model is None and adapter is not None:
-        from styledrop_cli.checkpoints import read_header
         from styledrop_cli.hub import PUBLISHED
+        from styledrop_cli.io.tensors import read_header
 
         own = str(read_header(adapter)["base"].get("name"))
         model = own if own in PUBLISHED else None

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from styledrop_cli.cli.console import Screen, in_blocks
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_bytes
-from styledrop_cli.lists.reading import decoded
+from styledrop_cli.io.files import read_bytes
+from styledrop_cli.io.text_files import decoded
 
 if TYPE_CHECKING:
     from styledrop_cli.gallery import Choices, Gallery
@@ -37,7 +37,7 @@ class PagePicker:
 
     def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
         from styledrop_cli.gallery import Candidate, Choices
-        from styledrop_cli.images import png_bytes, to_image
+        from styledrop_cli.io.images import png_bytes, to_image
 
         shown = [
             Candidate(
@@ -106,7 +106,7 @@ class TerminalPicker:
         return at
 
     def _show(self, candidates: Candidates, places: list[int]) -> None:
-        from styledrop_cli.images import to_image
+        from styledrop_cli.io.images import to_image
 
         lines = []
         for i in places:

@@ -126,10 +126,10 @@ def pretrain(
         return
     from styledrop_cli import pretraining
     from styledrop_cli.devices import pick_device
+    from styledrop_cli.io.run_folder import alone_in
     from styledrop_cli.pretraining.stages import stages, train_all
     from styledrop_cli.pretraining.throughput import Call
     from styledrop_cli.processes import take_place, together
-    from styledrop_cli.runs import alone_in
     from styledrop_cli.training import Budget, Progress
 
     place, where = take_place(), pick_device(device)
@@ -187,8 +187,8 @@ def _draw_corpus(
 ) -> None:
     """Draw a corpus from a folder of cut-outs."""
     from styledrop_cli.devices import pick_device
+    from styledrop_cli.io.run_folder import alone_in
     from styledrop_cli.pretraining.drawings import Recipe, write_corpus
-    from styledrop_cli.runs import alone_in
 
     with alone_in(output), screen.progress("drawing the corpus") as move:
         number = write_corpus(

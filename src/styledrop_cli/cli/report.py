@@ -71,7 +71,7 @@ def report(
     with screen.working("waking up the base model"):
         from styledrop_cli.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.files import atomic_write, to_text
+        from styledrop_cli.io.files import atomic_write, to_text
         from styledrop_cli.report.commands import commands
         from styledrop_cli.report.grading import free_prompts, grade
         from styledrop_cli.report.page import Grader, write_page

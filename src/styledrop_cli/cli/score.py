@@ -21,8 +21,8 @@ from rich.text import Text
 
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
-from styledrop_cli.files import NOT_READ, SUFFIXES, file_hash, names_apart
-from styledrop_cli.lists.reading import plain
+from styledrop_cli.io.files import NOT_READ, SUFFIXES, file_hash, names_apart
+from styledrop_cli.io.text_files import plain
 
 if TYPE_CHECKING:
     from styledrop_cli.appraisal import Picture, References, Row
@@ -155,20 +155,20 @@ def _check_references(reference: list[Path], contents: list[str]) -> None:
             "give one --content for each --reference picture, in their order, or none; an adapter knows its own",
         )
     if pictures:
-        from styledrop_cli.images import load_reference
+        from styledrop_cli.io.images import load_reference
 
         for path in pictures:
             load_reference(path)
     for path in reference:
         if path not in pictures:
-            from styledrop_cli.checkpoints import read_header
+            from styledrop_cli.io.tensors import read_header
 
             read_header(path)
 
 
 def _found(places: list[Path], screen: console.Screen) -> tuple[list[Found], list[tuple[Path, PictureError]]]:
     """The pictures at ``places`` without contact sheets, and those that cannot be read; at least one that can."""
-    from styledrop_cli.images import read_png_settings
+    from styledrop_cli.io.images import read_png_settings
 
     files: dict[Path, tuple[Path, bool]] = {}
     others: list[Path] = []
@@ -236,8 +236,8 @@ def _asked(found: list[Found], prompt: str | None, references: References | None
 def _given(base: Base, reference: list[Path], contents: list[str], screen: console.Screen) -> References:
     """The references that --reference names."""
     from styledrop_cli.appraisal import References, contents_of
-    from styledrop_cli.checkpoints import load_adapter
-    from styledrop_cli.images import load_reference
+    from styledrop_cli.io.images import load_reference
+    from styledrop_cli.io.tensors import load_adapter
 
     pictures = [path for path in reference if path.suffix != ".safetensors"]
     parts = [References.of_adapter(base, load_adapter(path)) for path in reference if path not in pictures]
@@ -250,7 +250,7 @@ def _given(base: Base, reference: list[Path], contents: list[str], screen: conso
 def _by_adapter(base: Base, found: list[Found], screen: console.Screen) -> list[Group]:
     """The pictures by the adapter that drew them, as far as it is at hand; of the others it is said."""
     from styledrop_cli.appraisal import References
-    from styledrop_cli.checkpoints import load_adapter
+    from styledrop_cli.io.tensors import load_adapter
     from styledrop_cli.text import quoted
 
     members: dict[Path | None, list[Found]] = {}
@@ -293,7 +293,7 @@ def _adapter_at_hand(name: str, wanted: str, own: Path) -> Path | None:
 
 
 def _is_adapter(path: Path) -> bool:
-    from styledrop_cli.checkpoints import read_header
+    from styledrop_cli.io.tensors import read_header
 
     with suppress(StyledropError):
         return bool(read_header(path))

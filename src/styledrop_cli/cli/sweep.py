@@ -18,7 +18,7 @@ from rich.text import Text
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import real_place
+from styledrop_cli.io.files import real_place
 from styledrop_cli.lists.wildcards import escaped
 from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings, seeds_from
 
@@ -96,9 +96,9 @@ def sweep(
         from styledrop_cli import sweeping
         from styledrop_cli.base import load_base
         from styledrop_cli.batches import about_mixture
-        from styledrop_cli.checkpoints import load_adapter, write_recommended
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.images import save_png
+        from styledrop_cli.io.images import save_png
+        from styledrop_cli.io.tensors import load_adapter, write_recommended
         from styledrop_cli.pipeline import Mixture
         from styledrop_cli.scoring import open_eye
 

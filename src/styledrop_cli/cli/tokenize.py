@@ -39,8 +39,8 @@ def tokenize(
 
       styledrop tokenize ref.png
     """
-    from styledrop_cli.files import atomic_write, to_text
-    from styledrop_cli.images import load_reference, save_png
+    from styledrop_cli.io.files import atomic_write, to_text
+    from styledrop_cli.io.images import load_reference, save_png
 
     screen = console.Screen(quiet, as_json)
     image = load_reference(picture, screen.say)

@@ -136,7 +136,7 @@ def _load(folder: Path) -> dict[str, Any]:
     import torch
 
     from styledrop_cli.base import load_base
-    from styledrop_cli.checkpoints import read_config
+    from styledrop_cli.io.tensors import read_config
     from styledrop_cli.parts import load_module
 
     base = load_base(str(folder), torch.device("cpu"))

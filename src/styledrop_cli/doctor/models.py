@@ -13,7 +13,7 @@ from styledrop_cli.doctor.asking import BASE, Answer, in_words
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
 from styledrop_cli.environment import is_on
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.files import file_hash
+from styledrop_cli.io.files import file_hash
 
 SUMS = "SHA256SUMS"  # of the bundled weights; written by sha256sum
 

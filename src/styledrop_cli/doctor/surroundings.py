@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
 from styledrop_cli.environment import LAUNCHED, is_on, whole_number
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import read_json, why_cut
+from styledrop_cli.io.files import read_json, why_cut
 
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 # What decides how styledrop runs. Where it is read is in brackets if it is not here.

@@ -15,7 +15,7 @@ from styledrop_cli.devices import generator
 from styledrop_cli.editing.seams import continued, joined
 from styledrop_cli.editing.windows import Window, plan
 from styledrop_cli.errors import UsageError
-from styledrop_cli.images import LARGE, square, to_image, to_tensor
+from styledrop_cli.io.images import LARGE, square, to_image, to_tensor
 from styledrop_cli.pipeline import Drawers, Mixture, Wanted
 from styledrop_cli.sampling.decoding import LogitsFn, decode
 from styledrop_cli.settings import LARGEST_SEED, SampleSettings

@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.files import atomic_write, read_json
+from styledrop_cli.io.files import atomic_write, read_json
 
 
 def remembered(path: Path) -> tuple[int, str] | None:

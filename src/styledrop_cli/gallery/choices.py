@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import atomic_write, read_json
+from styledrop_cli.io.files import atomic_write, read_json
 
 Mark = Literal["pick", "reject", None]
 MARKS = ("pick", "reject", None)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from operator import itemgetter
 
-from styledrop_cli.lists.reading import OPTIONS, as_text, short
+from styledrop_cli.io.text_files import OPTIONS, as_text, short
 
 LITERAL = "a backslash in front of a sign keeps it as it is"
 SMALL = "write it in small letters"

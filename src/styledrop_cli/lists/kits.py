@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.foreign import as_typed
-from styledrop_cli.lists.names import stem
-from styledrop_cli.lists.reading import (
+from styledrop_cli.io.text_files import (
     MOST,
     NUMBERS,
     Problems,
@@ -26,6 +24,8 @@ from styledrop_cli.lists.reading import (
     short,
     table_rows,
 )
+from styledrop_cli.lists.foreign import as_typed
+from styledrop_cli.lists.names import stem
 from styledrop_cli.settings import seeds_from
 
 SIDES = (16, 4096)  # pixels of an asset's side, least and most

@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.reading import MOST, short
+from styledrop_cli.io.text_files import MOST, short
 from styledrop_cli.settings import LARGEST_SEED
 
 FIELDS = ("prompt", "seed", "index", "name", "style")

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import parse_json
-from styledrop_cli.lists.foreign import as_typed
-from styledrop_cli.lists.reading import (
+from styledrop_cli.io.files import parse_json
+from styledrop_cli.io.text_files import (
     CONTROLS,
     LONGEST,
     MOST,
@@ -33,6 +32,7 @@ from styledrop_cli.lists.reading import (
     table_rows,
     unix,
 )
+from styledrop_cli.lists.foreign import as_typed
 from styledrop_cli.lists.wildcards import BraceError, parse
 
 KIND = "list of prompts"

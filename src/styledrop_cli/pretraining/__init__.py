@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from styledrop_cli.checkpoints import read_tensors
 from styledrop_cli.corpus import read_corpus
 from styledrop_cli.devices import arithmetic_rate, can_compile, is_large
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
-from styledrop_cli.files import remove_parts, writing
+from styledrop_cli.io.files import remove_parts, writing
+from styledrop_cli.io.run_folder import remove_state
+from styledrop_cli.io.tensors import read_tensors
 from styledrop_cli.pretraining.captions import clip_job, scorer_job
 from styledrop_cli.pretraining.ids import superres_job, transformer_job
 from styledrop_cli.pretraining.job import Job, Order
@@ -33,7 +34,6 @@ from styledrop_cli.pretraining.records import Record, checkpoints, inputs, log, 
 from styledrop_cli.pretraining.throughput import Call, CallOverError, Meter, flops_a_picture
 from styledrop_cli.pretraining.words import text_job
 from styledrop_cli.processes import LostProcessError, is_first, refuse_uneven, told_by_first, uninterrupted
-from styledrop_cli.runs import remove_state
 from styledrop_cli.training import Budget, Loop, Progress
 
 

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import save_part
 from styledrop_cli.corpus import Record, draw_captions, plain_contents, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import atomic_write
 from styledrop_cli.hub import POCKET
+from styledrop_cli.io.files import atomic_write
+from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig, means
 from styledrop_cli.parts import load_module, load_text, read_byte_pairs, text_part

@@ -30,7 +30,7 @@ from typing import Any
 
 from styledrop_cli.corpus import told
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import parse_json, read_json, read_text
+from styledrop_cli.io.files import parse_json, read_json, read_text
 from styledrop_cli.styles import STYLES
 
 ART, INDEX = "art.json", "index.jsonl"

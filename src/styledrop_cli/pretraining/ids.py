@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from styledrop_cli.base import Base, is_grid, micro_conditions
-from styledrop_cli.checkpoints import save_part
 from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, vocabulary
 from styledrop_cli.devices import autocast
-from styledrop_cli.files import file_hash
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.checkpoints import save_part
 from styledrop_cli.corpus import read_pictures
 from styledrop_cli.devices import autocast
+from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
 from styledrop_cli.parts import load_module

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from styledrop_cli.checkpoints import read_tensors, tensors_hash
 from styledrop_cli.errors import ModelError
-from styledrop_cli.files import atomic_write, file_hash, read_bytes, read_json, to_json, write_json
+from styledrop_cli.io.files import atomic_write, file_hash, read_bytes, read_json, to_json, write_json
+from styledrop_cli.io.tensors import read_tensors, tensors_hash
 
 WORK = ".training"  # the folder for work in progress
 FILES = {"base": "transformer"}  # the parts whose file has another name

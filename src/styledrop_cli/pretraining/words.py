@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from styledrop_cli.checkpoints import load_strictly, read_tensors, save_part
 from styledrop_cli.corpus import Record, plain_contents
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import atomic_write
+from styledrop_cli.io.files import atomic_write
+from styledrop_cli.io.tensors import load_strictly, read_tensors, save_part
 from styledrop_cli.known_things import THINGS, Thing, read_things, write_things
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.parts import text_part

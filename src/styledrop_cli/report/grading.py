@@ -17,9 +17,9 @@ from torch import Tensor
 from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED, References, judge_of
 from styledrop_cli.base import Base
 from styledrop_cli.calibration import Calibration
-from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.errors import UsageError
 from styledrop_cli.intervals import paired_interval
+from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.probing import PROBES
 from styledrop_cli.ranking import Eye, scores

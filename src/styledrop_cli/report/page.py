@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from styledrop_cli import __version__
 from styledrop_cli.adapters import references_of
 from styledrop_cli.base import Base
-from styledrop_cli.checkpoints import load_adapter
 from styledrop_cli.errors import PictureError
-from styledrop_cli.files import file_hash
-from styledrop_cli.images import jpeg_bytes, load_picture, square, to_image
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.images import jpeg_bytes, load_picture, square, to_image
+from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.report import plots
 from styledrop_cli.report.grading import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
 from styledrop_cli.report.story import Stage, Story, parent_of

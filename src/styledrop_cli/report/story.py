@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.adapters import bases_apart
-from styledrop_cli.checkpoints import read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
-from styledrop_cli.files import file_hash, read_json
-from styledrop_cli.images import load_picture
+from styledrop_cli.io.files import file_hash, read_json
+from styledrop_cli.io.images import load_picture
+from styledrop_cli.io.tensors import read_header
 from styledrop_cli.rounds import ADAPTER, PICKS
 from styledrop_cli.tuning import CURVE
 

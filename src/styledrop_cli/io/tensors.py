@@ -24,8 +24,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError, StyledropError
-from styledrop_cli.filekinds import kind_of
-from styledrop_cli.files import atomic_write, parse_json, read_bytes, read_json, read_metadata, to_text, write_json
+from styledrop_cli.io.file_kinds import kind_of
+from styledrop_cli.io.files import (
+    atomic_write,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_metadata,
+    to_text,
+    write_json,
+)
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
 CONFIG = "config.json"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.files import OWN, atomic_write, read_json, remove_parts, to_json, writing
+from styledrop_cli.io.files import OWN, atomic_write, read_json, remove_parts, to_json, writing
 
 if sys.platform == "win32":
     import msvcrt

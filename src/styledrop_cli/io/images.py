@@ -25,7 +25,7 @@ from PIL import Image, ImageChops, ImageCms, ImageOps, PngImagePlugin, Unidentif
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from styledrop_cli.errors import PictureError
-from styledrop_cli.files import atomic_write, parse_json, to_json, to_text
+from styledrop_cli.io.files import atomic_write, parse_json, to_json, to_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Files: how they are read and written, whatever they are about."""
