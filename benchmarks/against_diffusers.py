@@ -95,12 +95,12 @@ def matmul_rate(n: int = 1536, dtype: torch.dtype = torch.float32, device: str =
 
 def make_model(o: Options, side: str, variant: str) -> Figures:
     """Write a folder of random weights as aMUSEd's are published; every weight has a say."""
-    from styledrop_cli.convert import save_published
-    from styledrop_cli.hub import POCKET
+    from styledrop_cli.base.amused import save_published
+    from styledrop_cli.base.hub import POCKET
+    from styledrop_cli.base.prompt_tokens import clip_merges, vocabulary_of
     from styledrop_cli.models.clip import Clip, ClipConfig
     from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
     from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
-    from styledrop_cli.text import clip_merges, vocabulary_of
 
     merges, size = clip_merges(POCKET / "merges.txt"), ClipConfig().vocab_size
     letters, known = list(vocabulary_of([]))[:256], set(merges)  # without CLIP's own, any others fill the vocabulary
@@ -187,7 +187,7 @@ class Ours(Side):
     """Our base, as ``generate`` has it: its networks are mapped, and read when they are first used."""
 
     def __init__(self, o: Options) -> None:
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
 
         self.base = load_base(str(o.folder), torch.device(o.device))
         assert self.base.published is not None

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from script import run_in_words
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.bench.art import FAMILIES, Art, Look, load_art, looks
 from styledrop_cli.bench.judges import Judges, JudgeSettings, load_judges
 from styledrop_cli.bench.measures import markdown
@@ -28,7 +29,6 @@ from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.text import with_style
 
 WORDS = Path(__file__).parent / "outside_words.txt"
 # Where the base is asked for things: two of its families and some of its styles.

@@ -95,7 +95,7 @@ def seconds_of(take: Callable[[], object]) -> float:
 def steps() -> list[Step]:
     """A training step and a drawing step of the bundled base, as ``train`` and ``generate -n 4`` take them."""
     from styledrop_cli.adapters import new_adapter
-    from styledrop_cli.base import load_base
+    from styledrop_cli.base.base import load_base
     from styledrop_cli.devices import autocast, cast_once, fast_bfloat16
     from styledrop_cli.sampling.guidance import Scales, Voice, guided
     from styledrop_cli.sampling.masking import random_mask
@@ -161,7 +161,7 @@ def print_steps(runs: int) -> None:
 
 def print_report(adapter: Path, folder: Path, runs: int) -> None:
     """What a report takes beside its drawing: with all its pictures there, it is graded and written again."""
-    from styledrop_cli.base import load_base
+    from styledrop_cli.base.base import load_base
     from styledrop_cli.report.grading import free_prompts, grade
     from styledrop_cli.report.page import Grader, write_page
     from styledrop_cli.report.story import read_story

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from styledrop_cli.known_things import NEAR, THINGS, KnownThings, read_things
-from styledrop_cli.parts import load_text
-from styledrop_cli.text import words
+from styledrop_cli.base.folder import load_text
+from styledrop_cli.base.known_things import NEAR, THINGS, KnownThings, read_things
+from styledrop_cli.base.prompt_tokens import words
 
 HERE = Path(__file__).parent
 Outcomes = dict[str, list[str]]

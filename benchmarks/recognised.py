@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.corpus import read_corpus, read_pictures
 from styledrop_cli.devices import autocast, pick_device
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.text import with_style
 
 STYLES = ("3d rendering", "flat design", "cartoon", "watercolor painting", "line drawing", "")
 

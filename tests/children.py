@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 import tiny
-from styledrop_cli import base as base_module
 from styledrop_cli import pools, pretraining, training, tuning
+from styledrop_cli.base import base as base_module
 from styledrop_cli.cli import console, drawing
 from styledrop_cli.cli.app import app
 from styledrop_cli.training import Budget

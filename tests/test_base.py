@@ -14,9 +14,9 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli.base import BATCH, Base, load_base
+from styledrop_cli.base.base import BATCH, Base, load_base
+from styledrop_cli.base.hub import POCKET
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.hub import POCKET
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_config
 from styledrop_cli.models.adapter import Adapter

@@ -13,8 +13,8 @@ from PIL import Image
 
 import tiny
 from conftest import Run
-from styledrop_cli import base as base_module
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.bench import families, judges, measures, openmoji, paired
 from styledrop_cli.bench.art import check_art, load_art, looks
 from styledrop_cli.bench.comparisons import chosen_styles, combinations, read_values

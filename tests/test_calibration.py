@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tiny
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.calibration import BANK, NEIGHBOURS, RIDGE, SIDE, Calibration
 from styledrop_cli.io.contact_sheet import read_tiles
 from styledrop_cli.scoring import open_eye

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import tiny
+from styledrop_cli.base.folder import PARTS, load_module
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import (
@@ -35,7 +36,6 @@ from styledrop_cli.io.tensors import (
 )
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
-from styledrop_cli.parts import PARTS, load_module
 
 HEADER: dict[str, Any] = {
     "format": 1,

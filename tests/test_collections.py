@@ -14,9 +14,9 @@ from PIL import Image
 
 import tiny
 from conftest import Run, draw
-from styledrop_cli import base as base_module
 from styledrop_cli import batches, choosing
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.choosing import Chooser, sees_pictures
 from styledrop_cli.cli.alphabet import LETTERS, glyphs_of
 from styledrop_cli.errors import UsageError

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from conftest import Run
-from styledrop_cli import acceptance, devices, scoring
-from styledrop_cli import base as base_module
-from styledrop_cli.base import Base, load_base
-from styledrop_cli.convert import read_published, save_published, weight_files
+from styledrop_cli import devices, scoring
+from styledrop_cli.base import acceptance
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base.amused import read_published, save_published, weight_files
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.hub import name_of
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.hub import name_of
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.io.tensors import read_header
 from styledrop_cli.models.clip import Clip

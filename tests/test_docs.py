@@ -20,7 +20,9 @@ import typer
 import tiny
 from conftest import Run, draw
 from person import Person
-from styledrop_cli import base, doctor, exchange, hub
+from styledrop_cli import doctor, exchange
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base import hub
 from styledrop_cli.cli.app import COMMANDS, app
 from styledrop_cli.io.images import save_png
 from styledrop_cli.io.tensors import save_part, save_tensors
@@ -109,7 +111,7 @@ def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapter")
     draw().save(folder / "ref.png")
     train_adapter(
-        base.load_base(str(tiny_model), tiny.CPU),
+        base_module.load_base(str(tiny_model), tiny.CPU),
         pictures=[folder / "ref.png"],
         style="watercolor",
         contents=["a cat"],
@@ -125,7 +127,7 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     # The bundled model has super-resolution too.
     pocket = Path(shutil.copytree(tiny_model, Path("pocket-of-the-tests").resolve() / tiny_model.name))
     save_part(pocket, "superres", tiny.superres_network(), tiny.SUPERRES)
-    monkeypatch.setattr(base, "POCKET", pocket)
+    monkeypatch.setattr(base_module, "POCKET", pocket)
     tiny.shrink_pretraining(monkeypatch)
     tiny.shrink_rounds(monkeypatch)
     tiny.shrink_bench(monkeypatch)

@@ -21,7 +21,8 @@ from packaging.requirements import Requirement
 
 import tiny
 from conftest import Run
-from styledrop_cli import doctor, hub
+from styledrop_cli import doctor
+from styledrop_cli.base import hub
 from styledrop_cli.doctor import examine
 from styledrop_cli.doctor.asking import BASE, DEVICES, ask
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding

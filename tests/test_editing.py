@@ -18,9 +18,9 @@ from torch import Tensor
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli import base as base_module
 from styledrop_cli import pipeline
-from styledrop_cli.base import BATCH, Base, load_base
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base.base import BATCH, Base, load_base
 from styledrop_cli.cli import edit as edit_module
 from styledrop_cli.editing import changes, seams
 from styledrop_cli.editing.changes import inpaint, outpaint, resample, restyle

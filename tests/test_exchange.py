@@ -19,7 +19,7 @@ import tiny
 from conftest import Outcome, Run
 from styledrop_cli import exchange, scoring
 from styledrop_cli.adapters import open_adapter
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter
 from styledrop_cli.models.adapter import LoraAdapter, LoraConfig, at_strength

@@ -21,7 +21,7 @@ from PIL import Image
 import children
 import tiny
 from conftest import Outcome, Run
-from styledrop_cli import base as base_module
+from styledrop_cli.base import base as base_module
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.run_folder import LOCK
 from styledrop_cli.io.tensors import read_tensors, tensors_hash

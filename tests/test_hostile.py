@@ -29,11 +29,12 @@ from safetensors.torch import save
 import tiny
 from conftest import Run, draw
 from hostile import targets, watching
-from styledrop_cli import adapters, corpus, exchange, hub, rounds, scoring
-from styledrop_cli.base import load_base
+from styledrop_cli import adapters, corpus, exchange, rounds, scoring
+from styledrop_cli.base import hub
+from styledrop_cli.base.amused import read_published
+from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.score import Found
-from styledrop_cli.convert import read_published
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
 from styledrop_cli.gallery import Choices
 from styledrop_cli.io import files, images

@@ -23,7 +23,8 @@ import typer
 from huggingface_hub import constants, file_download
 
 from conftest import Run, nobody
-from styledrop_cli import base, hub
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base import hub
 from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
@@ -679,7 +680,7 @@ def test_a_command_fetches_the_model_that_it_names(
         asked.append(model)
         raise ModelError("enough")
 
-    monkeypatch.setattr(base, "load_base", load)
+    monkeypatch.setattr(base_module, "load_base", load)
     draw_one = ("generate", "--base-only", "a cat", "--model")
     first, again = styledrop(*draw_one, REPO), styledrop(*draw_one, REPO)
     assert asked == [str(hub.find(REPO))] * 2

@@ -15,7 +15,7 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli.base import load_base
+from styledrop_cli.base.base import load_base
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import read_tensors, tensors_hash
 from styledrop_cli.settings import TrainSettings

@@ -17,7 +17,7 @@ import pytest
 import tiny
 from conftest import Outcome, Run, draw
 from person import Person
-from styledrop_cli.base import load_base
+from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.picking import numbers
 from styledrop_cli.errors import UsageError

@@ -16,7 +16,7 @@ import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import __version__, exchange
 from styledrop_cli.adapters import examples_of, open_adapter
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.batches import about_mixture
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash, names_apart

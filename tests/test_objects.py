@@ -14,7 +14,7 @@ import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import probing
 from styledrop_cli.adapters import examples_of, open_adapter, references_of
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
 from styledrop_cli.settings import TrainSettings

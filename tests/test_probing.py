@@ -13,7 +13,7 @@ from torch import Tensor
 import tiny
 from conftest import draw
 from styledrop_cli.appraisal import References, judge_of
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.examples import NAMELESS, Examples, known_contents
 from styledrop_cli.probing import Probes
 from styledrop_cli.settings import SampleSettings

@@ -24,7 +24,7 @@ import together
 from conftest import Outcome, Run, draw
 from styledrop_cli import pools, processes
 from styledrop_cli.appraisal import References, judge_of
-from styledrop_cli.base import load_base
+from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.examples import Examples, tokenize_views
 from styledrop_cli.io.files import write_json

@@ -18,7 +18,7 @@ import typer
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli.base import load_base
+from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
 from styledrop_cli.io.tensors import load_adapter, read_header, save_adapter, write_recommended
 from styledrop_cli.pools import PLAN
@@ -202,7 +202,7 @@ def test_differences_are_paired() -> None:
 
 
 def test_a_stopped_report_goes_on(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
 
     sample, drawn = Base.sample, []
 

@@ -18,7 +18,7 @@ from conftest import draw
 from styledrop_cli import pools, rounds, tuning
 from styledrop_cli.adapters import examples_of
 from styledrop_cli.appraisal import References, judge_of
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io import files, images, tensors
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, write_recommended

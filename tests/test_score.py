@@ -22,13 +22,13 @@ from torch import Tensor
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import appraisal, scoring
-from styledrop_cli import base as base_module
 from styledrop_cli.appraisal import COLUMNS, Picture, References, Row, appraise, means, without_style
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.io.images import load_picture, save_png
 from styledrop_cli.io.tensors import load_adapter, save_adapter
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.text import words
 from styledrop_cli.tuning import train_adapter
 
 COLOURS = {"red": (1.0, 0.1, 0.1), "green": (0.1, 1.0, 0.1), "cat": (0.1, 0.1, 1.0)}

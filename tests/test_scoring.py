@@ -17,16 +17,16 @@ from torch import Tensor
 import tiny
 from conftest import Run, draw
 from styledrop_cli import pretraining, scoring
+from styledrop_cli.base.folder import load_module, read_text_tokenizer
+from styledrop_cli.base.hub import POCKET
+from styledrop_cli.base.prompt_tokens import BytePairTokenizer, write_merges
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
-from styledrop_cli.hub import POCKET
 from styledrop_cli.io.images import load_picture, square, to_tensor
 from styledrop_cli.io.tensors import load_strictly, read_config, read_tensors, save_part, save_tensors
 from styledrop_cli.models.clip import Clip
-from styledrop_cli.parts import load_module, read_text_tokenizer
 from styledrop_cli.pretraining import captions
 from styledrop_cli.pretraining.captions import RECIPES, moved, zoomed
 from styledrop_cli.scoring import load_scorer, open_clip_config
-from styledrop_cli.text import BytePairTokenizer, write_merges
 from styledrop_cli.training import Budget, Loop, Progress
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -17,8 +17,8 @@ from PIL import Image
 
 import tiny
 from styledrop_cli import StyleDrop, settings
+from styledrop_cli.base.known_things import Thing
 from styledrop_cli.errors import UsageError
-from styledrop_cli.known_things import Thing
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig

@@ -17,9 +17,9 @@ from PIL import Image
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli import base as base_module
 from styledrop_cli import scoring, sweeping
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.intervals import paired_interval
 from styledrop_cli.io import contact_sheet

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from styledrop_cli.errors import ModelError
-from styledrop_cli.text import (
+from styledrop_cli.base.prompt_tokens import (
     BytePairTokenizer,
     clip_merges,
     read_merges,
@@ -19,6 +18,7 @@ from styledrop_cli.text import (
     words,
     write_merges,
 )
+from styledrop_cli.errors import ModelError
 
 # Computed with open_clip 3.3's SimpleTokenizer; without start (49406), end (49407) and padding.
 OPEN_CLIP_IDS = {

@@ -18,18 +18,18 @@ from torch import Tensor
 import tiny
 from conftest import Run
 from styledrop_cli import pretraining
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.folder import load_module, load_text
+from styledrop_cli.base.known_things import KnownThings, Thing, read_things, write_things
+from styledrop_cli.base.prompt_tokens import WordPieceTokenizer, read_pieces
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import from_eight_bits, in_eight_bits, read_config
-from styledrop_cli.known_things import KnownThings, Thing, read_things, write_things
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import PAD_ID, SentenceBert, SentenceBertConfig
-from styledrop_cli.parts import load_module, load_text
 from styledrop_cli.pretraining import ids as base_part
 from styledrop_cli.pretraining import words
 from styledrop_cli.scoring import load_scorer
-from styledrop_cli.text import WordPieceTokenizer, read_pieces
 from styledrop_cli.training import Budget
 
 DOG = Thing("dog", ("a dog", "a puppy"), ("狗", "小狗"), ("corgi", "poodle"))

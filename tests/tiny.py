@@ -20,17 +20,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from conftest import draw
-from styledrop_cli import base as base_module
 from styledrop_cli import rounds
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base import base as base_module
+from styledrop_cli.base.amused import save_published
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.known_things import THINGS, Thing, write_things
+from styledrop_cli.base.prompt_tokens import write_merges
 from styledrop_cli.bench import comparisons, judges, paired, rows
 from styledrop_cli.bench.art import FAMILIES
 from styledrop_cli.bench.judges import JudgeSettings
 from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.rows import OUTLINES
-from styledrop_cli.convert import save_published
 from styledrop_cli.io.tensors import read_tensors, save_part, save_tensors
-from styledrop_cli.known_things import THINGS, Thing, write_things
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
@@ -42,7 +43,6 @@ from styledrop_cli.pretraining import captions, pictures
 from styledrop_cli.pretraining import ids as id_part
 from styledrop_cli.pretraining import words as text_part
 from styledrop_cli.settings import RoundSettings, SampleSettings
-from styledrop_cli.text import write_merges
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # tensors this small make more threads wait for each other

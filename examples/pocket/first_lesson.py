@@ -16,8 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from styledrop_cli.base.known_things import THINGS
 from styledrop_cli.corpus import METADATA
-from styledrop_cli.known_things import THINGS
 from styledrop_cli.pretraining.cutouts import read_art
 from styledrop_cli.styles import STYLES
 

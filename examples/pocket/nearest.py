@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from styledrop_cli.known_things import read_things, write_things
+from styledrop_cli.base.known_things import read_things, write_things
+from styledrop_cli.base.prompt_tokens import WordPieceTokenizer
+from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.pretraining.words import published_encoder
-from styledrop_cli.text import WordPieceTokenizer
-from styledrop_cli.text_encoder import TextEncoder
 
 SENSES = 3  # of a word, the commonest ones
 UP, DOWN = 6, 1  # how far to what both are kinds of: from the word, from the thing

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
-from styledrop_cli.base import Base, is_grid
+from styledrop_cli.base.base import Base, is_grid
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import Examples
@@ -39,7 +40,6 @@ from styledrop_cli.models.adapter import (
 )
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.text import with_style
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.batches import Batch, about, about_mixture
 from styledrop_cli.devices import pick_device
 from styledrop_cli.editing.changes import Sides

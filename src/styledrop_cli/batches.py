@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import file_hash, names_apart

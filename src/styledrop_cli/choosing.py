@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import pipeline
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.batches import Batch, about, about_mixture, identity, write_sheets
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.images import read_png_settings, to_tensor
 from styledrop_cli.pipeline import Mixture, Wanted
-from styledrop_cli.text import words
 
 if TYPE_CHECKING:
     from PIL.Image import Image

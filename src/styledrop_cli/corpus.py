@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from styledrop_cli.base.prompt_tokens import quoted, words
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.io.files import NOT_READ, SUFFIXES, parse_json, refuse_irregular
 from styledrop_cli.io.images import OnMessage, load_picture, quietly, square
 from styledrop_cli.io.text_files import read_text, unix
-from styledrop_cli.text import quoted, words
 
 METADATA = "metadata.jsonl"
 CAPTIONS = ("text", "caption")  # the keys of what a picture shows; where both are there, both say the same

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.io.images import square, to_tensor
-from styledrop_cli.text import words
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from styledrop_cli import __version__
 from styledrop_cli.adapters import LARGEST_SHARE, open_adapter, share, write_adapter
-from styledrop_cli.base import Base, load_base
+from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import (

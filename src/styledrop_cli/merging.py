@@ -18,7 +18,8 @@ from torch import Tensor
 
 from styledrop_cli import __version__
 from styledrop_cli.adapters import bases_apart, examples_of, open_adapter, share, tensors_of, write_adapter
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.prompt_tokens import ROOM
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import Examples
 from styledrop_cli.io.files import file_hash, names_apart
@@ -34,7 +35,6 @@ from styledrop_cli.models.adapter import (
 )
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import OBJECT, STYLE, SampleSettings, exact
-from styledrop_cli.text import ROOM
 
 HEAVIEST = 10.0  # a weight's distance from 0
 NEARLY_ONE = 0.005  # how far from 1 weights add up that are rounded thirds

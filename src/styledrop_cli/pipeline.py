@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from styledrop_cli.adapters import Opened, open_adapter
-from styledrop_cli.base import Base, Speaker
+from styledrop_cli.base.base import Base, Speaker
+from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import to_image
 from styledrop_cli.io.tensors import AdapterFile
 from styledrop_cli.settings import SampleSettings, seeds_from
-from styledrop_cli.text import TextTokenizer, with_style
 
 if TYPE_CHECKING:
     from PIL.Image import Image

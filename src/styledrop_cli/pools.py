@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter
-from styledrop_cli.base import Base, is_grid
+from styledrop_cli.base.base import Base, is_grid
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import file_hash, read_json, write_json
@@ -28,7 +29,6 @@ from styledrop_cli.io.tensors import build_config, load_adapter, read_tensors, s
 from styledrop_cli.processes import PATIENCE, Place, wait_for_others
 from styledrop_cli.ranking import Judge, Seen, thumbnails
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
-from styledrop_cli.text import with_style
 
 SHARD = 24  # pictures: one batch
 MOST = 1_000_000  # pictures of a pool

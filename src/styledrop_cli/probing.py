@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast
 from styledrop_cli.examples import known_contents
 from styledrop_cli.io.contact_sheet import contact_sheet
@@ -20,7 +21,6 @@ from styledrop_cli.io.images import to_image
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.ranking import Judge, Scores, Seen, mean, scores
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.text import with_style
 
 if TYPE_CHECKING:
     from PIL.Image import Image

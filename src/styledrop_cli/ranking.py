@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.text import words
+from styledrop_cli.base.prompt_tokens import words
 
 CONTOURS = 16  # places of a side
 SHADES = 6  # of each colour channel in a palette

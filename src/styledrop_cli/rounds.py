@@ -19,7 +19,7 @@ from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter, references_of, widest
 from styledrop_cli.appraisal import References, judge_of
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash

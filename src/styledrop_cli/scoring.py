@@ -20,16 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base import Base, load_judge
+from styledrop_cli.base.base import Base, load_judge
+from styledrop_cli.base.folder import load_module, read_byte_pairs
+from styledrop_cli.base.hub import cache_folder
+from styledrop_cli.base.hub.layout import PICKLES
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
-from styledrop_cli.hub import cache_folder
-from styledrop_cli.hub.layout import PICKLES
 from styledrop_cli.io.files import read_metadata
 from styledrop_cli.io.tensors import load_strictly, reading
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip
-from styledrop_cli.parts import load_module, read_byte_pairs
 
 PARTS = ("clip", "scorer")  # of a model folder
 PLACES = ("hf-hub:", "local-dir:")  # open_clip's own ways to name a folder that holds sizes and weights

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from styledrop_cli.adapters import open_adapter
 from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED, References, judge_of, without_style
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.intervals import paired_interval
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
@@ -29,7 +30,6 @@ from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.pools import SHARD
 from styledrop_cli.ranking import Eye, Judge, Scores, Seen, mean, scores
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings
-from styledrop_cli.text import with_style
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -24,7 +24,9 @@ from styledrop_cli.adapters import (
     tensors_of,
     write_adapter,
 )
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.known_things import FILLERS
+from styledrop_cli.base.prompt_tokens import with_style, words
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
@@ -32,14 +34,12 @@ from styledrop_cli.io.files import atomic_write, real_place, remove_parts, tempo
 from styledrop_cli.io.images import load_reference, save_png
 from styledrop_cli.io.run_folder import Run, alone_in
 from styledrop_cli.io.tensors import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
-from styledrop_cli.known_things import FILLERS
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.processes import LostProcessError, is_first, place, told_by_first, uninterrupted
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
-from styledrop_cli.text import with_style, words
 from styledrop_cli.training import (
     Budget,
     Loop,

@@ -33,8 +33,11 @@ from torch import nn
 
 import tiny
 from conftest import draw
-from styledrop_cli import adapters, corpus, exchange, hub, merging, pools, rounds, text
-from styledrop_cli.base import Base, load_base
+from styledrop_cli import adapters, corpus, exchange, merging, pools, rounds
+from styledrop_cli.base import hub, prompt_tokens
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.folder import load_module
+from styledrop_cli.base.known_things import THINGS, Thing
 from styledrop_cli.batches import Batch
 from styledrop_cli.cli import checks, console, inspect, picking, score
 from styledrop_cli.errors import StyledropError
@@ -42,10 +45,8 @@ from styledrop_cli.gallery import Choices, address
 from styledrop_cli.io import images
 from styledrop_cli.io.run_folder import Run
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
-from styledrop_cli.known_things import THINGS, Thing
 from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
-from styledrop_cli.parts import load_module
 from styledrop_cli.pretraining import cutouts, drawings
 from styledrop_cli.report import commands, story
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -625,11 +626,11 @@ def words(data: bytes) -> None:
     tokenizer, style = MODELS.base.text_tokenizer, said[::2][:40]
 
     def read() -> None:
-        prompt = text.with_style(tokenizer.cut(said, style), style)
+        prompt = prompt_tokens.with_style(tokenizer.cut(said, style), style)
         ids = tokenizer([prompt, said])
         assert ids.shape == (2, tokenizer.context_length) and int(ids.min()) >= 0 and int(ids.max()) < tokenizer.size
         MODELS.base.unknown_words(prompt)
-        text.quoted([said, text.shortened(said)])
+        prompt_tokens.quoted([said, prompt_tokens.shortened(said)])
 
     attempt(read, lambda: checks.plain_text(said, "a prompt", "say it"))
 

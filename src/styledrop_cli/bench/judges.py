@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli import styles
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.bench.art import Art, Look
 from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.bench.renders import Examples, examples, shrunk

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.bench.art import Art, Look
 from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.bench.measures import markdown

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.prompt_tokens import quoted
 from styledrop_cli.bench.art import Art, looks
 from styledrop_cli.bench.comparisons import DEFAULT, Combination, Values, combinations, comparing
 from styledrop_cli.bench.families import HeldOut
@@ -26,7 +27,6 @@ from styledrop_cli.bench.second_round import PICKERS, Feedback
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write, write_json
 from styledrop_cli.io.images import save_png
-from styledrop_cli.text import quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image

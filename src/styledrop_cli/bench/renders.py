@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.bench.art import FAMILIES, Art, Look
 from styledrop_cli.bench.families import GROUNDS, HELD_OUT
 from styledrop_cli.bench.openmoji import OPENMOJI

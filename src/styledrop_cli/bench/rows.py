@@ -18,7 +18,8 @@ from torch import Tensor
 
 import styledrop_cli
 from styledrop_cli.adapters import Opened, open_adapter
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.bench.art import Art, Look
 from styledrop_cli.bench.families import HELD_OUT, HeldOut
 from styledrop_cli.bench.openmoji import OPENMOJI
@@ -29,7 +30,6 @@ from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.text import with_style
 from styledrop_cli.tuning import train_adapter
 
 # No prompt is any reference's thing; the first of each come first in a shorter run.

@@ -17,7 +17,7 @@ from styledrop_cli.lists.names import stem
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
 
 LETTERS = string.ascii_uppercase + string.digits
 MOST = 1000  # letters
@@ -129,7 +129,7 @@ def alphabet(
     checks.refuse_unwritable(folder)
     base_folder = options.located(screen, model, adapter)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.choosing import Thing
         from styledrop_cli.devices import pick_device
         from styledrop_cli.pipeline import Wanted
@@ -143,7 +143,7 @@ def alphabet(
     if any(sign.islower() and _capital(sign) != sign for sign in letters):
         screen.say("small letters are drawn as capitals: the base does not tell them apart")
     if unknown := _unknown(base, glyphs):
-        from styledrop_cli.text import quoted
+        from styledrop_cli.base.prompt_tokens import quoted
 
         screen.warn(f"{base.name} was never taught {quoted(unknown)}; it may draw something else")
     if best_of > 1 and collecting.is_blind(screen, base):
@@ -167,7 +167,7 @@ def alphabet(
 
 def _unknown(base: Base, glyphs: list[Glyph]) -> list[str]:
     """The signs that the base was not taught, by the things that it was, or else by its words."""
-    from styledrop_cli.text import words
+    from styledrop_cli.base.prompt_tokens import words
 
     taught = {tuple(words(text)[1:]) for text in base.contents}  # "a letter A" is "the letter A"
     return [

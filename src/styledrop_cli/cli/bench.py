@@ -14,7 +14,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
     from styledrop_cli.bench.art import Art
     from styledrop_cli.bench.paired import Plan
 
@@ -144,7 +144,7 @@ def bench(
         checks.refuse_output(families, overwrite=True, option="--families")
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.bench import paired
         from styledrop_cli.bench.art import check_art, load_art
         from styledrop_cli.bench.comparisons import chosen_styles, comparing, read_values

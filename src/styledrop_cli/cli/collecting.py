@@ -15,7 +15,7 @@ from styledrop_cli.settings import seeds_from
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
     from styledrop_cli.choosing import Collection, Thing
     from styledrop_cli.pipeline import Mixture, Wanted
 

@@ -34,7 +34,7 @@ from styledrop_cli.errors import StyledropError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
 
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "

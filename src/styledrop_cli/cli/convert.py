@@ -107,8 +107,8 @@ def _bring_in(
 def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: console.Screen) -> None:
     from styledrop_cli import exchange
     from styledrop_cli.adapters import named
+    from styledrop_cli.base.prompt_tokens import with_style
     from styledrop_cli.io.tensors import is_object
-    from styledrop_cli.text import with_style
 
     own = exchange.read_own(file)
     output = folder / exchange.WEIGHTS

@@ -14,7 +14,7 @@ from styledrop_cli.errors import UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
     from styledrop_cli.pipeline import Mixture, Wanted
     from styledrop_cli.processes import Place
 

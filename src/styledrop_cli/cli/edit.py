@@ -125,7 +125,7 @@ def edit(
     checks.refuse_unwritable(output)
     base_folder = options.located(screen, model, adapter)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.pipeline import Wanted
 

@@ -177,7 +177,7 @@ def generate(
     checks.refuse_unwritable(output)
     base_folder = options.located(screen, model, styles[0][0] if styles else thing)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.pipeline import Wanted
         from styledrop_cli.processes import take_place

@@ -133,7 +133,7 @@ def iterate(
             left.unlink(missing_ok=True)
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.io.run_folder import alone_in
         from styledrop_cli.io.tensors import read_header

@@ -17,7 +17,7 @@ from styledrop_cli.io.files import read_json
 from styledrop_cli.lists.kits import Asset, read_kit
 
 if TYPE_CHECKING:
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
     from styledrop_cli.choosing import Collection, Thing
     from styledrop_cli.pipeline import Mixture
 
@@ -58,7 +58,7 @@ def kit(
     _refuse_manifest(folder / MANIFEST)
     base_folder = options.located(screen, model, adapter)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
 
         mixture = drawing.read_mixture([(adapter, 1.0)], None, None)
@@ -128,7 +128,7 @@ def _size(base: Base, asset: Asset) -> tuple[int, int]:
 
 def _say_what_is_enlarged(screen: console.Screen, base: Base, listed: Sequence[Asset]) -> None:
     """A remark, once, where an asset's picture is larger than the base draws."""
-    from styledrop_cli.text import quoted
+    from styledrop_cli.base.prompt_tokens import quoted
 
     def scaled_to(asset: Asset) -> int:
         return (max if asset.fit == "cover" else min)(_size(base, asset))

@@ -53,7 +53,7 @@ def merge(
         raise UsageError(f"the adapter's name {output} does not end in {SUFFIX}", "name it so with -o")
     with screen.working("reading"):
         from styledrop_cli import merging
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
 
         parts = merging.read_parts(paths, weights)

@@ -87,7 +87,7 @@ def models(
 
 def _list(screen: console.Screen) -> None:
     """Show pocket, the published models, and what else of their kind is in the cache."""
-    from styledrop_cli import hub
+    from styledrop_cli.base import hub
 
     pocket = hub.locate(hub.BUNDLED)
     size = sum(path.stat().st_size for path in pocket.iterdir())
@@ -121,7 +121,7 @@ def _row(name: str, state: str, size: int, precisions: tuple[str, ...], folder: 
 
 def _fetch(name: str, precision: Precision, screen: console.Screen) -> None:
     """Bring a model here, and print its folder."""
-    from styledrop_cli import hub
+    from styledrop_cli.base import hub
 
     if repo := hub.repository(name):
         with screen.progress(f"fetching {name}") as move:
@@ -139,7 +139,7 @@ def _fetch(name: str, precision: Precision, screen: console.Screen) -> None:
 
 def _check(name: str, device: options.DeviceName, screen: console.Screen) -> None:
     """Print what is wrong with a model that is here, and end with 1 if anything is."""
-    from styledrop_cli import hub
+    from styledrop_cli.base import hub
 
     folder = hub.find(name)
     if folder is None:
@@ -159,8 +159,8 @@ def _check(name: str, device: options.DeviceName, screen: console.Screen) -> Non
 
 def _acceptance(folder: Path, device: options.DeviceName, screen: console.Screen) -> list[str]:
     """What is wrong with the model when it is used, a sentence each; what could not be looked at is said aloud."""
-    from styledrop_cli.acceptance import problems
-    from styledrop_cli.base import load_base
+    from styledrop_cli.base.acceptance import problems
+    from styledrop_cli.base.base import load_base
     from styledrop_cli.devices import pick_device
 
     with screen.working("reading every weight, and drawing"):
@@ -179,7 +179,7 @@ def _acceptance(folder: Path, device: options.DeviceName, screen: console.Screen
 
 def _remove(name: str, yes: bool, screen: console.Screen) -> None:
     """Delete a model from the cache; asks first, unless it was told not to."""
-    from styledrop_cli import hub
+    from styledrop_cli.base import hub
 
     repo = hub.repository(name)
     one = next((one for one in hub.cached() if one.repo == repo), None)

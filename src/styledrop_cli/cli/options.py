@@ -91,7 +91,7 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
         StyledropError: it cannot be fetched.
     """
     if model is None and adapter is not None:
-        from styledrop_cli.hub import PUBLISHED
+        from styledrop_cli.base.hub import PUBLISHED
         from styledrop_cli.io.tensors import read_header
 
         own = str(read_header(adapter)["base"].get("name"))
@@ -99,7 +99,7 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     model = model or "pocket"
     if model == "pocket":
         return model
-    from styledrop_cli import hub
+    from styledrop_cli.base import hub
 
     if folder := hub.find(model):
         return str(folder)

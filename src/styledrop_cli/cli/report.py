@@ -69,7 +69,7 @@ def report(
     started = time.monotonic()
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.io.files import atomic_write, to_text
         from styledrop_cli.report.commands import commands

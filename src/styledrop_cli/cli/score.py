@@ -26,7 +26,7 @@ from styledrop_cli.io.text_files import plain
 
 if TYPE_CHECKING:
     from styledrop_cli.appraisal import Picture, References, Row
-    from styledrop_cli.base import Base
+    from styledrop_cli.base.base import Base
 
     Group = tuple[References | None, list["Found"]]
 
@@ -110,7 +110,7 @@ def score(
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.appraisal import appraise
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.scoring import open_eye
 
@@ -250,8 +250,8 @@ def _given(base: Base, reference: list[Path], contents: list[str], screen: conso
 def _by_adapter(base: Base, found: list[Found], screen: console.Screen) -> list[Group]:
     """The pictures by the adapter that drew them, as far as it is at hand; of the others it is said."""
     from styledrop_cli.appraisal import References
+    from styledrop_cli.base.prompt_tokens import quoted
     from styledrop_cli.io.tensors import load_adapter
-    from styledrop_cli.text import quoted
 
     members: dict[Path | None, list[Found]] = {}
     look = cache(_adapter_at_hand)  # pictures of a folder are mostly by one

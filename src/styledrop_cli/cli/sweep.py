@@ -94,7 +94,7 @@ def sweep(
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli import sweeping
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.batches import about_mixture
         from styledrop_cli.devices import pick_device
         from styledrop_cli.io.images import save_png

@@ -54,7 +54,7 @@ def tokenize(
         checks.refuse_output(file, overwrite=True)
     base_folder = options.located(screen, model)
     with screen.working("looking at the picture"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.tuning import POOR_PSNR
 

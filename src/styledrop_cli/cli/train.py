@@ -149,7 +149,7 @@ def train(
     checks.refuse_busy(output.with_name(output.name + ".run"))
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
-        from styledrop_cli.base import load_base
+        from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.processes import take_place, together
         from styledrop_cli.tuning import train_adapter

@@ -6,7 +6,7 @@ along, and the doctor goes on. So nothing is imported here that is not Python's,
 
 from __future__ import annotations
 
-from styledrop_cli import hub
+from styledrop_cli.base import hub
 from styledrop_cli.doctor import asking, libraries, machine, models, surroundings
 from styledrop_cli.doctor.asking import BASE, DEVICES
 from styledrop_cli.doctor.findings import NOTE, Finding

@@ -135,9 +135,9 @@ def _load(folder: Path) -> dict[str, Any]:
     """Load a base as the commands do: all of one of ours, the layout of a published one."""
     import torch
 
-    from styledrop_cli.base import load_base
+    from styledrop_cli.base.base import load_base
+    from styledrop_cli.base.folder import load_module
     from styledrop_cli.io.tensors import read_config
-    from styledrop_cli.parts import load_module
 
     base = load_base(str(folder), torch.device("cpu"))
     if base.published is None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from styledrop_cli import hub
+from styledrop_cli.base import hub
 from styledrop_cli.doctor.asking import BASE, Answer, in_words
 from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
 from styledrop_cli.environment import is_on

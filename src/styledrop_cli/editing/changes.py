@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.devices import generator
 from styledrop_cli.editing.seams import continued, joined
 from styledrop_cli.editing.windows import Window, plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.editing.changes import OnStep, Sides, check_mask, check_sides, inpaint, outpaint, resample, restyle
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import file_hash

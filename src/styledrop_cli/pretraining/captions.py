@@ -15,20 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.corpus import Record, draw_captions, plain_contents, read_pictures, vocabulary
-from styledrop_cli.devices import autocast
-from styledrop_cli.errors import UsageError
-from styledrop_cli.hub import POCKET
-from styledrop_cli.io.files import atomic_write
-from styledrop_cli.io.tensors import save_part
-from styledrop_cli.models.clip import Clip, ClipConfig
-from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig, means
-from styledrop_cli.parts import load_module, load_text, read_byte_pairs, text_part
-from styledrop_cli.pretraining.encoded import encoded
-from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.job import Job, Order, flipped, muon, picked, remembered, split
-from styledrop_cli.processes import gathered, is_first
-from styledrop_cli.text import (
+from styledrop_cli.base.folder import load_module, load_text, read_byte_pairs, text_part
+from styledrop_cli.base.hub import POCKET
+from styledrop_cli.base.prompt_tokens import (
     BytePairTokenizer,
     TextTokenizer,
     clip_merges,
@@ -37,7 +26,18 @@ from styledrop_cli.text import (
     words,
     write_merges,
 )
-from styledrop_cli.text_encoder import TextEncoder
+from styledrop_cli.base.text_encoder import TextEncoder
+from styledrop_cli.corpus import Record, draw_captions, plain_contents, read_pictures, vocabulary
+from styledrop_cli.devices import autocast
+from styledrop_cli.errors import UsageError
+from styledrop_cli.io.files import atomic_write
+from styledrop_cli.io.tensors import save_part
+from styledrop_cli.models.clip import Clip, ClipConfig
+from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig, means
+from styledrop_cli.pretraining.encoded import encoded
+from styledrop_cli.pretraining.features import published_features
+from styledrop_cli.pretraining.job import Job, Order, flipped, muon, picked, remembered, split
+from styledrop_cli.processes import gathered, is_first
 from styledrop_cli.training import step_generator
 
 FIRST_MERGES = 2500

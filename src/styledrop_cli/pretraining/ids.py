@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from styledrop_cli.base import Base, is_grid, micro_conditions
+from styledrop_cli.base.base import Base, is_grid, micro_conditions
+from styledrop_cli.base.folder import Parts, load_module, load_text
+from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.files import file_hash
@@ -20,13 +22,11 @@ from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
-from styledrop_cli.parts import Parts, load_module, load_text
 from styledrop_cli.pretraining.encoded import encoded
 from styledrop_cli.pretraining.job import Job, Order, heard, muon, save_sheet, split
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.text_encoder import TextEncoder
 from styledrop_cli.training import hidden, masked_cross_entropy, step_generator
 
 # Pocket's sizes.

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.corpus import Record, read_pictures
 from styledrop_cli.devices import autocast, place_pictures
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.pretraining.throughput import Call
-from styledrop_cli.text_encoder import TextEncoder
 from styledrop_cli.training import rows
 
 READ_AT_ONCE = 4096  # pictures

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from styledrop_cli.base.folder import load_module
 from styledrop_cli.corpus import read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
-from styledrop_cli.parts import load_module
 from styledrop_cli.pretraining.features import published_features
 from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, picked, save_sheet, split
 from styledrop_cli.processes import gathered

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED, References, judge_of
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.calibration import Calibration
 from styledrop_cli.errors import UsageError
 from styledrop_cli.intervals import paired_interval

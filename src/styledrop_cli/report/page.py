@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
 from styledrop_cli.adapters import references_of
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import jpeg_bytes, load_picture, square, to_image

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import atomic_write, parse_json, read_text, to_json
-from styledrop_cli.text import words
 
 THINGS = "things.jsonl"
 MOST_THINGS = 20_000

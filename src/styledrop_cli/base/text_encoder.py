@@ -12,9 +12,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from styledrop_cli.base.prompt_tokens import TextTokenizer
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
-from styledrop_cli.text import TextTokenizer
 
 TextConfig: TypeAlias = ClipConfig | SentenceBertConfig
 

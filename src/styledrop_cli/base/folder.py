@@ -10,6 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from styledrop_cli.base.prompt_tokens import (
+    BytePairTokenizer,
+    TextTokenizer,
+    WordPieceTokenizer,
+    read_merges,
+    read_pieces,
+)
+from styledrop_cli.base.text_encoder import TextConfig, TextEncoder
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.tensors import (
     CONFIG,
@@ -26,8 +34,6 @@ from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
-from styledrop_cli.text import BytePairTokenizer, TextTokenizer, WordPieceTokenizer, read_merges, read_pieces
-from styledrop_cli.text_encoder import TextConfig, TextEncoder
 
 CLIP_TEXT = {"kind": "clip"}  # what the text part is where it is not named: the text tower of the CLIP
 

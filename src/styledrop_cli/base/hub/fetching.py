@@ -15,11 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.base.hub.cache import (
+    SHA256,
+    cache_folder,
+    delete,
+    files_in,
+    pipeline_of,
+    snapshots_in,
+    storage_of,
+)
+from styledrop_cli.base.hub.layout import INDEX, PIPELINE, PRECISIONS, files_to_fetch, is_whole, precisions_of
+from styledrop_cli.base.hub.names import PUBLISHED
+from styledrop_cli.base.hub.progress import Meter, OnMessage, OnProgress, unheard
 from styledrop_cli.errors import ModelError, StyledropError
-from styledrop_cli.hub.cache import SHA256, cache_folder, delete, files_in, pipeline_of, snapshots_in, storage_of
-from styledrop_cli.hub.layout import INDEX, PIPELINE, PRECISIONS, files_to_fetch, is_whole, precisions_of
-from styledrop_cli.hub.names import PUBLISHED
-from styledrop_cli.hub.progress import Meter, OnMessage, OnProgress, unheard
 from styledrop_cli.io.files import file_hash
 
 _COMMIT = re.compile("[0-9a-f]{40}")

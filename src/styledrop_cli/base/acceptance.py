@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from styledrop_cli.base import Base
+from styledrop_cli.base.base import Base
+from styledrop_cli.base.hub.layout import WEIGHTS
 from styledrop_cli.errors import ModelError
-from styledrop_cli.hub.layout import WEIGHTS
 from styledrop_cli.models.transformer import TransformerConfig
 
 PROMPT, STEPS, SEED = "dog", 2, 0

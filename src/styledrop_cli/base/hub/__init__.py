@@ -11,10 +11,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from styledrop_cli.hub.cache import Cached, cache_folder, cached, cut_weights, find, name_of, remove, verify
-from styledrop_cli.hub.fetching import fetch
-from styledrop_cli.hub.names import BUNDLED, POCKET, PUBLISHED, repository
-from styledrop_cli.hub.progress import OnMessage, OnProgress, unheard
+from styledrop_cli.base.hub.cache import (
+    Cached,
+    cache_folder,
+    cached,
+    cut_weights,
+    find,
+    name_of,
+    remove,
+    verify,
+)
+from styledrop_cli.base.hub.fetching import fetch
+from styledrop_cli.base.hub.names import BUNDLED, POCKET, PUBLISHED, repository
+from styledrop_cli.base.hub.progress import OnMessage, OnProgress, unheard
 
 __all__ = [
     "BUNDLED", "POCKET", "PUBLISHED", "Cached",

@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from styledrop_cli.base.hub.layout import INDEX, PIPELINE, is_whole, precisions_of
+from styledrop_cli.base.hub.names import BUNDLED, POCKET, PUBLISHED, repository
+from styledrop_cli.base.hub.progress import Meter, OnProgress, unheard
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.hub.layout import INDEX, PIPELINE, is_whole, precisions_of
-from styledrop_cli.hub.names import BUNDLED, POCKET, PUBLISHED, repository
-from styledrop_cli.hub.progress import Meter, OnProgress, unheard
 from styledrop_cli.io.files import file_hash, read_json, read_text, why_cut
 
 SHA256 = re.compile("[0-9a-f]{64}")  # what the cache calls a large file; small ones have shorter names

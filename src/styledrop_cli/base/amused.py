@@ -18,15 +18,21 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from styledrop_cli.base.hub.layout import INDEX, PICKLES, WEIGHTS
+from styledrop_cli.base.prompt_tokens import (
+    BytePairTokenizer,
+    as_merges,
+    read_merges,
+    vocabulary_of,
+    write_merges,
+)
 from styledrop_cli.errors import ModelError
-from styledrop_cli.hub.layout import INDEX, PICKLES, WEIGHTS
 from styledrop_cli.io.files import read_json, read_metadata, write_json
 from styledrop_cli.io.tensors import build_config, load_strictly, network_of, reading, save_tensors
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import SCHEDULES
-from styledrop_cli.text import BytePairTokenizer, as_merges, read_merges, vocabulary_of, write_merges
 
 PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
 # Part -> its library, and the class whose place ours takes.

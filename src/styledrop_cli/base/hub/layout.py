@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from styledrop_cli.base.hub.names import PUBLISHED
+from styledrop_cli.base.hub.progress import OnMessage
 from styledrop_cli.errors import ModelError
-from styledrop_cli.hub.names import PUBLISHED
-from styledrop_cli.hub.progress import OnMessage
 
 PRECISIONS = ("fp16", "fp32")  # the first is the smaller one and the default
 INDEX, PIPELINE = "model_index.json", "AmusedPipeline"

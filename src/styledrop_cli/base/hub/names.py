@@ -9,7 +9,7 @@ from pathlib import Path
 from styledrop_cli.errors import ModelError
 
 BUNDLED = "pocket"
-POCKET = Path(__file__).parents[1] / BUNDLED
+POCKET = Path(__file__).parents[2] / BUNDLED
 PUBLISHED = {"amused-256": "amused/amused-256", "amused-512": "amused/amused-512"}
 _REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 

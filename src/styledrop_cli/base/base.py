@@ -13,22 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.convert import Published, is_published, read_published
-from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, generator
-from styledrop_cli.errors import ModelError
-from styledrop_cli.hub import BUNDLED, POCKET, locate, name_of
-from styledrop_cli.io.files import file_hash, read_text
-from styledrop_cli.io.images import square, to_image, to_tensor
-from styledrop_cli.io.tensors import read_config
-from styledrop_cli.known_things import THINGS, KnownThings, Thing, read_things
-from styledrop_cli.models.adapter import Adapter, at_strength
-from styledrop_cli.models.clip import Clip
-from styledrop_cli.models.head_clip import HeadClip
-from styledrop_cli.models.layers import AdapterFn
-from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
-from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.parts import (
+from styledrop_cli.base.amused import Published, is_published, read_published
+from styledrop_cli.base.folder import (
     Parts,
     load_module,
     load_text,
@@ -37,11 +23,25 @@ from styledrop_cli.parts import (
     refuse_other_text,
     text_part,
 )
+from styledrop_cli.base.hub import BUNDLED, POCKET, locate, name_of
+from styledrop_cli.base.known_things import THINGS, KnownThings, Thing, read_things
+from styledrop_cli.base.prompt_tokens import TextTokenizer, quoted, words
+from styledrop_cli.base.text_encoder import TextEncoder
+from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, generator
+from styledrop_cli.errors import ModelError
+from styledrop_cli.io.files import file_hash, read_text
+from styledrop_cli.io.images import square, to_image, to_tensor
+from styledrop_cli.io.tensors import read_config
+from styledrop_cli.models.adapter import Adapter, at_strength
+from styledrop_cli.models.clip import Clip
+from styledrop_cli.models.head_clip import HeadClip
+from styledrop_cli.models.layers import AdapterFn
+from styledrop_cli.models.superres import SuperResTransformer
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
+from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import LogitsFn, correct, decode
 from styledrop_cli.sampling.guidance import Scales, Voice, guided, only_likeliest, only_plausible
 from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
-from styledrop_cli.text import TextTokenizer, quoted, words
-from styledrop_cli.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
