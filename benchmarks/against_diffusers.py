@@ -257,7 +257,7 @@ def parts(o: Options, side: str, variant: str) -> Figures:
 def styled(o: Options, side: str, variant: str) -> Figures:
     """A picture of ours with an adapter and both scales, plainly or by the preset that ``side`` names."""
     from styledrop_cli import settings
-    from styledrop_cli.adapters import new_adapter
+    from styledrop_cli.adapters.file import new_adapter
 
     model, draws = Ours(o), torch.Generator().manual_seed(SEED)
     adapter = new_adapter(model.base.transformer, model.base.training("bottleneck", **o.width)).requires_grad_(False)

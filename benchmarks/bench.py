@@ -94,7 +94,7 @@ def seconds_of(take: Callable[[], object]) -> float:
 
 def steps() -> list[Step]:
     """A training step and a drawing step of the bundled base, as ``train`` and ``generate -n 4`` take them."""
-    from styledrop_cli.adapters import new_adapter
+    from styledrop_cli.adapters.file import new_adapter
     from styledrop_cli.base.base import load_base
     from styledrop_cli.devices import autocast, cast_once, fast_bfloat16
     from styledrop_cli.sampling.guidance import Scales, Voice, guided

@@ -13,6 +13,7 @@ from PIL import Image
 
 import tiny
 from conftest import Run
+from styledrop_cli.adapters.diffusers_lora import published_base
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.bench import families, judges, measures, openmoji, paired
@@ -22,7 +23,6 @@ from styledrop_cli.bench.likeness import ranked_first
 from styledrop_cli.bench.renders import Examples
 from styledrop_cli.bench.second_round import PICKERS
 from styledrop_cli.errors import UsageError
-from styledrop_cli.exchange import published_base
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.styles import STYLES
 from styledrop_cli.styles.canvas import Canvas

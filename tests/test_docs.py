@@ -20,7 +20,8 @@ import typer
 import tiny
 from conftest import Run, draw
 from person import Person
-from styledrop_cli import doctor, exchange
+from styledrop_cli import doctor
+from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base import hub
 from styledrop_cli.cli.app import COMMANDS, app
@@ -264,9 +265,9 @@ def provide_lora(arguments: list[str]) -> None:
         return
     save_tensors(file if "--style" in arguments else foreign, tiny.lora_tensors())
     if "--style" not in arguments:
-        whole = exchange.read_lora(foreign)
-        known = exchange.published_base(str(base_folder))
-        exchange.bring_in(whole, known, style="watercolor", alpha=2, output=file, on_message=print)
+        whole = diffusers_lora.read_lora(foreign)
+        known = diffusers_lora.published_base(str(base_folder))
+        diffusers_lora.bring_in(whole, known, style="watercolor", alpha=2, output=file, on_message=print)
 
 
 def names(blocks: list[Block]) -> list[str]:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 import tiny
 from conftest import Outcome, Run
-from styledrop_cli import exchange, scoring
-from styledrop_cli.adapters import open_adapter
+from styledrop_cli import scoring
+from styledrop_cli.adapters import diffusers_lora
+from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter
@@ -26,7 +27,7 @@ from styledrop_cli.models.adapter import LoraAdapter, LoraConfig, at_strength
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import MaskedTransformer
 
-WEIGHTS = Path(exchange.WEIGHTS)
+WEIGHTS = Path(diffusers_lora.WEIGHTS)
 SAID = "lora_adapter_metadata"
 SITE = "transformer_layers.1.attn2.to_k"
 CONV = "down_block.attention_blocks.0.attn1.to_v"
@@ -39,7 +40,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shapes(published: Path) -> Base:
-    return exchange.published_base(str(published))
+    return diffusers_lora.published_base(str(published))
 
 
 def network() -> MaskedTransformer:
@@ -82,8 +83,8 @@ def brought(shapes: Base, path: Path = WEIGHTS, alpha: float | None = None) -> t
     """The adapter that a file becomes, read back from ours, and what was said of it."""
     said: list[str] = []
     out = Path("ours.safetensors")
-    exchange.bring_in(
-        exchange.read_lora(path), shapes, style="[V] style", alpha=alpha, output=out, on_message=said.append
+    diffusers_lora.bring_in(
+        diffusers_lora.read_lora(path), shapes, style="[V] style", alpha=alpha, output=out, on_message=said.append
     )
     adapter = open_adapter(shapes, load_adapter(out)).base
     assert isinstance(adapter, LoraAdapter)
@@ -128,7 +129,7 @@ def test_there_and_back_is_the_same_file_to_the_bit(shapes: Base) -> None:
     tensors = {n: t for n, t in tiny.lora_tensors().items() if "transformer_layers" in n}
     write(tensors)
     adapter, _ = brought(shapes)
-    back, metadata = exchange.lora_of(adapter)
+    back, metadata = diffusers_lora.lora_of(adapter)
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
     assert json.loads(metadata[SAID]) == {
@@ -143,7 +144,7 @@ def test_there_and_back_is_the_same_file_to_the_bit(shapes: Base) -> None:
 def test_taken_out_the_strength_is_in_the_weights() -> None:
     adapter = LoraAdapter(LoraConfig(4, 7.0, ("to_k", "to_out")), network())
     tiny.randomise(adapter, 1)
-    tensors, _ = exchange.lora_of(adapter.requires_grad_(False))
+    tensors, _ = diffusers_lora.lora_of(adapter.requires_grad_(False))
     assert f"transformer.{SITE.replace('to_k', 'to_out.0')}.lora_A.weight" in tensors
     torch.testing.assert_close(logits(adapter), logits(None, merged(tensors, 1)), atol=1e-5, rtol=1e-5)
 
@@ -220,7 +221,7 @@ def test_alpha_by_the_root_of_the_rank(shapes: Base) -> None:
 def test_metadata_that_cannot_be_used(said: str, words: str) -> None:
     write(tiny.lora_tensors(), {SAID: said})
     with pytest.raises(ModelError, match=words):
-        exchange.read_lora(WEIGHTS)
+        diffusers_lora.read_lora(WEIGHTS)
 
 
 # ---- names ----
@@ -305,7 +306,7 @@ def test_each_modules_own_alpha(shapes: Base) -> None:
 def test_loras_of_other_networks_are_called_what_they_are(module: str, words: str) -> None:
     write({f"{module}.lora_A.weight": torch.ones(2, 8), f"{module}.lora_B.weight": torch.ones(8, 2)})
     with pytest.raises(ModelError, match=f"is a LoRA of {words}"):
-        exchange.read_lora(WEIGHTS)
+        diffusers_lora.read_lora(WEIGHTS)
 
 
 # ---- what a file says of itself ----
@@ -428,11 +429,11 @@ def test_what_kohya_says(shapes: Base, metadata: dict[str, str], words: str) -> 
     assert brought(shapes)[0].config.alpha == 3
     write(tiny.lora_tensors(), plain | metadata)
     with pytest.raises(ModelError, match=words):
-        exchange.read_lora(WEIGHTS)
+        diffusers_lora.read_lora(WEIGHTS)
     alphas = {name.replace("lora_A.weight", "alpha"): torch.tensor(2.0) for name in tiny.lora_tensors() if "_A" in name}
     write(tiny.lora_tensors() | alphas, plain)
     with pytest.raises(ModelError, match="its alpha is 3, and its tensors say 2"):
-        exchange.read_lora(WEIGHTS)
+        diffusers_lora.read_lora(WEIGHTS)
 
 
 # ---- what a file must not be ----
@@ -642,9 +643,9 @@ def test_there_and_back_by_command(styledrop: Run, published: Path) -> None:
     assert header["base"] == {"name": "published", "hash": load_base(str(published), tiny.CPU).hash}
     assert (header["style"], header["contents"], header["pictures"]) == ("[V] style", [], [])
     assert header["recommended"] == {"lambda_a": 0.0, "lambda_b": 9.0}
-    assert header["source"]["name"] == exchange.WEIGHTS
+    assert header["source"]["name"] == diffusers_lora.WEIGHTS
     metadata = read_tensors(Path("adapter.safetensors"))[1]
-    assert metadata["modelspec.description"].endswith(f"brought from {exchange.WEIGHTS}")
+    assert metadata["modelspec.description"].endswith(f"brought from {diffusers_lora.WEIGHTS}")
 
     code, out, err = styledrop("convert", "adapter.safetensors", *to)
     made = Path("adapter-diffusers") / WEIGHTS
@@ -692,7 +693,7 @@ def test_what_can_be_done_with_one_that_was_brought_in(
     assert styledrop("convert", WEIGHTS, "--style", "[V]", *to).code == 0
     code, out, err = styledrop("inspect", "adapter.safetensors")
     assert code == 0, err
-    assert "[V]" in out and exchange.WEIGHTS in out
+    assert "[V]" in out and diffusers_lora.WEIGHTS in out
     code, out, err = styledrop("generate", "adapter.safetensors", "a cat", "-n", "2", "--steps", "2", *to)
     assert code == 0, err
     said = "was brought from elsewhere, without the pictures that it was trained on"
@@ -761,10 +762,10 @@ def test_what_is_wrong_with_a_command(styledrop: Run, published: Path) -> None:
 def test_an_adapter_that_changes_nothing(shapes: Base) -> None:
     write(tiny.lora_tensors())
     brought(shapes)
-    own = exchange.read_own(Path("ours.safetensors"))
+    own = diffusers_lora.read_own(Path("ours.safetensors"))
     zeros = replace(own, tensors={name: torch.zeros_like(t) for name, t in own.tensors.items()})
     with pytest.raises(ModelError, match="all zeros"):
-        exchange.take_out(zeros, shapes, Path("out.safetensors"))
+        diffusers_lora.take_out(zeros, shapes, Path("out.safetensors"))
 
 
 # ---- beside diffusers and peft ----
@@ -837,7 +838,7 @@ def test_parity_of_what_the_example_writes(
     alike(logits(adapter), their_logits(theirs), record_property)
     # Without --alpha it is what upstream itself makes of its file: half of it.
     again = their_network(upstream)
-    again.load_lora_adapter(".", weight_name=exchange.WEIGHTS, prefix="transformer")
+    again.load_lora_adapter(".", weight_name=diffusers_lora.WEIGHTS, prefix="transformer")
     adapter, said = brought(shapes)
     assert "does not say its alpha" in said[0]
     alike(logits(adapter), their_logits(again), record_property)
@@ -876,10 +877,10 @@ def test_parity_of_what_is_taken_out(
     config = LoraConfig(4, 7.0, targets)
     adapter = LoraAdapter(config, network())
     tiny.randomise(adapter, 1)
-    tensors, metadata = exchange.lora_of(adapter.requires_grad_(False))
+    tensors, metadata = diffusers_lora.lora_of(adapter.requires_grad_(False))
     write(tensors, metadata if said else {})
     theirs = their_network(upstream)
-    theirs.load_lora_adapter(".", weight_name=exchange.WEIGHTS, prefix="transformer")
+    theirs.load_lora_adapter(".", weight_name=diffusers_lora.WEIGHTS, prefix="transformer")
     assert (their_logits(theirs) - logits(None)).abs().max() > 0.1
     alike(their_logits(theirs), logits(adapter), record_property)
     write(tensors, metadata)

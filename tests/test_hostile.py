@@ -29,7 +29,9 @@ from safetensors.torch import save
 import tiny
 from conftest import Run, draw
 from hostile import targets, watching
-from styledrop_cli import adapters, corpus, exchange, rounds, scoring
+from styledrop_cli import corpus, rounds, scoring
+from styledrop_cli.adapters import diffusers_lora
+from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.base import hub
 from styledrop_cli.base.amused import read_published
 from styledrop_cli.base.base import load_base
@@ -143,7 +145,7 @@ HEADS: dict[str, tuple[Any, bytes, int | None]] = {
 def test_headers_that_promise_too_much(what: str) -> None:
     write(*HEADS[what])
     started = time.process_time()
-    for read in (read_tensors, load_adapter, exchange.is_ours, exchange.read_lora):
+    for read in (read_tensors, load_adapter, diffusers_lora.is_ours, diffusers_lora.read_lora):
         with pytest.raises(ModelError, match=r"x\.safetensors") as error:
             read(FILE)
         assert error.value.hint
@@ -231,7 +233,7 @@ def test_sizes_that_no_adapter_has(sound: Path, config: dict[str, Any]) -> None:
     file = load_adapter(sound)
     save_adapter(FILE, file.tensors, file.header | {"config": config}, {})
     with pytest.raises(ModelError, match=r"x\.safetensors"):
-        adapters.open_adapter(targets.MODELS.base, load_adapter(FILE))
+        adapter_file.open_adapter(targets.MODELS.base, load_adapter(FILE))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,7 @@ def test_views_that_show_ids_which_there_are_not(sound: Path, ids: torch.Tensor)
     file = load_adapter(sound)
     save_adapter(FILE, file.tensors | {"views.ids": ids}, file.header, {})
     with pytest.raises(ModelError, match=r"x\.safetensors is damaged: its views\.ids are no 4 x 4 ids of model"):
-        adapters.open_adapter(targets.MODELS.base, load_adapter(FILE))
+        adapter_file.open_adapter(targets.MODELS.base, load_adapter(FILE))
 
 
 # ---- JSON ----
@@ -292,7 +294,7 @@ def in_place_of(name: str) -> dict[str, Callable[[], object]]:
         "header": lambda: read_header(path),
         "adapter": lambda: load_adapter(path),
         "tensors": lambda: read_tensors(path),
-        "lora": lambda: exchange.read_lora(path),
+        "lora": lambda: diffusers_lora.read_lora(path),
     }
 
 
@@ -305,7 +307,7 @@ INSIDE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "art": ("art.json", read_art),
     "run": ("run.json", lambda folder: RunFolder.begin(folder, {}, fresh=False, own=())),
     "choices": ("choices.json", lambda folder: Choices(3, folder / "choices.json")),
-    "alpha": (exchange.PEFT_CONFIG, lambda folder: exchange.read_lora(folder / exchange.OF_PEFT)),
+    "alpha": (diffusers_lora.PEFT_CONFIG, lambda folder: diffusers_lora.read_lora(folder / diffusers_lora.OF_PEFT)),
 }
 
 
@@ -342,12 +344,12 @@ def test_what_is_no_file_in_a_folder(what: str, make: Callable[[Path], None]) ->
         tiny.write_base(place)
         (place / name).unlink()
     elif what == "alpha":
-        save_tensors(place / exchange.OF_PEFT, tiny.lora_tensors())
+        save_tensors(place / diffusers_lora.OF_PEFT, tiny.lora_tensors())
     else:
         place.mkdir()
     make(place / name)
     if what == "alpha":  # it may be missing
-        assert exchange.read_lora(place / exchange.OF_PEFT).alpha is None
+        assert diffusers_lora.read_lora(place / diffusers_lora.OF_PEFT).alpha is None
         return
     with pytest.raises(StyledropError):
         read(place)
@@ -453,7 +455,7 @@ def test_links_left_in_a_run_folder_are_not_followed(monkeypatch: pytest.MonkeyP
 def test_a_file_may_be_called_by_any_bytes(sound: Path) -> None:
     path = Path(os.fsdecode(b"caf\xe9\x1b.png"))
     draw().save(path, "PNG")
-    about = adapters.of_pictures([path], [draw()], [20.0])
+    about = adapter_file.of_pictures([path], [draw()], [20.0])
     file = load_adapter(sound)
     save_adapter(FILE, file.tensors, file.header | about, {})
     assert read_header(FILE)["pictures"][0]["name"] == "caf?\x1b.png"
@@ -518,7 +520,7 @@ def test_pickles_are_never_opened(name: str) -> None:
     readers: list[Callable[[], object]] = [
         lambda: read_tensors(Path(name)),
         lambda: load_adapter(Path(name)),
-        lambda: exchange.read_lora(Path(name)),
+        lambda: diffusers_lora.read_lora(Path(name)),
     ]
     if not name.endswith(".safetensors"):  # whose kind is known by its name
         readers.append(lambda: scoring._model_and_weights(Models(), f"model/{name}"))

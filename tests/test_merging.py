@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli import __version__, exchange
-from styledrop_cli.adapters import examples_of, open_adapter
+from styledrop_cli import __version__
+from styledrop_cli.adapters import diffusers_lora
+from styledrop_cli.adapters.file import examples_of, open_adapter
+from styledrop_cli.adapters.merge import Part, joined_styles, merge, read_parts, recommended_by, sum_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.batches import about_mixture
 from styledrop_cli.errors import ModelError, UsageError
@@ -28,7 +30,6 @@ from styledrop_cli.io.tensors import (
     save_tensors,
     write_recommended,
 )
-from styledrop_cli.merging import Part, joined_styles, merge, read_parts, recommended_by, sum_of
 from styledrop_cli.models.adapter import KINDS, Adapter, BottleneckAdapter, LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import MaskedTransformer
@@ -458,11 +459,11 @@ def test_files_of_before_there_were_objects_are_styles(base: Base, train: Train)
 
 def test_a_lora_from_elsewhere_has_no_views(tmp_path: Path) -> None:
     folder = tiny.write_published(tmp_path / "published")
-    shapes = exchange.published_base(str(folder))
+    shapes = diffusers_lora.published_base(str(folder))
     for name, style in (("one", "[V] style"), ("two", "ink")):
         save_tensors(Path("lora.safetensors"), tiny.lora_tensors())
-        exchange.bring_in(
-            exchange.read_lora(Path("lora.safetensors")),
+        diffusers_lora.bring_in(
+            diffusers_lora.read_lora(Path("lora.safetensors")),
             shapes,
             style=style,
             alpha=6,

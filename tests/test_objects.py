@@ -13,7 +13,7 @@ import pytest
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli import probing
-from styledrop_cli.adapters import examples_of, open_adapter, references_of
+from styledrop_cli.adapters.file import examples_of, open_adapter, references_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter

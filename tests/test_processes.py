@@ -23,10 +23,10 @@ import tiny
 import together
 from conftest import Outcome, Run, draw
 from styledrop_cli import pools, processes
+from styledrop_cli.adapters.examples import Examples, tokenize_views
 from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import UsageError
-from styledrop_cli.examples import Examples, tokenize_views
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_tensors, save_part, tensors_hash
 from styledrop_cli.pools import Plan, Pool

@@ -16,7 +16,7 @@ import torch
 import tiny
 from conftest import draw
 from styledrop_cli import pools, rounds, tuning
-from styledrop_cli.adapters import examples_of
+from styledrop_cli.adapters.file import examples_of
 from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError

@@ -19,10 +19,10 @@ from torch import Tensor
 import tiny
 from conftest import draw
 from styledrop_cli import __version__, tuning
-from styledrop_cli.adapters import new_adapter, open_adapter
+from styledrop_cli.adapters.examples import guess_content, tokenize_views
+from styledrop_cli.adapters.file import new_adapter, open_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, PictureError, UsageError
-from styledrop_cli.examples import guess_content, tokenize_views
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.pipeline import generate

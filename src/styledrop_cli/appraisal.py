@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters import open_adapter, references_of
+from styledrop_cli.adapters.examples import Examples, guess_content, known_contents, tokenize_views
+from styledrop_cli.adapters.file import open_adapter, references_of
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import PictureError
-from styledrop_cli.examples import Examples, guess_content, known_contents, tokenize_views
 from styledrop_cli.io.images import load_picture, square, to_tensor
 from styledrop_cli.io.tensors import AdapterFile
 from styledrop_cli.ranking import Eye, Judge, Ruler, Seen, empty, repeats, scores, thumbnails

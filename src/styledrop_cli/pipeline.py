@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from styledrop_cli.adapters import Opened, open_adapter
+from styledrop_cli.adapters.file import Opened, open_adapter
 from styledrop_cli.base.base import Base, Speaker
 from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
 from styledrop_cli.errors import UsageError

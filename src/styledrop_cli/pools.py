@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters import open_adapter
+from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from styledrop_cli.adapters.examples import known_contents
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast
-from styledrop_cli.examples import known_contents
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import to_image
 from styledrop_cli.models.adapter import Adapter

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from styledrop_cli.adapters import open_adapter, references_of, widest
+from styledrop_cli.adapters.file import open_adapter, references_of, widest
 from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters import open_adapter
+from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED, References, judge_of, without_style
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style

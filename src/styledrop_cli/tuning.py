@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from styledrop_cli.adapters import (
+from styledrop_cli.adapters.examples import NAMELESS, Examples, guess_content, tokenize_views
+from styledrop_cli.adapters.file import (
     describe,
     new_adapter,
     new_superres_adapter,
@@ -29,7 +30,6 @@ from styledrop_cli.base.known_things import FILLERS
 from styledrop_cli.base.prompt_tokens import with_style, words
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.examples import NAMELESS, Examples, guess_content, tokenize_views
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
 from styledrop_cli.io.images import load_reference, save_png
 from styledrop_cli.io.run_folder import Run, alone_in

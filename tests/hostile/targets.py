@@ -33,7 +33,10 @@ from torch import nn
 
 import tiny
 from conftest import draw
-from styledrop_cli import adapters, corpus, exchange, merging, pools, rounds
+from styledrop_cli import corpus, pools, rounds
+from styledrop_cli.adapters import diffusers_lora
+from styledrop_cli.adapters import file as adapter_file
+from styledrop_cli.adapters import merge as merge_module
 from styledrop_cli.base import hub, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module
@@ -174,8 +177,8 @@ def tensors(data: bytes) -> None:
     attempt(
         lambda: tensors_hash(read_tensors(path)[0]),
         lambda: read_header(path),
-        lambda: exchange.is_ours(path),
-        lambda: exchange.read_lora(path),
+        lambda: diffusers_lora.is_ours(path),
+        lambda: diffusers_lora.read_lora(path),
     )
 
 
@@ -199,7 +202,7 @@ class Models:
 
     @cached_property
     def published(self) -> Base:
-        return exchange.published_base(str(self.published_folder))
+        return diffusers_lora.published_base(str(self.published_folder))
 
 
 WIDTHS: dict[str, dict[str, Any]] = {"bottleneck": {"width": 2}, "lora": {"rank": 2}, "prompt": {"vectors": 2}}
@@ -215,11 +218,11 @@ def adapter_of_kind(kind: str) -> Path:
         tiny.randomise(one)
     settings = TrainSettings.of(kind, steps=1, checkpoints=0, views=2, width=2)
     picture = written("adapters/ref.png", images.png_bytes(draw()))
-    header = adapters.describe(base, made, ["a cat"], "watercolor", settings)
-    header |= {"superres": asdict(finer.config)} | adapters.of_pictures([picture], [draw()], [20.0])
+    header = adapter_file.describe(base, made, ["a cat"], "watercolor", settings)
+    header |= {"superres": asdict(finer.config)} | adapter_file.of_pictures([picture], [draw()], [20.0])
     views = {"views.ids": tiny.ids(tiny.TRANSFORMER, 2, share=0).short(), "views.picture": torch.tensor([0, 0])}
     path = place() / "adapters" / f"{kind}.safetensors"
-    adapters.write_adapter(path, made, header, views | adapters.tensors_of(finer, "superres."))
+    adapter_file.write_adapter(path, made, header, views | adapter_file.tensors_of(finer, "superres."))
     return path
 
 
@@ -276,19 +279,19 @@ def use_adapter(path: Path, other: Path) -> None:
 
     def opened() -> None:
         file = load_adapter(path)
-        found = adapters.open_adapter(base, file)
+        found = adapter_file.open_adapter(base, file)
         base.sample(["a cat"], [0], base.sampling(**{**file.header["recommended"], "steps": 1}), found.base)
 
     def examples() -> None:
         file = load_adapter(path)
-        adapters.open_adapter(base, file)
-        known = adapters.references_of(file)
+        adapter_file.open_adapter(base, file)
+        known = adapter_file.references_of(file)
         base.pictures(known.whole.long(), base.sizes[0])
         known.rows(torch.arange(4), torch.Generator().manual_seed(0))
 
     def merged() -> None:
-        parts = merging.read_parts([path, other], [0.5, 0.5])
-        merging.merge(base, parts, style=None, output=output)
+        parts = merge_module.read_parts([path, other], [0.5, 0.5])
+        merge_module.merge(base, parts, style=None, output=output)
         load_adapter(output)
 
     def told() -> None:
@@ -308,8 +311,8 @@ def use_adapter(path: Path, other: Path) -> None:
         merged,
         told,
         carried,
-        lambda: adapters.named(load_adapter(path).header).encode(),
-        lambda: exchange.take_out(exchange.read_own(path), base, output),
+        lambda: adapter_file.named(load_adapter(path).header).encode(),
+        lambda: diffusers_lora.take_out(diffusers_lora.read_own(path), base, output),
         lambda: rounds._training(load_adapter(path)),
         lambda: rounds._round_of(load_adapter(path).header),
     )
@@ -368,29 +371,29 @@ def lora_seeds() -> list[bytes]:
     about = {"transformer.r": 2, "transformer.lora_alpha": 4, "transformer.target_modules": ["to_q"]}
     held = tiny.lora_tensors()
     small = dict(list(held.items())[:4])
-    files = [save(held), save(small, {exchange.ABOUT: json.dumps(about)})]
+    files = [save(held), save(small, {diffusers_lora.ABOUT: json.dumps(about)})]
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": True, "alpha_pattern": {}}
     return [*(b"t" + one for file in files for one in both_ways(file)), b"c" + json.dumps(config).encode()]
 
 
 @target(lora_seeds)
 def lora(data: bytes) -> None:
-    path = place() / "lora" / exchange.OF_PEFT
-    beside = path.with_name(exchange.PEFT_CONFIG)
+    path = place() / "lora" / diffusers_lora.OF_PEFT
+    beside = path.with_name(diffusers_lora.PEFT_CONFIG)
     if data[:1] == b"c":
-        written("lora/" + exchange.OF_PEFT, save(dict(list(tiny.lora_tensors().items())[:4])))
+        written("lora/" + diffusers_lora.OF_PEFT, save(dict(list(tiny.lora_tensors().items())[:4])))
         beside.write_bytes(data[1:])
     else:
-        written("lora/" + exchange.OF_PEFT, of_safetensors(data[1:]))
+        written("lora/" + diffusers_lora.OF_PEFT, of_safetensors(data[1:]))
         beside.unlink(missing_ok=True)
 
     def read() -> None:
-        known = exchange.read_lora(path)
-        made, _ = exchange.adapter_of(known, known.alpha or 1.0, MODELS.published.transformer)
+        known = diffusers_lora.read_lora(path)
+        made, _ = diffusers_lora.adapter_of(known, known.alpha or 1.0, MODELS.published.transformer)
         assert isinstance(made, LoraAdapter)
-        exchange.lora_of(made)
+        diffusers_lora.lora_of(made)
 
-    attempt(read, lambda: exchange.is_ours(path))
+    attempt(read, lambda: diffusers_lora.is_ours(path))
 
 
 # ---- states of trainings ----

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import styledrop_cli
-from styledrop_cli.adapters import Opened, open_adapter
+from styledrop_cli.adapters.file import Opened, open_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.bench.art import Art, Look

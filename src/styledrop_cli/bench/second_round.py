@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from styledrop_cli.adapters import open_adapter
+from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.bench.judges import Judges
 from styledrop_cli.bench.rows import CODE, Reference, Row, Studio, code_hashes
 from styledrop_cli.io.files import file_hash

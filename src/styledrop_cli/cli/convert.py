@@ -65,9 +65,9 @@ def convert(
     if file.is_dir():
         raise UsageError(f"{file} is a folder", f"name the file in it: {file / 'pytorch_lora_weights.safetensors'}")
     with screen.working("reading"):
-        from styledrop_cli import exchange
+        from styledrop_cli.adapters import diffusers_lora
 
-        ours = exchange.is_ours(file)
+        ours = diffusers_lora.is_ours(file)
     if ours:
         if style is not None or alpha is not None:
             raise UsageError(f"{file} says its style and its strength itself", "leave --style and --alpha out")
@@ -85,7 +85,7 @@ def _bring_in(
     model: str,
     screen: console.Screen,
 ) -> None:
-    from styledrop_cli import exchange
+    from styledrop_cli.adapters import diffusers_lora
 
     hint = f'say it as the prompts did that it was trained on: styledrop convert {shlex.quote(str(file))} --style "..."'
     if style is None:
@@ -94,9 +94,9 @@ def _bring_in(
     checks.refuse_output(output, overwrite)
     if output.suffix != ".safetensors":
         raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")
-    lora = exchange.read_lora(file)
-    base = exchange.published_base(options.located(screen, model))
-    header = exchange.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
+    lora = diffusers_lora.read_lora(file)
+    base = diffusers_lora.published_base(options.located(screen, model))
+    header = diffusers_lora.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
     config = header["config"]
     screen.say(f"rank {config['rank']}, alpha {config['alpha']:g}, {', '.join(config['targets'])}; the adapter:")
     screen.result({"adapter": output, "style": style, **config, "base": header["base"]["name"]}, [output])
@@ -105,17 +105,17 @@ def _bring_in(
 
 
 def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: console.Screen) -> None:
-    from styledrop_cli import exchange
-    from styledrop_cli.adapters import named
+    from styledrop_cli.adapters import diffusers_lora
+    from styledrop_cli.adapters.file import named
     from styledrop_cli.base.prompt_tokens import with_style
     from styledrop_cli.io.tensors import is_object
 
-    own = exchange.read_own(file)
-    output = folder / exchange.WEIGHTS
+    own = diffusers_lora.read_own(file)
+    output = folder / diffusers_lora.WEIGHTS
     checks.refuse_unwritable(folder)
     checks.refuse_output(output, overwrite)
-    base = exchange.published_base(options.located(screen, model))
-    exchange.take_out(own, base, output)
+    base = diffusers_lora.published_base(options.located(screen, model))
+    diffusers_lora.take_out(own, base, output)
     header = own.header
     scale = 1 + header["recommended"].get("lambda_b", 0.0)
     what, prompt = "style", with_style("a cat", header["style"])
@@ -124,5 +124,7 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: con
     screen.say(f"prompts say the {what} in words, '{prompt}', and guidance_scale is {scale:g}; the LoRA:")
     about = {"lora": output, "style": header["style"], "prompt": prompt, "guidance_scale": scale}
     screen.result(about, [output])
-    load = f'load_lora_adapter("{folder}", weight_name="{exchange.WEIGHTS}", prefix="{exchange.PREFIX[:-1]}")'
+    load = (
+        f'load_lora_adapter("{folder}", weight_name="{diffusers_lora.WEIGHTS}", prefix="{diffusers_lora.PREFIX[:-1]}")'
+    )
     screen.say(f"load it:  pipe.transformer.{load}", "dim")

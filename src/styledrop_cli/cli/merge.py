@@ -52,15 +52,15 @@ def merge(
     if output.suffix != SUFFIX:
         raise UsageError(f"the adapter's name {output} does not end in {SUFFIX}", "name it so with -o")
     with screen.working("reading"):
-        from styledrop_cli import merging
+        from styledrop_cli.adapters import merge as merge_module
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
 
-        parts = merging.read_parts(paths, weights)
+        parts = merge_module.read_parts(paths, weights)
     base_folder = options.located(screen, model, paths[0])
     with screen.working("merging"):
         base = load_base(base_folder, pick_device("cpu"))
-        header = merging.merge(base, parts, style=style, output=output, on_message=screen.say)
+        header = merge_module.merge(base, parts, style=style, output=output, on_message=screen.say)
     screen.say(f"the adapter ({console.file_size(output.stat().st_size)}):")
     about = {name: header[name] for name in ("learns", "style", "contents", "kind", "config", "recommended", "merged")}
     screen.result({"adapter": output, **about}, [output])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters import references_of
+from styledrop_cli.adapters.file import references_of
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.files import file_hash

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from styledrop_cli.adapters import bases_apart
+from styledrop_cli.adapters.file import bases_apart
 from styledrop_cli.errors import ModelError, PictureError, UsageError
 from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.images import load_picture

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters import bases_apart, examples_of, open_adapter, share, tensors_of, write_adapter
+from styledrop_cli.adapters.examples import Examples
+from styledrop_cli.adapters.file import bases_apart, examples_of, open_adapter, share, tensors_of, write_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import ROOM
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.examples import Examples
 from styledrop_cli.io.files import file_hash, names_apart
 from styledrop_cli.io.tensors import FORMAT, AdapterFile, is_object, load_adapter
 from styledrop_cli.models.adapter import (

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.adapters.lora_names import plain
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import parse_json, read_bytes
-from styledrop_cli.lora_naming import plain
 
 PEFT_CONFIG = "adapter_config.json"  # peft's description, beside its file
 ABOUT = "lora_adapter_metadata"  # diffusers' entry of a file's metadata

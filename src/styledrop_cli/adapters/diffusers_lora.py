@@ -20,7 +20,19 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters import LARGEST_SHARE, open_adapter, share, write_adapter
+from styledrop_cli.adapters.file import LARGEST_SHARE, open_adapter, share, write_adapter
+from styledrop_cli.adapters.lora_claims import ABOUT, PEFT_CONFIG, claims_of, refuse_other_base
+from styledrop_cli.adapters.lora_names import (
+    ALPHA,
+    A,
+    B,
+    are_ours,
+    family,
+    is_of_text,
+    other_kind,
+    plain,
+    read_name,
+)
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash
@@ -33,8 +45,6 @@ from styledrop_cli.io.tensors import (
     read_tensors,
     save_tensors,
 )
-from styledrop_cli.lora_claims import ABOUT, PEFT_CONFIG, claims_of, refuse_other_base
-from styledrop_cli.lora_naming import ALPHA, A, B, are_ours, family, is_of_text, other_kind, plain, read_name
 from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import PUBLISHED, SampleSettings

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
+from styledrop_cli.adapters.examples import Examples
 from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.examples import Examples
 from styledrop_cli.io.images import thumbnail_base64
 from styledrop_cli.io.tensors import (
     FORMAT,
