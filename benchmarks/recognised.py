@@ -16,7 +16,7 @@ from torch import Tensor
 
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import with_style
-from styledrop_cli.corpus import read_corpus, read_pictures
+from styledrop_cli.corpus.folder import read_corpus, read_pictures
 from styledrop_cli.devices import autocast, pick_device
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import save_png, to_image

@@ -22,10 +22,10 @@ from styledrop_cli.bench.comparisons import chosen_styles, combinations, read_va
 from styledrop_cli.bench.likeness import ranked_first
 from styledrop_cli.bench.renders import Examples
 from styledrop_cli.bench.second_round import PICKERS
+from styledrop_cli.corpus.styles import STYLES
+from styledrop_cli.corpus.styles.canvas import Canvas
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
-from styledrop_cli.styles import STYLES
-from styledrop_cli.styles.canvas import Canvas
 
 
 @pytest.fixture(scope="module")

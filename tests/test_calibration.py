@@ -43,7 +43,7 @@ def seen(pictures: Tensor) -> Tensor:
 
 
 def test_the_bank_holds_every_style_pocket_was_taught_and_no_more(bank: Tensor) -> None:
-    from styledrop_cli.styles import STYLES
+    from styledrop_cli.corpus.styles import STYLES
 
     families = 4
     assert bank.shape == (families + len(STYLES), 32, 3, SIDE, SIDE)
@@ -104,7 +104,7 @@ def pocket() -> Base:
 @pytest.mark.parametrize("name", ["clip", "scorer"])
 def test_it_tells_a_style_from_a_thing(pocket: Base, bank: Tensor, name: str) -> None:
     """A neon thing is nearer to another neon thing than to the same thing in another style."""
-    from styledrop_cli.styles import STYLES
+    from styledrop_cli.corpus.styles import STYLES
 
     eye = open_eye(pocket, name)
     ruler = Calibration(eye)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import tiny
 from conftest import draw
-from styledrop_cli.corpus import Record, plain_contents, read_corpus, read_pictures, vocabulary
+from styledrop_cli.corpus.folder import Record, plain_contents, read_corpus, read_pictures, vocabulary
 from styledrop_cli.errors import UsageError
 
 FOLDER = Path("corpus")

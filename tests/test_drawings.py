@@ -16,22 +16,13 @@ from PIL import Image, ImageDraw
 
 import tiny
 from styledrop_cli import pretraining
-from styledrop_cli.corpus import in_unknown_style, plain_contents, read_corpus, vocabulary
+from styledrop_cli.corpus import draw as drawings_module
+from styledrop_cli.corpus.cutouts import Art, read_art, read_index
+from styledrop_cli.corpus.draw import COLOURS, PALETTES, Drawing, Recipe, captions_of, draw, plan, write_corpus
+from styledrop_cli.corpus.folder import in_unknown_style, plain_contents, read_corpus, vocabulary
+from styledrop_cli.corpus.styles import STYLES
+from styledrop_cli.corpus.styles.canvas import Canvas
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
-from styledrop_cli.pretraining import drawings as drawings_module
-from styledrop_cli.pretraining.cutouts import Art, read_art, read_index
-from styledrop_cli.pretraining.drawings import (
-    COLOURS,
-    PALETTES,
-    Drawing,
-    Recipe,
-    captions_of,
-    draw,
-    plan,
-    write_corpus,
-)
-from styledrop_cli.styles import STYLES
-from styledrop_cli.styles.canvas import Canvas
 from styledrop_cli.training import Budget, Loop
 
 ART = Path("art")

@@ -29,7 +29,7 @@ from safetensors.torch import save
 import tiny
 from conftest import Run, draw
 from hostile import targets, watching
-from styledrop_cli import corpus, rounds, scoring
+from styledrop_cli import rounds, scoring
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.base import hub
@@ -37,6 +37,8 @@ from styledrop_cli.base.amused import read_published
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.score import Found
+from styledrop_cli.corpus import folder as corpus_folder
+from styledrop_cli.corpus.cutouts import read_art
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
 from styledrop_cli.gallery import Choices
 from styledrop_cli.io import files, images
@@ -59,7 +61,6 @@ from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
 from styledrop_cli.pools import Plan
-from styledrop_cli.pretraining.cutouts import read_art
 from styledrop_cli.report import commands, story
 from styledrop_cli.settings import TrainSettings
 
@@ -303,7 +304,7 @@ INSIDE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "words": ("words.txt", lambda folder: load_base(str(folder), tiny.CPU)),
     "merges": ("merges.txt", lambda folder: load_base(str(folder), tiny.CPU)),
     "part": ("clip.safetensors", lambda folder: load_base(str(folder), tiny.CPU)),
-    "corpus": ("metadata.jsonl", corpus.read_corpus),
+    "corpus": ("metadata.jsonl", corpus_folder.read_corpus),
     "art": ("art.json", read_art),
     "run": ("run.json", lambda folder: RunFolder.begin(folder, {}, fresh=False, own=())),
     "choices": ("choices.json", lambda folder: Choices(3, folder / "choices.json")),
@@ -387,17 +388,17 @@ def test_corpora_stay_in_their_folder() -> None:
     for name in ("../outside.png", str(Path("outside.png").resolve()), "link.png"):
         (inside / "metadata.jsonl").write_text("\n".join([*lines, json.dumps({"file_name": name, "text": "x"})]))
         with pytest.raises(UsageError, match=f"line 4: {name} lies outside the folder"):
-            corpus.read_corpus(inside)
+            corpus_folder.read_corpus(inside)
     (inside / "metadata.jsonl").write_text("\n".join([*lines, json.dumps({"file_name": "./0.png", "text": "x"})]))
     with pytest.raises(UsageError, match=r"line 4: \./0\.png is named a second time"):
-        corpus.read_corpus(inside)
+        corpus_folder.read_corpus(inside)
     (inside / "metadata.jsonl").unlink()
     with pytest.raises(UsageError, match=r"corpus/link\.png lies outside the folder"):
-        corpus.read_corpus(inside)
+        corpus_folder.read_corpus(inside)
     (inside / "link.png").unlink()
     (inside / "0.txt").symlink_to("../secret.txt")
     with pytest.raises(UsageError, match=r"corpus/0\.txt lies outside the folder"):
-        corpus.read_corpus(inside)
+        corpus_folder.read_corpus(inside)
 
 
 @pytest.mark.parametrize("name", ["../../out", "/etc/passwd", "a/b", "", ".", "..", "a\\b", "c:x", "x" * 300, "a\nb"])

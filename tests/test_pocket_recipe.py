@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw
 import tiny
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.bench.families import HELD_OUT
+from styledrop_cli.corpus.cutouts import Cutout, read_art
+from styledrop_cli.corpus.draw import captions_of, plan
+from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.io.tensors import read_config
-from styledrop_cli.pretraining.cutouts import Cutout, read_art
-from styledrop_cli.pretraining.drawings import captions_of, plan
-from styledrop_cli.styles import STYLES
 
 RECIPE = Path(__file__).parents[1] / "examples" / "pocket"
 

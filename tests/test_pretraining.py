@@ -14,7 +14,7 @@ import tiny
 from conftest import draw
 from styledrop_cli import pretraining
 from styledrop_cli.base.base import load_base
-from styledrop_cli.corpus import read_corpus
+from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.tensors import load_adapter, read_config, read_tensors, save_part
 from styledrop_cli.models.clip import Clip, ClipConfig

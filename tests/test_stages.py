@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import tiny
 from conftest import Run
 from styledrop_cli import devices, pretraining
-from styledrop_cli.corpus import read_corpus
+from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.devices import arithmetic_rate
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.tensors import read_config, read_tensors, save_part

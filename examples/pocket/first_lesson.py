@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 
 from styledrop_cli.base.known_things import THINGS
-from styledrop_cli.corpus import METADATA
-from styledrop_cli.pretraining.cutouts import read_art
-from styledrop_cli.styles import STYLES
+from styledrop_cli.corpus.cutouts import read_art
+from styledrop_cli.corpus.folder import METADATA
+from styledrop_cli.corpus.styles import STYLES
 
 # In a caption these tell of another size or place, or of more than one thing.
 PLACED = re.compile(r"\b(?:small|tiny|two|three|pair)\b(?!-| tiles)|\b(?:on|at) the (?:left|right|top|bottom)\b")

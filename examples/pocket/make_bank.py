@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from styledrop_cli.bench.art import FAMILIES
+from styledrop_cli.corpus.styles import STYLES, apply_style
 from styledrop_cli.devices import generator
 from styledrop_cli.io.images import load_cutout, to_image
-from styledrop_cli.styles import STYLES, apply_style
 
 THINGS = (
     "alien", "horse-face", "envelope", "spider", "bear", "open-book", "grapes", "cookie", "trumpet", "axe", "giraffe",

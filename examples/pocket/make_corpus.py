@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).parent))  # also when it is run from withi
 from sources import LETTERS, LICENCES, LOOKS, credit_table, fetch_art, take_art, write_letters
 
 from styledrop_cli.cli.console import Screen
+from styledrop_cli.corpus.cutouts import ART, INDEX, Cutout, read_art, read_index
+from styledrop_cli.corpus.draw import Drawing, Recipe, captions_of, draw, write_corpus
+from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, write_json
 from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.io.run_folder import alone_in
-from styledrop_cli.pretraining.cutouts import ART, INDEX, Cutout, read_art, read_index
-from styledrop_cli.pretraining.drawings import Drawing, Recipe, captions_of, draw, write_corpus
-from styledrop_cli.styles import STYLES
 
 HERE = Path(__file__).resolve().parent
 WIDE = 16  # pictures in a row of a contact sheet

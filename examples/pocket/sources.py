@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from styledrop_cli.corpus.cutouts import Cutout
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write, read_json, writing
 from styledrop_cli.io.images import png_bytes
-from styledrop_cli.pretraining.cutouts import Cutout
 
 SIZE, MARGIN = 256, 12  # pixels of a cut-out, and of air around the drawing
 LICENCES = ("public-domain", "MIT", "Apache-2.0", "CC-BY-4.0")

@@ -33,7 +33,7 @@ from torch import nn
 
 import tiny
 from conftest import draw
-from styledrop_cli import corpus, pools, rounds
+from styledrop_cli import pools, rounds
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.adapters import merge as merge_module
@@ -43,6 +43,9 @@ from styledrop_cli.base.folder import load_module
 from styledrop_cli.base.known_things import THINGS, Thing
 from styledrop_cli.batches import Batch
 from styledrop_cli.cli import checks, console, inspect, picking, score
+from styledrop_cli.corpus import cutouts
+from styledrop_cli.corpus import draw as draw_module
+from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.gallery import Choices, address
 from styledrop_cli.io import images
@@ -50,7 +53,6 @@ from styledrop_cli.io.run_folder import Run
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
 from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
-from styledrop_cli.pretraining import cutouts, drawings
 from styledrop_cli.report import commands, story
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training import Budget, Loop
@@ -735,16 +737,16 @@ def captions(data: bytes) -> None:
     folder = corpus_files().folder
 
     def records(inside: Path) -> None:
-        for record in corpus.read_corpus(inside):
+        for record in corpus_folder.read_corpus(inside):
             assert inside in record.path.resolve().parents
-        corpus.plain_contents(corpus.read_corpus(inside))
+        corpus_folder.plain_contents(corpus_folder.read_corpus(inside))
 
     def art() -> None:
         known = cutouts.read_art(folder / "art")
-        for drawing in drawings.plan(known, drawings.Recipe(own=1, styled=0, mixed=0), 0)[:20]:
+        for drawing in draw_module.plan(known, draw_module.Recipe(own=1, styled=0, mixed=0), 0)[:20]:
             assert folder in Path(os.path.normpath(folder / drawing.path)).parents
             assert folder / "art" in known.path(drawing.shown[0]).resolve().parents
-            drawings.captions_of(drawing, known)
+            draw_module.captions_of(drawing, known)
 
     with corpus_files().having(data):
         attempt(lambda: records(folder), lambda: records(folder / "plain"), art)

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.bench.openmoji import OPENMOJI, fetch, icons_of, render
+from styledrop_cli.corpus.cutouts import ART, read_art
+from styledrop_cli.corpus.styles import STYLES
+from styledrop_cli.corpus.styles.canvas import Canvas
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write
 from styledrop_cli.io.images import load_cutout
-from styledrop_cli.pretraining.cutouts import ART, read_art
-from styledrop_cli.styles import STYLES
-from styledrop_cli.styles.canvas import Canvas
 
 # The families pocket is trained on, and what its captions call them.
 FAMILIES = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from styledrop_cli.styles.canvas import Canvas, Colour, grey, over, posterise, ramp, saturate, smooth
+from styledrop_cli.corpus.styles.canvas import Canvas, Colour, grey, over, posterise, ramp, saturate, smooth
 
 
 @dataclass(frozen=True)

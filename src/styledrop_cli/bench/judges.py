@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli import styles
 from styledrop_cli.base.base import Base
 from styledrop_cli.bench.art import Art, Look
 from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.bench.renders import Examples, examples, shrunk
+from styledrop_cli.corpus import styles
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors

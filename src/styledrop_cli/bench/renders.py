@@ -14,8 +14,8 @@ from styledrop_cli.base.base import Base
 from styledrop_cli.bench.art import FAMILIES, Art, Look
 from styledrop_cli.bench.families import GROUNDS, HELD_OUT
 from styledrop_cli.bench.openmoji import OPENMOJI
+from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.devices import autocast, generator
-from styledrop_cli.styles import STYLES
 
 CALL = 8  # pictures drawn together
 

@@ -186,9 +186,9 @@ def _draw_corpus(
     screen: console.Screen, art: Path, output: Path, pictures: int | None, seed: int, device: options.DeviceName
 ) -> None:
     """Draw a corpus from a folder of cut-outs."""
+    from styledrop_cli.corpus.draw import Recipe, write_corpus
     from styledrop_cli.devices import pick_device
     from styledrop_cli.io.run_folder import alone_in
-    from styledrop_cli.pretraining.drawings import Recipe, write_corpus
 
     with alone_in(output), screen.progress("drawing the corpus") as move:
         number = write_corpus(

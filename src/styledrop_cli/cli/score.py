@@ -187,7 +187,7 @@ def _found(places: list[Path], screen: console.Screen) -> tuple[list[Found], lis
             return error
 
     if others:
-        from styledrop_cli.corpus import NOT_READ_HERE, told
+        from styledrop_cli.corpus.folder import NOT_READ_HERE, told
 
         screen.warn(f"left out: {told({NOT_READ_HERE: others})}")
     found, broken, sheets = [], [], 0

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from styledrop_cli.corpus import read_corpus
+from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.devices import arithmetic_rate, can_compile, is_large
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.files import remove_parts, writing

@@ -27,7 +27,7 @@ from styledrop_cli.base.prompt_tokens import (
     write_merges,
 )
 from styledrop_cli.base.text_encoder import TextEncoder
-from styledrop_cli.corpus import Record, draw_captions, plain_contents, read_pictures, vocabulary
+from styledrop_cli.corpus.folder import Record, draw_captions, plain_contents, read_pictures, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from styledrop_cli.corpus import Record, read_pictures
+from styledrop_cli.corpus.folder import Record, read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.processes import add_up, is_first, place

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from styledrop_cli.base.base import Base, is_grid, micro_conditions
 from styledrop_cli.base.folder import Parts, load_module, load_text
 from styledrop_cli.base.text_encoder import TextEncoder
-from styledrop_cli.corpus import Record, draw_captions, in_unknown_style, vocabulary
+from styledrop_cli.corpus.folder import Record, draw_captions, in_unknown_style, vocabulary
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import save_part

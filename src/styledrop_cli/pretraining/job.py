@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from styledrop_cli.base.text_encoder import TextEncoder
-from styledrop_cli.corpus import Record, read_pictures
+from styledrop_cli.corpus.folder import Record, read_pictures
 from styledrop_cli.devices import autocast, place_pictures
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.contact_sheet import contact_sheet

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.base.folder import load_module
-from styledrop_cli.corpus import read_pictures
+from styledrop_cli.corpus.folder import read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.efficientnet import EfficientNet

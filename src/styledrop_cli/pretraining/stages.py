@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from styledrop_cli import pretraining
-from styledrop_cli.corpus import read_corpus
+from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import read_config
 from styledrop_cli.pretraining.records import (

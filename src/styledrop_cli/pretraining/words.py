@@ -10,7 +10,7 @@ from torch import Tensor
 from styledrop_cli.base.folder import text_part
 from styledrop_cli.base.known_things import THINGS, Thing, read_things, write_things
 from styledrop_cli.base.prompt_tokens import read_pieces
-from styledrop_cli.corpus import Record, plain_contents
+from styledrop_cli.corpus.folder import Record, plain_contents
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write
 from styledrop_cli.io.tensors import load_strictly, read_tensors, save_part

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.styles.canvas import Canvas, grey, hsv, over, posterise, ramp, saturate, smooth
+from styledrop_cli.corpus.styles.canvas import Canvas, grey, hsv, over, posterise, ramp, saturate, smooth
 
 
 def pixel_art(c: Canvas) -> Tensor:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from styledrop_cli.corpus.styles import drawing, materials, prints
+from styledrop_cli.corpus.styles.canvas import Canvas
 from styledrop_cli.errors import UsageError
-from styledrop_cli.styles import drawing, materials, prints
-from styledrop_cli.styles.canvas import Canvas
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from styledrop_cli.styles.canvas import CREAMS, Canvas, Colour, grey, kuwahara, over, posterise, ramp, saturate, smooth
+from styledrop_cli.corpus.styles.canvas import (
+    CREAMS,
+    Canvas,
+    Colour,
+    grey,
+    kuwahara,
+    over,
+    posterise,
+    ramp,
+    saturate,
+    smooth,
+)
 
 
 def watercolor(c: Canvas) -> Tensor:

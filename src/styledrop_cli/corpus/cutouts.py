@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from styledrop_cli.corpus import told
+from styledrop_cli.corpus.folder import told
+from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import parse_json, read_json, read_text
-from styledrop_cli.styles import STYLES
 
 ART, INDEX = "art.json", "index.jsonl"
 LONGEST = 100  # characters of a name

@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.corpus import METADATA
+from styledrop_cli.corpus.cutouts import Art, Cutout, Thing, read_art
+from styledrop_cli.corpus.folder import METADATA
+from styledrop_cli.corpus.styles import STYLES, apply_style
 from styledrop_cli.io.files import atomic_write, read_text, remove_parts, to_json, writing
 from styledrop_cli.io.images import OnMessage, jpeg_bytes, load_cutout, quietly
-from styledrop_cli.pretraining.cutouts import Art, Cutout, Thing, read_art
-from styledrop_cli.styles import STYLES, apply_style
 
 PLAN, THINGS = ".plan", "things.jsonl"  # what a folder's pictures were drawn after; the table of what is taught
 SIZE = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from styledrop_cli.styles.canvas import CREAMS, Canvas, Colour, grey, over, posterise, saturate, smooth
+from styledrop_cli.corpus.styles.canvas import CREAMS, Canvas, Colour, grey, over, posterise, saturate, smooth
 
 _INKS: tuple[Colour, ...] = (
     (0.08, 0.08, 0.1),

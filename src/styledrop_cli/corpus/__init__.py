@@ -1,0 +1,1 @@
+"""Corpora: folders of captioned pictures, and how pocket's own is drawn from cut-outs in many styles."""
