@@ -162,10 +162,10 @@ def print_steps(runs: int) -> None:
 def print_report(adapter: Path, folder: Path, runs: int) -> None:
     """What a report takes beside its drawing: with all its pictures there, it is graded and written again."""
     from styledrop_cli.base.base import load_base
+    from styledrop_cli.judging.clip_scorer import open_second_eye
     from styledrop_cli.report.grading import free_prompts, grade
     from styledrop_cli.report.page import Grader, write_page
     from styledrop_cli.report.story import read_story
-    from styledrop_cli.scoring import open_second_eye
 
     def make() -> bytes:
         story, base = read_story(adapter), load_base("pocket", torch.device("cpu"))

@@ -31,7 +31,7 @@ def small(patch: pytest.MonkeyPatch) -> None:
     """Make every command a small one, in this process."""
     tiny.shrink_rounds(patch)
     tiny.shrink_pretraining(patch)
-    patch.setattr(pools, "SHARD", 5)
+    patch.setattr(pools, "DRAWN_TOGETHER", 5)
     patch.setattr(base_module, "BATCH", 3)
     patch.setattr(tuning, "SAVE_EVERY", 3)
     patch.setattr(pretraining, "SAVE_EVERY", -1.0)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 import tiny
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.calibration import BANK, NEIGHBOURS, RIDGE, SIDE, Calibration
 from styledrop_cli.io.contact_sheet import read_tiles
-from styledrop_cli.scoring import open_eye
+from styledrop_cli.judging.clip_scorer import open_eye
+from styledrop_cli.judging.csls import BANK, NEIGHBOURS, RIDGE, SIDE, Calibration
 
 
 class Fake:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from conftest import Run
-from styledrop_cli import devices, scoring
+from styledrop_cli import devices
 from styledrop_cli.base import acceptance
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.amused import read_published, save_published, weight_files
@@ -23,6 +23,7 @@ from styledrop_cli.base.hub import name_of
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.io.tensors import read_header
+from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.settings import KINDS, PUBLISHED
@@ -225,7 +226,7 @@ def test_a_round_of_feedback(
     assert refused.code == 1
     assert "has no picture tower" in refused.err and "--scorer" in refused.err
     eye = load_base(str(tiny_model), tiny.CPU)
-    monkeypatch.setattr(scoring, "open_second_eye", lambda base, name: ("ViT", eye))
+    monkeypatch.setattr(clip_scorer, "open_second_eye", lambda base, name: ("ViT", eye))
     done = styledrop(*go, "--prompts", "prompts.txt", "--scorer", "ViT", "--json")
     assert done.code == 0, done.err
     assert Path(json.loads(done.out)["adapter"]).exists()

@@ -17,12 +17,12 @@ from torch import Tensor
 
 import tiny
 from conftest import Outcome, Run
-from styledrop_cli import scoring
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter
+from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.adapter import LoraAdapter, LoraConfig, at_strength
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import MaskedTransformer
@@ -687,7 +687,7 @@ def test_what_can_be_done_with_one_that_was_brought_in(
 ) -> None:
     """Drawing, and looking at it. What needs its pictures says that they are not there."""
     judge = load_base(str(tiny_model), tiny.CPU)  # the published CLIP reads text only
-    monkeypatch.setattr(scoring, "open_eye", lambda base, name: judge)
+    monkeypatch.setattr(clip_scorer, "open_eye", lambda base, name: judge)
     write(tiny.lora_tensors())
     to = ("--model", published, "--quiet")
     assert styledrop("convert", WEIGHTS, "--style", "[V]", *to).code == 0

@@ -29,7 +29,7 @@ from safetensors.torch import save
 import tiny
 from conftest import Run, draw
 from hostile import targets, watching
-from styledrop_cli import rounds, scoring
+from styledrop_cli import rounds
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.base import hub
@@ -56,6 +56,7 @@ from styledrop_cli.io.tensors import (
     save_part,
     save_tensors,
 )
+from styledrop_cli.judging import clip_scorer
 from styledrop_cli.lists import kits, prompts
 from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
@@ -524,7 +525,7 @@ def test_pickles_are_never_opened(name: str) -> None:
         lambda: diffusers_lora.read_lora(Path(name)),
     ]
     if not name.endswith(".safetensors"):  # whose kind is known by its name
-        readers.append(lambda: scoring._model_and_weights(Models(), f"model/{name}"))
+        readers.append(lambda: clip_scorer._model_and_weights(Models(), f"model/{name}"))
     with watching.watched(Path()):
         for read in readers:
             with pytest.raises(ModelError):
@@ -536,7 +537,7 @@ def test_a_folder_with_a_pickle_is_not_given_to_open_clip() -> None:
     Path("folder").mkdir()
     torch.save({"a": Bomb()}, "folder/open_clip_pytorch_model.bin")
     with pytest.raises(ModelError, match=r"folder holds a pickle \(open_clip_pytorch_model\.bin\)"):
-        scoring.load_scorer("local-dir:folder", Path(), tiny.CPU)
+        clip_scorer.load_scorer("local-dir:folder", Path(), tiny.CPU)
     assert not Path("ran").exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from styledrop_cli.intervals import paired_interval
+from styledrop_cli.judging.bootstrap import paired_interval
 
 
 def test_laws() -> None:

@@ -12,11 +12,11 @@ import pytest
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli import probing
 from styledrop_cli.adapters.file import examples_of, open_adapter, references_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
+from styledrop_cli.judging import probes
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.tuning import train_adapter, train_on_picks
 
@@ -70,7 +70,7 @@ def test_it_is_told_its_names_and_no_style(base: Base, monkeypatch: pytest.Monke
 
 
 def test_the_last_step_is_taken_and_nothing_drawn(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing.Probes, "__init__", None)
+    monkeypatch.setattr(probes.Probes, "__init__", None)
     file = learn(base)
     assert file.header["step"] == STEPS
     run = Path(f"{OUTPUT}.run")

@@ -13,9 +13,9 @@ from torch import Tensor
 import tiny
 from conftest import draw
 from styledrop_cli.adapters.examples import NAMELESS, Examples, known_contents
-from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base.base import Base
-from styledrop_cli.probing import Probes
+from styledrop_cli.judging.evaluate import References, judge_of
+from styledrop_cli.judging.probes import Probes
 from styledrop_cli.settings import SampleSettings
 
 SAMPLING = SampleSettings(steps=2)

@@ -24,11 +24,11 @@ import together
 from conftest import Outcome, Run, draw
 from styledrop_cli import pools, processes
 from styledrop_cli.adapters.examples import Examples, tokenize_views
-from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_tensors, save_part, tensors_hash
+from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.rounds import GRADED, assist
 from styledrop_cli.settings import SampleSettings
@@ -373,7 +373,7 @@ PLAN = Plan(("a cat", "a dog"), 5, 7, "ink", "", SampleSettings(steps=2, size=16
 
 @pytest.fixture
 def base(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(pools, "SHARD", 2)
+    monkeypatch.setattr(pools, "DRAWN_TOGETHER", 2)
     return load_base(str(tiny_model), tiny.CPU)
 
 

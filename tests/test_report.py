@@ -21,8 +21,8 @@ from conftest import Outcome, Run, draw
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
 from styledrop_cli.io.tensors import load_adapter, read_header, save_adapter, write_recommended
+from styledrop_cli.judging.probes import PROBES
 from styledrop_cli.pools import PLAN
-from styledrop_cli.probing import PROBES
 from styledrop_cli.report import grading
 from styledrop_cli.report.commands import commands
 from styledrop_cli.report.grading import PROMPTS, TOLD, Graded, also_chose, free_prompts

@@ -17,14 +17,14 @@ import tiny
 from conftest import draw
 from styledrop_cli import pools, rounds, tuning
 from styledrop_cli.adapters.file import examples_of
-from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io import files, images, tensors
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, write_recommended
+from styledrop_cli.judging.evaluate import References, judge_of
+from styledrop_cli.judging.scores import Scores
 from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
 from styledrop_cli.pools import Plan, Pool
-from styledrop_cli.ranking import Scores
 from styledrop_cli.rounds import Result, iterate
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.tuning import train_adapter
@@ -74,7 +74,7 @@ class Watcher:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps a picture, small pools and few checkpoints: what is tested is the way, not the pictures."""
     tiny.shrink_rounds(monkeypatch)
-    monkeypatch.setattr(pools, "SHARD", 5)
+    monkeypatch.setattr(pools, "DRAWN_TOGETHER", 5)
     monkeypatch.setattr(tuning, "SAVE_EVERY", 2)
 
 

@@ -21,13 +21,14 @@ from torch import Tensor
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli import appraisal, scoring
-from styledrop_cli.appraisal import COLUMNS, Picture, References, Row, appraise, means, without_style
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.io.images import load_picture, save_png
 from styledrop_cli.io.tensors import load_adapter, save_adapter
+from styledrop_cli.judging import clip_scorer
+from styledrop_cli.judging import evaluate as evaluate_module
+from styledrop_cli.judging.evaluate import COLUMNS, Picture, References, Row, appraise, means, without_style
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.tuning import train_adapter
 
@@ -186,8 +187,8 @@ def test_the_better_of_two_alike_is_kept(base: Base) -> None:
 def test_neither_order_nor_batches_matter(base: Base, some: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:
     references = after(base, draw())
     first = {row.picture: row for row in made(base, some, references)}
-    monkeypatch.setattr(appraisal, "BATCH", 2)
-    monkeypatch.setattr(appraisal, "DRAWN", 1)
+    monkeypatch.setattr(evaluate_module, "BATCH", 2)
+    monkeypatch.setattr(evaluate_module, "DRAWN", 1)
     shuffled = random.Random(3).sample(some, len(some))
     rows = made(base, shuffled, references)
     assert [row.picture for row in rows] == shuffled
@@ -199,7 +200,7 @@ def test_one_bare_picture_of_each_prompt_where_there_are_many(
     base: Base, some: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for many, count in ((2, 4), (1, 2)):
-        monkeypatch.setattr(appraisal, "MANY", many)
+        monkeypatch.setattr(evaluate_module, "MANY", many)
         heard: list[tuple[float, str]] = []
         appraise(base, base, some, after(base, draw()), lambda *said, heard=heard: heard.append(said))
         assert heard == [
@@ -391,7 +392,7 @@ def test_what_is_named_twice_is_scored_once(score: Score, drawn: list[Path]) -> 
 
 def test_other_scorers(score: Score, drawn: list[Path], base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(scoring, "load_scorer", lambda name, folder, device: asked.append(name) or base)
+    monkeypatch.setattr(clip_scorer, "load_scorer", lambda name, folder, device: asked.append(name) or base)
     own = said(score("styledrop-out", "--json"))
     assert said(score("styledrop-out", "--scorer", "clip", "--json")) == own
     assert asked == []  # it is the base's own, and open_clip stays where it is

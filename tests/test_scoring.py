@@ -16,17 +16,18 @@ from torch import Tensor
 
 import tiny
 from conftest import Run, draw
-from styledrop_cli import pretraining, scoring
+from styledrop_cli import pretraining
 from styledrop_cli.base.folder import load_module, read_text_tokenizer
 from styledrop_cli.base.hub import POCKET
 from styledrop_cli.base.prompt_tokens import BytePairTokenizer, write_merges
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.images import load_picture, square, to_tensor
 from styledrop_cli.io.tensors import load_strictly, read_config, read_tensors, save_part, save_tensors
+from styledrop_cli.judging import clip_scorer
+from styledrop_cli.judging.clip_scorer import load_scorer, open_clip_config
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.pretraining import captions
 from styledrop_cli.pretraining.captions import RECIPES, moved, zoomed
-from styledrop_cli.scoring import load_scorer, open_clip_config
 from styledrop_cli.training import Budget, Loop, Progress
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -78,7 +79,7 @@ def test_a_model_folder_has_two_scorers() -> None:
     folder = model_with_scorer(Path("model"))
     base = tiny.base(Path("other"))
     pictures = torch.rand(3, 3, 40, 40, generator=tiny.generator())  # neither's own size
-    first, second = (load_scorer(name, folder, tiny.CPU) for name in scoring.PARTS)
+    first, second = (load_scorer(name, folder, tiny.CPU) for name in clip_scorer.PARTS)
     torch.testing.assert_close(first.picture_embeds(pictures), base.picture_embeds(pictures), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(first.text_embeds(TEXTS), base.text_embeds(TEXTS), atol=1e-5, rtol=1e-5)
     assert (first.size, second.size) == ((16, 16), (32, 32))
@@ -125,7 +126,7 @@ def test_missing_and_broken_parts() -> None:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
     """open_clip, with a model of a few thousand weights among those it knows."""
-    library = scoring.open_clip()
+    library = clip_scorer.open_clip()
     factory = importlib.import_module("open_clip.factory")
     sizes = replace(tiny.CLIP, vocab_size=49408, context_length=77)
     monkeypatch.setitem(factory._MODEL_CONFIGS, "ViT-tiny-8", open_clip_config(sizes))
@@ -393,10 +394,10 @@ def test_a_zoomed_picture_is_still_that_picture() -> None:
 
 
 @needs_open_clip
-@pytest.mark.parametrize("part", scoring.PARTS)
+@pytest.mark.parametrize("part", clip_scorer.PARTS)
 def test_every_tensor_has_open_clips_name_and_shape(part: str) -> None:
     config = replace(RECIPES[part].sizes, vocab_size=600)
-    ours, theirs = Clip(config), scoring.open_clip().CLIP(**open_clip_config(config))
+    ours, theirs = Clip(config), clip_scorer.open_clip().CLIP(**open_clip_config(config))
     load_strictly(theirs, ours.state_dict(), part)
     load_strictly(ours, theirs.state_dict(), part)
     assert BytePairTokenizer(tiny.MERGES, config.context_length)(["a cat"]).shape == (1, theirs.context_length)

@@ -17,19 +17,20 @@ from PIL import Image
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli import scoring, sweeping
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.intervals import paired_interval
 from styledrop_cli.io import contact_sheet
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import read_png_settings, to_tensor
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter, write_recommended
+from styledrop_cli.judging import clip_scorer
+from styledrop_cli.judging import sweep as sweep_module
+from styledrop_cli.judging.bootstrap import paired_interval
+from styledrop_cli.judging.scores import Scores
+from styledrop_cli.judging.sweep import Cell, Sweep, checkpoints_of, judged, sheet_of, sweep, whole_grid
 from styledrop_cli.pipeline import generate
-from styledrop_cli.ranking import Scores
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings, TrainSettings
-from styledrop_cli.sweeping import Cell, Sweep, checkpoints_of, judged, sheet_of, sweep, whole_grid
 from styledrop_cli.tuning import train_adapter
 from test_bad_inputs import nobody
 
@@ -290,7 +291,7 @@ def test_a_cell_shows_what_generate_draws_with_its_settings(base: Base, adapter:
 
 def test_neither_order_nor_company_changes_a_cell(base: Base, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = of_values(swept(base, adapter, {"lambda_a": (0.0, 1.0, 2.0), "lambda_b": (1.0, 3.0)}))
-    monkeypatch.setattr(sweeping, "SHARD", 3)
+    monkeypatch.setattr(sweep_module, "DRAWN_TOGETHER", 3)
     two = of_values(swept(base, adapter, {"lambda_a": (2.0, 0.0), "lambda_b": (3.0, 1.0)}))
     assert set(two) < set(one)
     for values, cell in two.items():
@@ -309,7 +310,7 @@ def test_the_base_is_looked_at_with_other_seeds(base: Base, adapter: Path, monke
         return sample(self, prompts, seeds, *rest)
 
     monkeypatch.setattr(Base, "sample", note)
-    monkeypatch.setattr(sweeping, "PLAIN_SEED", 6)
+    monkeypatch.setattr(sweep_module, "PLAIN_SEED", 6)
     said_so: list[tuple[int, int]] = []
     swept(base, adapter, {"strength": (1.0, 2.0)}, on_progress=lambda *share: said_so.append(share))
     assert [seed for plain, seed in seen if plain] == [7, 8, 7, 8]  # 5 and 6 are the cells'
@@ -408,7 +409,7 @@ def test_the_nearest_scorer_is_suggested_and_others_judge(go: Go, base: Base, mo
     outcome = go("a cat", "--strength", "0,1", "-n", "1", "--scorer", "ViT-B-61/openai")
     assert outcome.code == 2 and "Did you mean 'ViT-B-16'" in outcome.err
     asked: list[str] = []
-    monkeypatch.setattr(scoring, "load_scorer", lambda name, folder, device: asked.append(name) or base)
+    monkeypatch.setattr(clip_scorer, "load_scorer", lambda name, folder, device: asked.append(name) or base)
     found = said(go("a cat", "--strength", "0,1", "-n", "1", "--scorer", "scorer", "--json"))
     assert (asked, found["scorer"]) == (["scorer"], "scorer")
 
@@ -444,12 +445,12 @@ def test_saved_it_changes_the_header_alone_and_generate_goes_by_it(
 
 def test_saved_it_can_become_another_checkpoint(go: Go, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = checkpoints_of(load_adapter(adapter))
-    order = sweeping.judged
+    order = sweep_module.judged
 
     def first(*given: Any) -> Sweep:
         return replace(order(*given), best=0)
 
-    monkeypatch.setattr(sweeping, "judged", first)
+    monkeypatch.setattr(sweep_module, "judged", first)
     found = said(go("a cat", "--checkpoints", "-n", "1", "--save", "--json"))
     assert found["recommended"] == {"steps": 2, CHECKPOINT: 2}
     after, wanted = read_tensors(adapter)[0], read_tensors(files[2])[0]

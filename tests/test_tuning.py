@@ -24,9 +24,9 @@ from styledrop_cli.adapters.file import new_adapter, open_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, PictureError, UsageError
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
+from styledrop_cli.judging.probes import Probes, Scores
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.pipeline import generate
-from styledrop_cli.probing import Probes, Scores
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.tuning import train_adapter
 

@@ -25,11 +25,11 @@ from styledrop_cli.base.prompt_tokens import WordPieceTokenizer, read_pieces
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import from_eight_bits, in_eight_bits, read_config
+from styledrop_cli.judging.clip_scorer import load_scorer
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import PAD_ID, SentenceBert, SentenceBertConfig
 from styledrop_cli.pretraining import ids as base_part
 from styledrop_cli.pretraining import words
-from styledrop_cli.scoring import load_scorer
 from styledrop_cli.training import Budget
 
 DOG = Thing("dog", ("a dog", "a puppy"), ("狗", "小狗"), ("corgi", "poodle"))

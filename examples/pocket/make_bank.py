@@ -1,6 +1,6 @@
 """Draw the bank of other styles that `score` calibrates its likeness by.
 
-    python make_bank.py corpus/art src/styledrop_cli/styles/bank.webp
+    python make_bank.py corpus/art src/styledrop_cli/judging/bank.webp
 
 A row for each style that pocket was trained on, four art families and 28 procedural ones, a column for each of 32
 things. None of the things is one that the paired benchmark draws or learns from, and none of the styles is held out.

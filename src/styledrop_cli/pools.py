@@ -26,11 +26,11 @@ from styledrop_cli.devices import autocast
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import file_hash, read_json, write_json
 from styledrop_cli.io.tensors import build_config, load_adapter, read_tensors, save_tensors
+from styledrop_cli.judging.evaluate import DRAWN_TOGETHER
+from styledrop_cli.judging.scores import Judge, Seen, thumbnails
 from styledrop_cli.processes import PATIENCE, Place, wait_for_others
-from styledrop_cli.ranking import Judge, Seen, thumbnails
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
 
-SHARD = 24  # pictures: one batch
 MOST = 1_000_000  # pictures of a pool
 PLAN = "plan.json"
 IDS = "ids-{:05d}.safetensors"
@@ -93,7 +93,7 @@ class Pool:
 
     def __init__(self, base: Base, folder: Path, plan: Plan) -> None:
         self._base, self._folder, self._plan = base, folder, plan
-        self._starts = range(0, len(plan), SHARD)
+        self._starts = range(0, len(plan), DRAWN_TOGETHER)
         # What a shard is known by to be of this plan, drawn with the adapter as it is now, wherever that lies.
         self._adapter = Path(normpath(folder / plan.adapter)) if plan.adapter else None
         drawn_with = file_hash(self._adapter) if self._adapter else ""
@@ -113,7 +113,7 @@ class Pool:
 
             def take(start: int, ids: Tensor) -> None:
                 looks[start] = pool.submit(self._look, start, ids, judge)
-                on_progress(sum(min(SHARD, len(self._plan) - s) for s in looks))
+                on_progress(sum(min(DRAWN_TOGETHER, len(self._plan) - s) for s in looks))
 
             def left() -> int:
                 for start in self._starts:
@@ -122,7 +122,7 @@ class Pool:
                 return len(self._starts) - len(looks)
 
             left()
-            own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
+            own = [start for start in self._starts if start // DRAWN_TOGETHER % share[1] == share[0]]
             slowest = self._draw([start for start in own if start not in looks], take, share[0])
             wait_for_others(left, max(PATIENCE, 2 * slowest))
             # From the end: who is only slow goes on from the beginning.
@@ -137,7 +137,7 @@ class Pool:
 
     def help(self, share: Place) -> None:
         """Draw this process's share of what is missing."""
-        own = [start for start in self._starts if start // SHARD % share[1] == share[0]]
+        own = [start for start in self._starts if start // DRAWN_TOGETHER % share[1] == share[0]]
         self._draw([start for start in own if self._read(start) is None], lambda start, ids: None, share[0])
 
     @torch.no_grad()
@@ -155,7 +155,7 @@ class Pool:
         for start in starts:
             began = time.monotonic()
             if (ids := self._read(start)) is None:
-                rows = slice(start, start + SHARD)
+                rows = slice(start, start + DRAWN_TOGETHER)
                 with autocast(base.device):
                     ids = base.sample(texts[rows], plan.seeds[rows], plan.sampling, adapter).to("cpu", torch.int16)
                 about = {"plan": self._mark, "process": str(process)}
@@ -169,7 +169,7 @@ class Pool:
             tensors, about = read_tensors(self._folder / IDS.format(start))
         except ModelError:
             return None
-        ids, count = tensors.get("ids"), min(SHARD, len(self._plan) - start)
+        ids, count = tensors.get("ids"), min(DRAWN_TOGETHER, len(self._plan) - start)
         whole = ids is not None and len(ids) == count and is_grid(ids, self._base.grid, self._base.codes)
         return ids if whole and about.get("plan") in (self._mark, *self._marks) else None
 
@@ -178,5 +178,5 @@ class Pool:
         base = self._base
         with autocast(base.device):
             pictures = base.pictures(ids.long().to(base.device), base.sizes[0]).float()
-        seen = judge.see(pictures, ids, self._plan.of_each[start : start + SHARD])
+        seen = judge.see(pictures, ids, self._plan.of_each[start : start + DRAWN_TOGETHER])
         return Drawn(ids, (pictures * 255).round().to("cpu", torch.uint8), seen, thumbnails(pictures))

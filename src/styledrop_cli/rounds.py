@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from styledrop_cli.adapters.file import open_adapter, references_of, widest
-from styledrop_cli.appraisal import References, judge_of
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.contact_sheet import contact_sheet
@@ -26,10 +25,11 @@ from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
 from styledrop_cli.io.tensors import AdapterFile, build_config, load_adapter, read_header
+from styledrop_cli.judging.evaluate import References, judge_of
+from styledrop_cli.judging.probes import PROBES
+from styledrop_cli.judging.scores import Eye, Judge, Scores, mean, scores
 from styledrop_cli.picking import Candidates, Picker, candidates_of
 from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
-from styledrop_cli.probing import PROBES
-from styledrop_cli.ranking import Eye, Judge, Scores, mean, scores
 from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.tuning import train_adapter, train_on_picks
 

@@ -34,9 +34,9 @@ from styledrop_cli.io.files import atomic_write, real_place, remove_parts, tempo
 from styledrop_cli.io.images import load_reference, save_png
 from styledrop_cli.io.run_folder import Run, alone_in
 from styledrop_cli.io.tensors import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
+from styledrop_cli.judging.probes import STEPS, Probes
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.probing import STEPS, Probes
 from styledrop_cli.processes import LostProcessError, is_first, place, told_by_first, uninterrupted
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings

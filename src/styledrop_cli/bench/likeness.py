@@ -19,9 +19,9 @@ from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.bench.measures import markdown
 from styledrop_cli.bench.renders import shrunk
 from styledrop_cli.bench.rows import OUTLINES, PROMPTS, REFERENCE_SIZE, Reference
-from styledrop_cli.calibration import Calibration
 from styledrop_cli.devices import generator
-from styledrop_cli.ranking import Eye
+from styledrop_cli.judging.csls import Calibration
+from styledrop_cli.judging.scores import Eye
 
 # Against which pictures: of other held-out styles, of every other style, of the reference's own thing in these.
 AGAINST = ("held-out styles", "all styles", "the reference's thing")

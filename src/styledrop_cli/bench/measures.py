@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.bench.judges import Judges
-from styledrop_cli.intervals import counts
+from styledrop_cli.judging.bootstrap import counts
 
 # Cells are ``[S,R,P,K]``: styles, references of each, prompts, seeds.
 MEASURES = ("style", "content", "top-5", "leak", "truth")

@@ -184,7 +184,7 @@ def _likeness(screen: console.Screen, base: Base, art: Art, plan: Plan) -> None:
     from styledrop_cli.bench.art import looks
     from styledrop_cli.bench.likeness import compare, table
     from styledrop_cli.bench.rows import references
-    from styledrop_cli.scoring import open_eye, open_second_eye
+    from styledrop_cli.judging.clip_scorer import open_eye, open_second_eye
 
     second, eye = open_second_eye(base)
     eyes = {"clip": open_eye(base, "clip"), second: eye}

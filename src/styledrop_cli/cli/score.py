@@ -25,8 +25,8 @@ from styledrop_cli.io.files import NOT_READ, SUFFIXES, file_hash, names_apart
 from styledrop_cli.io.text_files import plain
 
 if TYPE_CHECKING:
-    from styledrop_cli.appraisal import Picture, References, Row
     from styledrop_cli.base.base import Base
+    from styledrop_cli.judging.evaluate import Picture, References, Row
 
     Group = tuple[References | None, list["Found"]]
 
@@ -109,10 +109,10 @@ def score(
         raise UsageError(f"{unsaid[0].path} does not say what it was asked to show{more}", 'say it: --prompt "a cat"')
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
-        from styledrop_cli.appraisal import appraise
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.scoring import open_eye
+        from styledrop_cli.judging.clip_scorer import open_eye
+        from styledrop_cli.judging.evaluate import appraise
 
         base = load_base(base_folder, pick_device(device))
         eye = open_eye(base, scorer)
@@ -124,7 +124,7 @@ def score(
         screen.warn(remark)
     ruler = None
     if any(references for references, _ in asked):
-        from styledrop_cli.calibration import Calibration
+        from styledrop_cli.judging.csls import Calibration
 
         with screen.progress("looking at other styles") as move:
             ruler = Calibration(eye, move)
@@ -220,7 +220,7 @@ def _is_picture(path: Path) -> bool:
 
 def _asked(found: list[Found], prompt: str | None, references: References | None) -> list[Picture]:
     """What each was asked to show, or ``prompt``, without the style that was said behind it."""
-    from styledrop_cli.appraisal import Picture, without_style
+    from styledrop_cli.judging.evaluate import Picture, without_style
 
     own = references.style if references else ""
     asked = []
@@ -235,9 +235,9 @@ def _asked(found: list[Found], prompt: str | None, references: References | None
 
 def _given(base: Base, reference: list[Path], contents: list[str], screen: console.Screen) -> References:
     """The references that --reference names."""
-    from styledrop_cli.appraisal import References, contents_of
     from styledrop_cli.io.images import load_reference
     from styledrop_cli.io.tensors import load_adapter
+    from styledrop_cli.judging.evaluate import References, contents_of
 
     pictures = [path for path in reference if path.suffix != ".safetensors"]
     parts = [References.of_adapter(base, load_adapter(path)) for path in reference if path not in pictures]
@@ -249,9 +249,9 @@ def _given(base: Base, reference: list[Path], contents: list[str], screen: conso
 
 def _by_adapter(base: Base, found: list[Found], screen: console.Screen) -> list[Group]:
     """The pictures by the adapter that drew them, as far as it is at hand; of the others it is said."""
-    from styledrop_cli.appraisal import References
     from styledrop_cli.base.prompt_tokens import quoted
     from styledrop_cli.io.tensors import load_adapter
+    from styledrop_cli.judging.evaluate import References
 
     members: dict[Path | None, list[Found]] = {}
     look = cache(_adapter_at_hand)  # pictures of a folder are mostly by one
@@ -307,7 +307,7 @@ def _show(
     screen: console.Screen, rows: list[Row], broken: list[tuple[Path, PictureError]], scorer: str, as_csv: bool
 ) -> None:
     """Print it, and end with 1 where something could not be read."""
-    from styledrop_cli.appraisal import COLUMNS, means
+    from styledrop_cli.judging.evaluate import COLUMNS, means
 
     if not rows:
         _name(broken[1:], screen)
@@ -344,7 +344,7 @@ def _name(broken: list[tuple[Path, PictureError]], screen: console.Screen) -> No
 
 def _table(rows: list[Row], scorer: str) -> Table:
     """A row for each picture, or for each prompt where these are many, and the mean of all."""
-    from styledrop_cli.appraisal import means
+    from styledrop_cli.judging.evaluate import means
 
     mean = means(rows)
     columns = [name for name, value in mean.items() if value is not None]

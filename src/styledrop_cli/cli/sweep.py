@@ -25,7 +25,7 @@ from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, Sw
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from styledrop_cli.sweeping import Cell, Sweep
+    from styledrop_cli.judging.sweep import Cell, Sweep
 
 OUTPUT = Path("sweep.png")
 SCORES = ("object", "shape", "style", "leak", "balance")
@@ -93,19 +93,19 @@ def sweep(
     started = time.monotonic()
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
-        from styledrop_cli import sweeping
         from styledrop_cli.base.base import load_base
         from styledrop_cli.batches import about_mixture
         from styledrop_cli.devices import pick_device
         from styledrop_cli.io.images import save_png
         from styledrop_cli.io.tensors import load_adapter, write_recommended
+        from styledrop_cli.judging import sweep as sweep_module
+        from styledrop_cli.judging.clip_scorer import open_eye
         from styledrop_cli.pipeline import Mixture
-        from styledrop_cli.scoring import open_eye
 
         file = load_adapter(adapter)
-        files = sweeping.checkpoints_of(file) if checkpoints else {}
+        files = sweep_module.checkpoints_of(file) if checkpoints else {}
         every = axes | ({CHECKPOINT: list(files)} if files else {})
-        settings = SweepSettings(sweeping.whole_grid(every, file), prompts, number, seed)
+        settings = SweepSettings(sweep_module.whole_grid(every, file), prompts, number, seed)
         base = load_base(base_folder, pick_device(device))
         eye = open_eye(base, scorer)
     style = str(file.header["style"]) if style is None else style
@@ -113,7 +113,7 @@ def sweep(
     settings = replace(settings, prompts=list(dict.fromkeys(prompts)))
     screen.warn_of_unknown(base, prompts)
     with screen.progress("drawing") as move:
-        result = sweeping.sweep(
+        result = sweep_module.sweep(
             base,
             eye,
             file,
@@ -136,7 +136,7 @@ def sweep(
         "cells": cells,
         "styledrop": __version__,
     }
-    save_png(sweeping.sheet_of(result, style or adapter.stem, scorer), output, common)
+    save_png(sweep_module.sheet_of(result, style or adapter.stem, scorer), output, common)
     if save:
         source = files.get(int(result.cells[result.best].values.get(CHECKPOINT, 0)))
         write_recommended(adapter, result.recommended, source)

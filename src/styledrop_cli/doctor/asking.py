@@ -97,7 +97,7 @@ def _examined(name: str) -> dict[str, Any]:
     if name.startswith(BASE):
         return _load(Path(name.removeprefix(BASE)))
     if name == "open_clip":  # as styledrop itself imports it
-        from styledrop_cli.scoring import open_clip
+        from styledrop_cli.judging.clip_scorer import open_clip
 
         open_clip()
     else:

@@ -18,17 +18,16 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.adapters.file import open_adapter
-from styledrop_cli.appraisal import PLAIN_EACH, PLAIN_SEED, References, judge_of, without_style
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.intervals import paired_interval
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import to_image
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_header
+from styledrop_cli.judging.bootstrap import paired_interval
+from styledrop_cli.judging.evaluate import DRAWN_TOGETHER, PLAIN_EACH, PLAIN_SEED, References, judge_of, without_style
+from styledrop_cli.judging.scores import Eye, Judge, Scores, Seen, mean, scores
 from styledrop_cli.models.adapter import Adapter
-from styledrop_cli.pools import SHARD
-from styledrop_cli.ranking import Eye, Judge, Scores, Seen, mean, scores
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings
 
 if TYPE_CHECKING:
@@ -232,8 +231,8 @@ class _Drawing:
         base = self._base
         work = [(asked, text, seed) for asked, text in self._prompts for seed in seeds]
         pictures, seen = [], []
-        for start in range(0, len(work), SHARD):
-            asked, texts, its_seeds = map(list, zip(*work[start : start + SHARD], strict=True))
+        for start in range(0, len(work), DRAWN_TOGETHER):
+            asked, texts, its_seeds = map(list, zip(*work[start : start + DRAWN_TOGETHER], strict=True))
             # Without autocast: the sheet shows the very pictures that generate draws with these settings.
             ids = base.sample(texts, its_seeds, sampling, adapter)
             shown = base.pictures(ids, base.sizes[0])

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.io.contact_sheet import read_tiles
-from styledrop_cli.ranking import Eye
+from styledrop_cli.judging.scores import Eye
 
-BANK = Path(__file__).parent / "styles" / "bank.webp"  # a row for each style, a column for each thing
+BANK = Path(__file__).with_name("bank.webp")  # a row for each style, a column for each thing
 SIDE = 64  # pixels of a picture in it
 NEIGHBOURS = 10  # k of CSLS
 RIDGE = 0.3  # added to the covariance, as a share of its mean eigenvalue

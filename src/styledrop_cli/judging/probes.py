@@ -18,8 +18,8 @@ from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import to_image
+from styledrop_cli.judging.scores import Judge, Scores, Seen, mean, scores
 from styledrop_cli.models.adapter import Adapter
-from styledrop_cli.ranking import Judge, Scores, Seen, mean, scores
 from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:

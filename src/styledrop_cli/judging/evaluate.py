@@ -25,7 +25,7 @@ from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.images import load_picture, square, to_tensor
 from styledrop_cli.io.tensors import AdapterFile
-from styledrop_cli.ranking import Eye, Judge, Ruler, Seen, empty, repeats, scores, thumbnails
+from styledrop_cli.judging.scores import Eye, Judge, Ruler, Seen, empty, repeats, scores, thumbnails
 from styledrop_cli.settings import SampleSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 COLUMNS = ("text", "likeness", "csls", "object", "shape", "style", "leak", "total")
 BATCH = 64  # pictures that are read and looked at together
 READERS = 2  # threads that decode them
-DRAWN = 24  # pictures that the base draws together
+DRAWN_TOGETHER = 24  # pictures that the base draws together
 PLAIN_EACH = 2  # pictures that the base draws of each prompt, to compare with
 MANY = 64  # prompts beyond which it draws only one of each
 PLAIN_SEED = 1_000_003  # no picture's own but by chance: from one seed, base and adapter draw alike
@@ -236,8 +236,8 @@ def _plain(
     """What the base without an adapter makes of ``distinct`` prompts and styles: of each the mean of some pictures."""
     work = [(prompt, style, PLAIN_SEED + i) for prompt, style in distinct for i in range(each)]
     parts = []
-    for start in range(0, len(work), DRAWN):
-        chunk = work[start : start + DRAWN]
+    for start in range(0, len(work), DRAWN_TOGETHER):
+        chunk = work[start : start + DRAWN_TOGETHER]
         with autocast(base.device):
             texts = [with_style(prompt, style) for prompt, style, _ in chunk]
             ids = base.sample(texts, [seed for *_, seed in chunk], sampling)
