@@ -307,7 +307,8 @@ def train_upstream(o: Options, variant: str) -> float:
 
 def train_ours(o: Options, variant: str) -> float:
     """Seconds from step to step of a short training, from the picture file to the adapter file."""
-    from styledrop_cli import devices, tuning
+    from styledrop_cli import devices
+    from styledrop_cli.training import adapter as adapter_training
 
     if variant == "fp32":  # also where bfloat16 is faster
         fast = devices.fast_bfloat16
@@ -315,7 +316,7 @@ def train_ours(o: Options, variant: str) -> float:
             vars(module)["fast_bfloat16"] = lambda device: False
     base, ends = Ours(o).base, list[float]()
     with tempfile.TemporaryDirectory() as folder:
-        tuning.train_adapter(
+        adapter_training.train_adapter(
             base,
             pictures=[PICTURE],
             style="watercolor",

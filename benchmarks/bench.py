@@ -100,7 +100,7 @@ def steps() -> list[Step]:
     from styledrop_cli.sampling.guidance import Scales, Voice, guided
     from styledrop_cli.sampling.masking import random_mask
     from styledrop_cli.settings import SampleSettings, TrainSettings
-    from styledrop_cli.training import masked_cross_entropy
+    from styledrop_cli.training.loop import masked_cross_entropy
 
     device = torch.device("cpu")
     base, settings, sampling = load_base("pocket", device), TrainSettings(), SampleSettings()

@@ -32,8 +32,8 @@ from styledrop_cli.io.images import load_cutout, load_picture, square, to_tensor
 from styledrop_cli.judging.clip_scorer import load_scorer
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import ImageTokenizer, psnr
-from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.pictures import FEATURE_STAGES, feature_loss
+from styledrop_cli.training.pretrain.features import published_features
+from styledrop_cli.training.pretrain.pictures import FEATURE_STAGES, feature_loss
 
 ROOT = Path(__file__).parents[1]
 INDEX = ROOT / "examples" / "pocket" / "index.jsonl"

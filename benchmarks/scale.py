@@ -91,9 +91,9 @@ def part(name: str, steps: int, folder: Path) -> None:
     """Train a part of a base of the bundled one's sizes for so many ``steps``, in one of several processes."""
     import torch
 
-    from styledrop_cli import pretraining
-    from styledrop_cli.processes import take_place, together
-    from styledrop_cli.training import Budget
+    from styledrop_cli.training.distributed import take_place, together
+    from styledrop_cli.training.loop import Budget
+    from styledrop_cli.training.pretrain import run as pretraining
 
     out, device = folder / f"{name}-{steps}", torch.device("cpu")
     init_from = folder / "base" if name != "decoder" else None  # the bundled base has none

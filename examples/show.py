@@ -11,13 +11,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from styledrop_cli import pipeline, tuning
+from styledrop_cli import pipeline
 from styledrop_cli.base.base import load_base
 from styledrop_cli.devices import pick_device
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import load_picture, save_png, square
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.training import adapter as adapter_training
 
 HERE = Path(__file__).parent
 # Picture, what it shows, and its style in words.
@@ -50,7 +51,7 @@ def main() -> None:
     images, labels = [], []
     with tempfile.TemporaryDirectory() as folder:
         for i, (name, content, style) in enumerate(references):
-            learnt = tuning.train_adapter(
+            learnt = adapter_training.train_adapter(
                 base,
                 pictures=[Path(name)],
                 style=style,

@@ -18,11 +18,14 @@ from typing import Any
 import pytest
 
 import tiny
-from styledrop_cli import pools, pretraining, training, tuning
+from styledrop_cli import pools
 from styledrop_cli.base import base as base_module
 from styledrop_cli.cli import console, drawing
 from styledrop_cli.cli.app import app
-from styledrop_cli.training import Budget
+from styledrop_cli.training import adapter as adapter_training
+from styledrop_cli.training import loop as training_loop
+from styledrop_cli.training.loop import Budget
+from styledrop_cli.training.pretrain import run as pretraining
 
 STEPS_A_MINUTE = 1000  # a budget of minutes would end at another step each time
 
@@ -33,11 +36,11 @@ def small(patch: pytest.MonkeyPatch) -> None:
     tiny.shrink_pretraining(patch)
     patch.setattr(pools, "DRAWN_TOGETHER", 5)
     patch.setattr(base_module, "BATCH", 3)
-    patch.setattr(tuning, "SAVE_EVERY", 3)
+    patch.setattr(adapter_training, "SAVE_EVERY", 3)
     patch.setattr(pretraining, "SAVE_EVERY", -1.0)
     patch.setattr(pretraining, "SHEET_EVERY", -1.0)
     patch.setattr(drawing, "DEAD", 0.0)
-    patch.setattr(training, "Budget", lambda minutes: Budget(steps=round(minutes * STEPS_A_MINUTE)))
+    patch.setattr(training_loop, "Budget", lambda minutes: Budget(steps=round(minutes * STEPS_A_MINUTE)))
 
 
 def operations(

@@ -37,7 +37,7 @@ from styledrop_cli.io.files import atomic_write
 from styledrop_cli.io.images import read_png_settings
 from styledrop_cli.io.tensors import load_adapter, save_adapter
 from styledrop_cli.settings import LARGEST_SEED, TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 DRAW = ("generate", "--base-only", "-n", "1", "--steps", "1", "--quiet")
 TRAIN = ("train", "ref.png", "--style", "watercolor", "--content", "a cat", "--steps", "1", "--quiet")

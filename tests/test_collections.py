@@ -24,7 +24,7 @@ from styledrop_cli.io.images import read_png_settings, save_png
 from styledrop_cli.lists.kits import FITS, Asset, read_kit
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.shapes import shaped
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "brand.toml"
 

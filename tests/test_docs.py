@@ -28,7 +28,7 @@ from styledrop_cli.cli.app import COMMANDS, app
 from styledrop_cli.io.images import save_png
 from styledrop_cli.io.tensors import save_part, save_tensors
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 ROOT = Path(__file__).parents[1]
 PAGES = (

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 import tiny
-from styledrop_cli import pretraining
 from styledrop_cli.corpus import draw as drawings_module
 from styledrop_cli.corpus.cutouts import Art, read_art, read_index
 from styledrop_cli.corpus.draw import COLOURS, PALETTES, Drawing, Recipe, captions_of, draw, plan, write_corpus
@@ -23,7 +22,8 @@ from styledrop_cli.corpus.folder import in_unknown_style, plain_contents, read_c
 from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.corpus.styles.canvas import Canvas
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
-from styledrop_cli.training import Budget, Loop
+from styledrop_cli.training.loop import Budget, Loop
+from styledrop_cli.training.pretrain import run as pretraining
 
 ART = Path("art")
 THINGS = {"disc": ["a disc", "a plate"], "box": ["a red box", "a box"], "letter-a": ["the letter A"]}

@@ -19,7 +19,7 @@ from styledrop_cli.base.base import load_base
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import read_tensors, tensors_hash
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 pytestmark = pytest.mark.slow
 TRAIN = ["train", "ref.png", "--style", "crayon", "--content", "a ball", "--steps", "60", "--checkpoints", "2"]

@@ -23,7 +23,7 @@ from styledrop_cli.cli.picking import numbers
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import load_adapter, read_header
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 
 @pytest.fixture(autouse=True)

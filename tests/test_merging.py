@@ -35,7 +35,7 @@ from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.pipeline import Mixture
 from styledrop_cli.settings import RoundSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter, train_on_picks
+from styledrop_cli.training.adapter import train_adapter, train_on_picks
 
 Weighed = Sequence[tuple[Adapter, float]]
 

@@ -18,7 +18,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
 from styledrop_cli.judging import probes
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.tuning import train_adapter, train_on_picks
+from styledrop_cli.training.adapter import train_adapter, train_on_picks
 
 STEPS = 3
 OUTPUT = Path("mydog.safetensors")

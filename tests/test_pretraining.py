@@ -12,7 +12,6 @@ from torch.nn.utils import parametrize
 
 import tiny
 from conftest import draw
-from styledrop_cli import pretraining
 from styledrop_cli.base.base import load_base
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import ModelError, UsageError
@@ -21,12 +20,13 @@ from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, scalar_grid
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.pipeline import generate
-from styledrop_cli.pretraining import ids as base_part
-from styledrop_cli.pretraining.ids import LevelFeatures
-from styledrop_cli.pretraining.job import Order
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.training import Budget, Loop, Progress
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
+from styledrop_cli.training.loop import Budget, Loop, Progress
+from styledrop_cli.training.pretrain import run as pretraining
+from styledrop_cli.training.pretrain.ids import LevelFeatures
+from styledrop_cli.training.pretrain.job import Order
+from styledrop_cli.training.pretrain.run import ids as base_part
 
 PARTS = ("tokenizer", "decoder", "clip", "scorer", "base", "superres")
 FILES = {part: "transformer" if part == "base" else part for part in PARTS}

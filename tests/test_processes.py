@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 import tiny
 import together
 from conftest import Outcome, Run, draw
-from styledrop_cli import pools, processes
+from styledrop_cli import pools
 from styledrop_cli.adapters.examples import Examples, tokenize_views
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import UsageError
@@ -32,6 +32,7 @@ from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.rounds import GRADED, assist
 from styledrop_cli.settings import SampleSettings
+from styledrop_cli.training import distributed
 from test_interrupted import SOURCE, little_adapter, whole
 
 # Without a card --cpu would start one process; --multi_gpu starts two, cards or not.
@@ -232,14 +233,14 @@ def test_a_batch_is_dealt_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = torch.arange(8)[:, None], None
     parts = []
     for number in range(3):
-        monkeypatch.setattr(processes, "place", lambda number=number: (number, 3))
-        rows, nothing = processes.own_rows(batch)
+        monkeypatch.setattr(distributed, "place", lambda number=number: (number, 3))
+        rows, nothing = distributed.own_rows(batch)
         assert nothing is None
         parts.append(rows)
     assert [len(rows) for rows in parts] == [2, 3, 3] and torch.equal(torch.cat(parts), batch[0])
-    processes.refuse_uneven(9, "")
+    distributed.refuse_uneven(9, "")
     with pytest.raises(UsageError, match="8 pictures a step are not to be dealt out evenly among 3 processes"):
-        processes.refuse_uneven(8, "")
+        distributed.refuse_uneven(8, "")
 
 
 # ---- drawing ----
@@ -272,7 +273,7 @@ def test_each_draws_its_share_and_the_first_what_is_missing(
     wanted[1].unlink()  # as if it had died before
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(processes, "PATIENCE", 0.0)
+    monkeypatch.setattr(distributed, "PATIENCE", 0.0)
     done = by_one(command, made, styledrop)
     assert "drawing one share of 3: 4/4" in done.err and "drawing what the others did not: 4/4" in done.err
     assert whole(made) == whole(tmp_path / "one")
@@ -288,7 +289,7 @@ def test_what_is_not_shared_is_the_first_ones_alone(styledrop: Run, monkeypatch:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("WORLD_SIZE")  # left over from something else
     assert styledrop("models", "list").out == out
-    assert processes.take_place() == (0, 1)
+    assert distributed.take_place() == (0, 1)
 
 
 # ---- rounds of feedback ----

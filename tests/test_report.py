@@ -29,7 +29,7 @@ from styledrop_cli.report.grading import PROMPTS, TOLD, Graded, also_chose, free
 from styledrop_cli.report.story import read_story
 from styledrop_cli.rounds import GRADED, SUBJECTS
 from styledrop_cli.settings import RoundSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 Report = Callable[..., Outcome]
 MEASURES = [name for name, *_ in grading.MEASURES]

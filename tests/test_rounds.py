@@ -15,7 +15,7 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli import pools, rounds, tuning
+from styledrop_cli import pools, rounds
 from styledrop_cli.adapters.file import examples_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
@@ -27,7 +27,8 @@ from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
 from styledrop_cli.pools import Plan, Pool
 from styledrop_cli.rounds import Result, iterate
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training import adapter as adapter_training
+from styledrop_cli.training.adapter import train_adapter
 
 PROMPTS = ["a dog", "a house", "a teapot"]
 SETTINGS = RoundSettings(per_prompt=4, steps=4)
@@ -75,7 +76,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps a picture, small pools and few checkpoints: what is tested is the way, not the pictures."""
     tiny.shrink_rounds(monkeypatch)
     monkeypatch.setattr(pools, "DRAWN_TOGETHER", 5)
-    monkeypatch.setattr(tuning, "SAVE_EVERY", 2)
+    monkeypatch.setattr(adapter_training, "SAVE_EVERY", 2)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from styledrop_cli.judging import clip_scorer
 from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.judging.evaluate import COLUMNS, Picture, References, Row, appraise, means, without_style
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 COLOURS = {"red": (1.0, 0.1, 0.1), "green": (0.1, 1.0, 0.1), "cat": (0.1, 0.1, 1.0)}
 
@@ -188,7 +188,7 @@ def test_neither_order_nor_batches_matter(base: Base, some: list[Picture], monke
     references = after(base, draw())
     first = {row.picture: row for row in made(base, some, references)}
     monkeypatch.setattr(evaluate_module, "BATCH", 2)
-    monkeypatch.setattr(evaluate_module, "DRAWN", 1)
+    monkeypatch.setattr(evaluate_module, "DRAWN_TOGETHER", 1)
     shuffled = random.Random(3).sample(some, len(some))
     rows = made(base, shuffled, references)
     assert [row.picture for row in rows] == shuffled

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import tiny
 from conftest import Run, draw
-from styledrop_cli import pretraining
 from styledrop_cli.base.folder import load_module, read_text_tokenizer
 from styledrop_cli.base.hub import POCKET
 from styledrop_cli.base.prompt_tokens import BytePairTokenizer, write_merges
@@ -26,9 +25,10 @@ from styledrop_cli.io.tensors import load_strictly, read_config, read_tensors, s
 from styledrop_cli.judging import clip_scorer
 from styledrop_cli.judging.clip_scorer import load_scorer, open_clip_config
 from styledrop_cli.models.clip import Clip
-from styledrop_cli.pretraining import captions
-from styledrop_cli.pretraining.captions import RECIPES, moved, zoomed
-from styledrop_cli.training import Budget, Loop, Progress
+from styledrop_cli.training.loop import Budget, Loop, Progress
+from styledrop_cli.training.pretrain import run as pretraining
+from styledrop_cli.training.pretrain.captions import RECIPES, moved, zoomed
+from styledrop_cli.training.pretrain.run import captions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXTS = ["a cat", "a red teapot in watercolor style", "", "two rockets", "a very " + "long " * 60 + "train"]

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 import tiny
 from conftest import Run
-from styledrop_cli import devices, pretraining
+from styledrop_cli import devices
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.devices import arithmetic_rate
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.tensors import read_config, read_tensors, save_part
 from styledrop_cli.models.tokenizer import ImageTokenizer
-from styledrop_cli.pretraining import encoded as encoded_part
-from styledrop_cli.pretraining import ids as base_part
-from styledrop_cli.pretraining.job import Job, Order
-from styledrop_cli.pretraining.records import part_file, read_record
-from styledrop_cli.pretraining.stages import SHARES, corpus_of, due_stages, shared, stages, train_all
-from styledrop_cli.pretraining.throughput import Call, CallOverError, Meter, flops_a_picture
-from styledrop_cli.training import Budget, Loop, Progress, Speed
+from styledrop_cli.training.loop import Budget, Loop, Progress, Speed
+from styledrop_cli.training.pretrain import run as pretraining
+from styledrop_cli.training.pretrain.job import Job, Order
+from styledrop_cli.training.pretrain.records import part_file, read_record
+from styledrop_cli.training.pretrain.run import encoded as encoded_part
+from styledrop_cli.training.pretrain.run import ids as base_part
+from styledrop_cli.training.pretrain.stages import SHARES, corpus_of, due_stages, shared, stages, train_all
+from styledrop_cli.training.pretrain.throughput import Call, CallOverError, Meter, flops_a_picture
 
 MODEL = Path("model")
 
@@ -178,7 +179,7 @@ def test_a_corpus_of_two_folders(corpus: Path) -> None:
 def test_where_the_text_encoder_is_not_installed_it_is_left_out_and_said(
     corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("styledrop_cli.pretraining.stages.PACKAGE", "no_such_package")
+    monkeypatch.setattr("styledrop_cli.training.pretrain.stages.PACKAGE", "no_such_package")
     said: list[tuple[str, str]] = []
     parts = [one["part"] for one in train(corpus, steps=4, on_message=lambda *told: said.append(told))]
     assert parts == [part for part in SHARES if part != "text"]

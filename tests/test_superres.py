@@ -19,7 +19,7 @@ from styledrop_cli.models.transformer import Condition
 from styledrop_cli.pipeline import generate
 from styledrop_cli.sampling.guidance import Scales, Voice, guided
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 CONTEXT = replace(tiny.SUPERRES, low_res_context=True)
 SETTINGS = SampleSettings(steps=2, superres_steps=2)

@@ -31,7 +31,7 @@ from styledrop_cli.judging.scores import Scores
 from styledrop_cli.judging.sweep import Cell, Sweep, checkpoints_of, judged, sheet_of, sweep, whole_grid
 from styledrop_cli.pipeline import generate
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 from test_bad_inputs import nobody
 
 PROMPTS = ("a cat", "a dog")

@@ -19,8 +19,8 @@ from styledrop_cli.models.tokenizer import (
     scalar_grid,
     scalar_quantize,
 )
-from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.pictures import (
+from styledrop_cli.training.pretrain.features import published_features
+from styledrop_cli.training.pretrain.pictures import (
     CRITIC_SHARE,
     FEATURE_SHARE,
     TOKENIZER,

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from styledrop_cli import devices, training
+from styledrop_cli import devices
 from styledrop_cli.devices import autocast, cast_once
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.tensors import read_tensors, save_tensors
-from styledrop_cli.training import Budget, Loop, Progress, decay_to_zero, steady, step_generator
+from styledrop_cli.training import loop as training_loop
+from styledrop_cli.training.loop import Budget, Loop, Progress, decay_to_zero, steady, step_generator
 
 CHECKPOINT = Path("state.safetensors")
 
@@ -271,10 +272,10 @@ def test_a_paused_process_is_charged_one_long_step(monkeypatch: pytest.MonkeyPat
             cls.now += 7200.0
             return cls.now
 
-    monkeypatch.setattr(training, "time", Clock)
+    monkeypatch.setattr(training_loop, "time", Clock)
     made = loop(Task(), 3)
     made.run(ignore)
-    assert made.progress.seconds == 3 * training.LONGEST_STEP
+    assert made.progress.seconds == 3 * training_loop.LONGEST_STEP
 
 
 def test_ctrl_c_waits_for_the_step() -> None:
@@ -307,7 +308,7 @@ def test_ctrl_c_is_left_to_who_handles_it() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
-        with training.uninterrupted():
+        with training_loop.uninterrupted():
             os.kill(os.getpid(), signal.SIGINT)
             assert heard == [signal.SIGINT]
     finally:

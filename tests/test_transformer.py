@@ -13,7 +13,7 @@ import tiny
 from styledrop_cli.models.adapter import KINDS
 from styledrop_cli.models.layers import GlobalResponseNorm, attend
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.training import masked_cross_entropy
+from styledrop_cli.training.loop import masked_cross_entropy
 
 AMUSED_256 = TransformerConfig()
 AMUSED_512 = TransformerConfig(sample_size=32, downsample=True, upsample=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import tiny
 from conftest import draw
-from styledrop_cli import __version__, tuning
+from styledrop_cli import __version__
 from styledrop_cli.adapters.examples import guess_content, tokenize_views
 from styledrop_cli.adapters.file import new_adapter, open_adapter
 from styledrop_cli.base.base import Base
@@ -28,7 +28,8 @@ from styledrop_cli.judging.probes import Probes, Scores
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.pipeline import generate
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training import adapter as adapter_training
+from styledrop_cli.training.adapter import train_adapter
 
 SETTINGS = TrainSettings(steps=3, lr=1e-2, width=2, shared=False, batch_size=4, views=4, checkpoints=0)
 KINDS: list[dict[str, Any]] = [
@@ -160,8 +161,8 @@ def test_small_batches_take_the_references_in_turn(
 
     one, two = torch.zeros(4, 4, 4), torch.arange(16).view(4, 4).expand(4, 4, 4)
     views = {"views.ids": torch.cat([one, two]).short(), "views.picture": torch.arange(2).repeat_interleave(4)}
-    monkeypatch.setattr(tuning, "masked_cross_entropy", watched)
-    monkeypatch.setattr(tuning, "tokenize_views", lambda *arguments: views)
+    monkeypatch.setattr(adapter_training, "masked_cross_entropy", watched)
+    monkeypatch.setattr(adapter_training, "tokenize_views", lambda *arguments: views)
     train(base, "disc.png", "red.png", batch_size=batch_size, steps=4)
     assert seen == [1, 16] * (2 * batch_size)
 
@@ -535,7 +536,7 @@ def turn_into_a_folder(path: Path) -> None:
 def test_a_broken_state_falls_back_to_the_one_before(
     base: Base, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setattr(tuning, "SAVE_EVERY", 2)
+    monkeypatch.setattr(adapter_training, "SAVE_EVERY", 2)
     whole = go(base)
     whole.path.unlink()
     interrupted(base, 7, fresh=True)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 import tiny
 from conftest import Run
-from styledrop_cli import pretraining
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module, load_text
 from styledrop_cli.base.known_things import KnownThings, Thing, read_things, write_things
@@ -28,9 +27,10 @@ from styledrop_cli.io.tensors import from_eight_bits, in_eight_bits, read_config
 from styledrop_cli.judging.clip_scorer import load_scorer
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import PAD_ID, SentenceBert, SentenceBertConfig
-from styledrop_cli.pretraining import ids as base_part
-from styledrop_cli.pretraining import words
-from styledrop_cli.training import Budget
+from styledrop_cli.training.loop import Budget
+from styledrop_cli.training.pretrain import run as pretraining
+from styledrop_cli.training.pretrain.run import ids as base_part
+from styledrop_cli.training.pretrain.run import words
 
 DOG = Thing("dog", ("a dog", "a puppy"), ("狗", "小狗"), ("corgi", "poodle"))
 CAT = Thing("cat", ("a cat",), ("猫",), ("tabby",))

@@ -39,10 +39,10 @@ from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.pretraining import captions, pictures
-from styledrop_cli.pretraining import ids as id_part
-from styledrop_cli.pretraining import words as text_part
 from styledrop_cli.settings import RoundSettings, SampleSettings
+from styledrop_cli.training.pretrain.run import captions, pictures
+from styledrop_cli.training.pretrain.run import ids as id_part
+from styledrop_cli.training.pretrain.run import words as text_part
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # tensors this small make more threads wait for each other

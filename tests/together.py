@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 
 import tiny
-from styledrop_cli import devices, pretraining, training
+from styledrop_cli import devices
 from styledrop_cli.cli.app import main
-from styledrop_cli.processes import is_first, take_place, together
-from styledrop_cli.training import Budget
+from styledrop_cli.training import loop as training_loop
+from styledrop_cli.training.distributed import is_first, take_place, together
+from styledrop_cli.training.loop import Budget
+from styledrop_cli.training.pretrain import run as pretraining
 
 
 def prepare(patches: pytest.MonkeyPatch) -> None:
     """In bfloat16, sums over other rows would be rounded elsewhere."""
     tiny.shrink_pretraining(patches)
-    for module in (devices, training):
+    for module in (devices, training_loop):
         patches.setattr(module, "fast_bfloat16", lambda device: False)
 
 

@@ -28,7 +28,7 @@ from styledrop_cli.io.tensors import AdapterFile, load_adapter
 from styledrop_cli.lists.names import stem
 from styledrop_cli.pipeline import GAMMA, Mixture, Wanted, check_size, draw
 from styledrop_cli.settings import SampleSettings, preset_values, seeds_from
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 if TYPE_CHECKING:
     from PIL.Image import Image

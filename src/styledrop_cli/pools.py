@@ -28,8 +28,8 @@ from styledrop_cli.io.files import file_hash, read_json, write_json
 from styledrop_cli.io.tensors import build_config, load_adapter, read_tensors, save_tensors
 from styledrop_cli.judging.evaluate import DRAWN_TOGETHER
 from styledrop_cli.judging.scores import Judge, Seen, thumbnails
-from styledrop_cli.processes import PATIENCE, Place, wait_for_others
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
+from styledrop_cli.training.distributed import PATIENCE, Place, wait_for_others
 
 MOST = 1_000_000  # pictures of a pool
 PLAN = "plan.json"

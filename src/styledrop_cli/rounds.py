@@ -31,7 +31,7 @@ from styledrop_cli.judging.scores import Eye, Judge, Scores, mean, scores
 from styledrop_cli.picking import Candidates, Picker, candidates_of
 from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter, train_on_picks
+from styledrop_cli.training.adapter import train_adapter, train_on_picks
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -55,7 +55,7 @@ from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.report import commands, story
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.training import Budget, Loop
+from styledrop_cli.training.loop import Budget, Loop
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
-from styledrop_cli.tuning import train_adapter
+from styledrop_cli.training.adapter import train_adapter
 
 # No prompt is any reference's thing; the first of each come first in a shorter run.
 PROMPTS = (

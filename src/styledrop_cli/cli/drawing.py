@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from styledrop_cli.base.base import Base
     from styledrop_cli.pipeline import Mixture, Wanted
-    from styledrop_cli.processes import Place
+    from styledrop_cli.training.distributed import Place
 
 ADAPTER = ".safetensors"
 DEAD = 3600.0  # seconds without a byte, and whoever wrote a picture writes it no more: many draw into one folder
@@ -99,7 +99,7 @@ def draw_all(
     from styledrop_cli import pipeline
     from styledrop_cli.batches import Batch, about, about_mixture, write_sheets
     from styledrop_cli.io.files import remove_parts
-    from styledrop_cli.processes import PATIENCE, wait_for_others
+    from styledrop_cli.training.distributed import PATIENCE, wait_for_others
 
     started = time.monotonic()
     for settings in {one.settings for one in wanted}:

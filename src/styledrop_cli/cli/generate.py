@@ -180,7 +180,7 @@ def generate(
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.pipeline import Wanted
-        from styledrop_cli.processes import take_place
+        from styledrop_cli.training.distributed import take_place
 
         place = take_place()
         mixture = drawing.read_mixture(styles, thing, gamma)

@@ -138,8 +138,8 @@ def iterate(
         from styledrop_cli.io.run_folder import alone_in
         from styledrop_cli.io.tensors import read_header
         from styledrop_cli.judging.clip_scorer import open_second_eye
-        from styledrop_cli.processes import take_place
         from styledrop_cli.rounds import assist, first_round, iterate, reference_pictures
+        from styledrop_cli.training.distributed import take_place
 
         number, of = take_place()
         base = load_base(base_folder, pick_device(device))

@@ -124,13 +124,14 @@ def pretrain(
             return
         _draw_corpus(screen, corpus, output, pictures, seed, device)
         return
-    from styledrop_cli import pretraining
     from styledrop_cli.devices import pick_device
     from styledrop_cli.io.run_folder import alone_in
-    from styledrop_cli.pretraining.stages import stages, train_all
-    from styledrop_cli.pretraining.throughput import Call
-    from styledrop_cli.processes import take_place, together
-    from styledrop_cli.training import Budget, Progress
+    from styledrop_cli.training.distributed import take_place, together
+    from styledrop_cli.training.loop import Budget, Progress
+    from styledrop_cli.training.pretrain import run as pretraining
+    from styledrop_cli.training.pretrain.records import WORK
+    from styledrop_cli.training.pretrain.stages import stages, train_all
+    from styledrop_cli.training.pretrain.throughput import Call
 
     place, where = take_place(), pick_device(device)
     how: dict[str, Any] = {
@@ -145,7 +146,7 @@ def pretrain(
     }
     names = stages() if part is Part.all else [part.value]
     with (
-        nullcontext() if place[0] else alone_in(output / pretraining.WORK),
+        nullcontext() if place[0] else alone_in(output / WORK),
         together(place, where),
         console.Steps(screen) as bars,
     ):

@@ -56,7 +56,7 @@ def tokenize(
     with screen.working("looking at the picture"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.tuning import POOR_PSNR
+        from styledrop_cli.training.adapter import POOR_PSNR
 
         base = load_base(base_folder, pick_device(device))
         seen = base.reconstruct(image)

@@ -151,8 +151,8 @@ def train(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.processes import take_place, together
-        from styledrop_cli.tuning import train_adapter
+        from styledrop_cli.training.adapter import train_adapter
+        from styledrop_cli.training.distributed import take_place, together
 
         place = take_place()
         base = load_base(base_folder, pick_device(device))

@@ -15,7 +15,7 @@ from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.io.tensors import read_header
 from styledrop_cli.rounds import ADAPTER, PICKS
-from styledrop_cli.tuning import CURVE
+from styledrop_cli.training.adapter import CURVE
 
 RUN, ROUNDS = ".run", ".rounds"  # what the folders beside an adapter end in
 BEYOND = 1e9  # what no loss and no score reaches: a plot of it would show nothing

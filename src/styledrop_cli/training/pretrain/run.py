@@ -25,16 +25,29 @@ from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.files import remove_parts, writing
 from styledrop_cli.io.run_folder import remove_state
 from styledrop_cli.io.tensors import read_tensors
-from styledrop_cli.pretraining.captions import clip_job, scorer_job
-from styledrop_cli.pretraining.ids import superres_job, transformer_job
-from styledrop_cli.pretraining.job import Job, Order
-from styledrop_cli.pretraining.pictures import decoder_job, tokenizer_job
-from styledrop_cli.pretraining.records import WORK as WORK
-from styledrop_cli.pretraining.records import Record, checkpoints, inputs, log, read_record, write_record
-from styledrop_cli.pretraining.throughput import Call, CallOverError, Meter, flops_a_picture
-from styledrop_cli.pretraining.words import text_job
-from styledrop_cli.processes import LostProcessError, is_first, refuse_uneven, told_by_first, uninterrupted
-from styledrop_cli.training import Budget, Loop, Progress
+from styledrop_cli.training.distributed import (
+    LostProcessError,
+    is_first,
+    refuse_uneven,
+    told_by_first,
+    uninterrupted,
+)
+from styledrop_cli.training.loop import Budget, Loop, Progress
+from styledrop_cli.training.pretrain.captions import clip_job, scorer_job
+from styledrop_cli.training.pretrain.ids import superres_job, transformer_job
+from styledrop_cli.training.pretrain.job import Job, Order
+from styledrop_cli.training.pretrain.pictures import decoder_job, tokenizer_job
+from styledrop_cli.training.pretrain.records import (
+    WORK,
+    Record,
+    checkpoints,
+    inputs,
+    log,
+    read_record,
+    write_record,
+)
+from styledrop_cli.training.pretrain.throughput import Call, CallOverError, Meter, flops_a_picture
+from styledrop_cli.training.pretrain.words import text_job
 
 
 class Part(NamedTuple):

@@ -34,11 +34,11 @@ from styledrop_cli.io.files import atomic_write
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig, means
-from styledrop_cli.pretraining.encoded import encoded
-from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.job import Job, Order, flipped, muon, picked, remembered, split
-from styledrop_cli.processes import gathered, is_first
-from styledrop_cli.training import step_generator
+from styledrop_cli.training.distributed import gathered, is_first
+from styledrop_cli.training.loop import step_generator
+from styledrop_cli.training.pretrain.encoded import encoded
+from styledrop_cli.training.pretrain.features import published_features
+from styledrop_cli.training.pretrain.job import Job, Order, flipped, muon, picked, remembered, split
 
 FIRST_MERGES = 2500
 MEASURED = 256  # held-out pictures

@@ -34,7 +34,15 @@ from styledrop_cli.io.tensors import (
 )
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
-from styledrop_cli.processes import add_up, own_rows, place, take_from_first, take_place, told_by_first, uninterrupted
+from styledrop_cli.training.distributed import (
+    add_up,
+    own_rows,
+    place,
+    take_from_first,
+    take_place,
+    told_by_first,
+    uninterrupted,
+)
 
 # A step that took longer than this was interrupted (a paused process, a sleeping laptop): time is not charged for it.
 LONGEST_STEP = 30.0

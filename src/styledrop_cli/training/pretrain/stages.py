@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
-from styledrop_cli import pretraining
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import read_config
-from styledrop_cli.pretraining.records import (
+from styledrop_cli.training.distributed import is_first, told_by_first
+from styledrop_cli.training.loop import Budget, Progress
+from styledrop_cli.training.pretrain import run as pretraining
+from styledrop_cli.training.pretrain.records import (
     FILES,
     NEEDS,
     WORK,
@@ -27,10 +29,8 @@ from styledrop_cli.pretraining.records import (
     part_file,
     read_record,
 )
-from styledrop_cli.pretraining.throughput import Call
-from styledrop_cli.pretraining.words import INSTALL, PACKAGE
-from styledrop_cli.processes import is_first, told_by_first
-from styledrop_cli.training import Budget, Progress
+from styledrop_cli.training.pretrain.throughput import Call
+from styledrop_cli.training.pretrain.words import INSTALL, PACKAGE
 
 # The stages in their order, and what each gets of the training time. The text encoder is written, not trained; the base
 # was still falling after all that it was given so far; the decoder comes last, for nothing needs it.

@@ -37,17 +37,10 @@ from styledrop_cli.io.tensors import AdapterFile, load_strictly, read_tensors, s
 from styledrop_cli.judging.probes import STEPS, Probes
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.processes import LostProcessError, is_first, place, told_by_first, uninterrupted
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
-from styledrop_cli.training import (
-    Budget,
-    Loop,
-    Progress,
-    hidden,
-    masked_cross_entropy,
-    step_generator,
-)
+from styledrop_cli.training.distributed import LostProcessError, is_first, place, told_by_first, uninterrupted
+from styledrop_cli.training.loop import Budget, Loop, Progress, hidden, masked_cross_entropy, step_generator
 
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
 # The standard error of the difference of two mean totals, each over eight test pictures that spread by 0.35: of

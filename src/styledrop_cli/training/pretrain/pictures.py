@@ -16,10 +16,19 @@ from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
-from styledrop_cli.pretraining.features import published_features
-from styledrop_cli.pretraining.job import Job, Order, adamw, flipped, halved, picked, save_sheet, split
-from styledrop_cli.processes import gathered
-from styledrop_cli.training import step_generator
+from styledrop_cli.training.distributed import gathered
+from styledrop_cli.training.loop import step_generator
+from styledrop_cli.training.pretrain.features import published_features
+from styledrop_cli.training.pretrain.job import (
+    Job,
+    Order,
+    adamw,
+    flipped,
+    halved,
+    picked,
+    save_sheet,
+    split,
+)
 
 # Pocket's sizes.
 TOKENIZER = TokenizerConfig(

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from styledrop_cli.devices import autocast
-from styledrop_cli.processes import own_rows, place
-from styledrop_cli.training import Progress, Speed, rows
+from styledrop_cli.training.distributed import own_rows, place
+from styledrop_cli.training.loop import Progress, Speed, rows
 
 MARGIN = 5.0  # seconds that a call keeps for ending
 GUESSED = 10.0  # seconds that saving is taken to last until it was done once

@@ -11,7 +11,7 @@ from torch import Tensor
 from styledrop_cli.corpus.folder import Record, read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import read_tensors, save_tensors
-from styledrop_cli.processes import add_up, is_first, place
+from styledrop_cli.training.distributed import add_up, is_first, place
 
 ENCODED = 256  # pictures that a process reads and encodes at a time
 AT_ONCE = 64

@@ -22,12 +22,12 @@ from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
-from styledrop_cli.pretraining.encoded import encoded
-from styledrop_cli.pretraining.job import Job, Order, heard, muon, save_sheet, split
 from styledrop_cli.sampling.decoding import decode
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import SampleSettings
-from styledrop_cli.training import hidden, masked_cross_entropy, step_generator
+from styledrop_cli.training.loop import hidden, masked_cross_entropy, step_generator
+from styledrop_cli.training.pretrain.encoded import encoded
+from styledrop_cli.training.pretrain.job import Job, Order, heard, muon, save_sheet, split
 
 # Pocket's sizes.
 BASE = TransformerConfig(

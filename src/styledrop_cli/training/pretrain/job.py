@@ -18,8 +18,8 @@ from styledrop_cli.devices import autocast, place_pictures
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import save_png, to_image
-from styledrop_cli.pretraining.throughput import Call
-from styledrop_cli.training import rows
+from styledrop_cli.training.loop import rows
+from styledrop_cli.training.pretrain.throughput import Call
 
 READ_AT_ONCE = 4096  # pictures
 MOST_KEPT = 400_000  # captions whose states are kept
