@@ -102,7 +102,7 @@ def run(arguments: list[str], folder: str, log: str, die_at: int) -> None:
 def start(arguments: list[str], log: Path, die_at: int = 0) -> ForkServerProcess:
     """Begin a command here and now."""
     context = multiprocessing.get_context("forkserver")
-    heavy = ("styledrop_cli.rounds", "styledrop_cli.pipeline", "accelerate", "torch._dynamo")
+    heavy = ("styledrop_cli.rounds", "styledrop_cli.generation.pipeline", "accelerate", "torch._dynamo")
     context.set_forkserver_preload(["children", *heavy])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it is not told where else these are to be found

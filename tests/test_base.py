@@ -17,10 +17,10 @@ from conftest import draw
 from styledrop_cli.base.base import BATCH, Base, load_base
 from styledrop_cli.base.hub import POCKET
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_config
 from styledrop_cli.models.adapter import Adapter
-from styledrop_cli.pipeline import generate
 from styledrop_cli.settings import SampleSettings
 
 FAST = SampleSettings(steps=3, size=16)

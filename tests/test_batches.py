@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from conftest import Run, draw
-from styledrop_cli import pipeline
-from styledrop_cli.batches import PAGE, Batch, identity
+from styledrop_cli.generation import pipeline
+from styledrop_cli.generation.output_folder import PAGE, Batch, identity
 from styledrop_cli.io.images import load_picture, read_png_settings, save_png
 
 LEARN = ("--steps", "1", "--checkpoints", "0", "-q")

@@ -14,16 +14,16 @@ from PIL import Image
 
 import tiny
 from conftest import Run, draw
-from styledrop_cli import batches, choosing
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.choosing import Chooser, sees_pictures
 from styledrop_cli.cli.alphabet import LETTERS, glyphs_of
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation import collection, output_folder
+from styledrop_cli.generation.collection import Chooser, sees_pictures
+from styledrop_cli.generation.extend import shaped
+from styledrop_cli.generation.lists.kit_file import FITS, Asset, read_kit
 from styledrop_cli.io.images import read_png_settings, save_png
-from styledrop_cli.lists.kits import FITS, Asset, read_kit
 from styledrop_cli.settings import TrainSettings
-from styledrop_cli.shapes import shaped
 from styledrop_cli.training.adapter import train_adapter
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "brand.toml"
@@ -410,7 +410,7 @@ def test_letters_that_a_base_was_taught(styledrop: Run, adapter: Path, tiny_mode
 def test_where_nobody_can_choose_one_is_drawn(
     styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "sees_pictures", lambda base: False)
+    monkeypatch.setattr(collection, "sees_pictures", lambda base: False)
     code, _, err = styledrop("alphabet", adapter, "--letters", "A", "--model", tiny_model)
     assert code == 0, err
     assert "the CLIP of tiny reads and does not see: one picture is drawn of each" in err
@@ -536,7 +536,7 @@ def test_a_second_file_of_a_name_is_nobody_elses(styledrop: Run, adapter: Path, 
 def test_a_kit_of_many_has_several_sheets(
     styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "PAGE", 2)
+    monkeypatch.setattr(output_folder, "PAGE", 2)
     Path("brand.toml").write_text(named("a", "b", "c"))
     result: dict[str, Any] = json.loads(
         styledrop("kit", adapter, "brand.toml", "--model", tiny_model, "--json", "-q").out

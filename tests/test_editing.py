@@ -18,18 +18,18 @@ from torch import Tensor
 
 import tiny
 from conftest import Outcome, Run, draw
-from styledrop_cli import pipeline
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import BATCH, Base, load_base
 from styledrop_cli.cli import edit as edit_module
-from styledrop_cli.editing import changes, seams
-from styledrop_cli.editing.changes import inpaint, outpaint, resample, restyle
-from styledrop_cli.editing.seams import joined, spread
-from styledrop_cli.editing.windows import MOST_SPOTS, Window, plan
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation import pipeline
+from styledrop_cli.generation.editing import changes, seams
+from styledrop_cli.generation.editing.changes import inpaint, outpaint, resample, restyle
+from styledrop_cli.generation.editing.seams import joined, spread
+from styledrop_cli.generation.editing.windows import MOST_SPOTS, Window, plan
+from styledrop_cli.generation.pipeline import Mixture, Wanted
 from styledrop_cli.io.images import load_transparency, read_png_settings, to_image, to_tensor
 from styledrop_cli.io.tensors import load_adapter
-from styledrop_cli.pipeline import Mixture, Wanted
 
 ALONE = Mixture()
 

@@ -10,9 +10,9 @@ import pytest
 
 from conftest import Run
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.foreign import foreign
-from styledrop_cli.lists.prompts import read_lines, text_lines
-from styledrop_cli.lists.wildcards import Template, escaped
+from styledrop_cli.generation.lists.foreign import foreign
+from styledrop_cli.generation.lists.prompt_file import read_lines, text_lines
+from styledrop_cli.generation.lists.wildcards import Template, escaped
 
 CONSTRUCTS = [
     ("a (cat:1.2) and a dog", 2, "'(cat:1.2)' weighs words"),

@@ -41,6 +41,7 @@ from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.corpus.cutouts import read_art
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
 from styledrop_cli.gallery import Choices
+from styledrop_cli.generation.lists import kit_file, prompt_file
 from styledrop_cli.io import files, images
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import MOST_TENSORS, parse_json, read_json
@@ -57,7 +58,6 @@ from styledrop_cli.io.tensors import (
     save_tensors,
 )
 from styledrop_cli.judging import clip_scorer
-from styledrop_cli.lists import kits, prompts
 from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
@@ -375,7 +375,7 @@ def test_inspecting_a_pipe(styledrop: Run) -> None:
 
 
 def test_lists_from_a_device_end() -> None:
-    for read in (prompts.read_lines, kits.read_kit, checks.prompts_in):
+    for read in (prompt_file.read_lines, kit_file.read_kit, checks.prompts_in):
         with pytest.raises(UsageError, match="/dev/zero is too large"):
             read(Path("/dev/zero"))
 

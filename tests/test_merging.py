@@ -19,8 +19,9 @@ from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters.file import examples_of, open_adapter
 from styledrop_cli.adapters.merge import Part, joined_styles, merge, read_parts, recommended_by, sum_of
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.batches import about_mixture
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.generation.output_folder import about_mixture
+from styledrop_cli.generation.pipeline import Mixture
 from styledrop_cli.io.files import file_hash, names_apart
 from styledrop_cli.io.tensors import (
     AdapterFile,
@@ -33,7 +34,6 @@ from styledrop_cli.io.tensors import (
 from styledrop_cli.models.adapter import KINDS, Adapter, BottleneckAdapter, LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import MaskedTransformer
-from styledrop_cli.pipeline import Mixture
 from styledrop_cli.settings import RoundSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter, train_on_picks
 

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.lists import prompt_file
+from styledrop_cli.generation.lists.file_names import check_pattern, stem
+from styledrop_cli.generation.lists.prompt_file import Line, read_lines, text_lines
+from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.io import text_files
-from styledrop_cli.lists import prompts
-from styledrop_cli.lists.names import check_pattern, stem
-from styledrop_cli.lists.prompts import Line, read_lines, text_lines
-from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import LARGEST_SEED
 
 PLACE = re.compile(r"^p\.\w+, (line \d+(, column [\w-]+)?(, character \d+)?|prompt \d+(, character \d+)?): ")
@@ -167,13 +167,13 @@ def test_options_are_split_as_a_shell_does() -> None:
     alike = 0
     for _ in range(2000):
         row = "".join(rng.choices("ab '\"\\é-=#$", k=rng.randint(1, 14)))
-        words = list(prompts.TOKEN.finditer(row))
+        words = list(prompt_file.TOKEN.finditer(row))
         try:
             expected = shlex.split(row)
         except ValueError:
             assert words[-1]["open"]
             continue
-        assert [prompts.QUOTED.sub(prompts._unquoted, word[0]) for word in words] == expected
+        assert [prompt_file.QUOTED.sub(prompt_file._unquoted, word[0]) for word in words] == expected
         alike += 1
     assert alike > 500
 
@@ -428,7 +428,7 @@ PIECES = {
 def test_nothing_but_usage_errors_come_out(suffix: str) -> None:
     rng = random.Random(suffix)
     head = {".csv": "prompt,seed\n", ".toml": '[[prompt]]\ntext = "a"\n'}.get(suffix, "")
-    read_text = {".csv": prompts._csv_lines, ".toml": prompts._toml_lines, ".txt": text_lines}[suffix]
+    read_text = {".csv": prompt_file._csv_lines, ".toml": prompt_file._toml_lines, ".txt": text_lines}[suffix]
     lines: list[Line] = []
     for case in range(2000):
         with suppress(UsageError):
@@ -719,7 +719,7 @@ def test_it_loads_without_torch() -> None:
     program = (
         "import sys, styledrop_cli.lists.prompts; sys.exit(bool({'torch', 'numpy', 'PIL', 'typer'} & set(sys.modules)))"
     )
-    source = str(Path(prompts.__file__).parents[2])
+    source = str(Path(prompt_file.__file__).parents[2])
     program = f"import sys; sys.path.insert(0, {source!r}); {program}"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

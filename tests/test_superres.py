@@ -12,11 +12,11 @@ import tiny
 from conftest import draw
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.transformer import Condition
-from styledrop_cli.pipeline import generate
 from styledrop_cli.sampling.guidance import Scales, Voice, guided
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter

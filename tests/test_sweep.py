@@ -20,6 +20,7 @@ from conftest import Outcome, Run, draw
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io import contact_sheet
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import read_png_settings, to_tensor
@@ -29,7 +30,6 @@ from styledrop_cli.judging import sweep as sweep_module
 from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.scores import Scores
 from styledrop_cli.judging.sweep import Cell, Sweep, checkpoints_of, judged, sheet_of, sweep, whole_grid
-from styledrop_cli.pipeline import generate
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 from test_bad_inputs import nobody

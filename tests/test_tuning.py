@@ -23,10 +23,10 @@ from styledrop_cli.adapters.examples import guess_content, tokenize_views
 from styledrop_cli.adapters.file import new_adapter, open_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, PictureError, UsageError
+from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
 from styledrop_cli.judging.probes import Probes, Scores
 from styledrop_cli.models.tokenizer import ImageTokenizer
-from styledrop_cli.pipeline import generate
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training import adapter as adapter_training
 from styledrop_cli.training.adapter import train_adapter

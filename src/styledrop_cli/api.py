@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.batches import Batch, about, about_mixture
 from styledrop_cli.devices import pick_device
-from styledrop_cli.editing.changes import Sides
-from styledrop_cli.editing.edits import edit_of
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.editing.changes import Sides
+from styledrop_cli.generation.editing.edits import edit_of
+from styledrop_cli.generation.lists.file_names import stem
+from styledrop_cli.generation.output_folder import Batch, about, about_mixture
+from styledrop_cli.generation.pipeline import GAMMA, Mixture, Wanted, check_size, draw
 from styledrop_cli.io.tensors import AdapterFile, load_adapter
-from styledrop_cli.lists.names import stem
-from styledrop_cli.pipeline import GAMMA, Mixture, Wanted, check_size, draw
 from styledrop_cli.settings import SampleSettings, preset_values, seeds_from
 from styledrop_cli.training.adapter import train_adapter
 

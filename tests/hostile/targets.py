@@ -41,17 +41,17 @@ from styledrop_cli.base import hub, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.base.known_things import THINGS, Thing
-from styledrop_cli.batches import Batch
 from styledrop_cli.cli import checks, console, inspect, picking, score
 from styledrop_cli.corpus import cutouts
 from styledrop_cli.corpus import draw as draw_module
 from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.gallery import Choices, address
+from styledrop_cli.generation.lists import file_names, kit_file, prompt_file, wildcards
+from styledrop_cli.generation.output_folder import Batch
 from styledrop_cli.io import images
 from styledrop_cli.io.run_folder import Run
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
-from styledrop_cli.lists import kits, names, prompts, wildcards
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.report import commands, story
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -576,22 +576,22 @@ PROMPTS = (
 
 
 @target(lambda: [bytes([index]) + text.encode() for index, (_, text) in enumerate(PROMPTS)])
-def prompt_file(data: bytes) -> None:
+def prompts(data: bytes) -> None:
     suffix, _ = PROMPTS[(data[0] if data else 0) % len(PROMPTS)]
     path = written(f"prompts/list{suffix}", data[1:])
     text = data[1:].decode("utf-8", "replace")
 
     def read() -> None:
-        for number, line in enumerate(prompts.read_lines(path)[:5]):
+        for number, line in enumerate(prompt_file.read_lines(path)[:5]):
             found = wildcards.Template.read(line.text, line.where)
             for variant, _ in zip(found.every(), range(3), strict=False):
                 variant.encode("utf-8", "surrogatepass")
             name = line.options.get("name")
-            named(names.stem("{prompt}-{seed}-{name}", prompt=found.pick(7), seed=1, index=number, name=name))
+            named(file_names.stem("{prompt}-{seed}-{name}", prompt=found.pick(7), seed=1, index=number, name=name))
 
     def patterned() -> None:
-        names.check_pattern(text)
-        named(names.stem(text, prompt="a cat", seed=2**63 - 1, index=10**8, name=text, style=text))
+        file_names.check_pattern(text)
+        named(file_names.stem(text, prompt="a cat", seed=2**63 - 1, index=10**8, name=text, style=text))
 
     attempt(read, patterned, lambda: checks.prompts_in(path))
     attempt(lambda: picking.FilePicker(path).pick(mock.Mock(prompts=["a"] * 9), 3, place()))
@@ -599,7 +599,8 @@ def prompt_file(data: bytes) -> None:
 
 def named(stem: str) -> None:
     """A file's name: never a path, nor hidden, nor longer than any system takes."""
-    assert stem and Path(stem).name == stem and not stem.startswith(".") and len(stem.encode()) <= names.LONGEST_STEM
+    assert stem and Path(stem).name == stem and not stem.startswith(".")
+    assert len(stem.encode()) <= file_names.LONGEST_STEM
 
 
 KITS = (
@@ -613,7 +614,7 @@ def kit(data: bytes) -> None:
     path = written("kits/brand.toml", data)
 
     def read() -> None:
-        for asset in kits.read_kit(path):
+        for asset in kit_file.read_kit(path):
             for one in asset.stems[:5]:
                 named(one)
             assert asset.size is None or all(16 <= side <= 4096 for side in asset.size)

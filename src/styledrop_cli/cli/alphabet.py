@@ -13,7 +13,7 @@ import typer
 from styledrop_cli.cli import checks, collecting, console, drawing, options
 from styledrop_cli.cli.generate import look
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.names import stem
+from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ def alphabet(
     base_folder = options.located(screen, model, adapter)
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
-        from styledrop_cli.choosing import Thing
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.pipeline import Wanted
+        from styledrop_cli.generation.collection import Thing
+        from styledrop_cli.generation.pipeline import Wanted
 
         mixture = drawing.read_mixture([(adapter, 1.0)], None, None)
         base = load_base(base_folder, pick_device(device))

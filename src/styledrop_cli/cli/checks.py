@@ -9,11 +9,11 @@ from pathlib import Path
 
 from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.lists.foreign import foreign, literal
+from styledrop_cli.generation.lists.prompt_file import OPTION_INSIDE, OTHERS, SUFFIXES, read_lines
+from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.io.files import real_place, to_text
 from styledrop_cli.io.text_files import MOST, plain, says_something
-from styledrop_cli.lists.foreign import foreign, literal
-from styledrop_cli.lists.prompts import OPTION_INSIDE, OTHERS, SUFFIXES, read_lines
-from styledrop_cli.lists.wildcards import Template
 from styledrop_cli.settings import exact
 
 RUN = ".run"  # behind the name of a file: the folder of the work on it

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from styledrop_cli.base.base import Base
-    from styledrop_cli.choosing import Collection, Thing
-    from styledrop_cli.pipeline import Mixture, Wanted
+    from styledrop_cli.generation.collection import Collection, Thing
+    from styledrop_cli.generation.pipeline import Mixture, Wanted
 
 
 def refuse_no_adapter(adapter: Path, command: str) -> None:
@@ -37,7 +37,7 @@ def candidates(first: Wanted, number: int) -> list[Wanted]:
 
 def is_blind(screen: console.Screen, base: Base) -> bool:
     """Whether the base's CLIP cannot say which of several pictures is best; then that is said aloud."""
-    from styledrop_cli.choosing import sees_pictures
+    from styledrop_cli.generation.collection import sees_pictures
 
     if sees_pictures(base):
         return False
@@ -59,8 +59,8 @@ def collect(
     `known` are other things that a picture might show instead, told apart with `colours` or without (see
     `choosing.Chooser`). Raises as `pipeline.draw` does, StyledropError where something cannot be written.
     """
-    from styledrop_cli import pipeline
-    from styledrop_cli.choosing import Chooser, Collection
+    from styledrop_cli.generation import pipeline
+    from styledrop_cli.generation.collection import Chooser, Collection
 
     started = time.monotonic()
     for settings in {thing.candidates[0].settings for thing in things}:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from styledrop_cli.base.base import Base
-    from styledrop_cli.pipeline import Mixture, Wanted
+    from styledrop_cli.generation.pipeline import Mixture, Wanted
     from styledrop_cli.training.distributed import Place
 
 ADAPTER = ".safetensors"
@@ -64,8 +64,8 @@ def read_mixture(styles: Shares, thing: Path | None, gamma: float | None) -> Mix
         UsageError: shares that do not add up to 1, an object's share without an object, or an object among the styles.
         ModelError: a file is missing or no adapter.
     """
+    from styledrop_cli.generation.pipeline import GAMMA, Mixture
     from styledrop_cli.io.tensors import load_adapter
-    from styledrop_cli.pipeline import GAMMA, Mixture
 
     if gamma is not None and thing is None:
         raise UsageError("--gamma is the share of an object, and there is none", "name its adapter with --object")
@@ -96,8 +96,8 @@ def draw_all(
     pictures, and the first also what the others do not bring. Raises as `pipeline.draw` does, StyledropError where
     something cannot be written.
     """
-    from styledrop_cli import pipeline
-    from styledrop_cli.batches import Batch, about, about_mixture, write_sheets
+    from styledrop_cli.generation import pipeline
+    from styledrop_cli.generation.output_folder import Batch, about, about_mixture, write_sheets
     from styledrop_cli.io.files import remove_parts
     from styledrop_cli.training.distributed import PATIENCE, wait_for_others
 

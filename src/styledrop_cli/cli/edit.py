@@ -14,11 +14,11 @@ import typer
 from styledrop_cli.cli import checks, console, drawing, options
 from styledrop_cli.cli.generate import OUTPUT, look
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.names import stem
+from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
-    from styledrop_cli.editing.edits import Edit
+    from styledrop_cli.generation.editing.edits import Edit
 
 MOST_OF_EACH = 100
 ITERATIONS, MOST_ITERATIONS = 100, 1000  # Muse, 3
@@ -127,7 +127,7 @@ def edit(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.pipeline import Wanted
+        from styledrop_cli.generation.pipeline import Wanted
 
         mixture = drawing.read_mixture([(adapter, 1.0)] if adapter else [], None, None)
         base = load_base(base_folder, pick_device(device))
@@ -186,7 +186,7 @@ def _the_edit(
     given = [name for name, value in ways.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are {len(given)} changes", "make them one after the other")
-    from styledrop_cli.editing import edits
+    from styledrop_cli.generation.editing import edits
 
     sides = _sides(outpaint) if outpaint is not None else None
     if change := edits.edit_of(
@@ -202,7 +202,7 @@ def _sides(text: str) -> tuple[int, int, int, int]:
     Raises:
         UsageError: it is neither.
     """
-    from styledrop_cli.editing.edits import SIDES
+    from styledrop_cli.generation.editing.edits import SIDES
 
     number = r"[+-]?[0-9]{1,9}"
     parts = [part.strip() for part in text.split(",")]

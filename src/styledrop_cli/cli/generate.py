@@ -12,13 +12,13 @@ import typer
 
 from styledrop_cli.cli import checks, console, drawing, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.names import check_pattern, stem
-from styledrop_cli.lists.prompts import Line, read_lines
-from styledrop_cli.lists.wildcards import Template
+from styledrop_cli.generation.lists.file_names import check_pattern, stem
+from styledrop_cli.generation.lists.prompt_file import Line, read_lines
+from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
-    from styledrop_cli.pipeline import Wanted
+    from styledrop_cli.generation.pipeline import Wanted
 
 OUTPUT = Path("styledrop-out")
 PATTERN = "{prompt}-{seed}"
@@ -179,7 +179,7 @@ def generate(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.pipeline import Wanted
+        from styledrop_cli.generation.pipeline import Wanted
         from styledrop_cli.training.distributed import take_place
 
         place = take_place()

@@ -13,13 +13,13 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, collecting, console, drawing, options
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.lists.kit_file import Asset, read_kit
 from styledrop_cli.io.files import read_json
-from styledrop_cli.lists.kits import Asset, read_kit
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
-    from styledrop_cli.choosing import Collection, Thing
-    from styledrop_cli.pipeline import Mixture
+    from styledrop_cli.generation.collection import Collection, Thing
+    from styledrop_cli.generation.pipeline import Mixture
 
 MANIFEST = "kit.json"
 LARGEST_MANIFEST = 200_000_000  # bytes: what is said of as many pictures as one list may ask for
@@ -98,9 +98,9 @@ def _refuse_manifest(path: Path) -> None:
 
 def _things(screen: console.Screen, base: Base, mixture: Mixture, asset: Asset, blind: bool) -> list[Thing]:
     """The pictures of an asset; each has seeds of its own."""
-    from styledrop_cli.choosing import Thing
-    from styledrop_cli.pipeline import Wanted
-    from styledrop_cli.shapes import shaped
+    from styledrop_cli.generation.collection import Thing
+    from styledrop_cli.generation.extend import shaped
+    from styledrop_cli.generation.pipeline import Wanted
 
     settings = base.sampling(**({"size": base.sizes[-1]} | mixture.recommended | dict(asset.options)))
     cut = base.text_tokenizer.cut

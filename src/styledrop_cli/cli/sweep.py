@@ -18,8 +18,8 @@ from rich.text import Text
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.lists.wildcards import escaped
 from styledrop_cli.io.files import real_place
-from styledrop_cli.lists.wildcards import escaped
 from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings, seeds_from
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ def sweep(
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
-        from styledrop_cli.batches import about_mixture
         from styledrop_cli.devices import pick_device
+        from styledrop_cli.generation.output_folder import about_mixture
+        from styledrop_cli.generation.pipeline import Mixture
         from styledrop_cli.io.images import save_png
         from styledrop_cli.io.tensors import load_adapter, write_recommended
         from styledrop_cli.judging import sweep as sweep_module
         from styledrop_cli.judging.clip_scorer import open_eye
-        from styledrop_cli.pipeline import Mixture
 
         file = load_adapter(adapter)
         files = sweep_module.checkpoints_of(file) if checkpoints else {}

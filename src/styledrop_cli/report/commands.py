@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from styledrop_cli.generation.lists.wildcards import escaped
 from styledrop_cli.io.text_files import CONTROLS
-from styledrop_cli.lists.wildcards import escaped
 from styledrop_cli.report.story import ROUNDS, Stage, Story
 from styledrop_cli.settings import RoundSettings, TrainSettings
 

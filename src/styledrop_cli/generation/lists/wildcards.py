@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.lists.foreign import SIGN, foreign
+from styledrop_cli.generation.lists.foreign import SIGN, foreign
 
 DEEPEST = 50  # braces in braces
 BRACES = r"write \{, \| and \} for a brace or a bar itself"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.lists.file_names import stem
+from styledrop_cli.generation.lists.foreign import as_typed
 from styledrop_cli.io.text_files import (
     MOST,
     NUMBERS,
@@ -24,8 +26,6 @@ from styledrop_cli.io.text_files import (
     short,
     table_rows,
 )
-from styledrop_cli.lists.foreign import as_typed
-from styledrop_cli.lists.names import stem
 from styledrop_cli.settings import seeds_from
 
 SIDES = (16, 4096)  # pixels of an asset's side, least and most

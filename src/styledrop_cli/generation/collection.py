@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from styledrop_cli import pipeline
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import words
-from styledrop_cli.batches import Batch, about, about_mixture, identity, write_sheets
 from styledrop_cli.errors import PictureError
+from styledrop_cli.generation import pipeline
+from styledrop_cli.generation.output_folder import Batch, about, about_mixture, identity, write_sheets
+from styledrop_cli.generation.pipeline import Mixture, Wanted
 from styledrop_cli.io.images import read_png_settings, to_tensor
-from styledrop_cli.pipeline import Mixture, Wanted
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.base.base import Base
-from styledrop_cli.editing.changes import OnStep, Sides, check_mask, check_sides, inpaint, outpaint, resample, restyle
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.editing.changes import (
+    OnStep,
+    Sides,
+    check_mask,
+    check_sides,
+    inpaint,
+    outpaint,
+    resample,
+    restyle,
+)
+from styledrop_cli.generation.pipeline import Mixture, Wanted
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import OnMessage, load_mask, load_picture, load_transparency, quietly
-from styledrop_cli.pipeline import Mixture, Wanted
 from styledrop_cli.settings import exact
 
 if TYPE_CHECKING:

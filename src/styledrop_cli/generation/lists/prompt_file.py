@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.lists.foreign import as_typed
+from styledrop_cli.generation.lists.wildcards import BraceError, parse
 from styledrop_cli.io.files import parse_json
 from styledrop_cli.io.text_files import (
     CONTROLS,
@@ -32,8 +34,6 @@ from styledrop_cli.io.text_files import (
     table_rows,
     unix,
 )
-from styledrop_cli.lists.foreign import as_typed
-from styledrop_cli.lists.wildcards import BraceError, parse
 
 KIND = "list of prompts"
 SUFFIXES = {".txt", ".toml", ".csv", ".tsv"}

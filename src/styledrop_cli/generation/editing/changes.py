@@ -12,11 +12,11 @@ from torch import Tensor
 
 from styledrop_cli.base.base import Base
 from styledrop_cli.devices import generator
-from styledrop_cli.editing.seams import continued, joined
-from styledrop_cli.editing.windows import Window, plan
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.editing.seams import continued, joined
+from styledrop_cli.generation.editing.windows import Window, plan
+from styledrop_cli.generation.pipeline import Drawers, Mixture, Wanted
 from styledrop_cli.io.images import LARGE, square, to_image, to_tensor
-from styledrop_cli.pipeline import Drawers, Mixture, Wanted
 from styledrop_cli.sampling.decoding import LogitsFn, decode
 from styledrop_cli.settings import LARGEST_SEED, SampleSettings
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from styledrop_cli import __version__
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
+from styledrop_cli.generation.pipeline import Mixture, Wanted
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import file_hash, names_apart
 from styledrop_cli.io.images import load_picture, read_png_settings, save_png
-from styledrop_cli.pipeline import Mixture, Wanted
 from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Generation: from requests in words to picture files, new ones or given ones that are changed."""
