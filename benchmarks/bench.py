@@ -163,9 +163,9 @@ def print_report(adapter: Path, folder: Path, runs: int) -> None:
     """What a report takes beside its drawing: with all its pictures there, it is graded and written again."""
     from styledrop_cli.base.base import load_base
     from styledrop_cli.judging.clip_scorer import open_second_eye
-    from styledrop_cli.report.grading import free_prompts, grade
+    from styledrop_cli.report.grade import free_prompts, grade
+    from styledrop_cli.report.history import read_story
     from styledrop_cli.report.page import Grader, write_page
-    from styledrop_cli.report.story import read_story
 
     def make() -> bytes:
         story, base = read_story(adapter), load_base("pocket", torch.device("cpu"))
@@ -209,7 +209,7 @@ def main() -> None:
         ]
         chosen = [row for row in rows if only in row.name]
         if any(row.name.startswith("score") for row in chosen):
-            from styledrop_cli.rounds import SUBJECTS
+            from styledrop_cli.feedback.rounds import SUBJECTS
 
             measure(train)
             measure(["generate", adapter, *SUBJECTS, "-n", "2", "-o", str(Path(folder, "few")), "--quiet"])

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 import tiny
-from styledrop_cli import pools
 from styledrop_cli.base import base as base_module
 from styledrop_cli.cli import console, drawing
 from styledrop_cli.cli.app import app
+from styledrop_cli.feedback import pool as pool_module
 from styledrop_cli.training import adapter as adapter_training
 from styledrop_cli.training import loop as training_loop
 from styledrop_cli.training.loop import Budget
@@ -34,7 +34,7 @@ def small(patch: pytest.MonkeyPatch) -> None:
     """Make every command a small one, in this process."""
     tiny.shrink_rounds(patch)
     tiny.shrink_pretraining(patch)
-    patch.setattr(pools, "DRAWN_TOGETHER", 5)
+    patch.setattr(pool_module, "DRAWN_TOGETHER", 5)
     patch.setattr(base_module, "BATCH", 3)
     patch.setattr(adapter_training, "SAVE_EVERY", 3)
     patch.setattr(pretraining, "SAVE_EVERY", -1.0)
@@ -102,7 +102,7 @@ def run(arguments: list[str], folder: str, log: str, die_at: int) -> None:
 def start(arguments: list[str], log: Path, die_at: int = 0) -> ForkServerProcess:
     """Begin a command here and now."""
     context = multiprocessing.get_context("forkserver")
-    heavy = ("styledrop_cli.rounds", "styledrop_cli.generation.pipeline", "accelerate", "torch._dynamo")
+    heavy = ("styledrop_cli.feedback.rounds", "styledrop_cli.generation.pipeline", "accelerate", "torch._dynamo")
     context.set_forkserver_preload(["children", *heavy])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it is not told where else these are to be found

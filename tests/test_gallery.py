@@ -20,7 +20,7 @@ import pytest
 
 from conftest import draw
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.gallery import Candidate, Choices, Gallery, address, server
+from styledrop_cli.feedback.page import Candidate, Choices, Gallery, address, server
 
 
 def encoded(kind: str, side: int = 8) -> bytes:

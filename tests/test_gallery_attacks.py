@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from styledrop_cli.gallery import Choices, Gallery, door, server
+from styledrop_cli.feedback.page import Choices, Gallery, door, server
 from test_gallery import CANDIDATES, PNG, Client, picking
 
 NOTHING = b'{"error":"There is nothing here."}'

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from styledrop_cli.gallery import Candidate, Choices, Gallery
+from styledrop_cli.feedback.page import Candidate, Choices, Gallery
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 

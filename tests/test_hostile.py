@@ -29,7 +29,6 @@ from safetensors.torch import save
 import tiny
 from conftest import Run, draw
 from hostile import targets, watching
-from styledrop_cli import rounds
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.base import hub
@@ -40,7 +39,9 @@ from styledrop_cli.cli.score import Found
 from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.corpus.cutouts import read_art
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
-from styledrop_cli.gallery import Choices
+from styledrop_cli.feedback import rounds
+from styledrop_cli.feedback.page import Choices
+from styledrop_cli.feedback.pool import Plan
 from styledrop_cli.generation.lists import kit_file, prompt_file
 from styledrop_cli.io import files, images
 from styledrop_cli.io.contact_sheet import contact_sheet
@@ -61,8 +62,7 @@ from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
-from styledrop_cli.pools import Plan
-from styledrop_cli.report import commands, story
+from styledrop_cli.report import commands, history
 from styledrop_cli.settings import TrainSettings
 
 FILE = Path("x.safetensors")
@@ -363,7 +363,7 @@ def test_what_is_read_only_if_it_is_there(make: Callable[[Path], None]) -> None:
         make(Path(name))
     assert Plan.read(Path()) is None
     assert RunFolder(Path(), {}).read("curve.json") is None
-    assert story._curve(Path("curve.json"), {}) is None
+    assert history._curve(Path("curve.json"), {}) is None
     assert hub.cache.pipeline_of(Path()) is None
 
 
@@ -814,8 +814,8 @@ def test_the_report_is_text_where_a_file_is_markup(styledrop: Run, sound: Path) 
 def test_what_is_copied_from_a_report_is_no_second_command(sound: Path) -> None:
     line = "x\nrm -rf ~\r\x1b[2J"
     header = read_header(sound) | {"style": line, "feedback": line, "contents": [line], "round": 2}
-    stages = [story.Stage(f"round {n}", FILE, "0", header | {"round": n}, None, []) for n in (1, 2)]
-    told = story.Story(Path(), stages, {"prompts": [line], "seed": line, "per_prompt": [line]}, [])
+    stages = [history.Stage(f"round {n}", FILE, "0", header | {"round": n}, None, []) for n in (1, 2)]
+    told = history.Story(Path(), stages, {"prompts": [line], "seed": line, "per_prompt": [line]}, [])
     found = commands.commands(told, [line], [], "pocket", "-o r.html")
     assert all(one.startswith(("styledrop ", "# ")) for one in "\n".join(found).splitlines())
 
@@ -831,7 +831,7 @@ def test_folders_that_are_no_rounds(sound: Path, name: str) -> None:
     for one_round in (name, "round-1"):
         Path("a.rounds", one_round).mkdir(parents=True)
         shutil.copyfile(sound, Path("a.rounds", one_round, "adapter.safetensors"))
-    assert [stage.name for stage in story.read_story(Path("a.rounds")).stages] == ["round 1"]
+    assert [stage.name for stage in history.read_story(Path("a.rounds")).stages] == ["round 1"]
 
 
 ITS_OWN = {"step": 2, "loss": 4.0, "scores": None}  # the checkpoint that became the adapter
@@ -846,15 +846,15 @@ ITS_OWN = {"step": 2, "loss": 4.0, "scores": None}  # the checkpoint that became
         {"losses": [[1, 1e300]]},
         {"losses": 5},
         {"losses": [5]},
-        {"checkpoints": [ITS_OWN, {"step": 1, "scores": dict.fromkeys(story.SCORED, float("nan"))}]},
+        {"checkpoints": [ITS_OWN, {"step": 1, "scores": dict.fromkeys(history.SCORED, float("nan"))}]},
     ],
 )
 def test_curves_that_no_plot_can_show(change: dict[str, Any]) -> None:
     whole = {"losses": [[1, 4.5], [2, 4.0]], "checkpoints": [ITS_OWN], "chosen": 2}
     Path("curve.json").write_text(json.dumps(whole))
-    assert story._curve(Path("curve.json"), ITS_OWN) is not None
+    assert history._curve(Path("curve.json"), ITS_OWN) is not None
     Path("curve.json").write_text(json.dumps(whole | change))
-    assert story._curve(Path("curve.json"), ITS_OWN) is None
+    assert history._curve(Path("curve.json"), ITS_OWN) is None
 
 
 # ---- trainings that go on ----

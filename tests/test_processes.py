@@ -22,15 +22,15 @@ from accelerate.state import AcceleratorState
 import tiny
 import together
 from conftest import Outcome, Run, draw
-from styledrop_cli import pools
 from styledrop_cli.adapters.examples import Examples, tokenize_views
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import UsageError
+from styledrop_cli.feedback import pool as pool_module
+from styledrop_cli.feedback.pool import Plan, Pool
+from styledrop_cli.feedback.rounds import GRADED, assist
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_tensors, save_part, tensors_hash
 from styledrop_cli.judging.evaluate import References, judge_of
-from styledrop_cli.pools import Plan, Pool
-from styledrop_cli.rounds import GRADED, assist
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.training import distributed
 from test_interrupted import SOURCE, little_adapter, whole
@@ -374,7 +374,7 @@ PLAN = Plan(("a cat", "a dog"), 5, 7, "ink", "", SampleSettings(steps=2, size=16
 
 @pytest.fixture
 def base(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(pools, "DRAWN_TOGETHER", 2)
+    monkeypatch.setattr(pool_module, "DRAWN_TOGETHER", 2)
     return load_base(str(tiny_model), tiny.CPU)
 
 
@@ -404,7 +404,7 @@ def test_every_pool_planned_since_is_helped_with(base: Any, tmp_path: Path) -> N
 def test_what_a_slow_process_draws_is_not_drawn_twice(
     base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "PATIENCE", 0.0)
+    monkeypatch.setattr(pool_module, "PATIENCE", 0.0)
     views = tokenize_views(base, [draw()], ["a cat"], 1, tiny.generator(), False)
     judge = judge_of(base, base, References.of_examples(base, Examples(views, ["a cat"], 1)), PLAN.prompts)
 

@@ -20,19 +20,19 @@ import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
+from styledrop_cli.feedback.pool import PLAN
+from styledrop_cli.feedback.rounds import GRADED, SUBJECTS
 from styledrop_cli.io.tensors import load_adapter, read_header, save_adapter, write_recommended
 from styledrop_cli.judging.probes import PROBES
-from styledrop_cli.pools import PLAN
-from styledrop_cli.report import grading
+from styledrop_cli.report import grade
 from styledrop_cli.report.commands import commands
-from styledrop_cli.report.grading import PROMPTS, TOLD, Graded, also_chose, free_prompts
-from styledrop_cli.report.story import read_story
-from styledrop_cli.rounds import GRADED, SUBJECTS
+from styledrop_cli.report.grade import PROMPTS, TOLD, Graded, also_chose, free_prompts
+from styledrop_cli.report.history import read_story
 from styledrop_cli.settings import RoundSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
 Report = Callable[..., Outcome]
-MEASURES = [name for name, *_ in grading.MEASURES]
+MEASURES = [name for name, *_ in grade.MEASURES]
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,8 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         tiny.shrink_rounds(patch)
-        from styledrop_cli.picking import BestPicker
-        from styledrop_cli.rounds import iterate
+        from styledrop_cli.feedback.pickers import BestPicker
+        from styledrop_cli.feedback.rounds import iterate
         from test_rounds import Watcher
 
         iterate(
@@ -179,7 +179,7 @@ def test_an_adapter_is_graded_as_it_draws(made: Path, tiny_model: Path, tmp_path
     shutil.copy(made / "adapter.safetensors", adapter)
     write_recommended(adapter, {"temperature": 3.0})
     story = read_story(adapter)
-    grading.grade(base, story, base, prompts=["a tree"], number=1, seed=5, folder=tmp_path / "drawn")
+    grade.grade(base, story, base, prompts=["a tree"], number=1, seed=5, folder=tmp_path / "drawn")
     plan = json.loads((tmp_path / "drawn" / "row-2" / PLAN).read_text())
     assert plan["sampling"] == asdict(base.sampling(**read_header(adapter)["recommended"]))
     assert plan["sampling"]["order"] == "confidence"  # the only one in which a temperature has a say

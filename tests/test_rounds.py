@@ -15,17 +15,18 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli import pools, rounds
 from styledrop_cli.adapters.file import examples_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.feedback import pool as pool_module
+from styledrop_cli.feedback import rounds
+from styledrop_cli.feedback.pickers import BestPicker, Candidates, Picker, RandomPicker
+from styledrop_cli.feedback.pool import Plan, Pool
+from styledrop_cli.feedback.rounds import Result, iterate
 from styledrop_cli.io import files, images, tensors
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, write_recommended
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.judging.scores import Scores
-from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
-from styledrop_cli.pools import Plan, Pool
-from styledrop_cli.rounds import Result, iterate
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.training import adapter as adapter_training
 from styledrop_cli.training.adapter import train_adapter
@@ -75,7 +76,7 @@ class Watcher:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps a picture, small pools and few checkpoints: what is tested is the way, not the pictures."""
     tiny.shrink_rounds(monkeypatch)
-    monkeypatch.setattr(pools, "DRAWN_TOGETHER", 5)
+    monkeypatch.setattr(pool_module, "DRAWN_TOGETHER", 5)
     monkeypatch.setattr(adapter_training, "SAVE_EVERY", 2)
 
 
@@ -385,7 +386,7 @@ def test_a_pool_is_of_its_adapter_wherever_that_lies(
 def test_what_nobody_draws_is_drawn_in_the_end(
     base: Base, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "PATIENCE", 0.0)
+    monkeypatch.setattr(pool_module, "PATIENCE", 0.0)
     plan = Plan(tuple(PROMPTS), 4, 7, "watercolor", str(trained.resolve()), SAMPLING)
     judge = judge_of(base, base, References.of_adapter(base, load_adapter(trained)), PROMPTS)
     assert len(Pool(base, tmp_path / "p", plan).draw(judge, lambda done: None, (0, 2)).ids) == 12

@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from conftest import draw
-from styledrop_cli import rounds
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
@@ -31,6 +30,7 @@ from styledrop_cli.bench.art import FAMILIES
 from styledrop_cli.bench.judges import JudgeSettings
 from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.bench.rows import OUTLINES
+from styledrop_cli.feedback import rounds
 from styledrop_cli.io.tensors import read_tensors, save_part, save_tensors
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig

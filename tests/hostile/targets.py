@@ -33,7 +33,6 @@ from torch import nn
 
 import tiny
 from conftest import draw
-from styledrop_cli import pools, rounds
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.adapters import merge as merge_module
@@ -46,14 +45,16 @@ from styledrop_cli.corpus import cutouts
 from styledrop_cli.corpus import draw as draw_module
 from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.gallery import Choices, address
+from styledrop_cli.feedback import pool as pool_module
+from styledrop_cli.feedback import rounds
+from styledrop_cli.feedback.page import Choices, address
 from styledrop_cli.generation.lists import file_names, kit_file, prompt_file, wildcards
 from styledrop_cli.generation.output_folder import Batch
 from styledrop_cli.io import images
 from styledrop_cli.io.run_folder import Run
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
-from styledrop_cli.report import commands, story
+from styledrop_cli.report import commands, history
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training.loop import Budget, Loop
 
@@ -297,7 +298,7 @@ def use_adapter(path: Path, other: Path) -> None:
         load_adapter(output)
 
     def told() -> None:
-        one = story.read_story(path)
+        one = history.read_story(path)
         found = commands.commands(one, [], [], "pocket", "-o report.html")
         assert all(line.startswith(("styledrop ", "# ")) for line in "\n".join(found).split("\n"))
         "\n".join([*one.used, one.style, *found]).encode()
@@ -654,9 +655,9 @@ def round_files() -> Files:
     with_picks = json.loads(header_seeds()[-1][1:]) | {"round": 2, "learns": "style"}
     path = with_header(b"\0" + json.dumps(with_picks).encode())
     shutil.copyfile(path, folder / "round-2" / "adapter.safetensors")
-    scores = dict.fromkeys(story.SCORED, 0.5)
+    scores = dict.fromkeys(history.SCORED, 0.5)
     curve = {"losses": [[1, 4.5], [2, 4.25]], "checkpoints": [{"step": 2, "loss": 4.25, "scores": scores}], "chosen": 2}
-    plan = pools.Plan(("a cat", "a dog"), 2, 7, "ink", "", replace(SampleSettings(), steps=1))
+    plan = pool_module.Plan(("a cat", "a dog"), 2, 7, "ink", "", replace(SampleSettings(), steps=1))
     about: dict[str, Any] = {
         "run.json": {"finished": False, "settings": SETTINGS},
         "round-1/adapter.safetensors.run/curve.json": curve,
@@ -694,10 +695,10 @@ def round_folder(data: bytes) -> None:
 
 
 def _planned(folder: Path) -> None:
-    plan = pools.Plan.read(folder)
+    plan = pool_module.Plan.read(folder)
     if plan is None:
         return
-    pool = pools.Pool(MODELS.base, folder, plan)
+    pool = pool_module.Pool(MODELS.base, folder, plan)
     pool._mark = "?"
     pool._read(0)
     assert len(plan.of_each) == len(plan) == len(plan.seeds)
@@ -706,7 +707,7 @@ def _planned(folder: Path) -> None:
 
 
 def _told(folder: Path) -> None:
-    one = story.read_story(folder)
+    one = history.read_story(folder)
     found = commands.commands(one, [], ["a cat"], "pocket", "-o report.html")
     assert all(line.startswith(("styledrop ", "# ")) for line in "\n".join(found).split("\n"))
     "\n".join([*one.used, one.style, *found]).encode()

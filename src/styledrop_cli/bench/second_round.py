@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.bench.judges import Judges
 from styledrop_cli.bench.rows import CODE, Reference, Row, Studio, code_hashes
+from styledrop_cli.feedback.pickers import BestPicker, Candidates, Picker, RandomPicker
+from styledrop_cli.feedback.rounds import ADAPTER, PLAIN, POOL, Rounds
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import load_adapter
-from styledrop_cli.picking import BestPicker, Candidates, Picker, RandomPicker
-from styledrop_cli.rounds import ADAPTER, PLAIN, POOL, Rounds
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 
 # What a round depends on besides its settings and the adapter it goes on from.

@@ -19,9 +19,9 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import PUBLISHED, RoundSettings
 
 if TYPE_CHECKING:
-    from styledrop_cli.gallery import Gallery
-    from styledrop_cli.picking import Picker
-    from styledrop_cli.rounds import Result
+    from styledrop_cli.feedback.page import Gallery
+    from styledrop_cli.feedback.pickers import Picker
+    from styledrop_cli.feedback.rounds import Result
 
 DEFAULT = RoundSettings()
 FEEDBACK = ("clip", "human", "terminal", "random")
@@ -135,10 +135,10 @@ def iterate(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
+        from styledrop_cli.feedback.rounds import assist, first_round, iterate, reference_pictures
         from styledrop_cli.io.run_folder import alone_in
         from styledrop_cli.io.tensors import read_header
         from styledrop_cli.judging.clip_scorer import open_second_eye
-        from styledrop_cli.rounds import assist, first_round, iterate, reference_pictures
         from styledrop_cli.training.distributed import take_place
 
         number, of = take_place()
@@ -168,7 +168,7 @@ def iterate(
                 fresh=fresh,
             )
         if "human" in names:
-            from styledrop_cli.gallery import Gallery
+            from styledrop_cli.feedback.page import Gallery
 
             shown, title = reference_pictures(base, start), read_header(start)["style"]
             watcher.gallery = stack.enter_context(Gallery(folder, shown, title))
@@ -254,7 +254,7 @@ def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
 
 def _pickers(names: list[str], picks: list[Path] | None, watcher: _Watcher, seed: int) -> list[Picker]:
     from styledrop_cli.cli.picking import FilePicker, PagePicker, TerminalPicker
-    from styledrop_cli.picking import BestPicker, RandomPicker
+    from styledrop_cli.feedback.pickers import BestPicker, RandomPicker
 
     made: list[Picker] = [FilePicker(path) for path in picks or []]
     for name in names:

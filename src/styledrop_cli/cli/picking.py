@@ -19,8 +19,8 @@ from styledrop_cli.io.files import read_bytes
 from styledrop_cli.io.text_files import decoded
 
 if TYPE_CHECKING:
-    from styledrop_cli.gallery import Choices, Gallery
-    from styledrop_cli.picking import Candidates
+    from styledrop_cli.feedback.page import Choices, Gallery
+    from styledrop_cli.feedback.pickers import Candidates
 
 ENOUGH = 10  # picks of a person (StyleDrop, App. B.2: 10 pictures, about 3 minutes)
 CHOICES = "choices.json"
@@ -36,7 +36,7 @@ class PagePicker:
         self._gallery, self._screen = gallery, screen
 
     def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
-        from styledrop_cli.gallery import Candidate, Choices
+        from styledrop_cli.feedback.page import Candidate, Choices
         from styledrop_cli.io.images import png_bytes, to_image
 
         shown = [
@@ -65,7 +65,7 @@ class TerminalPicker:
         self._screen = screen
 
     def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
-        from styledrop_cli.gallery import Choices
+        from styledrop_cli.feedback.page import Choices
 
         choices = Choices(len(candidates.prompts), folder / CHOICES)
         screen = self._screen

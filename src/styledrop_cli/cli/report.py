@@ -71,13 +71,13 @@ def report(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
+        from styledrop_cli.feedback.rounds import built_in_prompts
         from styledrop_cli.io.files import atomic_write, to_text
         from styledrop_cli.judging.clip_scorer import open_second_eye
         from styledrop_cli.report.commands import commands
-        from styledrop_cli.report.grading import free_prompts, grade
+        from styledrop_cli.report.grade import free_prompts, grade
+        from styledrop_cli.report.history import check_one_base, read_story
         from styledrop_cli.report.page import Grader, write_page
-        from styledrop_cli.report.story import check_one_base, read_story
-        from styledrop_cli.rounds import built_in_prompts
 
         story = read_story(place)
         check_one_base(story)

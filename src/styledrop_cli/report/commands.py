@@ -9,7 +9,7 @@ from typing import Any
 
 from styledrop_cli.generation.lists.wildcards import escaped
 from styledrop_cli.io.text_files import CONTROLS
-from styledrop_cli.report.story import ROUNDS, Stage, Story
+from styledrop_cli.report.history import ROUNDS, Stage, Story
 from styledrop_cli.settings import RoundSettings, TrainSettings
 
 # The settings that have an option, and what it is called.

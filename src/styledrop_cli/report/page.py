@@ -16,8 +16,8 @@ from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import jpeg_bytes, load_picture, square, to_image
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.report import plots
-from styledrop_cli.report.grading import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
-from styledrop_cli.report.story import Stage, Story, parent_of
+from styledrop_cli.report.grade import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
+from styledrop_cli.report.history import Stage, Story, parent_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from styledrop_cli.report.grading import Estimate
-from styledrop_cli.report.story import Curve
+from styledrop_cli.report.grade import Estimate
+from styledrop_cli.report.history import Curve
 
 INK, SOFT, LINE = "#1b1b1b", "#6b6b6b", "#d6d6d6"
 # Told apart by everyone (Okabe and Ito); the rows without an adapter are grey.

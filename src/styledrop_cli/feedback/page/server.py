@@ -26,9 +26,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.gallery.address import listen, remember, remembered
-from styledrop_cli.gallery.choices import Choices
-from styledrop_cli.gallery.door import HOLD, Connection, Door, Refused, said_in
+from styledrop_cli.feedback.page.address import listen, remember, remembered
+from styledrop_cli.feedback.page.choices import Choices
+from styledrop_cli.feedback.page.door import HOLD, Connection, Door, Refused, said_in
 
 PAGE = Path(__file__).with_name("page.html")
 REMEMBERED = "page.json"  # port and secret

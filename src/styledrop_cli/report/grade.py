@@ -16,15 +16,15 @@ from torch import Tensor
 
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import UsageError
+from styledrop_cli.feedback.pool import Plan, Pool
+from styledrop_cli.feedback.rounds import GRADED, SUBJECTS
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, References, judge_of
 from styledrop_cli.judging.probes import PROBES
 from styledrop_cli.judging.scores import Eye, scores
-from styledrop_cli.pools import Plan, Pool
-from styledrop_cli.report.story import Story
-from styledrop_cli.rounds import GRADED, SUBJECTS
+from styledrop_cli.report.history import Story
 from styledrop_cli.settings import SampleSettings, seeds_from
 
 # None of these chooses anything anywhere.

@@ -11,10 +11,10 @@ from typing import Any
 
 from styledrop_cli.adapters.file import bases_apart
 from styledrop_cli.errors import ModelError, PictureError, UsageError
+from styledrop_cli.feedback.rounds import ADAPTER, PICKS
 from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.io.tensors import read_header
-from styledrop_cli.rounds import ADAPTER, PICKS
 from styledrop_cli.training.adapter import CURVE
 
 RUN, ROUNDS = ".run", ".rounds"  # what the folders beside an adapter end in

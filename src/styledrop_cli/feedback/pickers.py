@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.devices import generator
+from styledrop_cli.feedback.pool import Drawn, Plan
 from styledrop_cli.judging.scores import Scores, empty, repeats, scores
-from styledrop_cli.pools import Drawn, Plan
 
 
 @dataclass(frozen=True)

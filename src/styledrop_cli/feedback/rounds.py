@@ -20,6 +20,8 @@ from torch import Tensor
 from styledrop_cli.adapters.file import open_adapter, references_of, widest
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.feedback.pickers import Candidates, Picker, candidates_of
+from styledrop_cli.feedback.pool import PLAN, Drawn, Plan, Pool
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import png_bytes, save_png, to_image
@@ -28,8 +30,6 @@ from styledrop_cli.io.tensors import AdapterFile, build_config, load_adapter, re
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.judging.probes import PROBES
 from styledrop_cli.judging.scores import Eye, Judge, Scores, mean, scores
-from styledrop_cli.picking import Candidates, Picker, candidates_of
-from styledrop_cli.pools import PLAN, Drawn, Plan, Pool
 from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter, train_on_picks
 
