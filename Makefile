@@ -68,7 +68,7 @@ bench: $(READY)  ## time and memory of the everyday commands, and of a step
 paired: $(READY)  ## one-picture adaptation judged against the truth, small; needs npm and the art of examples/pocket
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pocket]'
 	test -d corpus/art || $(BIN)/python examples/pocket/make_corpus.py --out corpus --parts art --sets fluent-emoji,fluent-emoji-flat,noto,twemoji
-	$(BIN)/styledrop bench styles --quick
+	$(BIN)/python benchmarks/against_truth.py styles --quick
 
 dist: $(READY)  ## build the wheel and the source archive into dist/, install the wheel, and let it learn and draw
 	rm -rf dist

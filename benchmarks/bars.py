@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paired.art import FAMILIES, Art, Look, load_art, looks
+from paired.judges import Judges, JudgeSettings, load_judges
+from paired.measures import markdown
+from paired.renders import round_trip
+from paired.rows import drawn
 from script import run_in_words
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import with_style
-from styledrop_cli.bench.art import FAMILIES, Art, Look, load_art, looks
-from styledrop_cli.bench.judges import Judges, JudgeSettings, load_judges
-from styledrop_cli.bench.measures import markdown
-from styledrop_cli.bench.renders import round_trip
-from styledrop_cli.bench.rows import drawn
 from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.contact_sheet import contact_sheet

@@ -639,7 +639,6 @@ COMPLETE = {
     "doctor": ("doctor",),
     "convert": ("convert", "lora.safetensors", "--style", "watercolor"),
     "merge": ("merge", "a.safetensors", "b.safetensors"),
-    "bench": ("bench", "styles"),
 }
 NEVER: dict[str, tuple[str, ...]] = {
     "int": ("-1", str(2**64), "1e9", "nan", "two", ""),

@@ -11,21 +11,35 @@ import pytest
 import torch
 from PIL import Image
 
+import against_truth
 import tiny
-from conftest import Run
+from conftest import Outcome, Run
+from paired import families, judges, measures, openmoji
+from paired import run as paired_run
+from paired.art import check_art, load_art, looks
+from paired.comparisons import chosen_styles, combinations, read_values
+from paired.likeness import ranked_first
+from paired.renders import Examples
+from paired.second_round import PICKERS
 from styledrop_cli.adapters.diffusers_lora import published_base
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.bench import families, judges, measures, openmoji, paired
-from styledrop_cli.bench.art import check_art, load_art, looks
-from styledrop_cli.bench.comparisons import chosen_styles, combinations, read_values
-from styledrop_cli.bench.likeness import ranked_first
-from styledrop_cli.bench.renders import Examples
-from styledrop_cli.bench.second_round import PICKERS
+from styledrop_cli.cli import console
 from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.corpus.styles.canvas import Canvas
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
+
+
+@pytest.fixture
+def measure(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `benchmarks/against_truth.py ARGUMENTS` in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        code = console.run(against_truth.app, [str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -220,18 +234,18 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "code", "words", "hint"), WRONG)
 def test_wrong_input_is_said_in_words(
-    styledrop: Run, tiny_model: Path, art: Path, arguments: list[str], code: int, words: str, hint: str
+    measure: Run, tiny_model: Path, art: Path, arguments: list[str], code: int, words: str, hint: str
 ) -> None:
     Path("taken").write_text("precious")
-    outcome = styledrop("bench", "styles", "--model", tiny_model, "--art", art, *arguments)
+    outcome = measure("styles", "--model", tiny_model, "--art", art, *arguments)
     assert (outcome.code, outcome.out) == (code, ""), outcome.err
     assert words in outcome.err and hint in outcome.err
     assert [path.name for path in Path().iterdir()] == ["taken"]
 
 
-def test_the_art_is_asked_for_before_anything_is_loaded(styledrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_art_is_asked_for_before_anything_is_loaded(measure: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_module, "load_base", None)
-    code, _, err = styledrop("bench", "styles")
+    code, _, err = measure("styles")
     assert code == 2 and "there is no art in corpus/art" in err and "npm and resvg-py" in err
 
 
@@ -249,17 +263,17 @@ def test_art_without_words_is_no_art(art: Path, tmp_path: Path) -> None:
 def test_things_that_the_base_was_never_taught_are_left_out(tiny_model: Path, art: Path, tmp_path: Path) -> None:
     base, said = load_base(str(tiny_model), tiny.CPU), list[str]()
     drawn = load_art(art, None, tmp_path)
-    assert paired.known_things(base, drawn, 2, said.append) == ["cat-face", "house"]
+    assert paired_run.known_things(base, drawn, 2, said.append) == ["cat-face", "house"]
     assert said == []  # nothing was passed over
-    assert paired.known_things(base, drawn, 10, said.append) == ["cat-face", "house"]
+    assert paired_run.known_things(base, drawn, 10, said.append) == ["cat-face", "house"]
     assert said == ["Warning: tiny was never taught 'a fish': left out, 2 things are drawn"]
     by_words = replace(base, contents=[], words=frozenset({"fish", "house"}))
-    assert paired.known_things(by_words, drawn, 2, said.append) == ["house", "fish"]
+    assert paired_run.known_things(by_words, drawn, 2, said.append) == ["house", "fish"]
     told_nothing = replace(base, contents=[], words=frozenset())
-    assert paired.known_things(told_nothing, drawn, 10, said.append) == ["cat-face", "house", "fish"]
+    assert paired_run.known_things(told_nothing, drawn, 10, said.append) == ["cat-face", "house", "fish"]
     of_other_things = replace(base, contents=["a cat"], words=frozenset({"cat"}))
     with pytest.raises(UsageError, match="was taught 1 of the things .* it does not know 'a house', 'a fish'"):
-        paired.known_things(of_other_things, drawn, 10, said.append)
+        paired_run.known_things(of_other_things, drawn, 10, said.append)
 
 
 # ---- the whole of it ----
@@ -273,11 +287,11 @@ def quick(art: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **shorter | given))
     tiny.shrink_bench(monkeypatch)
     few = ("--references", "1", "--prompts", "2", "--seeds", "2", "-o", "out")
-    return ["bench", "styles", "--model", str(tiny_model), "--art", str(art), "--device", "cpu", *few]
+    return ["styles", "--model", str(tiny_model), "--art", str(art), "--device", "cpu", *few]
 
 
-def test_a_run_prints_its_table_and_writes_figures_and_sheets(styledrop: Run, quick: list[str]) -> None:
-    code, out, err = styledrop(*quick, "--styles", "stained glass,openmoji")
+def test_a_run_prints_its_table_and_writes_figures_and_sheets(measure: Run, quick: list[str]) -> None:
+    code, out, err = measure(*quick, "--styles", "stained glass,openmoji")
     assert code == 0, err
     table = Path("out/table.md").read_text()
     assert out == table and "In brackets: 95 %" in table
@@ -293,9 +307,9 @@ def test_a_run_prints_its_table_and_writes_figures_and_sheets(styledrop: Run, qu
     assert len(list(Path("styledrop-bench/adapters").glob("*.safetensors"))) == 2
 
 
-def test_the_same_run_again_is_quick_and_prints_its_figures(styledrop: Run, quick: list[str]) -> None:
-    first = styledrop(*quick, "--styles", "gold", "--json")
-    again = styledrop(*quick, "--styles", "gold", "--json", "--quiet")
+def test_the_same_run_again_is_quick_and_prints_its_figures(measure: Run, quick: list[str]) -> None:
+    first = measure(*quick, "--styles", "gold", "--json")
+    again = measure(*quick, "--styles", "gold", "--json", "--quiet")
     assert first.code == again.code == 0
     assert first.out == again.out and again.err == ""
     said = json.loads(again.out)
@@ -304,17 +318,17 @@ def test_the_same_run_again_is_quick_and_prints_its_figures(styledrop: Run, quic
     assert "| base " in Path("out/table.md").read_text()
 
 
-def test_the_styles_there_are(styledrop: Run, quick: list[str]) -> None:
-    code, out, _ = styledrop(*quick, "--families", "sheets/styles.png")
+def test_the_styles_there_are(measure: Run, quick: list[str]) -> None:
+    code, out, _ = measure(*quick, "--families", "sheets/styles.png")
     assert (code, out) == (0, "sheets/styles.png\n")
     with Image.open("sheets/styles.png") as sheet:
         assert sheet.height / sheet.width == pytest.approx(9 / 3, rel=0.2)  # two lines of each but OpenMoji
     assert not Path("out").exists()
 
 
-def test_a_sweep_trains_once_per_training(styledrop: Run, quick: list[str]) -> None:
+def test_a_sweep_trains_once_per_training(measure: Run, quick: list[str]) -> None:
     given = ["--styles", "risograph", "--set", "lambda_b=0.5,1", "--set", "steps=2,3"]
-    assert styledrop(*quick, *given).code == 0
+    assert measure(*quick, *given).code == 0
     figures = json.loads(Path("out/figures.json").read_text())
     assert len(figures["settings"]) == 5 and figures["judges"]["seed"] == 1
     assert figures["groups"]["risograph"]["default"]["style"]["difference"] == 0
@@ -322,11 +336,11 @@ def test_a_sweep_trains_once_per_training(styledrop: Run, quick: list[str]) -> N
 
 
 def test_second_rounds_share_a_pool_and_differ_in_their_picks(
-    styledrop: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
+    measure: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.shrink_rounds(monkeypatch)
     given = ["--styles", "risograph", "--rounds", "--set", "round.per_prompt=3"]
-    assert styledrop(*quick, *given).code == 0
+    assert measure(*quick, *given).code == 0
     table = Path("out/table.md").read_text()
     first, second = table.split("**risograph, against round 1**")
     assert all(f"| round 2, {who}" in part for who in PICKERS for part in (first, second))
@@ -339,12 +353,10 @@ def test_second_rounds_share_a_pool_and_differ_in_their_picks(
     assert len({tuple(picked["pictures"]) for picked in picks.values()}) == 3
 
 
-def test_a_sweep_of_rounds_is_of_second_rounds(
-    styledrop: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_of_rounds_is_of_second_rounds(measure: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.shrink_rounds(monkeypatch)
     small_rounds = ["--set", "round.per_prompt=3", "--set", "round.steps=1,2", "--one-at-a-time"]
-    assert styledrop(*quick, "--styles", "risograph", *small_rounds).code == 0
+    assert measure(*quick, "--styles", "risograph", *small_rounds).code == 0
     figures = json.loads(Path("out/figures.json").read_text())
     assert list(figures["cells"]) == [
         "base",
@@ -357,10 +369,10 @@ def test_a_sweep_of_rounds_is_of_second_rounds(
 
 
 def test_a_round_is_drawn_at_the_scales_that_it_recommends(
-    styledrop: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
+    measure: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tool would draw it so; what is set by hand goes first."""
-    from styledrop_cli.bench.rows import Studio
+    from paired.rows import Studio
 
     tiny.shrink_rounds(monkeypatch)
     drawn: list[float] = []
@@ -375,10 +387,10 @@ def test_a_round_is_drawn_at_the_scales_that_it_recommends(
 
     monkeypatch.setattr(Studio, "draw", note)
     small = ["--styles", "risograph", "--set", "round.per_prompt=3", "--set", "round.lambda_a=0.1,0.7"]
-    assert styledrop(*quick, *small).code == 0
+    assert measure(*quick, *small).code == 0
     assert drawn == [RoundSettings.lambda_a, 0.1, 0.7]  # the default first
     drawn.clear()
-    assert styledrop(*quick, *small, "--set", "sample.lambda_a=0.3").code == 0
+    assert measure(*quick, *small, "--set", "sample.lambda_a=0.3").code == 0
     assert drawn == [RoundSettings.lambda_a, 0.3, 0.3]
 
 
@@ -392,10 +404,10 @@ def test_how_often_ours_come_first() -> None:
     assert ranked_first(ours + 9, theirs) == 1
 
 
-def test_likenesses_are_compared_by_every_eye(styledrop: Run, quick: list[str]) -> None:
+def test_likenesses_are_compared_by_every_eye(measure: Run, quick: list[str]) -> None:
     given = [one for one in quick if one not in ("-o", "out")]
-    given[1] = "likeness"
-    outcome = styledrop(*given, "--styles", "gold,risograph", "--json")
+    given[0] = "likeness"
+    outcome = measure(*given, "--styles", "gold,risograph", "--json")
     assert outcome.code == 0, outcome.err
     said = json.loads(outcome.out)
     assert [one["style"] for one in said["references"]] == ["gold", "risograph"]
@@ -403,15 +415,15 @@ def test_likenesses_are_compared_by_every_eye(styledrop: Run, quick: list[str]) 
     for kinds in said["ranked_first"]["clip"].values():
         assert list(kinds) == ["held-out styles", "all styles", "the reference's thing"]
         assert all(0 <= share <= 1 for shares in kinds.values() for share in shares)
-    shown = styledrop(*given, "--styles", "gold,risograph").out
+    shown = measure(*given, "--styles", "gold,risograph").out
     assert "| report-only | clip | csls " in " ".join(shown.split())
-    again = styledrop(*given, "--styles", "risograph,gold", "--json")
+    again = measure(*given, "--styles", "risograph,gold", "--json")
     turned = json.loads(again.out)["ranked_first"]["clip"]["csls"]["all styles"]
     assert turned == said["ranked_first"]["clip"]["csls"]["all styles"][::-1]
 
 
-def test_what_likeness_has_no_use_for_is_refused(styledrop: Run, quick: list[str]) -> None:
-    code, _, err = styledrop("bench", "likeness", "--rounds")
+def test_what_likeness_has_no_use_for_is_refused(measure: Run, quick: list[str]) -> None:
+    code, _, err = measure("likeness", "--rounds")
     assert code == 2
     assert "leave out --rounds" in err
 

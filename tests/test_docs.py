@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 import typer
 
+import against_truth
 import tiny
 from conftest import Run, draw
 from person import Person
@@ -131,7 +132,6 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     monkeypatch.setattr(base_module, "POCKET", pocket)
     tiny.shrink_pretraining(monkeypatch)
     tiny.shrink_rounds(monkeypatch)
-    tiny.shrink_bench(monkeypatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
     stand_in_for_the_hub(monkeypatch)
     monkeypatch.setattr(doctor.asking, "ask", lambda names: {})  # what is installed here may be broken
@@ -150,7 +150,8 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
             folders = [ROOT] if "/" in script or program == "python" else [ROOT / name for name in SCRIPTS]
             found = next((folder / script for folder in folders if (folder / script).is_file()), None)
             assert found, f"there is no {script}"
-            assert all(option in found.read_text() for option in rest if option.startswith("--")), command
+            known = options_of_script(found)
+            assert all(option in known for option in rest if option.startswith("--")), command
         elif program == "styledrop":
             if is_mention(arguments):
                 check_mention(styledrop, arguments)
@@ -162,6 +163,13 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
             assert program in NOT_OURS, f"nothing is known of the program {program}: {command}"
 
     return follow
+
+
+def options_of_script(script: Path) -> set[str]:
+    """The options of a script, which are either declared or read from a function's parameters."""
+    if script.name == "against_truth.py":
+        return {name for option in typer.main.get_command(against_truth.app).params for name in option.opts}
+    return set(OPTION.findall(script.read_text(encoding="utf-8")))
 
 
 def stand_in_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +190,7 @@ def stand_in_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def is_mention(arguments: list[str]) -> bool:
     """Whether a command is only named, `styledrop train`, and not given anything to work on."""
     parts = {"all", "corpus", "tokenizer", "text", *(part for _, part in LATER_PARTS)}
-    parts = {"pretrain": parts, "bench": {"styles"}}
-    return len(arguments) == 1 or (len(arguments) == 2 and arguments[1] in parts.get(arguments[0], ()))
+    return len(arguments) == 1 or (arguments[0] == "pretrain" and len(arguments) == 2 and arguments[1] in parts)
 
 
 def check_mention(styledrop: Run, arguments: list[str]) -> None:
@@ -204,8 +211,6 @@ def shortened(arguments: list[str]) -> list[str]:
         return [*arguments, "-n", "1"]
     if arguments[:2] == ["models", "remove"]:
         return [*arguments, "--yes"]
-    if arguments[0] == "bench":
-        return [*arguments, "--references", "1", "--prompts", "2", "--seeds", "1"]
     if arguments[0] != "pretrain":
         return arguments
     at = arguments.index("--minutes") if "--minutes" in arguments else len(arguments)
@@ -219,8 +224,6 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
     before = dict(zip(arguments[1:], arguments, strict=False))
     if arguments[0] == "iterate" and not Path("adapter.safetensors").exists():
         shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here
-    if arguments[0] == "bench" and not Path("corpus/art").exists():
-        tiny.write_bench_art(Path("corpus/art"))
     if arguments[0] == "convert":
         provide_lora(arguments)
     if arguments[0] == "generate" and "amused-256" in arguments and arguments[1].endswith(".safetensors"):
@@ -311,6 +314,7 @@ def options_in(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_options_that_are_named_exist(page: str) -> None:
     known = {name for command in GROUP.commands.values() for option in command.params for name in option.opts}
+    known |= options_of_script(ROOT / "benchmarks/against_truth.py")
     own = {option for script in (ROOT / page).parent.glob("*.py") for option in OPTION.findall(script.read_text())}
     unknown = options_in((ROOT / page).read_text(encoding="utf-8")) - known - own - {"--help", "--version"}
     assert not unknown, f"{page} names options that no command has"
@@ -356,4 +360,4 @@ def test_there_is_something_to_run() -> None:
     commands = [command for block in PAGE_BLOCKS for command in block.commands if command.startswith("styledrop")]
     assert len(commands) > 10
     named = {command.split()[1] for command in commands}
-    assert {"train", "generate", "tokenize", "inspect", "pretrain", "bench"} <= named
+    assert {"train", "generate", "tokenize", "inspect", "pretrain"} <= named

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,66 +16,46 @@ import styledrop_cli
 
 PACKAGE = Path(styledrop_cli.__file__).parent
 
-# A module imports from smaller layers only. Packages (models, sampling, cli, ...) count as one.
-LAYERS = {
-    "errors": 0, "environment": 0, "files": 0, "filekinds": 0, "settings": 0, "intervals": 1, "lists": 1,
-    "processes": 1, "models": 1, "sampling": 1, "lora_naming": 1, "lora_claims": 2,
-    "devices": 2, "images": 2, "shapes": 2, "sheets": 2,
-    "styles": 3, "text": 3, "corpus": 3, "checkpoints": 3, "convert": 3, "gallery": 3, "hub": 3, "runs": 3,
-    "text_encoder": 3, "known_things": 3,
-    "base": 4, "parts": 4, "training": 4,
-    "ranking": 5, "examples": 5, "scoring": 5, "pretraining": 5,
-    "adapters": 6, "probing": 6, "acceptance": 6, "calibration": 6, "doctor": 6,
-    "tuning": 7, "exchange": 7, "merging": 7, "pipeline": 7, "appraisal": 7,
-    "pools": 8, "batches": 8, "editing": 8,
-    "picking": 9, "rounds": 9, "sweeping": 9, "choosing": 9, "api": 9,
-    "bench": 10, "report": 10,
-    "cli": 11, "__main__": 12, "__init__": 0,
-}  # fmt: skip
+# What is in a folder, or lies beside the folders, imports from what stands before it, and from its own folder.
+ORDER = (
+    "errors", "environment", "settings", "io", "models", "devices", "sampling", "base", "corpus", "adapters", "judging",
+    "training", "generation", "feedback", "report", "doctor", "api", "cli", "__main__",
+)  # fmt: skip
+LAZY = {("__init__", "errors"), ("__init__", "api")}  # the package's own names: only when one is asked for
 
-# The exceptions: (who, whom) of the same layer.
-SIDEWAYS = {
-    ("sampling", "models"),
-    ("corpus", "text"),  # a corpus and a prompt are cut into words by the same rule
-    ("settings", "errors"),
-    ("files", "errors"),
-    ("environment", "errors"),
-    ("base", "parts"),
-    ("rounds", "picking"),
-    ("convert", "checkpoints"),
-    ("convert", "hub"),  # where the layout is written down
-    ("convert", "text"),
-    ("text_encoder", "text"),
-    ("known_things", "text"),  # what a word is
-    ("__init__", "errors"),
-    ("__init__", "api"),  # only when it is asked for
-}
-
-# Heavy names from outside and the only modules that may import them.
+# Heavy names from outside and the only places that may import them.
 HOMES = {
-    "PIL": {"images", "shapes", "sheets"},
+    "PIL": {"io", "generation/extend"},
     "jinja2": {"report"},
     "matplotlib": {"report"},
-    "accelerate": {"training"},
-    "huggingface_hub": {"hub"},
-    "open_clip": {"scoring"},
-    "resvg_py": {"bench"},
+    "accelerate": {"training/loop"},
+    "huggingface_hub": {"base/hub"},
+    "open_clip": {"judging/clip_scorer"},
+    "resvg_py": set(),
     "rich": {"cli"},
-    "starlette": {"gallery"},
-    "uvicorn": {"gallery"},
-    "safetensors": {"checkpoints", "convert"},
-    "tokenizers": {"text"},
+    "starlette": {"feedback/page"},
+    "uvicorn": {"feedback/page"},
+    "safetensors": {"io/tensors", "base/amused"},
+    "tokenizers": {"base/prompt_tokens"},
     "typer": {"cli"},
 }
 
 TYPES = {"PIL.Image.Image"}  # names for annotations only
 
-WITHOUT_TORCH = {"environment", "errors", "files", "settings", "lists", "__init__", "__main__", "cli", "doctor", "hub"}
+# `--help` and a refused command never wait for torch.
+WITHOUT_TORCH = (
+    "__init__", "__main__", "errors", "environment", "settings", "io/files", "io/file_kinds", "io/text_files",
+    "base/hub", "generation/lists", "doctor", "cli",
+)  # fmt: skip
 
 
-def room(path: Path) -> str:
-    """The module or package directly below styledrop_cli that `path` belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def place(path: Path) -> str:
+    """Where a module lies, as `base/hub/cache`; a package is where its folder lies."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__")
+
+
+def lies_in(where: str, homes: Iterable[str]) -> bool:
+    return any(where == home or where.startswith(f"{home}/") for home in homes)
 
 
 def imports(tree: ast.AST, deep: bool = True) -> Iterator[str]:
@@ -97,33 +77,50 @@ def modules() -> list[Path]:
 
 
 def own(name: str) -> str | None:
-    """The room a dotted name leads to, if it is one of ours."""
-    first, _, rest = name.partition(".")
-    room_name = rest.partition(".")[0]
-    return (room_name if room_name in LAYERS else "__init__") if first == "styledrop_cli" else None
+    """The place that a dotted name leads to, if it is one of ours."""
+    first, *rest = name.split(".")
+    if first != "styledrop_cli":
+        return None
+    while rest and not (PACKAGE.joinpath(*rest).is_dir() or PACKAGE.joinpath(*rest).with_suffix(".py").is_file()):
+        rest.pop()
+    return "/".join(rest) or "__init__"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_folder_has_its_place_in_the_order() -> None:
+    there = {place(path).partition("/")[0] for path in modules()} - {"", "."}
+    assert there - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", modules(), ids=place)
 def test_imports_go_upwards_and_heavy_names_stay_home(path: Path) -> None:
-    here = room(path)
-    assert here in LAYERS, f"give {here} a layer"
+    here = place(path) if path != PACKAGE / "__init__.py" else "__init__"
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    mine = here.partition("/")[0]
     for name in imports(tree):
         there = own(name)
-        if there and there != here and (here, there) not in SIDEWAYS:
-            assert LAYERS[there] < LAYERS[here], f"{here} may not import {there}"
+        if there not in (None, "__init__") and (room := there.partition("/")[0]) != mine and (mine, room) not in LAZY:
+            assert ORDER.index(room) < ORDER.index(mine), f"{mine} may not import {there}"
         homes = HOMES.get(name.partition(".")[0] if name not in TYPES else "")
-        assert homes is None or here in homes, f"{name} is imported by {sorted(homes or ())} only"
-    if here in WITHOUT_TORCH:
+        assert homes is None or lies_in(here, homes), f"{name} is imported by {sorted(homes)} only"
+    if lies_in(here, WITHOUT_TORCH):
         for name in imports(tree, deep=False):
             there = own(name)
-            light = there in WITHOUT_TORCH if there else name.partition(".")[0] not in ("torch", "numpy")
-            assert light, f"{path.name} may import {name} only inside a function"
+            light = lies_in(there, WITHOUT_TORCH) if there else name.partition(".")[0] not in ("torch", "numpy")
+            # A folder's own docstring module brings nothing with it.
+            assert light or is_empty(there), f"{here} may import {name} only inside a function"
+
+
+def is_empty(there: str | None) -> bool:
+    """Whether what is imported is a folder whose `__init__` does nothing."""
+    path = PACKAGE / (there or "") / "__init__.py"
+    return path.is_file() and not list(imports(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def test_relative_names_resolve() -> None:
-    tree = ast.parse("from styledrop_cli import images, __version__\nimport torch.nn\ndef f():\n import PIL")
-    assert [own(name) for name in imports(tree)] == ["images", "__init__", None, None]
+    tree = ast.parse(
+        "from styledrop_cli.io import images\nfrom styledrop_cli import __version__\nimport torch.nn\ndef f():\n import PIL"
+    )
+    assert [own(name) for name in imports(tree)] == ["io/images", "__init__", None, None]
     assert list(imports(tree, deep=False))[-1] == "torch.nn"
 
 
@@ -135,7 +132,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["", *"train generate edit iterate score sweep alphabet kit inspect models doctor convert merge bench".split()],
+    ["", *"train generate edit iterate score sweep alphabet kit inspect models doctor convert merge".split()],
 )
 def test_help_does_not_import_torch(command: str) -> None:
     program = (

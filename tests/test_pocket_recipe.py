@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 import tiny
+from paired.families import HELD_OUT
 from styledrop_cli.base.folder import load_module
-from styledrop_cli.bench.families import HELD_OUT
 from styledrop_cli.corpus.cutouts import Cutout, read_art
 from styledrop_cli.corpus.draw import captions_of, plan
 from styledrop_cli.corpus.styles import STYLES

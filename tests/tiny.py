@@ -20,16 +20,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from conftest import draw
+from paired import comparisons, judges, rows
+from paired import run as paired_run
+from paired.art import FAMILIES
+from paired.judges import JudgeSettings
+from paired.openmoji import OPENMOJI
+from paired.rows import OUTLINES
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.known_things import THINGS, Thing, write_things
 from styledrop_cli.base.prompt_tokens import write_merges
-from styledrop_cli.bench import comparisons, judges, paired, rows
-from styledrop_cli.bench.art import FAMILIES
-from styledrop_cli.bench.judges import JudgeSettings
-from styledrop_cli.bench.openmoji import OPENMOJI
-from styledrop_cli.bench.rows import OUTLINES
 from styledrop_cli.feedback import rounds
 from styledrop_cli.io.tensors import read_tensors, save_part, save_tensors
 from styledrop_cli.models.adapter import KINDS, Adapter
@@ -345,7 +346,7 @@ def shrink_bench(monkeypatch: pytest.MonkeyPatch) -> JudgeSettings:
     """Judges of seconds, small references, two steps a picture, and short rounds; the judges' settings."""
     sizes = {"style_side": 16, "content_side": 8, "style_width": 4, "content_width": 4}
     small = JudgeSettings(renders=80, style_passes=1, content_passes=1, batch=16, held_out=0.3, **sizes)
-    for module in (judges, paired):
+    for module in (judges, paired_run):
         monkeypatch.setattr(module, "JudgeSettings", lambda: small)
     monkeypatch.setattr(rows, "REFERENCE_SIZE", 64)
     for module in (comparisons, rows):

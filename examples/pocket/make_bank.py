@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from styledrop_cli.bench.art import FAMILIES
+from paired.art import FAMILIES
 from styledrop_cli.corpus.styles import STYLES, apply_style
 from styledrop_cli.devices import generator
 from styledrop_cli.io.images import load_cutout, to_image

@@ -12,7 +12,6 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import console, options
 from styledrop_cli.cli.alphabet import alphabet
-from styledrop_cli.cli.bench import bench
 from styledrop_cli.cli.convert import convert
 from styledrop_cli.cli.doctor import doctor
 from styledrop_cli.cli.edit import edit
@@ -55,7 +54,6 @@ COMMANDS = (
     (convert, "convert", None, "Looking inside"),
     (merge, "merge", None, "Looking inside"),
     (pretrain, "pretrain", None, "For makers of base models"),
-    (bench, "bench", None, "For makers of base models"),
 )
 
 SHARED = {"train", "fine-tune", "generate", "sample", "iterate", "pretrain"}  # what several processes do together

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from styledrop_cli.bench.judges import Judges
+from paired.judges import Judges
 from styledrop_cli.judging.bootstrap import counts
 
 # Cells are ``[S,R,P,K]``: styles, references of each, prompts, seeds.

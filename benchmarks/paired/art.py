@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from styledrop_cli.bench.families import HELD_OUT
-from styledrop_cli.bench.openmoji import OPENMOJI, fetch, icons_of, render
+from paired.families import HELD_OUT
+from paired.openmoji import OPENMOJI, fetch, icons_of, render
 from styledrop_cli.corpus.cutouts import ART, read_art
 from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.corpus.styles.canvas import Canvas

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from styledrop_cli.bench.families import HELD_OUT, HeldOut
-from styledrop_cli.bench.measures import MEASURES, Cells, Estimate, estimates, markdown, written
-from styledrop_cli.bench.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Studio, references
+from paired.families import HELD_OUT, HeldOut
+from paired.measures import MEASURES, Cells, Estimate, estimates, markdown, written
+from paired.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Studio, references
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import to_image
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paired.art import FAMILIES, Art, Look
+from paired.families import GROUNDS, HELD_OUT
+from paired.openmoji import OPENMOJI
 from styledrop_cli.base.base import Base
-from styledrop_cli.bench.art import FAMILIES, Art, Look
-from styledrop_cli.bench.families import GROUNDS, HELD_OUT
-from styledrop_cli.bench.openmoji import OPENMOJI
 from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.devices import autocast, generator
 

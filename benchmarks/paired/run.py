@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from paired.art import Art, looks
+from paired.comparisons import DEFAULT, Combination, Values, combinations, comparing
+from paired.families import HeldOut
+from paired.judges import Judges, JudgeSettings, Say, load_judges
+from paired.measures import cells_of, estimates
+from paired.report import Groups, Measured, against_first, families_sheet, groups_of, sheet, tables
+from paired.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Row, Studio, references
+from paired.second_round import PICKERS, Feedback
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import quoted
-from styledrop_cli.bench.art import Art, looks
-from styledrop_cli.bench.comparisons import DEFAULT, Combination, Values, combinations, comparing
-from styledrop_cli.bench.families import HeldOut
-from styledrop_cli.bench.judges import Judges, JudgeSettings, Say, load_judges
-from styledrop_cli.bench.measures import cells_of, estimates
-from styledrop_cli.bench.report import Groups, Measured, against_first, families_sheet, groups_of, sheet, tables
-from styledrop_cli.bench.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Row, Studio, references
-from styledrop_cli.bench.second_round import PICKERS, Feedback
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write, write_json
 from styledrop_cli.io.images import save_png

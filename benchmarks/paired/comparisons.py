@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paired.families import HELD_OUT, HeldOut
 from styledrop_cli.base.base import Base
-from styledrop_cli.bench.families import HELD_OUT, HeldOut
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 

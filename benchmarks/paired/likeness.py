@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from paired.art import Art, Look
+from paired.families import HELD_OUT
+from paired.measures import markdown
+from paired.renders import shrunk
+from paired.rows import OUTLINES, PROMPTS, REFERENCE_SIZE, Reference
 from styledrop_cli.base.base import Base
-from styledrop_cli.bench.art import Art, Look
-from styledrop_cli.bench.families import HELD_OUT
-from styledrop_cli.bench.measures import markdown
-from styledrop_cli.bench.renders import shrunk
-from styledrop_cli.bench.rows import OUTLINES, PROMPTS, REFERENCE_SIZE, Reference
 from styledrop_cli.devices import generator
 from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.scores import Eye

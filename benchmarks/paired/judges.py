@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paired.art import Art, Look
+from paired.families import HELD_OUT
+from paired.renders import Examples, examples, shrunk
 from styledrop_cli.base.base import Base
-from styledrop_cli.bench.art import Art, Look
-from styledrop_cli.bench.families import HELD_OUT
-from styledrop_cli.bench.renders import Examples, examples, shrunk
 from styledrop_cli.corpus import styles
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.io.files import file_hash

@@ -1,4 +1,4 @@
-"""`styledrop bench`: measure a base model, or settings, against the truth."""
+"""Measure a base model, or settings, against styles whose truth is known; `--help` says more."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import LARGEST_SEED
 
 if TYPE_CHECKING:
+    from paired.art import Art
+    from paired.run import Plan
     from styledrop_cli.base.base import Base
-    from styledrop_cli.bench.art import Art
-    from styledrop_cli.bench.paired import Plan
 
 # Without --quick and with it; the benchmark has no more than 4 references of a style and 10 things to draw.
 REFERENCES, PROMPTS, SEEDS = (4, 2), (10, 6), (2, 1)
@@ -37,7 +37,13 @@ class What(StrEnum):
     likeness = "likeness"
 
 
-def bench(
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["--help", "-h"]}
+)
+
+
+@app.command(cls=options.Command)
+def measure(
     what: Annotated[
         What,
         typer.Argument(
@@ -120,10 +126,10 @@ def bench(
     Several values in --set compare settings instead. likeness asks whether the
     likenesses that score measures know the true pictures of a style from others.
 
-      styledrop bench styles --quick
-      styledrop bench styles --model my-model
-      styledrop bench styles --set lambda_a=0,0.5
-      styledrop bench likeness
+      python benchmarks/against_truth.py styles --quick
+      python benchmarks/against_truth.py styles --model my-model
+      python benchmarks/against_truth.py styles --set lambda_a=0,0.5
+      python benchmarks/against_truth.py likeness
     """
     screen = console.Screen(quiet, as_json)
     checks.refuse_outside(
@@ -134,7 +140,7 @@ def bench(
     )
     if what is What.likeness and (rounds or settings or families or output):
         raise UsageError(
-            "bench likeness draws nothing by a model and writes no files",
+            "likeness draws nothing by a model and writes no files",
             "leave out --rounds, --set, --families and -o, or measure styles",
         )
     checks.refuse_unwritable(work, "--work")
@@ -144,14 +150,14 @@ def bench(
         checks.refuse_output(families, overwrite=True, option="--families")
     base_folder = options.located(screen, model)
     with screen.working("waking up the base model"):
+        from paired import run as paired_run
+        from paired.art import check_art, load_art
+        from paired.comparisons import chosen_styles, comparing, read_values
         from styledrop_cli.base.base import load_base
-        from styledrop_cli.bench import paired
-        from styledrop_cli.bench.art import check_art, load_art
-        from styledrop_cli.bench.comparisons import chosen_styles, comparing, read_values
         from styledrop_cli.devices import pick_device
 
         values = read_values(settings or [])
-        plan = paired.Plan(
+        plan = paired_run.Plan(
             chosen_styles(styles, values),
             values,
             references=REFERENCES[quick] if references is None else references,
@@ -166,14 +172,14 @@ def bench(
     with screen.working("reading the art"):
         drawn_from = load_art(art, openmoji, work)
     if families:
-        paired.show_families(base, drawn_from, work, families)
+        paired_run.show_families(base, drawn_from, work, families)
         screen.result({"what": what.value, "sheet": families}, [families])
         return
     if what is What.likeness:
         _likeness(screen, base, drawn_from, plan)
         return
     with screen.progress("measuring") as move:
-        outcome = paired.run(base, drawn_from, plan, work, screen.say, move)
+        outcome = paired_run.run(base, drawn_from, plan, work, screen.say, move)
     output = output or work / ("sweep" if comparing(values) else "report")
     outcome.write(output)
     screen.result({"what": what.value, "output": output, **outcome.figures}, [outcome.tables.rstrip("\n")])
@@ -181,9 +187,9 @@ def bench(
 
 
 def _likeness(screen: console.Screen, base: Base, art: Art, plan: Plan) -> None:
-    from styledrop_cli.bench.art import looks
-    from styledrop_cli.bench.likeness import compare, table
-    from styledrop_cli.bench.rows import references
+    from paired.art import looks
+    from paired.likeness import compare, table
+    from paired.rows import references
     from styledrop_cli.judging.clip_scorer import open_eye, open_second_eye
 
     second, eye = open_second_eye(base)
@@ -197,3 +203,7 @@ def _likeness(screen: console.Screen, base: Base, art: Art, plan: Plan) -> None:
         "ranked_first": found,
     }
     screen.result(data, [table(found, shown)])
+
+
+if __name__ == "__main__":
+    raise SystemExit(console.run(app))

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 import styledrop_cli
+from paired.art import Art, Look
+from paired.families import HELD_OUT, HeldOut
+from paired.openmoji import OPENMOJI
+from paired.renders import round_trip, shrunk
 from styledrop_cli.adapters.file import Opened, open_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
-from styledrop_cli.bench.art import Art, Look
-from styledrop_cli.bench.families import HELD_OUT, HeldOut
-from styledrop_cli.bench.openmoji import OPENMOJI
-from styledrop_cli.bench.renders import round_trip, shrunk
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import file_hash
@@ -50,17 +50,9 @@ REFERENCE_SIZE = 256
 BATCH = 16
 # What an adapter depends on besides its settings.
 CODE = (
-    "tuning.py",
-    "examples.py",
-    "training.py",
-    "probing.py",
-    "ranking.py",
-    "adapters.py",
-    "base.py",
-    "text.py",
-    "models/*.py",
-    "sampling/*.py",
-)
+    "training/adapter.py", "training/loop.py", "adapters/examples.py", "adapters/file.py",
+    "judging/probes.py", "judging/scores.py", "base/base.py", "base/prompt_tokens.py", "models/*.py", "sampling/*.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

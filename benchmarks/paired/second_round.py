@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from paired.judges import Judges
+from paired.rows import CODE, Reference, Row, Studio, code_hashes
 from styledrop_cli.adapters.file import open_adapter
-from styledrop_cli.bench.judges import Judges
-from styledrop_cli.bench.rows import CODE, Reference, Row, Studio, code_hashes
 from styledrop_cli.feedback.pickers import BestPicker, Candidates, Picker, RandomPicker
 from styledrop_cli.feedback.rounds import ADAPTER, PLAIN, POOL, Rounds
 from styledrop_cli.io.files import file_hash
@@ -21,7 +21,7 @@ from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
 
 # What a round depends on besides its settings and the adapter it goes on from.
-ROUND_CODE = (*CODE, "rounds.py", "picking.py", "pools.py")
+ROUND_CODE = (*CODE, "feedback/rounds.py", "feedback/pickers.py", "feedback/pool.py")
 ENOUGH = 10  # what a person picks (StyleDrop, App. B.2)
 CHANCE_SEED = 0
 PICKERS = ("clip", "random", "truth")
