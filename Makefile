@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
+# A process a core, each with one thread; the tests of a file stay together and share what they set up.
+SPREAD ?= --numprocesses auto --dist loadfile
 STYLE  ?= watercolor
 DEMO   := build/demo
 
@@ -32,10 +34,10 @@ check: $(READY)  ## format, lint, types and tests: done means that this passes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
-test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest
+test: $(READY)  ## all tests but the slow ones, on as many cores as there are
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -190,13 +190,13 @@ def _likeness(screen: console.Screen, base: Base, art: Art, plan: Plan) -> None:
     from paired.art import looks
     from paired.likeness import compare, table
     from paired.rows import references
-    from styledrop_cli.judging.clip_scorer import open_eye, open_second_eye
+    from styledrop_cli.judging.clip_scorer import open_scorer, open_second_scorer
 
-    second, eye = open_second_eye(base)
-    eyes = {"clip": open_eye(base, "clip"), second: eye}
+    second, clip_scorer = open_second_scorer(base)
+    scorers = {"clip": open_scorer(base, "clip"), second: clip_scorer}
     shown = [reference for style in plan.styles for reference in references(style, plan.references, art)]
     with screen.progress("measuring") as move:
-        found = compare(base, eyes, looks(), shown, art, move)
+        found = compare(base, scorers, looks(), shown, art, move)
     data = {
         "what": What.likeness.value,
         "references": [{"style": r.style.name, "thing": r.thing} for r in shown],

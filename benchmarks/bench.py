@@ -97,7 +97,7 @@ def steps() -> list[Step]:
     from styledrop_cli.adapters.file import new_adapter
     from styledrop_cli.base.base import load_base
     from styledrop_cli.devices import autocast, cast_once, fast_bfloat16
-    from styledrop_cli.sampling.guidance import Scales, Voice, guided
+    from styledrop_cli.sampling.guidance import Branch, Scales, guided
     from styledrop_cli.sampling.masking import random_mask
     from styledrop_cli.settings import SampleSettings, TrainSettings
     from styledrop_cli.training.loop import masked_cross_entropy
@@ -124,7 +124,7 @@ def steps() -> list[Step]:
 
     four = base.condition(["a cat in watercolor style"] * 4)
     logits = guided(
-        base.transformer, four, base.condition([""] * 4), [Voice(four, adapter)], Scales(0, sampling.lambda_b, True)
+        base.transformer, four, base.condition([""] * 4), [Branch(four, adapter)], Scales(0, sampling.lambda_b, True)
     )
     half = ids[:4].masked_fill(masked[:4], sizes.mask_id)
 
@@ -162,16 +162,16 @@ def print_steps(runs: int) -> None:
 def print_report(adapter: Path, folder: Path, runs: int) -> None:
     """What a report takes beside its drawing: with all its pictures there, it is graded and written again."""
     from styledrop_cli.base.base import load_base
-    from styledrop_cli.judging.clip_scorer import open_second_eye
+    from styledrop_cli.judging.clip_scorer import open_second_scorer
     from styledrop_cli.report.grade import free_prompts, grade
     from styledrop_cli.report.history import read_story
     from styledrop_cli.report.page import Grader, write_page
 
     def make() -> bytes:
         story, base = read_story(adapter), load_base("pocket", torch.device("cpu"))
-        name, eye = open_second_eye(base)
+        name, clip_scorer = open_second_scorer(base)
         prompts = free_prompts(base, story)
-        graded = grade(base, story, eye, prompts=prompts, number=14, seed=0, folder=folder)
+        graded = grade(base, story, clip_scorer, prompts=prompts, number=14, seed=0, folder=folder)
         return write_page(base, story, graded, Grader(name, False), []).encode()
 
     size = len(make())

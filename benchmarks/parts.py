@@ -148,7 +148,7 @@ def icons_by_thing(path: Path) -> dict[str, list[str]]:
 @torch.no_grad()
 def named(part: str, folder: Path, icons: dict[str, list[str]], work: Path) -> Figures:
     """How often a ``part`` that scores finds the right name first, of one picture of each of at most 256 things."""
-    eye, names, found = load_scorer(part, folder, CPU), names_of(folder), {}
+    clip_scorer, names, found = load_scorer(part, folder, CPU), names_of(folder), {}
     for family in UNSEEN:
         drawn = icons_of(fetch(work, family))
         chosen = {t: icon for t in names for icon in icons.get(t, [])[:1] if icon in drawn}
@@ -158,8 +158,8 @@ def named(part: str, folder: Path, icons: dict[str, list[str]], work: Path) -> F
         render(drawn, missing, work / family)
         rgba = torch.stack([load_cutout(work / family / f"{chosen[t]}.png", 128) for t in things])
         pictures = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
-        seen = torch.cat([eye.picture_embeds(p) for p in pictures.split(32)])
-        first = (seen @ eye.text_embeds([names[t] for t in things]).T).argmax(-1)
+        seen = torch.cat([clip_scorer.picture_embeds(p) for p in pictures.split(32)])
+        first = (seen @ clip_scorer.text_embeds([names[t] for t in things]).T).argmax(-1)
         right = float((first == torch.arange(len(things))).float().mean())
         found[f"{part}, right name first, {family}"] = f"{right:.1%} of {len(things)}"
     return found

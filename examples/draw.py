@@ -375,7 +375,7 @@ def _shell(p: Array) -> tuple[Array, Array, Array]:
 
 
 def _body(p: Array) -> Array:
-    """Distance to the soft parts of the snail, without eyes."""
+    """Distance to the soft parts of the snail, without scorers."""
     low = p * _vector(1, 1, 0.8)
     d = _rod(low, (-1.50, 0.05, 0), (-0.6, 0.18, 0), 0.05, 0.22)
     d = _melt(d, _rod(low, (-0.6, 0.18, 0), (0.62, 0.20, 0), 0.22, 0.24), 0.1)
@@ -390,13 +390,13 @@ def _body(p: Array) -> Array:
 _EYES: tuple[Vector, ...] = ((1.21, 1.56, 0.30), (0.97, 1.58, -0.15))
 
 
-def _eyes(p: Array) -> Array:
+def _scorers(p: Array) -> Array:
     return np.minimum(_ball(p, _EYES[0], 0.15), _ball(p, _EYES[1], 0.15))
 
 
 def _snail(p: Array) -> Array:
     """Distance to all of the snail."""
-    return np.minimum(np.minimum(_shell(p)[0], _body(p)), _eyes(p))
+    return np.minimum(np.minimum(_shell(p)[0], _body(p)), _scorers(p))
 
 
 def _march(origin: Array, ray: Array, far: float, steps: int = 90) -> Array:
@@ -473,7 +473,7 @@ def _studio(ray: Array) -> Array:
 def _paint(p: Array) -> tuple[Array, Array, Array]:
     """Base colour ``[N, 3]``, gloss ``[N]`` and how waxy the stuff is ``[N]``."""
     shell, turn, side = _shell(p)
-    body, eyes = _body(p), _eyes(p)
+    body, scorers = _body(p), _scorers(p)
     inner = smooth(-turn, 0, 13)[:, None]
     coat = colour("#f0503c") ** 2.2 * (1 - inner) + colour("#ffae4a") ** 2.2 * inner
     band = smooth(np.cos(side * 1.0 - 0.55), 0.86, 0.90)[:, None]
@@ -492,10 +492,10 @@ def _paint(p: Array) -> tuple[Array, Array, Array]:
         near = _length(p - _vector(*centre)) < 0.19
         pupil = (smooth(looking, 0.70, 0.73) * near)[:, None]
         ball = ball * (1 - pupil) + _vector(0.012, 0.012, 0.02) * pupil
-    is_shell, is_eye = (shell < body) & (shell < eyes), (eyes < body) & (eyes < shell)
-    base = np.where(is_shell[:, None], coat, np.where(is_eye[:, None], ball, skin))
-    gloss = np.where(is_shell, 0.85, np.where(is_eye, 1.0, 0.4))
-    return base.astype(np.float32), gloss.astype(np.float32), (~is_shell & ~is_eye).astype(np.float32)
+    is_shell, is_scorer = (shell < body) & (shell < scorers), (scorers < body) & (scorers < shell)
+    base = np.where(is_shell[:, None], coat, np.where(is_scorer[:, None], ball, skin))
+    gloss = np.where(is_shell, 0.85, np.where(is_scorer, 1.0, 0.4))
+    return base.astype(np.float32), gloss.astype(np.float32), (~is_shell & ~is_scorer).astype(np.float32)
 
 
 def _normals(p: Array) -> Array:
@@ -555,8 +555,8 @@ def _shade(origin: Array, ray: Array) -> Array:
 
 def rendering(size: int = SIZE) -> Array:
     """A snail, ray marched: four rays a pixel, soft key light, occlusion and studio reflections."""
-    eye, target = _vector(1.25, 2.15, 8.2), _vector(-0.08, 0.84, 0)
-    ahead = _unit(target - eye)
+    clip_scorer, target = _vector(1.25, 2.15, 8.2), _vector(-0.08, 0.84, 0)
+    ahead = _unit(target - clip_scorer)
     right = _unit(np.cross(ahead, _vector(0, 1, 0)))
     above = np.cross(right, ahead)
     rays = 2 * size
@@ -565,7 +565,7 @@ def rendering(size: int = SIZE) -> Array:
     for top in range(0, rays, 64):
         v, u = np.meshgrid(-line[top : top + 64], line, indexing="ij")
         ray = _unit(ahead + u.reshape(-1, 1) * right + v.reshape(-1, 1) * above).astype(np.float32)
-        light[top : top + 64] = _shade(np.broadcast_to(eye, ray.shape), ray).reshape(-1, rays, 3)
+        light[top : top + 64] = _shade(np.broadcast_to(clip_scorer, ray.shape), ray).reshape(-1, rays, 3)
     # A film's shoulder keeps the highlights from clipping; colours are averaged after it.
     film = np.clip(light * (1.7 * light + 0.06) / (light * (1.64 * light + 0.52) + 0.14), 0, 1)
     screen = film ** (1 / 2.2)
@@ -632,7 +632,7 @@ def pointillism() -> Array:
         for x, y in points[rng.permutation(len(points))]:
             i, j = np.clip((int(y), int(x)), 0, SIZE - 1)
             seen = scene[i, j]
-            # Pure colours side by side: the eye mixes them back into the one that was meant.
+            # Pure colours side by side: the clip_scorer mixes them back into the one that was meant.
             grey = seen.mean()
             pure = grey + 1.25 * (seen - grey) + rng.normal(0, vary, 3) * (0.5, 0.35, 0.7) + rng.normal(0, 0.5 * vary)
             red, green, blue = (round(255 * float(c)) for c in np.clip(pure, 0, 1))

@@ -10,12 +10,12 @@ from torch import Tensor
 import tiny
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.io.contact_sheet import read_tiles
-from styledrop_cli.judging.clip_scorer import open_eye
+from styledrop_cli.judging.clip_scorer import open_scorer
 from styledrop_cli.judging.csls import BANK, NEIGHBOURS, RIDGE, SIDE, Calibration
 
 
 class Fake:
-    """An eye that sees nothing but a picture's mean colours at four places."""
+    """An clip_scorer that sees nothing but a picture's mean colours at four places."""
 
     def picture_embeds(self, pictures: Tensor) -> Tensor:
         return F.normalize(F.interpolate(pictures, (2, 2), mode="area").flatten(1) - 0.5, dim=-1)
@@ -34,7 +34,7 @@ def bank() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def ruler() -> Calibration:
+def calibration() -> Calibration:
     return Calibration(Fake())
 
 
@@ -51,7 +51,7 @@ def test_the_bank_holds_every_style_pocket_was_taught_and_no_more(bank: Tensor) 
     assert bank.float().std((-1, -2)).amax(-1).gt(2).float().mean() > 0.99  # something is drawn
 
 
-def test_it_is_csls_in_the_space_where_things_are_shrunk(ruler: Calibration, bank: Tensor) -> None:
+def test_it_is_csls_in_the_space_where_things_are_shrunk(calibration: Calibration, bank: Tensor) -> None:
     """The formula, written out with numpy-like steps on one pair."""
     whole = seen(bank.flatten(0, 1)).double().view(*bank.shape[:2], -1)
     mean, apart = whole.mean((0, 1)), (whole - whole.mean(1, keepdim=True)).flatten(0, 1)
@@ -64,26 +64,26 @@ def test_it_is_csls_in_the_space_where_things_are_shrunk(ruler: Calibration, ban
     x, y, others = shrunk(whole[3, 5]), shrunk(whole[9, 1]), shrunk(whole.flatten(0, 1))
     usual = [(others @ one).sort(descending=True).values[:NEIGHBOURS].mean() for one in (x, y)]
     wanted = 2 * x @ y - usual[0] - usual[1]
-    found = ruler.likeness(whole[3, 5][None].float(), whole[9, 1][None].float())
+    found = calibration.likeness(whole[3, 5][None].float(), whole[9, 1][None].float())
     assert float(found) == pytest.approx(float(wanted), abs=1e-5)
 
 
-def test_laws(ruler: Calibration) -> None:
+def test_laws(calibration: Calibration) -> None:
     noise = (
         torch.randint(256, (6, 3, 64, 64), generator=tiny.generator(3)) * torch.linspace(0.3, 1, 6)[:, None, None, None]
     )
     a, b = seen(noise[:4]), seen(noise[4:])
-    likeness = ruler.likeness(a, b)
+    likeness = calibration.likeness(a, b)
     assert likeness.shape == (4,)
     assert (likeness.abs() <= 4).all()
     # Order changes nothing, each picture stands alone, and the nearest reference counts.
-    assert torch.allclose(ruler.likeness(a.flip(0), b).flip(0), likeness)
-    assert torch.allclose(ruler.likeness(a[1:2], b), likeness[1:2])
-    assert torch.allclose(ruler.likeness(a, b.flip(0)), likeness)
-    assert torch.allclose(torch.maximum(ruler.likeness(a, b[:1]), ruler.likeness(a, b[1:])), likeness)
+    assert torch.allclose(calibration.likeness(a.flip(0), b).flip(0), likeness)
+    assert torch.allclose(calibration.likeness(a[1:2], b), likeness[1:2])
+    assert torch.allclose(calibration.likeness(a, b.flip(0)), likeness)
+    assert torch.allclose(torch.maximum(calibration.likeness(a, b[:1]), calibration.likeness(a, b[1:])), likeness)
     # Symmetric, and nothing is more like a picture than itself.
-    assert torch.allclose(ruler.likeness(a[:1], b[:1]), ruler.likeness(b[:1], a[:1]))
-    assert (ruler.likeness(a, a) >= likeness).all()
+    assert torch.allclose(calibration.likeness(a[:1], b[:1]), calibration.likeness(b[:1], a[:1]))
+    assert (calibration.likeness(a, a) >= likeness).all()
 
 
 def test_how_far_it_is_is_told() -> None:
@@ -93,7 +93,7 @@ def test_how_far_it_is_is_told() -> None:
     assert heard[-1] == 1
 
 
-# ---- with eyes that see ----
+# ---- with scorers that see ----
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +106,20 @@ def test_it_tells_a_style_from_a_thing(pocket: Base, bank: Tensor, name: str) ->
     """A neon thing is nearer to another neon thing than to the same thing in another style."""
     from styledrop_cli.corpus.styles import STYLES
 
-    eye = open_eye(pocket, name)
-    ruler = Calibration(eye)
+    clip_scorer = open_scorer(pocket, name)
+    calibration = Calibration(clip_scorer)
     things = [0, 4, 9, 16]
     better = {"raw": 0, "csls": 0}
     pairs = 0
     for style in ("neon", "wood", "pencil", "mosaic"):
         row = 4 + list(STYLES).index(style)
         for thing in things:
-            reference = eye.picture_embeds(bank[row, thing][None].float() / 255)
-            same_style = eye.picture_embeds(bank[row, [t for t in things if t != thing]].float() / 255)
-            same_thing = eye.picture_embeds(bank[[r for r in range(len(bank)) if r != row], thing].float() / 255)
-            for measure, score in (("raw", lambda x, y: (x @ y.T)[:, 0]), ("csls", ruler.likeness)):
+            reference = clip_scorer.picture_embeds(bank[row, thing][None].float() / 255)
+            same_style = clip_scorer.picture_embeds(bank[row, [t for t in things if t != thing]].float() / 255)
+            same_thing = clip_scorer.picture_embeds(
+                bank[[r for r in range(len(bank)) if r != row], thing].float() / 255
+            )
+            for measure, score in (("raw", lambda x, y: (x @ y.T)[:, 0]), ("csls", calibration.likeness)):
                 wins = score(same_style, reference)[:, None] > score(same_thing, reference)[None]
                 better[measure] += int(wins.sum())
             pairs += wins.numel()
@@ -126,11 +128,11 @@ def test_it_tells_a_style_from_a_thing(pocket: Base, bank: Tensor, name: str) ->
 
 
 def test_a_picture_against_itself_noise_and_another_style(pocket: Base, bank: Tensor) -> None:
-    ruler, eye = Calibration(pocket), pocket
+    calibration, clip_scorer = Calibration(pocket), pocket
     neon = bank[13].float() / 255
-    reference = eye.picture_embeds(neon[:1])
+    reference = clip_scorer.picture_embeds(neon[:1])
     itself, other_thing, other_style, noise = (
-        float(ruler.likeness(eye.picture_embeds(p[None]), reference))
+        float(calibration.likeness(clip_scorer.picture_embeds(p[None]), reference))
         for p in (neon[0], neon[4], bank[3, 0].float() / 255, torch.rand(3, 64, 64, generator=tiny.generator()))
     )
     assert itself > other_thing > max(other_style, noise)

@@ -23,7 +23,6 @@ from styledrop_cli.base.hub import name_of
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.io.tensors import read_header
-from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.settings import KINDS, PUBLISHED
@@ -225,8 +224,8 @@ def test_a_round_of_feedback(
     refused = styledrop(*go, "--prompts", "prompts.txt")
     assert refused.code == 1
     assert "has no picture tower" in refused.err and "--scorer" in refused.err
-    eye = load_base(str(tiny_model), tiny.CPU)
-    monkeypatch.setattr(clip_scorer, "open_second_eye", lambda base, name: ("ViT", eye))
+    clip_scorer = load_base(str(tiny_model), tiny.CPU)
+    monkeypatch.setattr(clip_scorer, "open_second_scorer", lambda base, name: ("ViT", clip_scorer))
     done = styledrop(*go, "--prompts", "prompts.txt", "--scorer", "ViT", "--json")
     assert done.code == 0, done.err
     assert Path(json.loads(done.out)["adapter"]).exists()

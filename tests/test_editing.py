@@ -27,11 +27,11 @@ from styledrop_cli.generation.editing import changes, seams
 from styledrop_cli.generation.editing.changes import inpaint, outpaint, resample, restyle
 from styledrop_cli.generation.editing.seams import joined, spread
 from styledrop_cli.generation.editing.windows import MOST_SPOTS, Window, plan
-from styledrop_cli.generation.pipeline import Mixture, Wanted
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.images import load_transparency, read_png_settings, to_image, to_tensor
 from styledrop_cli.io.tensors import load_adapter
 
-ALONE = Mixture()
+ALONE = StyleMix()
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def base(tiny_model: Path) -> Base:
     return load_base(str(tiny_model), tiny.CPU)
 
 
-def wanted(base: Base, *seeds: int, prompt: str = "a cat", **options: Any) -> list[Wanted]:
+def wanted(base: Base, *seeds: int, prompt: str = "a cat", **options: Any) -> list[PictureRequest]:
     settings = base.sampling(**({"size": base.sizes[-1], "steps": 3} | options))
-    return [Wanted(prompt, seed, settings) for seed in seeds]
+    return [PictureRequest(prompt, seed, settings) for seed in seeds]
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -514,7 +514,7 @@ def test_each_way_of_editing(
 
 
 def test_adapters_have_a_say(styledrop: Run, mask: Path, adapter: Path, tiny_model: Path) -> None:
-    plain = Mixture.of(load_adapter(adapter))
+    plain = StyleMix.of(load_adapter(adapter))
     base = load_base(str(tiny_model), tiny.CPU)
     them = [replace(one, settings=replace(one.settings, strength=10.0)) for one in wanted(base, *range(6))]
     for mixture in (plain, ALONE):

@@ -687,7 +687,7 @@ def test_what_can_be_done_with_one_that_was_brought_in(
 ) -> None:
     """Drawing, and looking at it. What needs its pictures says that they are not there."""
     judge = load_base(str(tiny_model), tiny.CPU)  # the published CLIP reads text only
-    monkeypatch.setattr(clip_scorer, "open_eye", lambda base, name: judge)
+    monkeypatch.setattr(clip_scorer, "open_scorer", lambda base, name: judge)
     write(tiny.lora_tensors())
     to = ("--model", published, "--quiet")
     assert styledrop("convert", WEIGHTS, "--style", "[V]", *to).code == 0

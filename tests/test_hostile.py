@@ -901,8 +901,11 @@ def grown(program: str) -> int:
     whole = f"""
 from pathlib import Path
 from hostile.watching import Memory
-from styledrop_cli import base, checkpoints, corpus, exchange, images, runs, text
-from styledrop_cli.lists import kits, prompts
+from styledrop_cli.adapters import diffusers_lora
+from styledrop_cli.base import base, prompt_tokens
+from styledrop_cli.corpus import folder
+from styledrop_cli.io import images, run_folder, tensors
+from styledrop_cli.generation.lists import kit_file, prompt_file
 from styledrop_cli.errors import StyledropError
 memory = Memory()
 memory.start()
@@ -929,17 +932,17 @@ OBJECT = '{"":0}'  # no other JSON of so few bytes takes more
 HEAVY: dict[str, tuple[Callable[[], bytes], str]] = {
     "a header of objects": (
         lambda: headed(f'{{"a":[{largest(OBJECT)}]}}'.encode()),
-        "checkpoints.load_adapter(Path('heavy'))",
+        "tensors.load_adapter(Path('heavy'))",
     ),
     "a styledrop entry of objects": (
         lambda: save({}, {"styledrop": f"[{largest(OBJECT, 2_000_000)}]"}),
-        "checkpoints.load_adapter(Path('heavy'))",
+        "tensors.load_adapter(Path('heavy'))",
     ),
-    "a run": (lambda: f"[{largest('[[]]')}]".encode(), "runs.Run(Path(), {}).read('heavy')"),
-    "merges": (lambda: b"a b\n" * 1_200_000, "text.read_merges(Path('heavy'))"),
-    "prompts": (lambda: b"{a|b}\n" * 800_000, "prompts.read_lines(Path('heavy'))"),
-    "a kit": (lambda: b"[[asset]]\n" * 450_000, "kits.read_kit(Path('heavy'))"),
-    "a sparse adapter": (lambda: sparse(3_000_000_000), "checkpoints.load_adapter(Path('heavy'))"),
+    "a run": (lambda: f"[{largest('[[]]')}]".encode(), "run_folder.Run(Path(), {}).read('heavy')"),
+    "merges": (lambda: b"a b\n" * 1_200_000, "prompt_tokens.read_merges(Path('heavy'))"),
+    "prompts": (lambda: b"{a|b}\n" * 800_000, "prompt_file.read_lines(Path('heavy'))"),
+    "a kit": (lambda: b"[[asset]]\n" * 450_000, "kit_file.read_kit(Path('heavy'))"),
+    "a sparse adapter": (lambda: sparse(3_000_000_000), "tensors.load_adapter(Path('heavy'))"),
 }
 
 

@@ -117,9 +117,8 @@ def is_empty(there: str | None) -> bool:
 
 
 def test_relative_names_resolve() -> None:
-    tree = ast.parse(
-        "from styledrop_cli.io import images\nfrom styledrop_cli import __version__\nimport torch.nn\ndef f():\n import PIL"
-    )
+    lines = ("from styledrop_cli.io import images", "from styledrop_cli import __version__", "import torch.nn")
+    tree = ast.parse("\n".join((*lines, "def f():", " import PIL")))
     assert [own(name) for name in imports(tree)] == ["io/images", "__init__", None, None]
     assert list(imports(tree, deep=False))[-1] == "torch.nn"
 

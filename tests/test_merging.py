@@ -21,7 +21,7 @@ from styledrop_cli.adapters.merge import Part, joined_styles, merge, read_parts,
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.generation.output_folder import about_mixture
-from styledrop_cli.generation.pipeline import Mixture
+from styledrop_cli.generation.pipeline import StyleMix
 from styledrop_cli.io.files import file_hash, names_apart
 from styledrop_cli.io.tensors import (
     AdapterFile,
@@ -413,7 +413,7 @@ def test_files_of_one_name_are_told_apart(base: Base, train: Train) -> None:
     assert names == ["ink/adapter.safetensors", "gold/adapter.safetensors"]
     assert names_apart([Path("a/x.png"), Path("b/x.png"), Path("y.png")]) == ["a/x.png", "b/x.png", "y.png"]
     assert names_apart([Path("x.png"), Path("b/x.png"), Path("b/x.png")]) == ["x.png", "b/x.png", "b/x.png"]
-    mixed = Mixture(tuple((load_adapter(Path(f"{folder}/adapter.safetensors")), 0.5) for folder in ("ink", "gold")))
+    mixed = StyleMix(tuple((load_adapter(Path(f"{folder}/adapter.safetensors")), 0.5) for folder in ("ink", "gold")))
     assert about_mixture(base, mixed)["mix"] == dict.fromkeys(names, 0.5)
 
 

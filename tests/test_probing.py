@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tiny
 from conftest import draw
-from styledrop_cli.adapters.examples import NAMELESS, Examples, known_contents
+from styledrop_cli.adapters.examples import UNKNOWN_CONTENT, TrainingViews, known_contents
 from styledrop_cli.base.base import Base
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.judging.probes import Probes
@@ -49,12 +49,12 @@ def test_the_references_own_content_is_not_asked_for(base: Base) -> None:
     assert probes(base, "a tree").contents == ["a cat", "a teapot", "a house"]
 
 
-@pytest.mark.parametrize(("content", "told"), [("a cat", ["a cat"]), (NAMELESS, []), ("a zyxomorph", [])])
+@pytest.mark.parametrize(("content", "told"), [("a cat", ["a cat"]), (UNKNOWN_CONTENT, []), ("a zyxomorph", [])])
 def test_only_contents_that_can_be_told_leak(base: Base, content: str, told: list[str]) -> None:
     """Nobody can tell a content that has no name, or one that the base was never taught."""
     assert known_contents(base, [content, content]) == told
     reference = base.reconstruct(draw()).ids[None]
-    examples = Examples({"views.ids": reference, "views.picture": torch.tensor([0])}, [content], 1)
+    examples = TrainingViews({"views.ids": reference, "views.picture": torch.tensor([0])}, [content], 1)
     judge = judge_of(base, base, References.of_examples(base, examples), ["a tree"])
     seen = judge.see(base.pictures(reference, base.sizes[0]), reference, ["a tree"])
     assert (float(seen.content) > 0) is bool(told)

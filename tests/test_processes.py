@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 import tiny
 import together
 from conftest import Outcome, Run, draw
-from styledrop_cli.adapters.examples import Examples, tokenize_views
+from styledrop_cli.adapters.examples import TrainingViews, tokenize_views
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback import pool as pool_module
@@ -406,7 +406,7 @@ def test_what_a_slow_process_draws_is_not_drawn_twice(
 ) -> None:
     monkeypatch.setattr(pool_module, "PATIENCE", 0.0)
     views = tokenize_views(base, [draw()], ["a cat"], 1, tiny.generator(), False)
-    judge = judge_of(base, base, References.of_examples(base, Examples(views, ["a cat"], 1)), PLAN.prompts)
+    judge = judge_of(base, base, References.of_examples(base, TrainingViews(views, ["a cat"], 1)), PLAN.prompts)
 
     def hear(done: int) -> None:
         if done == 8:  # its own three shards, and the last of the other's two

@@ -1,4 +1,4 @@
-"""The feedback loop on a tiny model, with a picker that needs no eyes."""
+"""The feedback loop on a tiny model, with a picker that needs no scorers."""
 
 from __future__ import annotations
 

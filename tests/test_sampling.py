@@ -16,7 +16,7 @@ from styledrop_cli.devices import generator
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
 from styledrop_cli.sampling.decoding import NOISES, LogitsFn, _draw_tokens, correct, decode, halton_ranks
-from styledrop_cli.sampling.guidance import Scales, Voice, combine, guided, only_likeliest, only_plausible
+from styledrop_cli.sampling.guidance import Branch, Scales, combine, guided, plausibility_filter, top_k_top_p
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
 K, MASK = 10, 10
@@ -289,11 +289,11 @@ def test_only_plausible_tokens_are_left() -> None:
     one = torch.tensor([[0.5, 0.4, 0.04, 0.06]]).log()
     other = torch.tensor([[0.9, 0.005, 0.095, 0.0]]).log()
     inf = torch.inf
-    assert only_plausible(guided_logits, [one], 0.1).tolist() == [[5, 9, -inf, 7]]
-    assert only_plausible(guided_logits, [other], 0.1).tolist() == [[5, -inf, -3, -inf]]
-    assert only_plausible(guided_logits, [one, other], 0.1).tolist() == [[5, 9, -3, 7]]
-    assert only_plausible(guided_logits, [one, other], 1.0).tolist() == [[5, -inf, -inf, -inf]]
-    assert only_plausible(guided_logits, [other], 0.0) is guided_logits
+    assert plausibility_filter(guided_logits, [one], 0.1).tolist() == [[5, 9, -inf, 7]]
+    assert plausibility_filter(guided_logits, [other], 0.1).tolist() == [[5, -inf, -3, -inf]]
+    assert plausibility_filter(guided_logits, [one, other], 0.1).tolist() == [[5, 9, -3, 7]]
+    assert plausibility_filter(guided_logits, [one, other], 1.0).tolist() == [[5, -inf, -inf, -inf]]
+    assert plausibility_filter(guided_logits, [other], 0.0) is guided_logits
 
 
 @torch.no_grad()
@@ -316,7 +316,7 @@ def test_the_adapter_may_read_the_prompt_in_its_own_way(counting: Counting) -> N
     prompt, negative, own = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
     ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
     masked = ids == tiny.TRANSFORMER.mask_id
-    made = guided(counting, prompt, negative, [Voice(own, adapter)], Scales(2, 3))(ids, masked, 0.5)
+    made = guided(counting, prompt, negative, [Branch(own, adapter)], Scales(2, 3))(ids, masked, 0.5)
     passes = ((own, adapter), (prompt, None), (negative, None))
     wanted = combine(*(counting(ids, condition, a, masked) for condition, a in passes), 2, 3)
     torch.testing.assert_close(made, wanted, atol=2e-5, rtol=1e-4)
@@ -411,7 +411,7 @@ def reference(
             held.update(to_adapted=adapted - base, to_prompt=base - on_grid(negative))
         guided_steps.append(progress)
         made = adapted + factor * (scales.lambda_a * held["to_adapted"] + scales.lambda_b * held["to_prompt"])
-        return only_plausible(made, (adapted, adapted - held["to_adapted"]), scales.plausible)[masked]
+        return plausibility_filter(made, (adapted, adapted - held["to_adapted"]), scales.plausible)[masked]
 
     return logits
 
@@ -435,9 +435,9 @@ def draw_tiny(logits: LogitsFn, ids: Tensor, steps: int = 7, first_seed: int = 8
     )
 
 
-def alone(prompt: Condition, adapter: AdapterFn | None) -> list[Voice]:
+def alone(prompt: Condition, adapter: AdapterFn | None) -> list[Branch]:
     """One adapter, told what the base is; none without one."""
-    return [Voice(prompt, adapter)] if adapter is not None else []
+    return [Branch(prompt, adapter)] if adapter is not None else []
 
 
 def all_masked(rows: int) -> Tensor:
@@ -556,7 +556,7 @@ def test_scales_outside_their_interval_are_zero() -> None:
     assert [scales.at(p) for p in (0.2, 0.25, 0.5, 0.75, 0.8)] == [(0, 0), (0.5, 1), (1, 2), (1.5, 3), (0, 0)]
 
 
-# ---- several voices ------------------------------------------------------------------------------
+# ---- several branches ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scales", [Scales(0, 0), Scales(2, 0), Scales(2, 3), Scales(2, 3, every=2)])
@@ -567,8 +567,8 @@ def test_several_adapters_are_mixed_at_the_logits(counting: Counting, scales: Sc
     ids = tiny.ids(tiny.TRANSFORMER, 2)
     masked = ids == tiny.TRANSFORMER.mask_id
     style, thing = tiny.adapter(), tiny.adapter("lora")
-    voices = [Voice(prompt, style, 0.4), Voice(other, thing, 0.6)]
-    made = guided(counting, prompt, negative, voices, scales)(ids, masked, 0.5)
+    branches = [Branch(prompt, style, 0.4), Branch(other, thing, 0.6)]
+    made = guided(counting, prompt, negative, branches, scales)(ids, masked, 0.5)
     assert len(counting.rows) == 1
     ghat = 0.4 * counting(ids, prompt, style, masked) + 0.6 * counting(ids, other, thing, masked)
     base, away = (counting(ids, c, None, masked) for c in (prompt, negative))
@@ -580,7 +580,7 @@ def test_several_adapters_are_mixed_at_the_logits(counting: Counting, scales: Sc
 def test_one_voice_in_two_halves_is_one_voice(counting: Counting) -> None:
     prompt, negative = tiny.condition(counting, 2, 1), tiny.condition(counting, 2, 2)
     adapter, scales = tiny.adapter(), Scales(1, 3, ramp=True, every=2)
-    halves = [Voice(prompt, adapter, 0.5), Voice(prompt, adapter, 0.5)]
+    halves = [Branch(prompt, adapter, 0.5), Branch(prompt, adapter, 0.5)]
     made: list[Tensor] = []
     wanted: list[Tensor] = []
     draw_tiny(watched(guided(counting, prompt, negative, halves, scales), made), all_masked(2))
@@ -594,17 +594,17 @@ def test_one_voice_in_two_halves_is_one_voice(counting: Counting) -> None:
 
 def test_only_the_likeliest_tokens_are_left() -> None:
     logits = torch.tensor([[0.5, 0.1, 0.3, 0.1], [0.02, 0.9, 0.04, 0.04]]).log()
-    assert torch.equal(only_likeliest(logits), logits)
-    left = only_likeliest(logits, top_k=2) > -torch.inf
+    assert torch.equal(top_k_top_p(logits), logits)
+    left = top_k_top_p(logits, top_k=2) > -torch.inf
     assert left[0].tolist() == [True, False, True, False]
     assert left[1, 1] and left[1].sum() >= 2
-    assert (only_likeliest(logits, top_p=0.7) > -torch.inf).tolist() == [
+    assert (top_k_top_p(logits, top_p=0.7) > -torch.inf).tolist() == [
         [True, False, True, False],
         [False, True, False, False],
     ]
-    assert (only_likeliest(logits, top_p=0.0) > -torch.inf).sum(-1).tolist() == [1, 1]
-    assert torch.equal(only_likeliest(logits, top_k=9), logits)
-    both = only_likeliest(logits, top_k=2, top_p=0.6)
+    assert (top_k_top_p(logits, top_p=0.0) > -torch.inf).sum(-1).tolist() == [1, 1]
+    assert torch.equal(top_k_top_p(logits, top_k=9), logits)
+    both = top_k_top_p(logits, top_k=2, top_p=0.6)
     assert (both[0] > -torch.inf).tolist() == [True, False, False, False]  # 0.625 of what top-k left is enough
 
 

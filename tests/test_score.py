@@ -123,7 +123,7 @@ def test_a_picture_against_itself_and_against_noise(base: Base) -> None:
     assert itself.total == pytest.approx(itself.object + (itself.shape or 0) + 1 - itself.leak, abs=1e-3)
 
 
-class ColourEye:
+class ColourScorer:
     """Sees nothing but colours, and knows their names."""
 
     def picture_embeds(self, pictures: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class ColourEye:
 def test_its_caption_and_another(base: Base) -> None:
     Image.new("RGB", (40, 32), "red").save("red.png")
     both = [Picture(Path("red.png"), "a red dog"), Picture(Path("red.png"), "a green dog")]
-    right, wrong = appraise(base, ColourEye(), both, None).rows
+    right, wrong = appraise(base, ColourScorer(), both, None).rows
     assert right.text > 0.9 > 0.5 > wrong.text
     assert right.object > 0.4 > 0.01 > wrong.object  # the base knows a red cat too
     assert (right.likeness, right.shape, right.style, right.leak, right.total) == (None,) * 5
@@ -149,7 +149,7 @@ def test_its_caption_and_another(base: Base) -> None:
 def test_one_eye_for_the_base_and_for_the_references(base: Base) -> None:
     Image.new("RGB", (32, 32), (0, 250, 0)).save("green.png")
     references = after(base, Image.new("RGB", (32, 32), (0, 255, 0)), Image.new("RGB", (32, 32), "red"))
-    (row,) = appraise(base, ColourEye(), [Picture(Path("green.png"), "a red dog")], references).rows
+    (row,) = appraise(base, ColourScorer(), [Picture(Path("green.png"), "a red dog")], references).rows
     assert row.likeness == pytest.approx(1, abs=1e-3)  # the nearest of them
     assert row.text < 0.5
 

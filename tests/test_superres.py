@@ -17,7 +17,7 @@ from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.transformer import Condition
-from styledrop_cli.sampling.guidance import Scales, Voice, guided
+from styledrop_cli.sampling.guidance import Branch, Scales, guided
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
@@ -128,7 +128,7 @@ def test_its_adapter_is_guided_as_the_bases_is(base: Base) -> None:
     ids = tiny.ids(tiny.SUPERRES, 1)
     masked = ids == tiny.SUPERRES.mask_id
     plain, adapted = network.beside(prompt, grid), network.beside(prompt, grid, adapter)
-    logits = guided(network, plain, plain, [Voice(adapted, adapter)], Scales(2.0, 0.0))(ids, masked, 1.0)
+    logits = guided(network, plain, plain, [Branch(adapted, adapter)], Scales(2.0, 0.0))(ids, masked, 1.0)
     with_it, without = network(ids, adapted, adapter, masked), network(ids, plain, None, masked)
     torch.testing.assert_close(logits, with_it + 2 * (with_it - without))
 

@@ -209,7 +209,7 @@ def test_unreadable_pictures_write_nothing(base: Base) -> None:
 # ---- the views ----
 
 
-class Eye:
+class ClipScorer:
     """What the tokenizer is shown."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,35 +236,35 @@ def mirrored(view: Tensor) -> bool:
 
 
 def test_the_first_view_is_the_whole_picture(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    eye = Eye(monkeypatch)
+    clip_scorer = ClipScorer(monkeypatch)
     for seed in range(8):
         tokenize_views(base, [halves(), halves()], ["a cat", "a dog"], 3, tiny.generator(seed))
-    assert len(eye.views) == 48
-    for whole in eye.views[::3]:
-        assert torch.equal(whole, eye.views[0])
+    assert len(clip_scorer.views) == 48
+    for whole in clip_scorer.views[::3]:
+        assert torch.equal(whole, clip_scorer.views[0])
         assert whole.shape == (3, 16, 16)
         assert (whole[1, 0] > 0.8).all()  # the line is there on all sides
         assert (whole[1, :, -1] > 0.8).all()
         assert not mirrored(whole)
-    cropped = [v for i, v in enumerate(eye.views) if i % 3]
-    assert sum(torch.equal(view, eye.views[0]) for view in cropped) <= 2  # by chance
+    cropped = [v for i, v in enumerate(clip_scorer.views) if i % 3]
+    assert sum(torch.equal(view, clip_scorer.views[0]) for view in cropped) <= 2  # by chance
 
 
 @pytest.mark.parametrize("content", ["a logo", "the Letter A", "some text", "a number", "two letters"])
 def test_letters_and_logos_are_not_mirrored(base: Base, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    eye = Eye(monkeypatch)
+    clip_scorer = ClipScorer(monkeypatch)
     tokenize_views(base, [halves(), halves()], [content, "a cat"], 40, tiny.generator())
-    lettered, others = eye.views[:40], eye.views[40:]
+    lettered, others = clip_scorer.views[:40], clip_scorer.views[40:]
     assert not any(mirrored(view) for view in lettered)
     assert 10 < sum(mirrored(view) for view in others) < 30
 
 
 def test_views_are_large_crops(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    eye = Eye(monkeypatch)
+    clip_scorer = ClipScorer(monkeypatch)
     # Brightness tells the place: it runs from 0 at the left to 1 at the right.
     ramp = Image.linear_gradient("L").rotate(90).convert("RGB")
     tokenize_views(base, [ramp], ["a logo"], 60, tiny.generator())
-    spans = torch.stack([view[0, 0, -1] - view[0, 0, 0] for view in eye.views])
+    spans = torch.stack([view[0, 0, -1] - view[0, 0, 0] for view in clip_scorer.views])
     full = float(spans[0])
     assert spans.min() > 0.72 * full
     assert spans.max() <= full + 1e-6

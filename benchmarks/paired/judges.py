@@ -157,14 +157,16 @@ class Judges:
     things: list[str]
     accuracy: dict[str, float]
 
-    def see(self, pictures: Tensor) -> Seen:
+    def see(self, pictures: Tensor) -> Measurements:
         """Look at pictures ``[B,3,S,S]`` in [0,1]."""
         features, style = opinions(self.style, pictures)
-        return Seen(F.normalize(features - self.style.centre, dim=-1), style, opinions(self.content, pictures)[1])
+        return Measurements(
+            F.normalize(features - self.style.centre, dim=-1), style, opinions(self.content, pictures)[1]
+        )
 
 
 @dataclass(frozen=True)
-class Seen:
+class Measurements:
     """Of each picture: the style's features, centred and of length 1, ``[B,F]``, and both judges' probabilities."""
 
     features: Tensor

@@ -21,7 +21,7 @@ from paired.rows import OUTLINES, PROMPTS, REFERENCE_SIZE, Reference
 from styledrop_cli.base.base import Base
 from styledrop_cli.devices import generator
 from styledrop_cli.judging.csls import Calibration
-from styledrop_cli.judging.scores import Eye
+from styledrop_cli.judging.scores import ClipScorer
 
 # Against which pictures: of other held-out styles, of every other style, of the reference's own thing in these.
 AGAINST = ("held-out styles", "all styles", "the reference's thing")
@@ -74,25 +74,25 @@ def ranked_first(ours: Tensor, theirs: Tensor) -> float:
 
 def compare(
     base: Base,
-    eyes: Mapping[str, Eye],
+    scorers: Mapping[str, ClipScorer],
     looks: Sequence[Look],
     references: Sequence[Reference],
     art: Art,
     on_progress: Callable[[float, str], None],
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Of each eye, measure and kind of other pictures: ``ranked_first`` after each of ``references``, in order."""
+    """By CLIP, measure and kind of other pictures: ``ranked_first`` after each of ``references``, in order."""
     by_name = {look.name: look for look in looks}
-    rulers = {name: Calibration(eye) for name, eye in eyes.items()}
+    calibrations = {name: Calibration(clip_scorer) for name, clip_scorer in scorers.items()}
     found: dict[str, dict[str, dict[str, list[float]]]] = {
-        eye: {measure: {kind: [] for kind in AGAINST} for measure in MEASURES} for eye in eyes
+        clip_scorer: {measure: {kind: [] for kind in AGAINST} for measure in MEASURES} for clip_scorer in scorers
     }
     for place, reference in enumerate(references):
         on_progress(place / len(references), f"{reference.style.name}, {reference.thing}")
         shown = pictures_of(reference, by_name, art, base.sizes[0])
-        for name, eye in eyes.items():
-            wanted = _embeds(eye, shown.reference)
-            true = _embeds(eye, shown.true)
-            others = {style: _embeds(eye, pictures) for style, pictures in shown.others.items()}
+        for name, clip_scorer in scorers.items():
+            wanted = _embeds(clip_scorer, shown.reference)
+            true = _embeds(clip_scorer, shown.true)
+            others = {style: _embeds(clip_scorer, pictures) for style, pictures in shown.others.items()}
             kinds = {
                 AGAINST[0]: torch.cat([e for style, e in others.items() if style in HELD_OUT]),
                 AGAINST[1]: torch.cat(list(others.values())),
@@ -100,8 +100,8 @@ def compare(
             }
             for kind, these in kinds.items():
                 raw = ranked_first((true @ wanted.T)[:, 0], (these @ wanted.T)[:, 0])
-                ruler = rulers[name]
-                calibrated = ranked_first(ruler.likeness(true, wanted), ruler.likeness(these, wanted))
+                calibration = calibrations[name]
+                calibrated = ranked_first(calibration.likeness(true, wanted), calibration.likeness(these, wanted))
                 found[name]["likeness"][kind].append(raw)
                 found[name]["csls"][kind].append(calibrated)
     on_progress(1.0, f"{len(references)} references")
@@ -114,13 +114,13 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, list[float]]]], referenc
     for group, development in (("development", True), ("report-only", False)):
         members = [i for i, reference in enumerate(references) if reference.style.development == development]
         if members:
-            for eye, measures in found.items():
+            for clip_scorer, measures in found.items():
                 for measure, kinds in measures.items():
                     shares = [100 * sum(kinds[kind][i] for i in members) / len(members) for kind in AGAINST]
-                    rows.append([group, eye, measure, *(f"{share:.1f}" for share in shares)])
+                    rows.append([group, clip_scorer, measure, *(f"{share:.1f}" for share in shares)])
     return markdown(["styles", "by", "measure", *AGAINST], rows)
 
 
 @torch.no_grad()
-def _embeds(eye: Eye, pictures: Tensor) -> Tensor:
-    return torch.cat([eye.picture_embeds(chunk).float().cpu() for chunk in pictures.split(BATCH)])
+def _embeds(clip_scorer: ClipScorer, pictures: Tensor) -> Tensor:
+    return torch.cat([clip_scorer.picture_embeds(chunk).float().cpu() for chunk in pictures.split(BATCH)])

@@ -21,7 +21,7 @@ from paired.art import Art, Look
 from paired.families import HELD_OUT, HeldOut
 from paired.openmoji import OPENMOJI
 from paired.renders import round_trip, shrunk
-from styledrop_cli.adapters.file import Opened, open_adapter
+from styledrop_cli.adapters.file import AdapterPair, open_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast, generator
@@ -182,7 +182,7 @@ class Studio:
         return self._drawn[key]
 
     def draw(
-        self, style: str, things: list[str], seeds: list[int], sampling: SampleSettings, adapter: Opened | None
+        self, style: str, things: list[str], seeds: list[int], sampling: SampleSettings, adapter: AdapterPair | None
     ) -> Tensor:
         """Pictures of ``things`` with the style's words, a seed each."""
         return drawn(
@@ -196,7 +196,7 @@ class Studio:
 
 @torch.no_grad()
 def drawn(
-    base: Base, prompts: list[str], seeds: list[int], sampling: SampleSettings, adapter: Opened | None = None
+    base: Base, prompts: list[str], seeds: list[int], sampling: SampleSettings, adapter: AdapterPair | None = None
 ) -> Tensor:
     """One picture a prompt, ``[B,3,size,size]`` in [0,1]."""
     parts = []

@@ -25,7 +25,7 @@ from styledrop_cli.generation.editing.changes import Sides
 from styledrop_cli.generation.editing.edits import edit_of
 from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
-from styledrop_cli.generation.pipeline import GAMMA, Mixture, Wanted, check_size, draw
+from styledrop_cli.generation.pipeline import GAMMA, PictureRequest, StyleMix, check_size, draw
 from styledrop_cli.io.tensors import AdapterFile, load_adapter
 from styledrop_cli.settings import SampleSettings, preset_values, seeds_from
 from styledrop_cli.training.adapter import train_adapter
@@ -250,26 +250,30 @@ class StyleDrop:
         return list(self._pictures(mixture, wanted, change.draw(self.base, mixture, wanted, on_step), change.about))
 
     def _settings(
-        self, mixture: Mixture, preset: str | None, suits: Mapping[str, Any], settings: Mapping[str, Any]
+        self, mixture: StyleMix, preset: str | None, suits: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> SampleSettings:
         """What is said goes before what suits, that before a preset, that before what the adapters recommend."""
         usual = {"size": self.base.sizes[-1]} | mixture.recommended | preset_values(preset)
         return self.base.sampling(**(usual | dict(suits) | dict(settings)))
 
     def _wanted(
-        self, mixture: Mixture, texts: list[str], number: int, seed: int, made: SampleSettings, style: str | None
-    ) -> list[Wanted]:
+        self, mixture: StyleMix, texts: list[str], number: int, seed: int, made: SampleSettings, style: str | None
+    ) -> list[PictureRequest]:
         """``number`` pictures of each text. Raises UsageError if that is none, or one says nothing."""
         if not texts or not all(text.strip() for text in texts) or number < 1:
             raise UsageError("there is nothing to draw", "Give prompts that say something, and a number of 1 or more.")
         return [
-            Wanted(mixture.cut(self.base, text, style), one, made, style)
+            PictureRequest(mixture.cut(self.base, text, style), one, made, style)
             for text in texts
             for one in seeds_from(seed, number)
         ]
 
     def _pictures(
-        self, mixture: Mixture, wanted: list[Wanted], drawn: Iterator[tuple[int, Image]], more: Mapping[str, Any]
+        self,
+        mixture: StyleMix,
+        wanted: list[PictureRequest],
+        drawn: Iterator[tuple[int, Image]],
+        more: Mapping[str, Any],
     ) -> Iterator[Picture]:
         drawn_by = about_mixture(self.base, mixture)
         return (
@@ -278,9 +282,9 @@ class StyleDrop:
         )
 
 
-def _mixture(adapter: Adapters, thing: AnAdapter | None, gamma: float) -> Mixture:
+def _mixture(adapter: Adapters, thing: AnAdapter | None, gamma: float) -> StyleMix:
     shares = adapter.items() if isinstance(adapter, Mapping) else [(adapter, 1.0)] if adapter is not None else []
-    return Mixture(
+    return StyleMix(
         tuple((_read(file), share) for file, share in shares), _read(thing) if thing is not None else None, gamma
     )
 

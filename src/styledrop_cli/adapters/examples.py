@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 SMALLEST_CROP = 0.75  # of the picture's side
 UNSURE = 0.25  # of the guesses' probability
 REFERENCE_EVERY = 2  # turns
-NAMELESS = "a picture"
+UNKNOWN_CONTENT = "a picture"
 # Mirrored, these would be wrong.
 LETTERED = frozenset("letter letters logo text word words number numbers digit sign wordmark monogram alphabet".split())
 
 
 @dataclass(frozen=True)
-class Examples:
+class TrainingViews:
     """Pictures to learn from: P of them, the references first, in V views altogether.
 
     ``views`` holds, by the names that an adapter file gives them, ``views.ids`` int16 ``[V,h,w]``, ``views.picture``
@@ -39,7 +39,7 @@ class Examples:
     contents: list[str]
     references: int
 
-    def with_picks(self, ids: Tensor, contents: Sequence[str]) -> Examples:
+    def with_picks(self, ids: Tensor, contents: Sequence[str]) -> TrainingViews:
         """These references, without earlier picks, and newly picked ids ``[N,h,w]``, each its own only view."""
         given = self.views["views.picture"] < self.references
         owners = torch.arange(self.references, self.references + len(ids))
@@ -47,7 +47,7 @@ class Examples:
             "views.ids": torch.cat([self.views["views.ids"][given], ids.to(torch.int16)]),
             "views.picture": torch.cat([self.views["views.picture"][given], owners]),
         }
-        return Examples(views, [*self.contents[: self.references], *contents], self.references)
+        return TrainingViews(views, [*self.contents[: self.references], *contents], self.references)
 
     @property
     def own_views(self) -> Tensor:
@@ -124,16 +124,17 @@ def known_contents(base: Base, contents: Sequence[str]) -> list[str]:
 
     One that nobody named, or whose words the base was never taught, would be found in any picture or in none.
     """
-    return [one for one in dict.fromkeys(contents) if one != NAMELESS and not base.unknown_words(one)]
+    return [one for one in dict.fromkeys(contents) if one != UNKNOWN_CONTENT and not base.unknown_words(one)]
 
 
 def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:
     """What a picture shows, by the bundled CLIP among the things it was taught; said aloud."""
     if not base.contents or base.clip.visual is None:
         on_message(
-            f"Warning: {base.name} cannot guess what {path.name} shows; taking '{NAMELESS}'. Say it with --content."
+            f"Warning: {base.name} cannot guess what {path.name} shows; taking '{UNKNOWN_CONTENT}'. "
+            "Say it with --content."
         )
-        return NAMELESS
+        return UNKNOWN_CONTENT
     picture = to_tensor(square(image, base.clip.config.image_size))[None].to(base.device)
     chances = base.chances(base.picture_embeds(picture), base.content_embeds)[0]
     best = int(chances.argmax())
@@ -141,8 +142,8 @@ def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[st
     if chances[best] < UNSURE:
         on_message(
             f"Warning: not sure what {path.name} shows (perhaps {guess}, {float(chances[best]):.0%}); "
-            f"taking '{NAMELESS}'. Say it with --content."
+            f"taking '{UNKNOWN_CONTENT}'. Say it with --content."
         )
-        return NAMELESS
+        return UNKNOWN_CONTENT
     on_message(f"{path.name} shows {guess}, it seems ({float(chances[best]):.0%}); say otherwise with --content.")
     return guess

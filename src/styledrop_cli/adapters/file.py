@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters.examples import Examples
+from styledrop_cli.adapters.examples import TrainingViews
 from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import generator
@@ -105,14 +105,14 @@ def share(adapter: Adapter, network: MaskedTransformer) -> float:
 
 
 @dataclass(frozen=True)
-class Opened:
+class AdapterPair:
     """The adapters that a file holds: the base transformer's, and super-resolution's where it was trained too."""
 
     base: Adapter
     superres: Adapter | None
 
 
-def open_adapter(base: Base, file: AdapterFile) -> Opened:
+def open_adapter(base: Base, file: AdapterFile) -> AdapterPair:
     """The adapters that ``file`` holds, ready for ``base``.
 
     Raises ModelError if it belongs to another base, or holds what fits no base of its name.
@@ -139,8 +139,8 @@ def open_adapter(base: Base, file: AdapterFile) -> Opened:
     _refuse_foreign_ids(base, file)
     config = header.get("superres")
     if config is None or base.superres is None:
-        return Opened(adapter, None)
-    return Opened(adapter, _open(file, config, "superres.", base.superres).to(base.device))
+        return AdapterPair(adapter, None)
+    return AdapterPair(adapter, _open(file, config, "superres.", base.superres).to(base.device))
 
 
 def bases_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
@@ -220,7 +220,7 @@ def of_pictures(paths: list[Path], images: list[Image], quality: list[float]) ->
     }
 
 
-def examples_of(file: AdapterFile) -> Examples:
+def examples_of(file: AdapterFile) -> TrainingViews:
     """What the adapter in ``file`` was trained on; raises ModelError if the file does not hold it."""
     views = {name: file.tensors.get(name) for name in ("views.ids", "views.picture")}
     pictures, contents = file.header.get("pictures"), file.header["contents"]
@@ -244,10 +244,10 @@ def examples_of(file: AdapterFile) -> Examples:
         raise ModelError(
             f"{file.path} does not hold the pictures that it was trained on", "Train it again with 'styledrop train'."
         )
-    return Examples({n: t for n, t in views.items() if t is not None}, list(contents), len(pictures or []))
+    return TrainingViews({n: t for n, t in views.items() if t is not None}, list(contents), len(pictures or []))
 
 
-def references_of(file: AdapterFile) -> Examples:
+def references_of(file: AdapterFile) -> TrainingViews:
     """``examples_of`` an adapter that learnt a style; raises UsageError for one that learnt an object."""
     if is_object(file.header):
         raise UsageError(

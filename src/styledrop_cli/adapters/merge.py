@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters.examples import Examples
+from styledrop_cli.adapters.examples import TrainingViews
 from styledrop_cli.adapters.file import bases_apart, examples_of, open_adapter, share, tensors_of, write_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import ROOM
@@ -251,7 +251,7 @@ def recommended_by(parts: Sequence[Part]) -> dict[str, float]:
     return means
 
 
-def _joined(files: Sequence[AdapterFile]) -> Examples:
+def _joined(files: Sequence[AdapterFile]) -> TrainingViews:
     """What all of them learnt from: first the references of each, then what was picked for each."""
     parts = [examples_of(file) for file in files]
     references = sum(part.references for part in parts)
@@ -272,4 +272,4 @@ def _joined(files: Sequence[AdapterFile]) -> Examples:
             views[name] = torch.cat(found)[order]
     contents = [content for part in parts for content in part.contents[: part.references]]
     contents += [content for part in parts for content in part.contents[part.references :]]
-    return Examples(views, contents, references)
+    return TrainingViews(views, contents, references)

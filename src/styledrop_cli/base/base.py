@@ -40,7 +40,7 @@ from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.sampling.decoding import LogitsFn, correct, decode
-from styledrop_cli.sampling.guidance import Scales, Voice, guided, only_likeliest, only_plausible
+from styledrop_cli.sampling.guidance import Branch, Scales, guided, plausibility_filter, top_k_top_p
 from styledrop_cli.settings import PUBLISHED, SampleSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def scales_of(settings: SampleSettings, lambda_a: float, lambda_b: float) -> Sca
 
 
 @dataclass(frozen=True)
-class Speaker:
+class AdapterShare:
     """One of several that draw together: what it is told of each picture, and its share of the logits.
 
     Without an adapter it is the base.
@@ -95,7 +95,7 @@ class Speaker:
 
 
 # Nobody beside the base, one adapter that is told what the base is, or several, whose shares add up to 1.
-Speakers = Adapter | Sequence[Speaker] | None
+AdapterOrShares = Adapter | Sequence[AdapterShare] | None
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Base:
         prompts: list[str],
         seeds: list[int],
         settings: SampleSettings,
-        adapter: Speakers = None,
+        adapter: AdapterOrShares = None,
         on_step: Callable[[int, Tensor], None] | None = None,
         ids: Tensor | None = None,
     ) -> Tensor:
@@ -331,11 +331,11 @@ class Base:
         """The id of what is yet to be drawn."""
         return self._sizes("transformer").mask_id
 
-    def guide(self, prompts: Sequence[str], settings: SampleSettings, adapter: Speakers = None) -> LogitsFn:
+    def guide(self, prompts: Sequence[str], settings: SampleSettings, adapter: AdapterOrShares = None) -> LogitsFn:
         """What ``sample`` asks at each step, good for one drawing of ``B`` prompts; see ``sampling.decoding``."""
         return _likeliest(self._guided(prompts, settings, adapter), settings)
 
-    def _guided(self, prompts: Sequence[str], settings: SampleSettings, adapter: Speakers) -> LogitsFn:
+    def _guided(self, prompts: Sequence[str], settings: SampleSettings, adapter: AdapterOrShares) -> LogitsFn:
         """``guide`` before tokens are left out by their rank."""
         scales = scales_of(settings, settings.lambda_a, settings.lambda_b)
         return self._guide("transformer", None, prompts, settings, scales, adapter)
@@ -347,7 +347,7 @@ class Base:
         prompts: list[str],
         seeds: list[int],
         settings: SampleSettings,
-        adapter: Speakers = None,
+        adapter: AdapterOrShares = None,
     ) -> Tensor:
         """Ids ``[B,h,w]`` as ``sample`` draws them to those of the larger picture, ``[B,H,W]``, by super-resolution.
 
@@ -363,7 +363,7 @@ class Base:
 
             def sharp(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
                 made = guide(ids, masked, progress)
-                return only_plausible(made, [made], settings.superres_plausible)
+                return plausibility_filter(made, [made], settings.superres_plausible)
 
             return self._decode("superres", None, sharp, [seed ^ ANOTHER_STREAM for seed in seeds], settings)
 
@@ -374,7 +374,7 @@ class Base:
         prompts: Sequence[str],
         settings: SampleSettings,
         scales: Scales,
-        adapter: Speakers,
+        adapter: AdapterOrShares,
     ) -> LogitsFn:
         network: MaskedTransformer = self.parts.get(part)
 
@@ -391,18 +391,18 @@ class Base:
             return network.beside(made, low_res, scaled)
 
         prompt = condition(prompts)
-        voices = []
-        speakers = [Speaker(adapter, prompts)] if isinstance(adapter, Adapter) else adapter or ()
-        for speaker in speakers:
-            who = speaker.adapter
+        branches = []
+        shares = [AdapterShare(adapter, prompts)] if isinstance(adapter, Adapter) else adapter or ()
+        for one in shares:
+            who = one.adapter
             scaled = at_strength(who, settings.strength) if who is not None else None
             # Where an adapter has no say in what is computed beforehand, it shares what the base has.
             apart = who is not None and scaled is not None and (who.reads_text or low_res is not None)
-            own = apart or list(speaker.prompts) != list(prompts)
-            heard = condition(speaker.prompts, who, scaled) if own else prompt
-            voices.append(Voice(heard, scaled, speaker.share))
-        if all(voice.adapter is None and voice.condition is prompt for voice in voices):
-            voices = []  # at strength 0 the base is alone
+            own = apart or list(one.prompts) != list(prompts)
+            heard = condition(one.prompts, who, scaled) if own else prompt
+            branches.append(Branch(heard, scaled, one.share))
+        if all(branch.adapter is None and branch.condition is prompt for branch in branches):
+            branches = []  # at strength 0 the base is alone
         negative = condition([settings.negative] * len(prompts))
         # What only prompts need is read no more: in mapped files a seventh of the transformer, and all of the encoder.
         self.done_with("clip")
@@ -410,7 +410,7 @@ class Base:
         del network, condition
         cast = settings.precision == "bf16" and CAST in self.parts.loaders and fast_bfloat16(self.device)
         network = self.parts.get(CAST if cast else part)
-        return guided(network, prompt, negative, voices, scales)
+        return guided(network, prompt, negative, branches, scales)
 
     def _decode(
         self,
@@ -469,7 +469,7 @@ def _likeliest(guide: LogitsFn, settings: SampleSettings) -> LogitsFn:
     """What ``guide`` says of the tokens that are drawn at all, by their rank."""
 
     def likeliest(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
-        return only_likeliest(guide(ids, masked, progress), settings.top_k, settings.top_p)
+        return top_k_top_p(guide(ids, masked, progress), settings.top_k, settings.top_p)
 
     return likeliest
 

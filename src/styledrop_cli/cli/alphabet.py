@@ -132,7 +132,7 @@ def alphabet(
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.generation.collection import Thing
-        from styledrop_cli.generation.pipeline import Wanted
+        from styledrop_cli.generation.pipeline import PictureRequest
 
         mixture = drawing.read_mixture([(adapter, 1.0)], None, None)
         base = load_base(base_folder, pick_device(device))
@@ -149,7 +149,7 @@ def alphabet(
     if best_of > 1 and collecting.is_blind(screen, base):
         best_of = 1
     things = [
-        Thing(glyph.stem, collecting.candidates(Wanted(glyph.prompt, seed, settings, style), best_of))
+        Thing(glyph.stem, collecting.candidates(PictureRequest(glyph.prompt, seed, settings, style), best_of))
         for glyph in glyphs
     ]
     # However few letters are asked for, each must be told from all others.

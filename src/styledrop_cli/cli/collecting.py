@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from styledrop_cli.base.base import Base
     from styledrop_cli.generation.collection import Collection, Thing
-    from styledrop_cli.generation.pipeline import Mixture, Wanted
+    from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 
 
 def refuse_no_adapter(adapter: Path, command: str) -> None:
@@ -30,7 +30,7 @@ def refuse_no_adapter(adapter: Path, command: str) -> None:
         raise UsageError(f"'{adapter}' is no adapter file (*{drawing.ADAPTER})", f"styledrop {command}")
 
 
-def candidates(first: Wanted, number: int) -> list[Wanted]:
+def candidates(first: PictureRequest, number: int) -> list[PictureRequest]:
     """`number` pictures that differ from the `first` by their seeds alone, which count on."""
     return [replace(first, seed=seed) for seed in seeds_from(first.seed, number)]
 
@@ -48,7 +48,7 @@ def is_blind(screen: console.Screen, base: Base) -> bool:
 def collect(
     screen: console.Screen,
     base: Base,
-    mixture: Mixture,
+    mixture: StyleMix,
     things: Sequence[Thing],
     folder: Path,
     known: Sequence[str],
@@ -57,7 +57,7 @@ def collect(
     """Draw what is not in `folder` yet, and show it as it comes; the second is the beginning of a command's result.
 
     `known` are other things that a picture might show instead, told apart with `colours` or without (see
-    `choosing.Chooser`). Raises as `pipeline.draw` does, StyledropError where something cannot be written.
+    `collection.Chooser`). Raises as `pipeline.draw` does, StyledropError where something cannot be written.
     """
     from styledrop_cli.generation import pipeline
     from styledrop_cli.generation.collection import Chooser, Collection

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from styledrop_cli.base.base import Base
-    from styledrop_cli.generation.pipeline import Mixture, Wanted
+    from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
     from styledrop_cli.training.distributed import Place
 
 ADAPTER = ".safetensors"
@@ -23,7 +23,7 @@ DEAD = 3600.0  # seconds without a byte, and whoever wrote a picture writes it n
 Shares = list[tuple[Path, float]]
 OnStep = Callable[[float], None]  # told what share in [0,1] of all steps is taken
 # (base, mixture, wanted, on_step) -> (which of them, picture), as they are done
-Draw = Callable[["Base", "Mixture", Sequence["Wanted"], OnStep], Iterator[tuple[int, "Image"]]]
+Draw = Callable[["Base", "StyleMix", Sequence["PictureRequest"], OnStep], Iterator[tuple[int, "Image"]]]
 
 
 def read_shares(mixed: Sequence[str]) -> Shares:
@@ -57,27 +57,27 @@ def _number(text: str) -> float | None:
         return None
 
 
-def read_mixture(styles: Shares, thing: Path | None, gamma: float | None) -> Mixture:
+def read_mixture(styles: Shares, thing: Path | None, gamma: float | None) -> StyleMix:
     """The adapter files of a mixture, read.
 
     Raises:
         UsageError: shares that do not add up to 1, an object's share without an object, or an object among the styles.
         ModelError: a file is missing or no adapter.
     """
-    from styledrop_cli.generation.pipeline import GAMMA, Mixture
+    from styledrop_cli.generation.pipeline import GAMMA, StyleMix
     from styledrop_cli.io.tensors import load_adapter
 
     if gamma is not None and thing is None:
         raise UsageError("--gamma is the share of an object, and there is none", "name its adapter with --object")
     files = tuple((load_adapter(path), share) for path, share in styles)
-    return Mixture(files, load_adapter(thing) if thing else None, GAMMA if gamma is None else gamma)
+    return StyleMix(files, load_adapter(thing) if thing else None, GAMMA if gamma is None else gamma)
 
 
 def draw_all(
     screen: console.Screen,
     base: Base,
-    mixture: Mixture,
-    wanted: Sequence[Wanted],
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
     stems: Sequence[str],
     folder: Path,
     *,

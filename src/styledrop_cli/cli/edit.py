@@ -127,7 +127,7 @@ def edit(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.generation.pipeline import Wanted
+        from styledrop_cli.generation.pipeline import PictureRequest
 
         mixture = drawing.read_mixture([(adapter, 1.0)] if adapter else [], None, None)
         base = load_base(base_folder, pick_device(device))
@@ -137,7 +137,7 @@ def edit(
     settings = base.sampling(**(usual | suits | change.suits(base) | chosen))
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     prompt = mixture.cut(base, prompt, style, screen.say)
-    wanted = [Wanted(prompt, one, settings, style) for one in seeds]
+    wanted = [PictureRequest(prompt, one, settings, style) for one in seeds]
     screen.warn_of_unknown(base, [prompt, style or "", settings.negative], mixture.learnt)
     stems = [stem(PATTERN, prompt=prompt, seed=one.seed, index=0, name=picture.stem) for one in wanted]
     result = drawing.draw_all(

@@ -18,7 +18,7 @@ from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
-    from styledrop_cli.generation.pipeline import Wanted
+    from styledrop_cli.generation.pipeline import PictureRequest
 
 OUTPUT = Path("styledrop-out")
 PATTERN = "{prompt}-{seed}"
@@ -179,7 +179,7 @@ def generate(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.generation.pipeline import Wanted
+        from styledrop_cli.generation.pipeline import PictureRequest
         from styledrop_cli.training.distributed import take_place
 
         place = take_place()
@@ -188,7 +188,7 @@ def generate(
     usual = {"size": base.sizes[-1]} | mixture.recommended | suits | chosen
     cut = cache(lambda text, style: mixture.cut(base, text, style, screen.say))  # thousands of pictures may share one
     made: dict[str, SampleSettings] = {}
-    wanted: list[Wanted] = []
+    wanted: list[PictureRequest] = []
     stems: list[str] = []
     for index, (line, prompt, its_seed) in enumerate(pictures):
         own = {key: value for key, value in line.options.items() if key in DEFAULT.defaults() and key != "seed"}
@@ -198,7 +198,7 @@ def generate(
         its_style = line.options.get("style", style)
         said_style = mixture.style if its_style is None else its_style
         prompt = cut(prompt, its_style)
-        wanted.append(Wanted(prompt, its_seed, made[repr(own)], its_style))
+        wanted.append(PictureRequest(prompt, its_seed, made[repr(own)], its_style))
         called = line.options.get("name")
         stems.append(stem(name, prompt=prompt, seed=its_seed, index=index + 1, name=called, style=said_style))
     said = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]

@@ -138,7 +138,7 @@ def iterate(
         from styledrop_cli.feedback.rounds import assist, first_round, iterate, reference_pictures
         from styledrop_cli.io.run_folder import alone_in
         from styledrop_cli.io.tensors import read_header
-        from styledrop_cli.judging.clip_scorer import open_second_eye
+        from styledrop_cli.judging.clip_scorer import open_second_scorer
         from styledrop_cli.training.distributed import take_place
 
         number, of = take_place()
@@ -147,7 +147,7 @@ def iterate(
             with suppress(KeyboardInterrupt):  # the other one says so
                 assist(base, folder, (number, of), lambda: over.exists() or os.getppid() != launcher, began)
             return
-        name, grader = open_second_eye(base, scorer)
+        name, grader = open_second_scorer(base, scorer)
         settings = replace(settings, steps=steps or base.training().steps)
     screen.warn_of_unknown(base, wanted or [])
     with ExitStack() as stack:

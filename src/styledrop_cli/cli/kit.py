@@ -19,7 +19,7 @@ from styledrop_cli.io.files import read_json
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
     from styledrop_cli.generation.collection import Collection, Thing
-    from styledrop_cli.generation.pipeline import Mixture
+    from styledrop_cli.generation.pipeline import StyleMix
 
 MANIFEST = "kit.json"
 LARGEST_MANIFEST = 200_000_000  # bytes: what is said of as many pictures as one list may ask for
@@ -96,11 +96,11 @@ def _refuse_manifest(path: Path) -> None:
         raise UsageError(f"{path} is there already, and was not written by this command", "choose a folder with -o")
 
 
-def _things(screen: console.Screen, base: Base, mixture: Mixture, asset: Asset, blind: bool) -> list[Thing]:
+def _things(screen: console.Screen, base: Base, mixture: StyleMix, asset: Asset, blind: bool) -> list[Thing]:
     """The pictures of an asset; each has seeds of its own."""
     from styledrop_cli.generation.collection import Thing
     from styledrop_cli.generation.extend import shaped
-    from styledrop_cli.generation.pipeline import Wanted
+    from styledrop_cli.generation.pipeline import PictureRequest
 
     settings = base.sampling(**({"size": base.sizes[-1]} | mixture.recommended | dict(asset.options)))
     cut = base.text_tokenizer.cut
@@ -114,7 +114,7 @@ def _things(screen: console.Screen, base: Base, mixture: Mixture, asset: Asset, 
     return [
         Thing(
             stem,
-            collecting.candidates(Wanted(prompt, settings.seed + index * each, settings, asset.style), each),
+            collecting.candidates(PictureRequest(prompt, settings.seed + index * each, settings, asset.style), each),
             partial(shaped, width=width, height=height, fit=asset.fit) if shape else None,
             shape,
         )

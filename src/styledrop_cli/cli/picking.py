@@ -1,6 +1,6 @@
 """Pickers that a person is behind: the page in the browser, the terminal, and a file with numbers in it.
 
-They are `picking.Picker`s. What was picked is saved at once, so that a killed program loses nothing of it.
+They are `pickers.Picker`s. What was picked is saved at once, so that a killed program loses nothing of it.
 """
 
 from __future__ import annotations

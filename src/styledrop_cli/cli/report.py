@@ -73,7 +73,7 @@ def report(
         from styledrop_cli.devices import pick_device
         from styledrop_cli.feedback.rounds import built_in_prompts
         from styledrop_cli.io.files import atomic_write, to_text
-        from styledrop_cli.judging.clip_scorer import open_second_eye
+        from styledrop_cli.judging.clip_scorer import open_second_scorer
         from styledrop_cli.report.commands import commands
         from styledrop_cli.report.grade import free_prompts, grade
         from styledrop_cli.report.history import check_one_base, read_story
@@ -82,7 +82,7 @@ def report(
         story = read_story(place)
         check_one_base(story)
         base = load_base(base_folder, pick_device(device))
-        name, eye = open_second_eye(base, scorer)
+        name, clip_scorer = open_second_scorer(base, scorer)
     wanted = asked or free_prompts(base, story)
     rows = 2 + len(story.stages)
     if (count := rows * len(wanted) * number) > PICTURES:
@@ -96,7 +96,9 @@ def report(
         screen.warn(f"left out: {error.message}")
     work = output.with_name(output.name + ".run")
     with console.Steps(screen) as steps:
-        graded = grade(base, story, eye, prompts=wanted, number=number, seed=seed, folder=work, on_progress=steps.show)
+        graded = grade(
+            base, story, clip_scorer, prompts=wanted, number=number, seed=seed, folder=work, on_progress=steps.show
+        )
     said = [f"-o {shlex.quote(output.name)}"]
     said += [f"-n {number}"] if number != NUMBER else []
     said += [f"--scorer {shlex.quote(scorer)}"] if scorer else []

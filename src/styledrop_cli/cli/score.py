@@ -111,23 +111,23 @@ def score(
     with screen.working("waking up the base model"):
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
-        from styledrop_cli.judging.clip_scorer import open_eye
+        from styledrop_cli.judging.clip_scorer import open_scorer
         from styledrop_cli.judging.evaluate import appraise
 
         base = load_base(base_folder, pick_device(device))
-        eye = open_eye(base, scorer)
+        clip_scorer = open_scorer(base, scorer)
         given = _given(base, reference, contents, screen) if reference else None
         groups: list[Group] = [(given, found)] if given else _by_adapter(base, found, screen)
     asked = [(references, _asked(some, prompt, references)) for references, some in groups]
     texts = list(dict.fromkeys(one.prompt for _, some in asked for one in some))
     for remark in base.remarks(texts, so="what it says of such pictures means little"):
         screen.warn(remark)
-    ruler = None
+    calibration = None
     if any(references for references, _ in asked):
         from styledrop_cli.judging.csls import Calibration
 
         with screen.progress("looking at other styles") as move:
-            ruler = Calibration(eye, move)
+            calibration = Calibration(clip_scorer, move)
     rows: dict[Path, Row] = {}
     done = 0
     with screen.progress("scoring") as move:
@@ -136,7 +136,7 @@ def score(
             def on_progress(share: float, note: str, before: int = done, count: int = len(some)) -> None:
                 move((before + share * count) / len(found), note)
 
-            made = appraise(base, eye, some, references, on_progress, ruler)
+            made = appraise(base, clip_scorer, some, references, on_progress, calibration)
             rows |= {row.picture.path: row for row in made.rows}
             broken += made.unreadable
             done += len(some)

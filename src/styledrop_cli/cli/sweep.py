@@ -96,18 +96,18 @@ def sweep(
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.generation.output_folder import about_mixture
-        from styledrop_cli.generation.pipeline import Mixture
+        from styledrop_cli.generation.pipeline import StyleMix
         from styledrop_cli.io.images import save_png
         from styledrop_cli.io.tensors import load_adapter, write_recommended
         from styledrop_cli.judging import sweep as sweep_module
-        from styledrop_cli.judging.clip_scorer import open_eye
+        from styledrop_cli.judging.clip_scorer import open_scorer
 
         file = load_adapter(adapter)
         files = sweep_module.checkpoints_of(file) if checkpoints else {}
         every = axes | ({CHECKPOINT: list(files)} if files else {})
         settings = SweepSettings(sweep_module.whole_grid(every, file), prompts, number, seed)
         base = load_base(base_folder, pick_device(device))
-        eye = open_eye(base, scorer)
+        clip_scorer = open_scorer(base, scorer)
     style = str(file.header["style"]) if style is None else style
     prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]
     settings = replace(settings, prompts=list(dict.fromkeys(prompts)))
@@ -115,7 +115,7 @@ def sweep(
     with screen.progress("drawing") as move:
         result = sweep_module.sweep(
             base,
-            eye,
+            clip_scorer,
             file,
             settings,
             style=style,
@@ -128,7 +128,7 @@ def sweep(
     common = {
         "prompt": " | ".join(settings.prompts),
         "style": style,
-        **about_mixture(base, Mixture.of(file)),
+        **about_mixture(base, StyleMix.of(file)),
         "scorer": scorer,
         "seeds": settings.seeds,
         "axes": {name: list(values) for name, values in settings.axes.items()},

@@ -27,7 +27,7 @@ from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import file_hash, read_json, write_json
 from styledrop_cli.io.tensors import build_config, load_adapter, read_tensors, save_tensors
 from styledrop_cli.judging.evaluate import DRAWN_TOGETHER
-from styledrop_cli.judging.scores import Judge, Seen, thumbnails
+from styledrop_cli.judging.scores import Judge, Measurements, thumbnails
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
 from styledrop_cli.training.distributed import PATIENCE, Place, wait_for_others
 
@@ -84,7 +84,7 @@ class Drawn:
 
     ids: Tensor
     pictures: Tensor
-    seen: Seen
+    seen: Measurements
     small: Tensor
 
 
@@ -131,7 +131,7 @@ class Pool:
         return Drawn(
             torch.cat([p.ids for p in parts]),
             torch.cat([p.pictures for p in parts]),
-            Seen.cat([p.seen for p in parts]),
+            Measurements.cat([p.seen for p in parts]),
             torch.cat([p.small for p in parts]),
         )
 

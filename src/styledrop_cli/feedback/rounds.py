@@ -1,7 +1,7 @@
 """Rounds of feedback: draw a pool with the adapter, pick the best of it, train a new adapter on the picks.
 
 StyleDrop (arXiv 2306.00983, 3.3). A round is a folder, and what lies in it is not made again: the same call goes on
-where a killed one stopped. A person, a CLIP and chance look the same from here: a ``picking.Picker``.
+where a killed one stopped. A person, a CLIP and chance look the same from here: a ``pickers.Picker``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
 from styledrop_cli.io.tensors import AdapterFile, build_config, load_adapter, read_header
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.judging.probes import PROBES
-from styledrop_cli.judging.scores import Eye, Judge, Scores, mean, scores
+from styledrop_cli.judging.scores import ClipScorer, Judge, Scores, mean, scores
 from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter, train_on_picks
 
@@ -107,7 +107,7 @@ def iterate(
     settings: RoundSettings,
     pickers: Sequence[Picker],
     watcher: Watcher,
-    grader: Eye,
+    grader: ClipScorer,
     prompts: list[str] | None = None,
     last: bool = False,
     fresh: bool = False,
@@ -221,7 +221,7 @@ class Rounds:
         settings: RoundSettings,
         pickers: list[Picker],
         watcher: Watcher,
-        grader: Eye,
+        grader: ClipScorer,
         prompts: list[str] | None,
         fresh: bool,
         share: tuple[int, int],
@@ -242,7 +242,7 @@ class Rounds:
         self._style: str = header["style"]
         self._sampling = base.sampling(**header["recommended"])
         # A published base's CLIP sees no pictures: who grades them has to choose them too.
-        chooser: Eye = base if base.clip.visual is not None else grader
+        chooser: ClipScorer = base if base.clip.visual is not None else grader
         references = References.of_examples(base, self._examples)
         self._judge = judge_of(base, chooser, references, self._prompts)
         self._grader = judge_of(base, grader, references, self._graded)

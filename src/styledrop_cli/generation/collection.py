@@ -20,7 +20,7 @@ from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.errors import PictureError
 from styledrop_cli.generation import pipeline
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture, identity, write_sheets
-from styledrop_cli.generation.pipeline import Mixture, Wanted
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.images import read_png_settings, to_tensor
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Thing:
     """
 
     stem: str
-    candidates: Sequence[Wanted]
+    candidates: Sequence[PictureRequest]
     shape: Callable[[Image], Image] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class Thing:
 class Collection:
     """The pictures of all ``things`` that are to lie in ``folder``, by number."""
 
-    def __init__(self, base: Base, mixture: Mixture, things: Sequence[Thing], folder: Path) -> None:
+    def __init__(self, base: Base, mixture: StyleMix, things: Sequence[Thing], folder: Path) -> None:
         self.things, self.folder = things, folder
         self._base, self._mixture = base, mixture
         self._drawn_by = about_mixture(base, mixture)
@@ -93,7 +93,7 @@ class Collection:
         """Where each picture is, once none is missing."""
         return [self._made[index][1] for index in range(len(self.things))]
 
-    def wanted(self, index: int) -> Wanted:
+    def wanted(self, index: int) -> PictureRequest:
         """The candidate that a thing's picture is, once there is one."""
         return self.things[index].candidates[self._made[index][0]]
 

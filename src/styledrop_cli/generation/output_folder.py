@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from styledrop_cli import __version__
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
-from styledrop_cli.generation.pipeline import Mixture, Wanted
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import file_hash, names_apart
 from styledrop_cli.io.images import load_picture, read_png_settings, save_png
@@ -30,7 +30,7 @@ NAMES = {"adapter", "mix", "object", "model", "picture", "styledrop"}
 DEFAULTS = SampleSettings.defaults()
 
 
-def about_mixture(base: Base, mixture: Mixture) -> dict[str, Any]:
+def about_mixture(base: Base, mixture: StyleMix) -> dict[str, Any]:
     """What a picture says of whom it was drawn by: names, and hashes that tell an adapter from its namesake."""
     files = [file for file, _ in mixture.styles] + ([mixture.thing] if mixture.thing is not None else [])
     names = names_apart([file.path for file in files])
@@ -47,7 +47,7 @@ def about_mixture(base: Base, mixture: Mixture) -> dict[str, Any]:
     return said | {"model": base.name, "model_hash": base.hash[:12]}
 
 
-def about(wanted: Wanted, mixture: Mixture, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
+def about(wanted: PictureRequest, mixture: StyleMix, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
     """What the file of a picture says: everything it takes to draw it again."""
     return {
         "prompt": wanted.prompt,

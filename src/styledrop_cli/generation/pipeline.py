@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from styledrop_cli.adapters.file import Opened, open_adapter
-from styledrop_cli.base.base import Base, Speaker
+from styledrop_cli.adapters.file import AdapterPair, open_adapter
+from styledrop_cli.base.base import AdapterShare, Base
 from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import to_image
@@ -24,7 +24,7 @@ GAMMA = 0.6  # StyleDrop, 3.4: 0.5 to 0.7
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PictureRequest:
     """One picture: what it shows, and how it is drawn. The seed is ``seed``, whatever ``settings`` say.
 
     ``style`` is said behind the prompt in place of what the adapters were taught; empty, nothing is.
@@ -37,7 +37,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class StyleMix:
     """Whose styles are drawn in: ``styles`` by their shares, which add up to 1, and perhaps somebody's ``thing``.
 
     All are mixed at the logits (StyleDrop, 3.4). ``gamma`` in [0,1] is the thing's share of the whole: it reads the
@@ -63,7 +63,7 @@ class Mixture:
             raise UsageError(f"gamma must be between 0 and 1, not {self.gamma}")
 
     @classmethod
-    def of(cls, adapter: AdapterFile | None) -> Mixture:
+    def of(cls, adapter: AdapterFile | None) -> StyleMix:
         """One adapter, or none."""
         return cls(((adapter, 1.0),) if adapter is not None else ())
 
@@ -93,9 +93,9 @@ class Mixture:
             prompt = base.text_tokenizer.cut(prompt, said, on_message)
         return prompt
 
-    def open(self, base: Base) -> Drawers:
+    def open(self, base: Base) -> LoadedStyleMix:
         """All of them, ready for ``base``; raises ModelError for one that belongs to another base."""
-        return Drawers(
+        return LoadedStyleMix(
             [(open_adapter(base, file), share, str(file.header["style"])) for file, share in self.styles],
             open_adapter(base, self.thing) if self.thing is not None else None,
             self,
@@ -104,19 +104,19 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Drawers:
-    """The adapters of a ``Mixture`` in memory."""
+class LoadedStyleMix:
+    """The adapters of a ``StyleMix`` in memory."""
 
-    styles: list[tuple[Opened, float, str]]  # each with its share and its own style
-    thing: Opened | None
-    mixture: Mixture
+    styles: list[tuple[AdapterPair, float, str]]  # each with its share and its own style
+    thing: AdapterPair | None
+    mixture: StyleMix
     tokenizer: TextTokenizer
 
-    def texts(self, wanted: Sequence[Wanted]) -> list[str]:
+    def texts(self, wanted: Sequence[PictureRequest]) -> list[str]:
         """What the base is told of each picture: all styles or, where they are too long together, the largest share."""
         return [self._text(one) for one in wanted]
 
-    def _text(self, one: Wanted) -> str:
+    def _text(self, one: PictureRequest) -> str:
         if one.style is not None:
             return with_style(one.prompt, one.style)
         together = with_style(one.prompt, self.mixture.style)
@@ -124,11 +124,11 @@ class Drawers:
             return together
         return with_style(one.prompt, max(self.styles, key=lambda style: style[1])[2])
 
-    def speakers(self, wanted: Sequence[Wanted], part: str = "base") -> list[Speaker]:
+    def shares(self, wanted: Sequence[PictureRequest], part: str = "base") -> list[AdapterShare]:
         """Who draws the pictures, of the ``base`` transformer or of ``superres``, and what each is told."""
         rest = 1 - self.mixture.gamma if self.thing is not None else 1.0
         made = [
-            Speaker(
+            AdapterShare(
                 getattr(opened, part),
                 [with_style(one.prompt, style if one.style is None else one.style) for one in wanted],
                 share * rest,
@@ -136,8 +136,8 @@ class Drawers:
             for opened, share, style in self.styles
         ]
         if self.thing is not None:
-            made = made or [Speaker(None, self.texts(wanted), rest)]
-            made.append(Speaker(getattr(self.thing, part), [one.prompt for one in wanted], self.mixture.gamma))
+            made = made or [AdapterShare(None, self.texts(wanted), rest)]
+            made.append(AdapterShare(getattr(self.thing, part), [one.prompt for one in wanted], self.mixture.gamma))
         return made
 
 
@@ -155,8 +155,8 @@ def check_size(base: Base, settings: SampleSettings) -> None:
 
 def draw(
     base: Base,
-    mixture: Mixture,
-    wanted: Sequence[Wanted],
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
     on_step: Callable[[float], None] = lambda share: None,
     there: Callable[[int], bool] = lambda index: False,
 ) -> Iterator[tuple[int, Image]]:
@@ -188,9 +188,9 @@ def draw(
             def step_taken(step: int, ids: Tensor, taken: int = taken, number: int = len(turn)) -> None:
                 on_step((taken + number * (step + 1)) / total)
 
-            ids = base.sample(texts, seeds, settings, drawers.speakers(pictures), step_taken)
+            ids = base.sample(texts, seeds, settings, drawers.shares(pictures), step_taken)
             if settings.superres_steps:
-                ids = base.refine(ids, texts, seeds, settings, drawers.speakers(pictures, "superres"))
+                ids = base.refine(ids, texts, seeds, settings, drawers.shares(pictures, "superres"))
             base.done_with("transformer")
             for index, row in zip(chunk, ids, strict=True):
                 # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
@@ -201,7 +201,7 @@ def draw(
 
 def generate(
     base: Base,
-    adapter: AdapterFile | Mixture | None,
+    adapter: AdapterFile | StyleMix | None,
     *,
     prompts: Sequence[str],
     count: int,
@@ -214,7 +214,9 @@ def generate(
     The adapter's own style text is appended to each prompt; ``style`` replaces it, empty leaves it out. The i-th
     picture of every prompt has seed ``settings.seed + i``. Raises as ``draw`` does.
     """
-    mixture = adapter if isinstance(adapter, Mixture) else Mixture.of(adapter)
-    wanted = [Wanted(prompt, seed, settings, style) for prompt in prompts for seed in seeds_from(settings.seed, count)]
+    mixture = adapter if isinstance(adapter, StyleMix) else StyleMix.of(adapter)
+    wanted = [
+        PictureRequest(prompt, seed, settings, style) for prompt in prompts for seed in seeds_from(settings.seed, count)
+    ]
     for index, image in draw(base, mixture, wanted, on_step):
         yield wanted[index].prompt, wanted[index].seed, image

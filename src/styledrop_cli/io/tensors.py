@@ -51,7 +51,7 @@ OPTIMIZERS = {
 }
 LONGEST_TEXT = 10_000  # characters of a style or a content
 LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
-# What every adapter's header holds, and of what type; tuning.py writes it. The rest only some have.
+# What every adapter's header holds, and of what type; training.adapter writes it. The rest only some have.
 HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
 HEADER_OF_SOME = {
     "learns": str,
@@ -337,7 +337,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tenso
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter as read: its header (see ``tuning.py`` for the keys), its tensors, and where it came from."""
+    """An adapter as read: its header (see ``training.adapter`` for the keys), its tensors, and where it came from."""
 
     path: Path
     header: dict[str, Any]

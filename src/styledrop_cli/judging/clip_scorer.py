@@ -92,7 +92,7 @@ def open_clip_config(config: ClipConfig) -> dict[str, Any]:
     }
 
 
-def open_eye(base: Base, name: str) -> Base | Scorer:
+def open_scorer(base: Base, name: str) -> Base | Scorer:
     """Who judges pictures of ``base``: its own CLIP, which is called ``clip``, or the scorer called ``name``.
 
     Raises as ``load_scorer`` does, and ModelError if the base's CLIP sees no pictures.
@@ -104,13 +104,13 @@ def open_eye(base: Base, name: str) -> Base | Scorer:
     return base
 
 
-def open_second_eye(base: Base, name: str | None = None) -> tuple[str, Base | Scorer]:
+def open_second_scorer(base: Base, name: str | None = None) -> tuple[str, Base | Scorer]:
     """Who grades what the base's CLIP has chosen, and its name: the one called ``name``, or the base's second CLIP.
 
-    A base without one is graded by its only CLIP. Raises as ``open_eye`` does.
+    A base without one is graded by its only CLIP. Raises as ``open_scorer`` does.
     """
     name = name or ("scorer" if (base.folder / "scorer.safetensors").exists() else "clip")
-    return name, open_eye(base, name)
+    return name, open_scorer(base, name)
 
 
 def load_scorer(name: str, folder: Path, device: torch.device) -> Base | Scorer:

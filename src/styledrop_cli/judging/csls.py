@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.io.contact_sheet import read_tiles
-from styledrop_cli.judging.scores import Eye
+from styledrop_cli.judging.scores import ClipScorer
 
 BANK = Path(__file__).with_name("bank.webp")  # a row for each style, a column for each thing
 SIDE = 64  # pixels of a picture in it
@@ -27,14 +27,16 @@ BATCH = 64
 
 
 class Calibration:
-    """One eye, and what it makes of the bank."""
+    """One clip_scorer, and what it makes of the bank."""
 
-    def __init__(self, eye: Eye, on_progress: Callable[[float, str], None] = lambda share, note: None) -> None:
+    def __init__(
+        self, clip_scorer: ClipScorer, on_progress: Callable[[float, str], None] = lambda share, note: None
+    ) -> None:
         tiles = read_tiles(BANK, SIDE)
         styles, things = tiles.shape[:2]
         parts = []
         for chunk in tiles.flatten(0, 1).split(BATCH):
-            parts.append(eye.picture_embeds(chunk.float() / 255).double().cpu())
+            parts.append(clip_scorer.picture_embeds(chunk.float() / 255).double().cpu())
             done = sum(map(len, parts))
             on_progress(done / (styles * things), f"{done}/{styles * things}")
         bank = torch.cat(parts).view(styles, things, -1)
@@ -45,7 +47,7 @@ class Calibration:
         self._bank = self._seen(bank.flatten(0, 1))
 
     def likeness(self, pictures: Tensor, references: Tensor) -> Tensor:
-        """How far each of the eye's embeddings ``pictures`` ``[N,E]`` has the style of the nearest reference ``[R,E]``.
+        """How far each of the embeddings ``pictures`` ``[N,E]`` has the style of the nearest reference ``[R,E]``.
 
         In [-4,4], and 0 where they are as alike as each is to its nearest pictures of other styles: with x' the shrunk
         embeddings and r(x) the mean cosine of x' and its 10 nearest in the bank, the largest of

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters.examples import Examples, guess_content, known_contents, tokenize_views
+from styledrop_cli.adapters.examples import TrainingViews, guess_content, known_contents, tokenize_views
 from styledrop_cli.adapters.file import open_adapter, references_of
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
@@ -25,7 +25,16 @@ from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.images import load_picture, square, to_tensor
 from styledrop_cli.io.tensors import AdapterFile
-from styledrop_cli.judging.scores import Eye, Judge, Ruler, Seen, empty, repeats, scores, thumbnails
+from styledrop_cli.judging.scores import (
+    ClipScorer,
+    Judge,
+    Measurements,
+    StyleCalibration,
+    empty,
+    repeats,
+    scores,
+    thumbnails,
+)
 from styledrop_cli.settings import SampleSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -58,7 +67,7 @@ class References:
     in words, ``sampling`` how the base draws beside it.
     """
 
-    examples: Examples
+    examples: TrainingViews
     shown: Tensor
     style: str
     sampling: SampleSettings
@@ -74,7 +83,7 @@ class References:
         return replace(cls.of_examples(base, references_of(file)), style=str(file.header["style"]), sampling=sampling)
 
     @classmethod
-    def of_examples(cls, base: Base, examples: Examples) -> References:
+    def of_examples(cls, base: Base, examples: TrainingViews) -> References:
         """The references among the pictures that are learnt from."""
         with torch.no_grad(), autocast(base.device):
             shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
@@ -86,7 +95,7 @@ class References:
         settings = TrainSettings()
         views = tokenize_views(base, list(images), contents, settings.views, generator(settings.seed))
         shown = torch.stack([to_tensor(square(image, base.sizes[0])) for image in images]).to(base.device)
-        return cls(Examples(views, contents, len(images)), shown, "", base.sampling())
+        return cls(TrainingViews(views, contents, len(images)), shown, "", base.sampling())
 
     @classmethod
     def joined(cls, parts: Sequence[References]) -> References:
@@ -103,7 +112,7 @@ class References:
         views = {"views.ids": torch.cat(ids), "views.picture": torch.cat(owners)}
         return replace(
             first,
-            examples=Examples(views, contents, len(contents)),
+            examples=TrainingViews(views, contents, len(contents)),
             shown=torch.cat([part.shown for part in parts]),
         )
 
@@ -114,7 +123,7 @@ class Row:
 
     ``text`` and ``likeness`` in [-1,1]: cosines with its prompt and with the nearest reference (the paper's Text and
     Style). ``csls`` in [-4,4]: the likeness of style, calibrated (see ``calibration``); None where nothing calibrates.
-    The others as in ``ranking.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better
+    The others as in ``scores.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better
     one of the same prompt, or nothing. Without a reference, only ``text`` and ``object`` are there.
     """
 
@@ -153,22 +162,23 @@ def contents_of(base: Base, images: Sequence[Image], paths: Sequence[Path]) -> l
 @torch.no_grad()
 def appraise(
     base: Base,
-    eye: Eye,
+    clip_scorer: ClipScorer,
     pictures: Sequence[Picture],
     references: References | None,
     on_progress: Callable[[float, str], None] = lambda share, note: None,
-    ruler: Ruler | None = None,
+    calibration: StyleCalibration | None = None,
 ) -> Appraisal:
-    """Score ``pictures`` that were drawn after the same ``references``, or after none, with ``eye``.
+    """Score ``pictures`` that were drawn after the same ``references``, or after none, with ``clip_scorer``.
 
     Each is cut to its middle square and looked at as large as the base draws small, some at a time: memory does not
     grow with their number. Their ids, by which copying is found, are read off the pixels, and so are those of what the
     base draws to compare with: pocket reads two to four of five ids as they were drawn, and finds as much copied in
-    them, within 0.03 on average, or up to 0.05 more where a style was exaggerated. ``ruler`` calibrates the likeness.
+    them, within 0.03 on average, or up to 0.05 more where a style was exaggerated. The likeness is
+    calibrated by ``calibration``.
     """
     distinct = sorted({(p.prompt, p.style) for p in pictures})
     places = {said: place for place, said in enumerate(distinct)}
-    judge = judge_of(base, eye, references, sorted({prompt for prompt, _ in distinct}), ruler)
+    judge = judge_of(base, clip_scorer, references, sorted({prompt for prompt, _ in distinct}), calibration)
     each = PLAIN_EACH if len(distinct) <= MANY else 1
     work = len(pictures) + (each * len(distinct) if references else 0)
 
@@ -212,17 +222,23 @@ def means(rows: Sequence[Row]) -> dict[str, float | None]:
 
 
 def judge_of(
-    base: Base, eye: Eye, references: References | None, prompts: Sequence[str], ruler: Ruler | None = None
+    base: Base,
+    clip_scorer: ClipScorer,
+    references: References | None,
+    prompts: Sequence[str],
+    calibration: StyleCalibration | None = None,
 ) -> Judge:
     """A judge of pictures drawn for ``prompts``, which say no style, after ``references`` or after none.
 
-    Of the references' contents those leak that ``known_contents`` has. ``ruler`` is the eye's own.
+    Of the references' contents those leak that ``known_contents`` has. ``calibration`` is the clip_scorer's own.
     """
     if references is None:  # grey stands for the reference that is not there; nothing is said of it
         nothing = torch.full((1, 3, base.sizes[0], base.sizes[0]), 0.5, device=base.device)
-        return Judge(eye, list(prompts), base.contents, nothing, [], torch.zeros(1, 2, 2))
+        return Judge(clip_scorer, list(prompts), base.contents, nothing, [], torch.zeros(1, 2, 2))
     own = known_contents(base, references.examples.contents[: references.examples.references])
-    return Judge(eye, list(prompts), base.contents, references.shown, own, references.examples.own_views, ruler)
+    return Judge(
+        clip_scorer, list(prompts), base.contents, references.shown, own, references.examples.own_views, calibration
+    )
 
 
 def _plain(
@@ -232,7 +248,7 @@ def _plain(
     distinct: Sequence[tuple[str, str]],
     each: int,
     move: Callable[[int, str], None],
-) -> Seen:
+) -> Measurements:
     """What the base without an adapter makes of ``distinct`` prompts and styles: of each the mean of some pictures."""
     work = [(prompt, style, PLAIN_SEED + i) for prompt, style in distinct for i in range(each)]
     parts = []
@@ -244,14 +260,14 @@ def _plain(
             shown = base.pictures(ids, base.sizes[0]).float()
         parts.append(judge.see(shown, base.tokenizer.encode(shown), [prompt for prompt, *_ in chunk]))
         move(start + len(chunk), f"without an adapter {start + len(chunk)}/{len(work)}")
-    return Seen.cat(parts).means(len(distinct), 1)
+    return Measurements.cat(parts).means(len(distinct), 1)
 
 
-def _rows_of(seen: Seen, places: list[int]) -> Seen:
-    return Seen(*(getattr(seen, name)[places] for name in Seen.__dataclass_fields__))
+def _rows_of(seen: Measurements, places: list[int]) -> Measurements:
+    return Measurements(*(getattr(seen, name)[places] for name in Measurements.__dataclass_fields__))
 
 
-def _rows(pictures: Sequence[Picture], seen: Seen, plain: Seen | None) -> list[Row]:
+def _rows(pictures: Sequence[Picture], seen: Measurements, plain: Measurements | None) -> list[Row]:
     texts, objects = seen.text.tolist(), seen.object.tolist()
     rows = [Row(p, text, shown) for p, text, shown in zip(pictures, texts, objects, strict=True)]
     if plain is None:

@@ -18,7 +18,7 @@ from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import to_image
-from styledrop_cli.judging.scores import Judge, Scores, Seen, mean, scores
+from styledrop_cli.judging.scores import Judge, Measurements, Scores, mean, scores
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.settings import SampleSettings
 
@@ -62,7 +62,7 @@ class Probes:
         return mean(scores(seen, self._plain_seen)), self._sheet(pictures)
 
     @torch.no_grad()
-    def _draw(self, adapter: Adapter | None) -> tuple[Tensor, Seen]:
+    def _draw(self, adapter: Adapter | None) -> tuple[Tensor, Measurements]:
         with autocast(self._base.device):
             ids = self._base.sample(self._prompts, list(range(len(self._prompts))), self._sampling, adapter)
             pictures = self._base.pictures(ids, self._base.sizes[0]).float()

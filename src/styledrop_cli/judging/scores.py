@@ -25,8 +25,8 @@ EMPTY = 0.02  # standard deviation of a thumbnail's values in [0,1]: below this,
 ALIKE = 0.02  # mean distance of two thumbnails' values: below this, they are one picture twice
 
 
-class Eye(Protocol):
-    """A CLIP: the base's own, or any `scoring.Scorer`."""
+class ClipScorer(Protocol):
+    """A CLIP: the base's own, or any `clip_scorer.Scorer`."""
 
     def picture_embeds(self, pictures: Tensor) -> Tensor:
         """Pictures ``[B,3,S,S]`` in [0,1] of any size to embeddings ``[B,E]`` of length 1."""
@@ -38,20 +38,20 @@ class Eye(Protocol):
         """Which of ``texts`` ``[T,E]`` each of ``pictures`` ``[B,E]`` shows: probabilities ``[B,T]``."""
 
 
-class Ruler(Protocol):
-    """What takes off a likeness what any two pictures have in common: ``calibration.Calibration``."""
+class StyleCalibration(Protocol):
+    """What takes off a likeness what any two pictures have in common: ``csls.Calibration``."""
 
     def likeness(self, pictures: Tensor, references: Tensor) -> Tensor:
         """How far each of the embeddings ``[N,E]`` has the style of the nearest reference's ``[R,E]``: ``[N]``."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class Measurements:
     """What was seen in each of N pictures, ``[N]`` each.
 
     ``text`` in [-1,1]: cosine with what was asked for, the style left out. ``object`` in [0,1]: the probability that
     this is what it shows, among everything that the judge knows. ``style`` in [-1,1]: cosine with the nearest
-    reference. ``csls`` in [-4,4]: that likeness as the judge's ruler measures it, NaN without one. ``palette`` in
+    reference. ``csls`` in [-4,4]: that likeness as the judge's calibration measures it, NaN without one. ``palette`` in
     [0,1]: how far the colours are the nearest reference's (Bhattacharyya coefficient of their histograms). ``content``
     in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the share of the picture's 2x2 blocks
     of ids, flat ones left out, that the reference has too. And ``contours`` ``[N,256]``: how much changes from pixel to
@@ -68,14 +68,14 @@ class Seen:
     contours: Tensor
 
     @classmethod
-    def cat(cls, parts: Sequence[Seen]) -> Seen:
+    def cat(cls, parts: Sequence[Measurements]) -> Measurements:
         """One after the other."""
         return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
 
-    def means(self, groups: int, each: int) -> Seen:
+    def means(self, groups: int, each: int) -> Measurements:
         """Of N pictures in as many ``groups``, one after the other, the mean of each group, ``each`` times over."""
         values = (getattr(self, name).unflatten(0, (groups, -1)).mean(1) for name in self.__dataclass_fields__)
-        return Seen(*(v.repeat_interleave(each, 0) for v in values))
+        return Measurements(*(v.repeat_interleave(each, 0) for v in values))
 
 
 @dataclass(frozen=True)
@@ -110,51 +110,53 @@ class Scores:
 
 
 class Judge:
-    """One eye, what may be asked for, and the references that copying would be from."""
+    """One clip_scorer, what may be asked for, and the references that copying would be from."""
 
     def __init__(
         self,
-        eye: Eye,
+        clip_scorer: ClipScorer,
         asked: list[str],
         known: list[str],
         shown: Tensor,
         own: list[str],
         ids: Tensor,
-        ruler: Ruler | None = None,
+        calibration: StyleCalibration | None = None,
     ) -> None:
         """``asked`` are the prompts, without a style, ``known`` other things that a picture might show instead.
 
         Of the references: ``shown`` ``[R,3,S,S]`` are the pictures in [0,1], ``own`` what they show in words, ``ids``
-        ``[V,H,W]`` their ids, in as many views as there are. ``ruler`` is the eye's own.
+        ``[V,H,W]`` their ids, in as many views as there are. ``calibration`` is the clip_scorer's own.
         """
-        self._eye, self._ruler = eye, ruler
+        self._clip_scorer, self._calibration = clip_scorer, calibration
         own = list(dict.fromkeys(own))
         texts = list(dict.fromkeys([*asked, *own, *known]))
         self._places = {text: i for i, text in enumerate(texts)}
-        self._texts = eye.text_embeds(texts)
+        self._texts = clip_scorer.text_embeds(texts)
         self._own = torch.tensor([self._places[text] for text in own], dtype=torch.long)
-        self._shown, self._palettes = eye.picture_embeds(shown), palettes(shown)
+        self._shown, self._palettes = clip_scorer.picture_embeds(shown), palettes(shown)
         self._blocks = blocks(ids.long()).unique()
         # "a red cat" is a cat too: what only says less of the same is no other answer.
         said = [set(words(text)) for text in texts]
         self._rivals = torch.tensor([[i == j or not b <= a for j, b in enumerate(said)] for i, a in enumerate(said)])
 
     @torch.no_grad()
-    def see(self, pictures: Tensor, ids: Tensor, prompts: Sequence[str]) -> Seen:
+    def see(self, pictures: Tensor, ids: Tensor, prompts: Sequence[str]) -> Measurements:
         """Look at pictures ``[N,3,S,S]`` in [0,1] with ids ``[N,H,W]``, drawn for ``prompts`` that were ``asked``."""
-        embeds = self._eye.picture_embeds(pictures)
+        embeds = self._clip_scorer.picture_embeds(pictures)
         wanted = torch.tensor([self._places[prompt] for prompt in prompts])
-        chances = self._eye.chances(embeds, self._texts).float().cpu()
+        chances = self._clip_scorer.chances(embeds, self._texts).float().cpu()
         rows = torch.arange(len(wanted))
         own = torch.zeros_like(chances, dtype=torch.bool)
         own[:, self._own] = True
         own[rows, wanted] = False  # asked for by name, the reference's content is no leak
         among = chances / (chances * (self._rivals[wanted] | own)).sum(-1, keepdim=True).clamp(min=1e-9)
-        return Seen(
+        return Measurements(
             text=(embeds * self._texts[wanted.to(self._texts.device)]).sum(-1).float().cpu(),
             object=among[rows, wanted],
             style=(embeds @ self._shown.T).amax(-1).float().cpu(),
-            csls=self._ruler.likeness(embeds, self._shown) if self._ruler else torch.full((len(embeds),), torch.nan),
+            csls=self._calibration.likeness(embeds, self._shown)
+            if self._calibration
+            else torch.full((len(embeds),), torch.nan),
             palette=(palettes(pictures) @ self._palettes.T).amax(-1).cpu(),
             content=(among * own).sum(-1),
             copied=torch.stack([share_in(blocks(row[None].long()), self._blocks) for row in ids.cpu()]),
@@ -162,7 +164,7 @@ class Judge:
         )
 
 
-def scores(now: Seen, plain: Seen) -> list[Scores]:
+def scores(now: Measurements, plain: Measurements) -> list[Scores]:
     """The scores of pictures ``now`` against what the base drew in their place, both of N pictures.
 
     object = now.object, shape = cos(now.contours, plain.contours), style = the mean over CLIP's style and the palette

@@ -26,7 +26,7 @@ from styledrop_cli.io.images import to_image
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_header
 from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.evaluate import DRAWN_TOGETHER, PLAIN_EACH, PLAIN_SEED, References, judge_of, without_style
-from styledrop_cli.judging.scores import Eye, Judge, Scores, Seen, mean, scores
+from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, mean, scores
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # What is tried where no axis is given: around what fits pocket (docs/tuning.md).
 GRID: dict[str, tuple[float, ...]] = {"lambda_a": (0, 0.25, 0.5, 1), "lambda_b": (0.75, 1.5, 3)}
 ACROSS = 8  # pictures of a prompt beside each other in a cell; more go on below
-LIKED = math.log(4 / 3)  # a sheet's width by its height, as a logarithm
+TARGET_ASPECT = math.log(4 / 3)  # a sheet's width by its height, as a logarithm
 STEP = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -123,7 +123,7 @@ def checkpoints_of(file: AdapterFile) -> dict[int, Path]:
 @torch.no_grad()
 def sweep(
     base: Base,
-    eye: Eye,
+    clip_scorer: ClipScorer,
     file: AdapterFile,
     settings: SweepSettings,
     *,
@@ -131,7 +131,7 @@ def sweep(
     checkpoints: Mapping[int, Path] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sweep:
-    """Draw and score every cell of ``settings`` with the adapter in ``file``; ``eye`` judges.
+    """Draw and score every cell of ``settings`` with the adapter in ``file``; ``clip_scorer`` judges.
 
     ``style`` is said behind each prompt in place of the adapter's own. What no axis sets is as the adapter recommends.
     ``checkpoints`` are the files of the values of that axis. Raises ModelError for an adapter of another base or one
@@ -140,7 +140,7 @@ def sweep(
     references = References.of_adapter(base, file)
     style = references.style if style is None else style
     asked = [without_style(prompt, style) for prompt in settings.prompts]
-    judge = judge_of(base, eye, references, asked, None)
+    judge = judge_of(base, clip_scorer, references, asked, None)
     usual, cells = references.sampling, settings.combinations
     samplings = [
         base.sampling(**(file.header["recommended"] | {n: v for n, v in values.items() if n != CHECKPOINT}))
@@ -226,7 +226,7 @@ class _Drawing:
         self._base, self._judge, self._on_drawn = base, judge, on_drawn
         self._prompts = list(zip(asked, texts, strict=True))
 
-    def draw(self, seeds: list[int], sampling: SampleSettings, adapter: Adapter | None) -> tuple[Tensor, Seen]:
+    def draw(self, seeds: list[int], sampling: SampleSettings, adapter: Adapter | None) -> tuple[Tensor, Measurements]:
         """Pictures uint8 ``[P*K,3,S,S]``, prompt by prompt, and what was seen in them."""
         base = self._base
         work = [(asked, text, seed) for asked, text in self._prompts for seed in seeds]
@@ -239,7 +239,7 @@ class _Drawing:
             seen.append(self._judge.see(shown, ids, asked))
             pictures.append((shown * 255).round().to("cpu", torch.uint8))
             self._on_drawn(len(asked))
-        return torch.cat(pictures), Seen.cat(seen)
+        return torch.cat(pictures), Measurements.cat(seen)
 
 
 # ---- the sheet ----
@@ -254,7 +254,7 @@ def _arranged(settings: SweepSettings, shape: tuple[int, int]) -> tuple[list[_Va
     one, other = [*several, nothing][:2]
     ways = ((one, other), (other, one))
     high, wide = shape
-    return min(ways, key=lambda way: abs(math.log(len(way[1]) * wide / (len(way[0]) * high)) - LIKED))
+    return min(ways, key=lambda way: abs(math.log(len(way[1]) * wide / (len(way[0]) * high)) - TARGET_ASPECT))
 
 
 def _label(values: _Values) -> tuple[str, str]:

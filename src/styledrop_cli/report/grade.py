@@ -23,7 +23,7 @@ from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, References, judge_of
 from styledrop_cli.judging.probes import PROBES
-from styledrop_cli.judging.scores import Eye, scores
+from styledrop_cli.judging.scores import ClipScorer, scores
 from styledrop_cli.report.history import Story
 from styledrop_cli.settings import SampleSettings, seeds_from
 
@@ -113,7 +113,7 @@ def also_chose(story: Story, prompts: Sequence[str]) -> list[str]:
 def grade(
     base: Base,
     story: Story,
-    eye: Eye,
+    clip_scorer: ClipScorer,
     *,
     prompts: Sequence[str],
     number: int,
@@ -121,14 +121,14 @@ def grade(
     folder: Path,
     on_progress: Callable[[str, float, str], None] = lambda what, share, note: None,
 ) -> Graded:
-    """Draw ``number`` pictures of each prompt by every row, in ``folder``, and have ``eye`` grade them.
+    """Draw ``number`` pictures of each prompt by every row, in ``folder``, and have ``clip_scorer`` grade them.
 
     The rows are the base, the base told the style in words, and every adapter at the scales that it recommends. The
     same call goes on where a stopped one was. Raises ModelError for an adapter of another base or without references.
     """
     references = References.of_adapter(base, load_adapter(story.stages[0].file))
-    ruler = Calibration(eye, lambda share, note: on_progress("looking at other styles", share, note))
-    judge = judge_of(base, eye, references, prompts, ruler)
+    calibration = Calibration(clip_scorer, lambda share, note: on_progress("looking at other styles", share, note))
+    judge = judge_of(base, clip_scorer, references, prompts, calibration)
     drawn_so = base.sampling()
 
     def plan(style: str, adapter: Path | None, sampling: SampleSettings, each: int, first: int, where: Path) -> Plan:

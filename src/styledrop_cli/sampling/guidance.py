@@ -57,7 +57,7 @@ def combine(adapted: Tensor, base: Tensor | None, negative: Tensor | None, lambd
     return logits
 
 
-def only_plausible(guided: Tensor, passes: Sequence[Tensor], share: float) -> Tensor:
+def plausibility_filter(guided: Tensor, passes: Sequence[Tensor], share: float) -> Tensor:
     """``guided`` logits ``[...,K]`` without the tokens that none of ``passes`` finds plausible.
 
     What two networks say of tokens that neither would draw is noise, and scales above one raise it above all else.
@@ -71,7 +71,7 @@ def only_plausible(guided: Tensor, passes: Sequence[Tensor], share: float) -> Te
     return guided.masked_fill(~plausible, -torch.inf)
 
 
-def only_likeliest(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+def top_k_top_p(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """``logits`` ``[M,K]`` of the ``top_k`` likeliest tokens (0: all) and, of these, the fewest that make up ``top_p``.
 
     The likeliest stays in any case. Top-p is nucleus sampling (arXiv 1904.09751).
@@ -88,7 +88,7 @@ def only_likeliest(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor
 
 
 @dataclass(frozen=True)
-class Voice:
+class Branch:
     """One of the adapted networks that draw together: the prompt as it reads it, its adapter, its share of the logits.
 
     Without an adapter it is the base. Shares add up to 1.
@@ -116,26 +116,26 @@ class _Held:
             logits = logits + lambda_a * self.to_adapted[still]
         if lambda_b and self.to_prompt is not None:
             logits = logits + lambda_b * self.to_prompt[still]
-        return only_plausible(logits, (adapted, base), scales.plausible)
+        return plausibility_filter(logits, (adapted, base), scales.plausible)
 
 
 def guided(
     transformer: MaskedTransformer,
     prompt: Condition,
     negative: Condition,
-    voices: Sequence[Voice],
+    branches: Sequence[Branch],
     scales: Scales,
 ) -> LogitsFn:
     """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
 
-    Logits are computed where ids are masked, and nowhere else. ``prompt`` is what the base is told. ``voices`` are
+    Logits are computed where ids are masked, and nowhere else. ``prompt`` is what the base is told. ``branches`` are
     mixed into Ghat by their shares (StyleDrop, 3.4: ``(1 - g) l_style + g l_content``); without any the base is alone.
 
     With ``scales.every`` above 1 the function remembers what the last guided step said, and is good for one decoding:
     to be called once a step, in order, with masks that only shrink.
     """
     joined: dict[int, Condition] = {}
-    adapters = [voice.adapter for voice in voices]
+    adapters = [branch.adapter for branch in branches]
     alone = adapters[0] if adapters else None
     held: _Held | None = None
     turn = 0  # of the steps with guidance, how many there were
@@ -143,34 +143,34 @@ def guided(
     def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
         nonlocal held, turn
         lambda_a, lambda_b = scales.at(progress)
-        lambda_a = lambda_a if voices else 0.0
+        lambda_a = lambda_a if branches else 0.0
         reuse = None
         if lambda_a or lambda_b:
             reuse = held if turn % scales.every else None
             turn += 1
         rows = len(ids)
-        branches: list[Condition] = [voice.condition for voice in voices] or [prompt]
-        own = len(branches)
-        if reuse is None and voices and (lambda_a or lambda_b):
-            branches.append(prompt)
+        conditions = [branch.condition for branch in branches] or [prompt]
+        own = len(conditions)
+        if reuse is None and branches and (lambda_a or lambda_b):
+            conditions.append(prompt)
         if reuse is None and lambda_b:
-            branches.append(negative)
-        if len(branches) not in joined:
-            joined[len(branches)] = Condition.cat(branches)
-        batch, where = (grid.repeat(len(branches), 1, 1) for grid in (ids, masked))
-        adapter = on_rows(adapters, rows) if voices and len(branches) > 1 else alone
-        every = transformer(batch, joined[len(branches)], adapter, where).float()
-        parts: Sequence[Tensor] = every.chunk(len(branches))
+            conditions.append(negative)
+        if len(conditions) not in joined:
+            joined[len(conditions)] = Condition.cat(conditions)
+        batch, where = (grid.repeat(len(conditions), 1, 1) for grid in (ids, masked))
+        adapter = on_rows(adapters, rows) if branches and len(conditions) > 1 else alone
+        every = transformer(batch, joined[len(conditions)], adapter, where).float()
+        parts: Sequence[Tensor] = every.chunk(len(conditions))
         adapted = parts[0]
         if own > 1:
-            adapted = torch.stack([voice.share * part for voice, part in zip(voices, parts, strict=False)]).sum(0)
+            adapted = torch.stack([branch.share * part for branch, part in zip(branches, parts, strict=False)]).sum(0)
         if reuse is not None:
             return reuse.added_to(adapted, masked, scales, lambda_a, lambda_b)
-        base = parts[own] if voices and len(parts) > own else adapted
+        base = parts[own] if branches and len(parts) > own else adapted
         if scales.every > 1 and len(parts) > own:
             apart, pushed = base is not adapted, bool(lambda_b)
             held = _Held(masked, adapted - base if apart else None, base - parts[-1] if pushed else None)
         whole = combine(adapted, base, parts[-1], lambda_a, lambda_b)
-        return only_plausible(whole, (adapted, base), scales.plausible) if lambda_a or lambda_b else whole
+        return plausibility_filter(whole, (adapted, base), scales.plausible) if lambda_a or lambda_b else whole
 
     return logits

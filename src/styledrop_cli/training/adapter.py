@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from styledrop_cli.adapters.examples import NAMELESS, Examples, guess_content, tokenize_views
+from styledrop_cli.adapters.examples import UNKNOWN_CONTENT, TrainingViews, guess_content, tokenize_views
 from styledrop_cli.adapters.file import (
     describe,
     new_adapter,
@@ -45,7 +45,7 @@ from styledrop_cli.training.loop import Budget, Loop, Progress, hidden, masked_c
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
 # The standard error of the difference of two mean totals, each over eight test pictures that spread by 0.35: of
 # checkpoints no further apart, the later has more style.
-UNTOLD = 0.17
+TIE_MARGIN = 0.17
 SAVE_EVERY = 25  # steps
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
@@ -131,7 +131,7 @@ def train_adapter(
     for content in dict.fromkeys(contents):
         if is_object and base.words.intersection(words(content)) - FILLERS:
             continue  # beside what it is there may be a name of its own
-        if content != NAMELESS:
+        if content != UNKNOWN_CONTENT:
             for remark in base.remarks([content], so="name the content in plainer words (--content)."):
                 on_message(f"Warning: {remark}")
     if settings.checkpoints and base.clip.visual is None:
@@ -148,7 +148,7 @@ def train_adapter(
     superres = None
     if base.superres is not None and settings.superres_steps:
         superres = new_superres_adapter(base.superres, settings)
-    examples = Examples(
+    examples = TrainingViews(
         tokenize_views(base, images, contents, settings.views, generator(settings.seed), superres is not None),
         contents,
         len(images),
@@ -197,7 +197,7 @@ class _Learning:
     def __init__(
         self,
         base: Base,
-        examples: Examples,
+        examples: TrainingViews,
         style: str,
         settings: TrainSettings,
         adapter: Adapter,
@@ -402,7 +402,7 @@ class _Learning:
         if self._settings.last or self._probes is None:
             return int(checkpoints[-1]["step"])
         best = max(c["scores"]["total"] for c in checkpoints)
-        return max(int(c["step"]) for c in checkpoints if c["scores"]["total"] >= best - UNTOLD)
+        return max(int(c["step"]) for c in checkpoints if c["scores"]["total"] >= best - TIE_MARGIN)
 
 
 def _written(curve: Any, scored: bool) -> tuple[list[list[Any]], list[dict[str, Any]]]:

@@ -15,7 +15,7 @@ from styledrop_cli.devices import generator
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.editing.seams import continued, joined
 from styledrop_cli.generation.editing.windows import Window, plan
-from styledrop_cli.generation.pipeline import Drawers, Mixture, Wanted
+from styledrop_cli.generation.pipeline import LoadedStyleMix, PictureRequest, StyleMix
 from styledrop_cli.io.images import LARGE, square, to_image, to_tensor
 from styledrop_cli.sampling.decoding import LogitsFn, decode
 from styledrop_cli.settings import LARGEST_SEED, SampleSettings
@@ -71,8 +71,8 @@ def check_sides(picture: Image, sides: Sides) -> None:
 
 def inpaint(
     base: Base,
-    mixture: Mixture,
-    wanted: Sequence[Wanted],
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
     picture: Image,
     mask: Image,
     on_step: OnStep = lambda share: None,
@@ -90,8 +90,8 @@ def inpaint(
 
 def outpaint(
     base: Base,
-    mixture: Mixture,
-    wanted: Sequence[Wanted],
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
     picture: Image,
     sides: Sides,
     on_step: OnStep = lambda share: None,
@@ -118,8 +118,8 @@ def outpaint(
 
 def restyle(
     base: Base,
-    mixture: Mixture,
-    wanted: Sequence[Wanted],
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
     picture: Image,
     share: float,
     on_step: OnStep = lambda share: None,
@@ -142,8 +142,8 @@ def restyle(
 
 def resample(
     base: Base,
-    mixture: Mixture,
-    wanted: Sequence[Wanted],
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
     picture: Image,
     iterations: int,
     on_step: OnStep = lambda share: None,
@@ -165,7 +165,7 @@ def resample(
         part = _part(on_step, chunk.start / len(wanted), len(chunk) / len(wanted) / iterations)
         rows = ids.repeat(len(chunk), 1, 1)
         with torch.no_grad(), base.arithmetic(settings.precision):
-            guide = base.guide(drawers.texts(pictures), settings, drawers.speakers(pictures))
+            guide = base.guide(drawers.texts(pictures), settings, drawers.shares(pictures))
 
             def in_full(ids: Tensor, masked: Tensor, progress: float, guide: LogitsFn = guide) -> Tensor:
                 return guide(ids, masked, 1.0)  # scales that grow have grown
@@ -188,7 +188,12 @@ def resample(
 
 
 def _fill(
-    base: Base, mixture: Mixture, wanted: Sequence[Wanted], canvas: Tensor, windows: list[Window], on_step: OnStep
+    base: Base,
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
+    canvas: Tensor,
+    windows: list[Window],
+    on_step: OnStep,
 ) -> Iterator[tuple[int, Image]]:
     """Draw the targets of ``windows``, one after the other, on ``canvas``, uint8 ``[3,H,W]``."""
     drawers, settings = mixture.open(base), _settings(wanted)
@@ -220,8 +225,8 @@ def _fill(
 
 def _drawn(
     base: Base,
-    drawers: Drawers,
-    pictures: Sequence[Wanted],
+    drawers: LoadedStyleMix,
+    pictures: Sequence[PictureRequest],
     seeds: list[int],
     ids: Tensor,
     part: Callable[[int, Tensor], None],
@@ -230,7 +235,7 @@ def _drawn(
     if not (ids == base.mask_id).any():
         return ids
     settings = pictures[0].settings
-    ids = base.sample(drawers.texts(pictures), seeds, settings, drawers.speakers(pictures), part, ids=ids)
+    ids = base.sample(drawers.texts(pictures), seeds, settings, drawers.shares(pictures), part, ids=ids)
     base.done_with("transformer")
     return ids
 
@@ -272,13 +277,13 @@ def _some(grid: int, share: float, chance: torch.Generator) -> Tensor:
     return (ranks < round(share * grid * grid)).view(grid, grid)
 
 
-def _settings(wanted: Sequence[Wanted]) -> SampleSettings:
+def _settings(wanted: Sequence[PictureRequest]) -> SampleSettings:
     """How all of them are drawn; raises ValueError where they differ in it."""
     (settings,) = {replace(one.settings, seed=0) for one in wanted}
     return settings
 
 
-def _chunks(base: Base, wanted: Sequence[Wanted]) -> Iterator[range]:
+def _chunks(base: Base, wanted: Sequence[PictureRequest]) -> Iterator[range]:
     """Which of them are drawn at once."""
     for start in range(0, len(wanted), base.batch):
         yield range(start, min(start + base.batch, len(wanted)))

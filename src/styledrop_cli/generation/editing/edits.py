@@ -19,7 +19,7 @@ from styledrop_cli.generation.editing.changes import (
     resample,
     restyle,
 )
-from styledrop_cli.generation.pipeline import Mixture, Wanted
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import OnMessage, load_mask, load_picture, load_transparency, quietly
 from styledrop_cli.settings import exact
@@ -50,7 +50,7 @@ class Edit:
 
     name: str
     about: dict[str, Any]
-    draw: Callable[[Base, Mixture, Sequence[Wanted], OnStep], Iterator[tuple[int, Image]]]
+    draw: Callable[[Base, StyleMix, Sequence[PictureRequest], OnStep], Iterator[tuple[int, Image]]]
     remark: str = ""
 
     def suits(self, base: Base) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Order:
 class Job:
     """One part being trained: the module, its optimizers, its batches and its held-out figure.
 
-    ``weight`` is that of ``training.Loop``. ``progress`` is told before each step which share of the way is done.
+    ``weight`` is that of ``loop.Loop``. ``progress`` is told before each step which share of the way is done.
     """
 
     task: nn.Module
