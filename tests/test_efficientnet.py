@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import tiny
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.models.efficientnet import BATCH_NORM_EPS, STAGES, STEM, EfficientNet, SameConv, fold_published
-from styledrop_cli.training.pretrain.run import features
+from styledrop_cli.training.pretrain import features
 
 
 def published(stages: int) -> dict[str, torch.Tensor]:

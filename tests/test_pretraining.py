@@ -26,7 +26,7 @@ from styledrop_cli.training.loop import Budget, Loop, Progress
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.ids import LevelFeatures
 from styledrop_cli.training.pretrain.job import Order
-from styledrop_cli.training.pretrain.run import ids as base_part
+from styledrop_cli.training.pretrain import ids as base_part
 
 PARTS = ("tokenizer", "decoder", "clip", "scorer", "base", "superres")
 FILES = {part: "transformer" if part == "base" else part for part in PARTS}

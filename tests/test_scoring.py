@@ -28,7 +28,7 @@ from styledrop_cli.models.clip import Clip
 from styledrop_cli.training.loop import Budget, Loop, Progress
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.captions import RECIPES, moved, zoomed
-from styledrop_cli.training.pretrain.run import captions
+from styledrop_cli.training.pretrain import captions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXTS = ["a cat", "a red teapot in watercolor style", "", "two rockets", "a very " + "long " * 60 + "train"]

@@ -24,8 +24,8 @@ from styledrop_cli.training.loop import Budget, Loop, Progress, Speed
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.job import Job, Order
 from styledrop_cli.training.pretrain.records import part_file, read_record
-from styledrop_cli.training.pretrain.run import encoded as encoded_part
-from styledrop_cli.training.pretrain.run import ids as base_part
+from styledrop_cli.training.pretrain import encoded as encoded_part
+from styledrop_cli.training.pretrain import ids as base_part
 from styledrop_cli.training.pretrain.stages import SHARES, corpus_of, due_stages, shared, stages, train_all
 from styledrop_cli.training.pretrain.throughput import Call, CallOverError, Meter, flops_a_picture
 
