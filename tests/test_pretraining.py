@@ -23,10 +23,10 @@ from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 from styledrop_cli.training.loop import Budget, Loop, Progress
+from styledrop_cli.training.pretrain import ids as base_part
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.ids import LevelFeatures
 from styledrop_cli.training.pretrain.job import Order
-from styledrop_cli.training.pretrain import ids as base_part
 
 PARTS = ("tokenizer", "decoder", "clip", "scorer", "base", "superres")
 FILES = {part: "transformer" if part == "base" else part for part in PARTS}

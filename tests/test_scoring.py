@@ -26,9 +26,9 @@ from styledrop_cli.judging import clip_scorer
 from styledrop_cli.judging.clip_scorer import load_scorer, open_clip_config
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.training.loop import Budget, Loop, Progress
+from styledrop_cli.training.pretrain import captions
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.captions import RECIPES, moved, zoomed
-from styledrop_cli.training.pretrain import captions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXTS = ["a cat", "a red teapot in watercolor style", "", "two rockets", "a very " + "long " * 60 + "train"]

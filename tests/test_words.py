@@ -28,8 +28,8 @@ from styledrop_cli.judging.clip_scorer import load_scorer
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import PAD_ID, SentenceBert, SentenceBertConfig
 from styledrop_cli.training.loop import Budget
-from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain import ids as base_part
+from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain import words
 
 DOG = Thing("dog", ("a dog", "a puppy"), ("狗", "小狗"), ("corgi", "poodle"))
