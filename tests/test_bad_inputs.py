@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors.torch import save
 
 import tiny
-from conftest import Outcome, Run, draw
+from conftest import SOURCE, Outcome, Run, draw
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import BATCH
 from styledrop_cli.cli.app import app
@@ -742,7 +742,7 @@ def test_as_many_contents_as_references(
 
 def test_a_whole_program_says_it_too(picture: Path) -> None:
     one_pixel(picture)
-    env = os.environ | {"PYTHONPATH": str(Path(images.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": SOURCE}
     done = subprocess.run(
         [sys.executable, "-m", "styledrop_cli", *TRAIN], capture_output=True, text=True, check=False, env=env
     )

@@ -13,6 +13,7 @@ from PIL import Image
 
 import against_truth
 import tiny
+import tiny_bench
 from conftest import Outcome, Run
 from paired import families, judges, measures, openmoji
 from paired import run as paired_run
@@ -44,7 +45,7 @@ def measure(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="module")
 def art(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_bench_art(tmp_path_factory.mktemp("art") / "art")
+    return tiny_bench.write_bench_art(tmp_path_factory.mktemp("art") / "art")
 
 
 def shape(size: int = 32, batch: int = 2) -> torch.Tensor:
@@ -104,7 +105,7 @@ def test_openmoji_is_rendered_in_the_same_box(tmp_path: Path) -> None:
 
 def test_art_is_what_all_families_draw_and_captions_name(art: Path, tmp_path: Path) -> None:
     whole = load_art(art, None, tmp_path)
-    assert whole.things == [*tiny.BENCH_THINGS] and whole.words["cat-face"] == "a cat"
+    assert whole.things == [*tiny_bench.BENCH_THINGS] and whole.words["cat-face"] == "a cat"
     assert whole.rgba([("noto", "owl"), ("openmoji", "fox")], 32).shape == (2, 4, 32, 32)
     for path in ("twemoji/owl.webp", "openmoji/fox.webp"):
         (art / path).rename(tmp_path / path.replace("/", "-"))
@@ -285,7 +286,7 @@ def quick(art: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     of = TrainSettings.of
     shorter = {"steps": 2, "views": 2, "checkpoints": 0}
     monkeypatch.setattr(TrainSettings, "of", lambda kind, **given: of(kind, **shorter | given))
-    tiny.shrink_bench(monkeypatch)
+    tiny_bench.shrink_bench(monkeypatch)
     few = ("--references", "1", "--prompts", "2", "--seeds", "2", "-o", "out")
     return ["styles", "--model", str(tiny_model), "--art", str(art), "--device", "cpu", *few]
 
@@ -434,7 +435,7 @@ KINDS = ("real", "tokenized")
 def test_judges_are_read_back_as_they_were(
     art: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tiny.shrink_bench(monkeypatch)
+    small = tiny_bench.shrink_bench(monkeypatch)
     base, drawn = load_base(str(tiny_model), tiny.CPU), load_art(art, None, tmp_path)
     said: list[str] = []
     made, read = (judges.load_judges(drawn, looks(), base, tmp_path, 0, small, said.append) for _ in range(2))

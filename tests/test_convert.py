@@ -224,8 +224,8 @@ def test_a_round_of_feedback(
     refused = styledrop(*go, "--prompts", "prompts.txt")
     assert refused.code == 1
     assert "has no picture tower" in refused.err and "--scorer" in refused.err
-    clip_scorer = load_base(str(tiny_model), tiny.CPU)
-    monkeypatch.setattr(clip_scorer, "open_second_scorer", lambda base, name: ("ViT", clip_scorer))
+    judge = load_base(str(tiny_model), tiny.CPU)
+    monkeypatch.setattr(clip_scorer, "open_second_scorer", lambda base, name: ("ViT", judge))
     done = styledrop(*go, "--prompts", "prompts.txt", "--scorer", "ViT", "--json")
     assert done.code == 0, done.err
     assert Path(json.loads(done.out)["adapter"]).exists()

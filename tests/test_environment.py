@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Run, draw, nobody
+from conftest import SOURCE, Run, draw, nobody
 from styledrop_cli.environment import expanded, is_on, launched, read_by, whole_number
 from styledrop_cli.errors import UsageError
-
-SOURCE = str(Path(__file__).parents[1] / "src")
 
 
 @pytest.mark.parametrize("value", ["abc", "", "-1"])

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from conftest import SOURCE
 from styledrop_cli.feedback.page import Choices, Gallery, door, server
 from test_gallery import CANDIDATES, PNG, Client, picking
 
@@ -473,7 +474,7 @@ A_SECOND, SECONDS, TABS = 200, 60, 8
 def test_two_hundred_requests_a_second_for_a_minute_lose_no_pick(tmp_path: Path) -> None:
     """Six tabs read, two click; in the end the process is killed, and what it had acknowledged is on disk."""
     Path("picture.png").write_bytes(PNG)
-    environment = os.environ | {"PYTHONPATH": str(Path(server.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": SOURCE}
     process = subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     with process.stdout, ExitStack() as stack:

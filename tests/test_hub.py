@@ -22,13 +22,13 @@ import pytest
 import typer
 from huggingface_hub import constants, file_download
 
-from conftest import Run, nobody
+from conftest import SOURCE, Run, nobody
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base import hub
 from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
-PACKAGE = Path(hub.__file__).parents[1]
+PACKAGE = Path(SOURCE) / "styledrop_cli"
 REPO = "artists/tiny-amused"
 COMMIT, NEWER = "a" * 40, "b" * 40
 LARGE = 3000  # bytes from which on a file has a sha256, as what Git LFS keeps

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import tiny
-from conftest import draw
+from conftest import SOURCE, draw
 from styledrop_cli.base.base import load_base
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import read_tensors, tensors_hash
@@ -23,7 +23,6 @@ from styledrop_cli.training.adapter import train_adapter
 
 pytestmark = pytest.mark.slow
 TRAIN = ["train", "ref.png", "--style", "crayon", "--content", "a ball", "--steps", "60", "--checkpoints", "2"]
-SOURCE = str(Path(__file__).parents[1] / "src")
 
 
 def start(output: str, command: list[str] = TRAIN) -> subprocess.Popen[str]:

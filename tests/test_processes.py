@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 
 import tiny
 import together
-from conftest import Outcome, Run, draw
+from conftest import SOURCE, Outcome, Run, draw
 from styledrop_cli.adapters.examples import TrainingViews, tokenize_views
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import UsageError
@@ -33,7 +33,7 @@ from styledrop_cli.io.tensors import read_tensors, save_part, tensors_hash
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.training import distributed
-from test_interrupted import SOURCE, little_adapter, whole
+from test_interrupted import little_adapter, whole
 
 # Without a card --cpu would start one process; --multi_gpu starts two, cards or not.
 LAUNCH = (

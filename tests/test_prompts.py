@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from conftest import SOURCE
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists import prompt_file
 from styledrop_cli.generation.lists.file_names import check_pattern, stem
@@ -716,11 +717,9 @@ def test_a_stem_is_a_name_whatever_it_is_made_of() -> None:
 
 
 def test_it_loads_without_torch() -> None:
-    program = (
-        "import sys, styledrop_cli.lists.prompts; sys.exit(bool({'torch', 'numpy', 'PIL', 'typer'} & set(sys.modules)))"
-    )
-    source = str(Path(prompt_file.__file__).parents[2])
-    program = f"import sys; sys.path.insert(0, {source!r}); {program}"
+    heavy = "{'torch', 'numpy', 'PIL', 'typer'}"
+    program = f"import sys, styledrop_cli.generation.lists.prompt_file; sys.exit(bool({heavy} & set(sys.modules)))"
+    program = f"import sys; sys.path.insert(0, {SOURCE!r}); {program}"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SOURCE
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.io import files, run_folder
 from styledrop_cli.io.files import remove_parts
@@ -140,7 +141,7 @@ with alone_in(Path(sys.argv[1])):
 @contextmanager
 def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that works in ``folder``."""
-    environment = os.environ | {"PYTHONPATH": str(Path(run_folder.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": SOURCE}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", HOLD, folder], text=True, env=environment, **pipes) as process:
         try:

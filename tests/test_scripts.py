@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import tiny
+import tiny_bench
 from styledrop_cli import StyleDrop, settings
 from styledrop_cli.base.known_things import Thing
 from styledrop_cli.errors import UsageError
@@ -46,8 +47,8 @@ def test_recognised(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_bars(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny.shrink_bench(monkeypatch)
-    art = tiny.write_bench_art(Path("art"))
+    tiny_bench.shrink_bench(monkeypatch)
+    art = tiny_bench.write_bench_art(Path("art"))
     given = ("--model", tiny_model, "--art", art, "--every", 4, "--seeds", 1, "-o", "out")
     run("benchmarks/bars.py", *given, monkeypatch=monkeypatch)
     figures = json.loads(Path("out/bars.json").read_text())["figures"]

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Run, draw
+from conftest import SOURCE, Run, draw
 from styledrop_cli.cli.streams import AS_WELL_AS_CAN_BE
 
-SOURCE = str(Path(__file__).parents[1] / "src")
 FULL = "/dev/full"
 
 

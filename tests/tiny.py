@@ -15,17 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from conftest import draw
-from paired import comparisons, judges, rows
-from paired import run as paired_run
-from paired.art import FAMILIES
-from paired.judges import JudgeSettings
-from paired.openmoji import OPENMOJI
-from paired.rows import OUTLINES
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
@@ -141,19 +135,19 @@ CONTENTS = ("a cat", "a dog", "a house", "a red cat", "a teapot", "a tree")
 
 
 @dataclass(frozen=True)
-class _QuickSampleSettings(SampleSettings):
+class QuickSampleSettings(SampleSettings):
     steps: int = 2
 
 
 @dataclass(frozen=True)
-class _QuickRoundSettings(RoundSettings):
+class QuickRoundSettings(RoundSettings):
     per_prompt: int = 2
     steps: int = 2
 
 
 def shrink_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps a picture, and few pictures to compare by: for tests of the way, not of the pictures."""
-    monkeypatch.setattr(base_module, "SampleSettings", _QuickSampleSettings)
+    monkeypatch.setattr(base_module, "SampleSettings", QuickSampleSettings)
     monkeypatch.setattr(rounds, "GRADED_EACH", 1)
 
 
@@ -316,44 +310,6 @@ def write_art(folder: Path) -> Path:
     said = {"families": {"flat": ["flat design"]}, "outlines": ["flat"], "things": {"box": ["a box"]}}
     (folder / "art.json").write_text(json.dumps(said | {"styles": ["watercolor"]}), encoding="utf-8")
     return folder
-
-
-# Prompts, two references of each style, and one thing that is neither.
-BENCH_THINGS = (
-    "cat-face", "house", "fish", "owl", "sailboat", "dog-face", "airplane", "fox", "penguin", "castle", "elephant",
-    "bicycle", "bear",
-)  # fmt: skip
-
-
-def write_bench_art(folder: Path) -> Path:
-    """Art to measure with: a shape tells the thing, its colours the family."""
-    for family, of_family in enumerate((*FAMILIES, OPENMOJI)):
-        (folder / of_family).mkdir(parents=True)
-        for number, thing in enumerate(BENCH_THINGS):
-            image = Image.new("RGBA", (64, 64))
-            colour = (40 + 50 * family, 230 - 45 * family, 60 + 20 * number, 255)
-            ImageDraw.Draw(image).regular_polygon(
-                (32, 32, 26), 3 + number, rotation=15 * number, fill=colour, outline=(0, 0, 0, 255)
-            )
-            image.save(folder / of_family / f"{thing}.webp", lossless=True)
-    called = {thing: [f"{'an' if thing[0] in 'aeo' else 'a'} {thing.removesuffix('-face')}"] for thing in BENCH_THINGS}
-    said = {"families": {name: [words] for name, words in FAMILIES.items()}, "outlines": [*OUTLINES]}
-    (folder / "art.json").write_text(json.dumps(said | {"things": called}), encoding="utf-8")
-    return folder
-
-
-def shrink_bench(monkeypatch: pytest.MonkeyPatch) -> JudgeSettings:
-    """Judges of seconds, small references, two steps a picture, and short rounds; the judges' settings."""
-    sizes = {"style_side": 16, "content_side": 8, "style_width": 4, "content_width": 4}
-    small = JudgeSettings(renders=80, style_passes=1, content_passes=1, batch=16, held_out=0.3, **sizes)
-    for module in (judges, paired_run):
-        monkeypatch.setattr(module, "JudgeSettings", lambda: small)
-    monkeypatch.setattr(rows, "REFERENCE_SIZE", 64)
-    for module in (comparisons, rows):
-        monkeypatch.setattr(module, "SampleSettings", _QuickSampleSettings)
-    monkeypatch.setattr(comparisons, "RoundSettings", _QuickRoundSettings)
-    monkeypatch.setitem(comparisons.KINDS, "round", _QuickRoundSettings)
-    return small
 
 
 def shrink_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
