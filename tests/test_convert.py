@@ -23,6 +23,7 @@ from styledrop_cli.base.hub import name_of
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.io.tensors import read_header
+from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.settings import KINDS, PUBLISHED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from conftest import SOURCE
 from styledrop_cli.feedback.page import Candidate, Choices, Gallery
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -340,7 +342,8 @@ with Gallery(folder / "page", [plain(200)], "watercolor", lambda url: None) as g
 
 def program(folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     code = PROGRAM.format(tests=str(Path(__file__).parent), folder=str(folder))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": SOURCE}
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def test_a_killed_program_loses_nothing_and_the_tab_goes_on(tabs: SimpleNamespace, tmp_path: Path) -> None:
