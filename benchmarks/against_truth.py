@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import LARGEST_SEED
 
@@ -43,6 +43,7 @@ app = typer.Typer(
 
 
 @app.command(cls=options.Command)
+@options.command
 def measure(
     what: Annotated[
         What,
@@ -50,6 +51,7 @@ def measure(
             metavar="WHAT", help="styles: learning a style from one picture; likeness: how well score knows a style."
         ),
     ],
+    *,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -114,8 +116,7 @@ def measure(
     ] = Path("styledrop-bench"),
     model: options.Model = "pocket",
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     """Measure a base model, or settings, against the truth.
 
@@ -131,7 +132,6 @@ def measure(
       python benchmarks/against_truth.py styles --set lambda_a=0,0.5
       python benchmarks/against_truth.py likeness
     """
-    screen = console.Screen(quiet, as_json)
     checks.refuse_outside(
         references=(references, 1, REFERENCES[0]),
         prompts=(prompts, 2, PROMPTS[0]),
@@ -148,13 +148,10 @@ def measure(
         checks.refuse_unwritable(output)
     if families:
         checks.refuse_output(families, overwrite=True, option="--families")
-    base_folder = options.located(screen, model)
-    with screen.working("waking up the base model"):
+    with load.loading(screen, model, device) as load_base:
         from paired import run as paired_run
         from paired.art import check_art, load_art
         from paired.comparisons import chosen_styles, comparing, read_values
-        from styledrop_cli.base.base import load_base
-        from styledrop_cli.devices import pick_device
 
         values = read_values(settings or [])
         plan = paired_run.Plan(
@@ -168,7 +165,7 @@ def measure(
             one_at_a_time=one_at_a_time,
         )
         check_art(art)
-        base = load_base(base_folder, pick_device(device))
+        base = load_base()
     with screen.working("reading the art"):
         drawn_from = load_art(art, openmoji, work)
     if families:

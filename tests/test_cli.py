@@ -73,7 +73,7 @@ LEARN_OBJECT = ("train", "ref.png", "ref.png", "ref.png", "--learn", "object")
         ((*TRAIN, "-o", "folder"), "folder is a folder"),
         ((*TRAIN, "-o", "taken.safetensors"), "taken.safetensors is already there"),
         ((*TRAIN, "--learn", "colour"), "colour"),
-        ((*TRAIN, "--learn", "object", "--content", "my dog"), "--learn object learns none"),
+        ((*TRAIN, "--learn", "object", "--content", "my dog"), "for learning a style, not an object"),
         (("train", "ref.png", "--learn", "object"), "an object needs a name to be called by"),
         (("train", "ref.png", "--learn", "object", "--content", " "), "--content is empty"),
         ((*LEARN_OBJECT, "--content", "a dog", "--content", "a cat"), "pictures: 3, --content texts: 2"),

@@ -16,12 +16,12 @@ import tiny
 from conftest import Run, draw
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.cli.alphabet import LETTERS, glyphs_of
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation import collection, output_folder
 from styledrop_cli.generation.collection import Chooser, sees_pictures
 from styledrop_cli.generation.extend import shaped
 from styledrop_cli.generation.lists.kit_file import FITS, Asset, read_kit
+from styledrop_cli.generation.lists.letters import LETTERS, glyphs_of
 from styledrop_cli.io.images import read_png_settings, save_png
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
@@ -413,7 +413,7 @@ def test_where_nobody_can_choose_one_is_drawn(
     monkeypatch.setattr(collection, "sees_pictures", lambda base: False)
     code, _, err = styledrop("alphabet", adapter, "--letters", "A", "--model", tiny_model)
     assert code == 0, err
-    assert "the CLIP of tiny reads and does not see: one picture is drawn of each" in err
+    assert "the CLIP of tiny reads no pictures: one is drawn of each prompt" in err
     assert "best_of" not in (read_png_settings(Path("good-alphabet/A.png")) or {})
     assert "reads" not in styledrop("alphabet", adapter, "--letters", "A", "-n", "1", "--model", tiny_model).err
 
@@ -488,7 +488,7 @@ def test_a_kit(styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pyt
     assert code == 0, err
     names = ["hero", "icon-1", "icon-2", "plain", "tall"]
     assert out.split() == [f"out/{name}" for name in (*(f"{name}.png" for name in names), "kit.png", "kit.json")]
-    assert err.count("tiny draws 32 px; larger ones are enlarged and no sharper: 'hero'\n") == 1
+    assert err.count("tiny draws 32 px; larger pictures are enlarged, and no sharper: 'hero'\n") == 1
     assert seen == [2, 2, 2, 2]
     sizes = {"hero": (96, 48), "icon-1": (16, 16), "icon-2": (16, 16), "plain": (32, 32), "tall": (20, 32)}
     manifest = json.loads(Path("out/kit.json").read_text())

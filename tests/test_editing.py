@@ -646,7 +646,7 @@ BAD: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("ref.png", "a dog", "--restyle", "1.5"), 2, ("--restyle must be between 0 and 1, not 1.5",)),
     (("ref.png", "a dog", "--restyle", "-0.1"), 2, ("--restyle must be between 0 and 1, not -0.1",)),
     (("ref.png", "a dog", "--restyle", "0.5", "--iterations", "9"), 2, ("--iterations belongs to --mask-free",)),
-    (("ref.png", "a dog", "--mask-free", "--steps", "9"), 2, ("--steps has no say with --mask-free", "--iterations")),
+    (("ref.png", "a dog", "--mask-free", "--steps", "9"), 2, ("--steps does not act on --mask-free", "--iterations")),
     (("ref.png", "a dog", "--mask-free", "--iterations", "0"), 2, ("--iterations must be between 1 and 1,000, not 0",)),
     (("ref.png", "a dog", "-n", "101", "--outpaint", "8"), 2, ("--number must be between 1 and 100, not 101",)),
     (("ref.png", "--outpaint", "8"), 2, ("there is nothing to draw", 'styledrop edit ref.png "a cat"')),

@@ -35,7 +35,6 @@ from styledrop_cli.base import hub
 from styledrop_cli.base.amused import read_published
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import checks
-from styledrop_cli.cli.score import Found
 from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.corpus.cutouts import read_art
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
@@ -59,6 +58,7 @@ from styledrop_cli.io.tensors import (
     save_tensors,
 )
 from styledrop_cli.judging import clip_scorer
+from styledrop_cli.judging.found import Found
 from styledrop_cli.models.clip import ClipConfig
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig

@@ -25,7 +25,7 @@ from huggingface_hub import constants, file_download
 from conftest import SOURCE, Run, nobody
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base import hub
-from styledrop_cli.cli import console, options
+from styledrop_cli.cli import console, load
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
 PACKAGE = Path(SOURCE) / "styledrop_cli"
@@ -521,8 +521,8 @@ def test_what_is_local_needs_no_hub(tiny_model: Path, tmp_path: Path) -> None:
     Path("artists/tiny-amused").mkdir(parents=True)
     assert hub.locate(REPO) == Path(REPO)
     program = (
-        "import sys\nfrom styledrop_cli.cli import console, options\n"
-        f"names = [options.located(console.Screen(), name) for name in ('pocket', {str(tiny_model)!r})]\n"
+        "import sys\nfrom styledrop_cli.cli import console, load\n"
+        f"names = [load.located(console.Screen(), name) for name in ('pocket', {str(tiny_model)!r})]\n"
         "heavy = {'torch', 'huggingface_hub'} & set(sys.modules)\n"
         "print(names)\nsys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
@@ -694,7 +694,7 @@ def test_a_command_fetches_the_model_that_it_names(
 
 
 def test_a_folder_goes_through_unchanged(tiny_model: Path) -> None:
-    assert options.located(console.Screen(), str(tiny_model)) == str(tiny_model)
+    assert load.located(console.Screen(), str(tiny_model)) == str(tiny_model)
 
 
 def test_the_environment_says_where_things_are(remote: Hub, tmp_path: Path) -> None:

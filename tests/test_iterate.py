@@ -117,12 +117,12 @@ def test_pictures_are_learnt_from_first(iterate: Iterate) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--feedback", "dog"], "nobody is called 'dog'"),
+        (["--feedback", "dog"], "--feedback knows no 'dog'"),
         (["--rounds", "0"], "rounds must be between"),
         (["--keep", "0"], "--keep must be between"),
         (["--picks", "a.txt", "--rounds", "2"], "1 --picks for 2 rounds"),
         (["--picks", "a.txt", "--feedback", "human"], "both say who picks"),
-        (["adapter.safetensors", "adapter.safetensors"], "2 files where one adapter"),
+        (["adapter.safetensors", "adapter.safetensors"], "2 files, and one adapter is improved"),
         (["adapter.safetensors", "--style", "ink"], "its own style"),
         (["missing.safetensors"], "no adapter file missing.safetensors"),
         (["missing.png", "--style", "ink"], "no picture at missing.png"),

@@ -287,7 +287,9 @@ def test_the_command_says_what_is_due(styledrop: Run, corpus: Path) -> None:
     assert code == 0, err
     about = json.loads(out)
     assert (about["part"], about["finished"], about["due"]) == ("all", False, "tokenizer")
-    assert "the tokenizer is not finished: the same command with --resume goes on with it" in err.replace("\n", " ")
+    assert "stopped before the tokenizer was finished: the same command with --resume continues" in err.replace(
+        "\n", " "
+    )
     code, out, err = styledrop(*short, "--json")
     assert code == 0, err
     about = json.loads(out)

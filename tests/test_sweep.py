@@ -400,7 +400,7 @@ def test_a_sheet_is_no_picture_to_score(go: Go, styledrop: Run, tiny_model: Path
 
 def test_how_sure_it_is(go: Go) -> None:
     few = ("--strength", "1,2", "--overwrite")
-    assert "one picture in each cell that says little" in go("a cat", *few, "-n", "1").out
+    assert "one picture at each combination says little" in go("a cat", *few, "-n", "1").out
     alone = go("a cat", *few, "-n", "3").out
     assert "over 1 prompt and 3 seeds" in alone and "one prompt says little" in alone
 
@@ -489,7 +489,7 @@ WRONG: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
             "--number must be between 1 and 1,000, not 0",
         ),
     ),
-    (("a cat", "-o", "sweep.jpg"), 2, ("sweep.jpg does not end in .png",)),
+    (("a cat", "-o", "sweep.jpg"), 2, ("sweep.jpg, does not end in .png",)),
     (("a cat", "-o", "taken.png"), 2, ("taken.png is already there", "--overwrite")),
     (("a cat", "-o", "water.safetensors/a.png"), 2, ("water.safetensors is a file",)),
     (("a cat", "--style", "?!"), 2, ("--style says nothing",)),

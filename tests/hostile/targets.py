@@ -40,7 +40,7 @@ from styledrop_cli.base import hub, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.base.known_things import THINGS, Thing
-from styledrop_cli.cli import checks, console, inspect, picking, score
+from styledrop_cli.cli import checks, console, inspect, picking
 from styledrop_cli.corpus import cutouts
 from styledrop_cli.corpus import draw as draw_module
 from styledrop_cli.corpus import folder as corpus_folder
@@ -53,6 +53,7 @@ from styledrop_cli.generation.output_folder import Batch
 from styledrop_cli.io import images
 from styledrop_cli.io.run_folder import Run
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
+from styledrop_cli.judging import found as found_module
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.report import commands, history
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -355,10 +356,10 @@ def settings(data: bytes) -> None:
     path = written("adapters/said.png", picture_of(draw(24, 20), "PNG", pnginfo=chunks))
 
     def scored() -> None:
-        found, _ = score._found([path], console.Screen(quiet=True))
-        for asked in score._asked(found, None, None):
+        found, _ = found_module.find_pictures([path], lambda message: None)
+        for asked in found_module.asked_of(found, None, None):
             assert not any(ord(letter) < 32 for letter in asked.prompt + asked.style)
-        assert all(one is None or one.parent == path.parent for one in map(score._adapter_of, found))
+        assert all(one is None or one.parent == path.parent for one in map(found_module.adapter_of, found))
 
     def drawn_again() -> None:
         batch = Batch(path.parent, ["said"], lambda index: {"prompt": "a cat", "seed": 1})

@@ -66,7 +66,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for function, name, other_name, panel in COMMANDS:
-    command = options.at_home(function)
+    command = options.command(function)
     app.command(name, cls=options.Command, rich_help_panel=panel)(command)
     if other_name:
         app.command(other_name, cls=options.Command, hidden=True)(command)

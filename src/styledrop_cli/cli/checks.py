@@ -16,23 +16,28 @@ from styledrop_cli.io.files import real_place, to_text
 from styledrop_cli.io.text_files import MOST, plain, says_something
 from styledrop_cli.settings import exact
 
+ADAPTER = ".safetensors"
 RUN = ".run"  # behind the name of a file: the folder of the work on it
 
 
-def refuse_output(output: Path, overwrite: bool = False, *, run: bool = False, option: str = "-o") -> None:
+def refuse_output(
+    output: Path, overwrite: bool = False, *, suffix: str = "", run: bool = False, option: str = "-o"
+) -> None:
     """Refuse a file that cannot be written, or stands where another one is, before any work; nothing is made.
 
-    `run` is whether the work on it has a folder beside it.
+    Its name has to end in `suffix`. `run` is whether the work on it has a folder beside it.
 
     Raises:
-        UsageError: `output` is a folder or a device, its folder may not be written to, its name is too long, or it
-            exists and `overwrite` was not asked for.
+        UsageError: `output` is a folder or a device, its folder may not be written to, its name is too long or ends
+            otherwise, or it exists and `overwrite` was not asked for.
     """
     refuse_long_name(output.with_name(output.name + RUN) if run else output, option)
     if output.is_dir():
         raise UsageError(f"{output} is a folder", f"name a file with {option}")
     if output.exists() and not output.is_file():
         raise UsageError(f"{output} is no ordinary file", f"name a file with {option}")
+    if not output.name.endswith(suffix):
+        raise UsageError(f"the name of the output, {output}, does not end in {suffix}", f"choose another with {option}")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} is already there", f"choose another name with {option}, or say --overwrite")
     for folder in {output.parent, real_place(output).parent}:
@@ -67,6 +72,16 @@ def refuse_unwritable(folder: Path, option: str = "-o") -> None:
         raise UsageError(f"{there} is a file", f"name a folder with {option}")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {there} may not be written to", f"choose another place with {option}")
+
+
+def refuse_no_adapter(path: Path, hint: str) -> None:
+    """Refuse what is no adapter file by its name.
+
+    Raises:
+        UsageError: it does not end as one does.
+    """
+    if path.suffix != ADAPTER:
+        raise UsageError(f"'{path}' is no adapter file (*{ADAPTER})", hint)
 
 
 def refuse_busy(folder: Path) -> None:

@@ -15,9 +15,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.color import Color
@@ -28,6 +30,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from styledrop_cli.cli.hints import explain
 from styledrop_cli.environment import is_on, launched
 from styledrop_cli.errors import StyledropError, UsageError
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
     from styledrop_cli.base.base import Base
 
+COMMON = "Common options"  # the panel of the help in which every command has them
+common = partial(typer.Option, rich_help_panel=COMMON, metavar="")
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
 EVERY = 60.0  # seconds: so often a log file is told how far the work is
@@ -73,13 +78,21 @@ class Plain(Console):
             yield piece if piece.control else Segment(piece.text.translate(SHOWN), piece.style)
 
 
+@dataclass
 class Screen:
-    """One command's way to speak: `say`, `warn`, `progress`, and at the end `result`. Who only `helps` is mute."""
+    """One command's output: `say`, `warn`, `progress`, and at the end `result`.
 
-    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+    Of several processes that draw or train together only the first prints anything.
+    """
+
+    quiet: Annotated[bool, common("--quiet", "-q", help="Print only the files that were written, and warnings.")] = (
+        False
+    )
+    as_json: Annotated[bool, common("--json", help="Print the result, or the error, as JSON, for scripts.")] = False
+
+    def __post_init__(self) -> None:
         self.mute = helps()
-        self.quiet = quiet or self.mute
-        self.as_json = as_json
+        self.quiet = self.quiet or self.mute
         self.err = Plain(stderr=True, highlight=False)
         self.out = Plain(highlight=False)
 
@@ -292,7 +305,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if is_on(TRACEBACK):
                 traceback.print_exc()
-            message, hint, code = _explain(error)
+            message, hint, code = _explain(error, given)
             _show_error(message, hint, f"Error in process {helper}: " if helper else "Error: ")
             if as_json:
                 _print_json_error(message, hint, code)
@@ -303,14 +316,12 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _explain(error: Exception) -> tuple[str, str | None, int]:
+def _explain(error: Exception, given: Sequence[str]) -> tuple[str, str | None, int]:
     """What to say about `error`, and the exit code it stands for."""
     if isinstance(error, StyledropError):
         return error.message, error.hint, error.exit_code
     if hasattr(error, "format_message"):  # Typer's own: an unknown option, a missing argument.
-        context = getattr(error, "ctx", None)
-        hint = f"{context.command_path} --help shows how it is used" if context else None
-        return _lower_first(error.format_message()), hint, getattr(error, "exit_code", 2)
+        return *explain(error, _lower_first(error.format_message()), given), getattr(error, "exit_code", 2)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "there is not enough memory for this", "close other programs, or say --device cpu", 1
     if isinstance(error, OSError) and error.filename and error.strerror:

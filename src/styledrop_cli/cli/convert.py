@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.train import OUTPUT, say_how_to_draw
 from styledrop_cli.errors import UsageError
 
-OUTPUT = Path("adapter.safetensors")
 FOLDER = "{}-diffusers"
 LEAST, MOST = 0.001, 1_000_000  # of alpha
 
@@ -19,48 +19,45 @@ LEAST, MOST = 0.001, 1_000_000  # of alpha
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="A LoRA that diffusers, peft or kohya wrote, or an adapter of ours of kind lora."
-        ),
+        typer.Argument(metavar="FILE", help="A LoRA written by diffusers, peft or kohya, or an adapter of kind lora."),
     ],
+    *,
     style: Annotated[
         str | None,
         typer.Option(
-            help='For a LoRA from elsewhere: the style as its prompts say it, "[V] style". It is put into each prompt.'
+            help='For a LoRA from elsewhere: the words for its style that it was trained with, "[V] style". They are '
+            "added to each prompt."
         ),
     ] = None,
     alpha: Annotated[
         float | None,
         typer.Option(
-            help="For a LoRA from elsewhere that does not say it: the --lora_alpha that it was trained with.",
+            metavar=f"<{LEAST} to {MOST:,}>",
+            help="For a LoRA from elsewhere whose file does not say it: the --lora_alpha that it was trained with.",
             show_default="its rank",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="The adapter file to write, or the folder for diffusers.",
+        options.output(
+            "PATH",
+            "The adapter file to write, or the folder for diffusers.",
             show_default=f"{OUTPUT}, or {FOLDER.format('FILE')} beside FILE",
         ),
     ] = None,
-    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    overwrite: options.Overwrite = False,
     model: options.Model = "amused-256",
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
-    """Bring a LoRA of aMUSEd here from diffusers, or take one there.
+    """Turn a LoRA of aMUSEd from diffusers into an adapter, or an adapter into one.
 
-    It goes by what the file holds. What diffusers' example wrote becomes an
-    adapter file, an adapter of kind lora a folder that diffusers loads; either
-    draws the same on the other side.
+    The content of the file decides: what diffusers' training script wrote
+    becomes an adapter file, and an adapter of kind lora becomes a folder that
+    diffusers loads. Both draw the same pictures.
 
       styledrop convert pytorch_lora_weights.safetensors --style "[V] style"
       styledrop convert adapter.safetensors
     """
-    screen = console.Screen(quiet, as_json)
     checks.refuse_outside(alpha=(alpha, LEAST, MOST))
     if file.is_dir():
         raise UsageError(f"{file} is a folder", f"name the file in it: {file / 'pytorch_lora_weights.safetensors'}")
@@ -70,7 +67,7 @@ def convert(
         ours = diffusers_lora.is_ours(file)
     if ours:
         if style is not None or alpha is not None:
-            raise UsageError(f"{file} says its style and its strength itself", "leave --style and --alpha out")
+            raise UsageError(f"{file} holds its style and its alpha", "leave --style and --alpha out")
         _take_out(file, output or file.with_name(FOLDER.format(file.stem)), overwrite, model, screen)
     else:
         _bring_in(file, style, alpha, output or OUTPUT, overwrite, model, screen)
@@ -87,21 +84,18 @@ def _bring_in(
 ) -> None:
     from styledrop_cli.adapters import diffusers_lora
 
-    hint = f'say it as the prompts did that it was trained on: styledrop convert {shlex.quote(str(file))} --style "..."'
+    hint = f'give the words for it that it was trained with: styledrop convert {shlex.quote(str(file))} --style "..."'
     if style is None:
         raise UsageError(f"{file} does not say what style it draws", hint)
     style = checks.typed_text(style, "--style", hint)
-    checks.refuse_output(output, overwrite)
-    if output.suffix != ".safetensors":
-        raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")
+    checks.refuse_output(output, overwrite, suffix=checks.ADAPTER)
     lora = diffusers_lora.read_lora(file)
-    base = diffusers_lora.published_base(options.located(screen, model))
+    base = diffusers_lora.published_base(load.located(screen, model))
     header = diffusers_lora.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
     config = header["config"]
     screen.say(f"rank {config['rank']}, alpha {config['alpha']:g}, {', '.join(config['targets'])}; the adapter:")
     screen.result({"adapter": output, "style": style, **config, "base": header["base"]["name"]}, [output])
-    drawn = f'styledrop generate {shlex.quote(str(output))} "a cat" --model {shlex.quote(model)}'
-    screen.say(f"draw with it:  {drawn}", "dim")
+    say_how_to_draw(screen, output, model)
 
 
 def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: console.Screen) -> None:
@@ -114,17 +108,17 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: con
     output = folder / diffusers_lora.WEIGHTS
     checks.refuse_unwritable(folder)
     checks.refuse_output(output, overwrite)
-    base = diffusers_lora.published_base(options.located(screen, model))
+    base = diffusers_lora.published_base(load.located(screen, model))
     diffusers_lora.take_out(own, base, output)
     header = own.header
     scale = 1 + header["recommended"].get("lambda_b", 0.0)
     what, prompt = "style", with_style("a cat", header["style"])
     if is_object(header):
         what, prompt = "object", named(header)
-    screen.say(f"prompts say the {what} in words, '{prompt}', and guidance_scale is {scale:g}; the LoRA:")
+    screen.say(f"name the {what} in prompts, '{prompt}', and set guidance_scale to {scale:g}; the LoRA:")
     about = {"lora": output, "style": header["style"], "prompt": prompt, "guidance_scale": scale}
     screen.result(about, [output])
-    load = (
+    call = (
         f'load_lora_adapter("{folder}", weight_name="{diffusers_lora.WEIGHTS}", prefix="{diffusers_lora.PREFIX[:-1]}")'
     )
-    screen.say(f"load it:  pipe.transformer.{load}", "dim")
+    screen.say(f"load it:  pipe.transformer.{call}", "dim")

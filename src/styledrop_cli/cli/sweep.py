@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from styledrop_cli import __version__
-from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.wildcards import escaped
 from styledrop_cli.io.files import real_place
@@ -24,59 +24,66 @@ from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, Sw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from styledrop_cli.judging.sweep import Cell, Sweep
 
 OUTPUT = Path("sweep.png")
 SCORES = ("object", "shape", "style", "leak", "balance")
-compared = partial(typer.Option, metavar="VALUE,...", rich_help_panel="What is compared")
+PANEL = "What is compared"
+compared = partial(typer.Option, metavar="VALUE,...", rich_help_panel=PANEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What is compared: the values of each setting as they were typed."""
+
+    lambda_a: Annotated[
+        str | None,
+        compared(help="Guidance towards the style.", show_default="0 to 1, if nothing else is compared"),
+    ] = None
+    lambda_b: Annotated[
+        str | None,
+        compared(help="Guidance towards the prompt.", show_default="0.75 to 3, if nothing else is compared"),
+    ] = None
+    strength: Annotated[str | None, compared(help="How strongly the adapter acts.")] = None
+    temperature: Annotated[str | None, compared(help="Chance in the order in which parts are drawn.")] = None
+    steps: Annotated[str | None, compared(help="Drawing steps.")] = None
+    checkpoints: Annotated[
+        bool, options.flag("--checkpoints", help="Also the checkpoints in ADAPTER.run/.", rich_help_panel=PANEL)
+    ] = False
 
 
 def sweep(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter file.")],
+    adapter: options.AdapterFile,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(metavar="PROMPT...", help="What to draw, each prompt in quotes.", show_default=False),
     ] = None,
-    lambda_a: Annotated[
-        str | None,
-        compared(help="Push towards the style.", show_default="0 to 1, if there are no other axes"),
-    ] = None,
-    lambda_b: Annotated[
-        str | None,
-        compared(help="Push towards the words.", show_default="0.75 to 3, if there are no other axes"),
-    ] = None,
-    strength: Annotated[str | None, compared(help="How much of the adapter there is.")] = None,
-    temperature: Annotated[str | None, compared(help="Variety.")] = None,
-    steps: Annotated[str | None, compared(help="Drawing steps.")] = None,
-    checkpoints: Annotated[
-        bool,
-        options.flag("--checkpoints", help="The checkpoints in ADAPTER.run/ too.", rich_help_panel="What is compared"),
-    ] = False,
+    *,
+    what: Compared,
     number: Annotated[
-        int, typer.Option("--number", "-n", help="How many pictures of each prompt in each cell.")
+        int,
+        typer.Option("--number", "-n", help="How many pictures of each prompt to draw at each combination of values."),
     ] = SweepSettings.number,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The sheet to write.")] = OUTPUT,
-    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the sheet if it is already there.")] = False,
+    output: Annotated[Path, options.output("FILE", "The contact sheet to write.")] = OUTPUT,
+    overwrite: options.Overwrite = False,
     save: Annotated[
-        bool, options.flag("--save", help="Let the adapter file recommend what is best: generate goes by it.")
+        bool,
+        options.flag("--save", help="Write the best values into the adapter file, so that generate uses them."),
     ] = False,
     style: options.OwnStyle = None,
-    scorer: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Who judges: clip, scorer, or a model of open_clip's as in ViT-B-16/openai."),
-    ] = "clip",
+    scorer: options.Scorer = "clip",
     model: options.Model = "pocket",
-    seed: Annotated[int, options.common(help="The first picture's number; the others count on.")] = SweepSettings.seed,
+    seed: options.FirstSeed = SweepSettings.seed,
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     r"""Find the settings that suit an adapter: draw at many, see them side by side.
 
-    Writes one sheet with the same prompts and seeds at every combination of up
-    to two settings, scores each as training does, and says which is best and
-    how sure that is. Three prompts say more than one.
+    Draws the same prompts and seeds at every combination of up to two settings,
+    on one contact sheet. Scores each combination as training does, and says
+    which is best and how sure that is. Three prompts say more than one.
 
       styledrop sweep adapter.safetensors "a cat" "a teapot" "a house"
       styledrop sweep adapter.safetensors "a cat" "a house" \
@@ -84,29 +91,24 @@ def sweep(
       styledrop sweep adapter.safetensors "a cat" "a house" \
           --strength 0.5,1,1.5 --save -o strength.png
     """
-    screen = console.Screen(quiet, as_json)
-    given = options.given(lambda_a=lambda_a, lambda_b=lambda_b, strength=strength, temperature=temperature, steps=steps)
-    axes: dict[str, list[float]] = _axes(given, number, seed)
+    values = options.given(**vars(what))
+    del values["checkpoints"]
+    axes = _axes(values, number, seed)
     prompts = list(dict.fromkeys(checks.checked_prompts(prompts or [], f"styledrop sweep {adapter}")))
     style = checks.checked_style(style)
     _refuse_files(adapter, save, output, overwrite)
     started = time.monotonic()
-    base_folder = options.located(screen, model)
-    with screen.working("waking up the base model"):
-        from styledrop_cli.base.base import load_base
-        from styledrop_cli.devices import pick_device
-        from styledrop_cli.generation.output_folder import about_mixture
-        from styledrop_cli.generation.pipeline import StyleMix
+    with load.loading(screen, model, device) as load_base:
         from styledrop_cli.io.images import save_png
         from styledrop_cli.io.tensors import load_adapter, write_recommended
         from styledrop_cli.judging import sweep as sweep_module
         from styledrop_cli.judging.clip_scorer import open_scorer
 
         file = load_adapter(adapter)
-        files = sweep_module.checkpoints_of(file) if checkpoints else {}
+        files = sweep_module.checkpoints_of(file) if what.checkpoints else {}
         every = axes | ({CHECKPOINT: list(files)} if files else {})
         settings = SweepSettings(sweep_module.whole_grid(every, file), prompts, number, seed)
-        base = load_base(base_folder, pick_device(device))
+        base = load_base()
         clip_scorer = open_scorer(base, scorer)
     style = str(file.header["style"]) if style is None else style
     prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]
@@ -122,39 +124,28 @@ def sweep(
             checkpoints=files,
             on_progress=lambda done, total: move(done / total, f"{done}/{total}"),
         )
-    cells = [
-        {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}} for cell in result.cells
-    ]
-    common = {
-        "prompt": " | ".join(settings.prompts),
-        "style": style,
-        **about_mixture(base, StyleMix.of(file)),
-        "scorer": scorer,
-        "seeds": settings.seeds,
-        "axes": {name: list(values) for name, values in settings.axes.items()},
-        "recommended": result.cells[result.best].values,
-        "cells": cells,
-        "styledrop": __version__,
-    }
-    save_png(sweep_module.sheet_of(result, style or adapter.stem, scorer), output, common)
+    from styledrop_cli.generation.output_folder import about_mixture
+    from styledrop_cli.generation.pipeline import StyleMix
+
+    about = _about(result, style, about_mixture(base, StyleMix.of(file)), scorer)
+    save_png(sweep_module.sheet_of(result, style or adapter.stem, scorer), output, about)
     if save:
         source = files.get(int(result.cells[result.best].values.get(CHECKPOINT, 0)))
         write_recommended(adapter, result.recommended, source)
     seconds = time.monotonic() - started
     screen.say(f"drawn in {console.duration(seconds)}:")
-    low, high = result.interval
     compared_with = {
         **result.cells[result.other].values,
         "gain": round(result.gain, 4),
-        "interval": [round(low, 4), round(high, 4)],
+        "interval": [round(bound, 4) for bound in result.interval],
     }
     path = Text(str(output), no_wrap=True, overflow="ignore")  # whole, however narrow the terminal
     screen.result(
-        common | {"sheet": output, "compared_with": compared_with, "saved": save, "seconds": round(seconds, 1)},
-        [output] if quiet else Group(_table(result, scorer), "", *map(Text, _verdict(result)), path),
+        about | {"sheet": output, "compared_with": compared_with, "saved": save, "seconds": round(seconds, 1)},
+        [output] if screen.quiet else Group(_table(result, scorer), "", *map(Text, _verdict(result)), path),
     )
     if save:
-        screen.say(f"{adapter} recommends this now; generate goes by it")
+        screen.say(f"{adapter} recommends these values now, and generate uses them")
     elif result.best != result.present:
         screen.say(f"try it:  {_generate(adapter, result, settings.prompts[0], model, files)}", "dim")
 
@@ -184,23 +175,38 @@ def _axes(given: Mapping[str, str], number: int, seed: int) -> dict[str, list[fl
     ranges = SweepSettings.RANGES
     problems += checks.outside(number=(number, *ranges["number"]), seed=(seed, *ranges["seed"]))
     if problems:
-        raise UsageError("; ".join(problems), "give values with commas between: --lambda-a 0,1,2" if axes else None)
+        raise UsageError("; ".join(problems), "give values separated by commas: --lambda-a 0,1,2" if axes else None)
     seeds_from(seed, number)
     return axes
 
 
 def _refuse_files(adapter: Path, save: bool, output: Path, overwrite: bool) -> None:
     """Everything that can be wrong with the names of the files, before the base is loaded."""
-    if adapter.suffix != ".safetensors":
-        raise UsageError(f"'{adapter}' is no adapter file (*.safetensors)", "put the adapter before the prompts")
-    if output.suffix != ".png":
-        raise UsageError(f"the sheet's name {output} does not end in .png", "name it so with -o")
-    checks.refuse_output(output, overwrite)
+    checks.refuse_no_adapter(adapter, "put the adapter before the prompts")
+    checks.refuse_output(output, overwrite, suffix=".png")
     if save and adapter.exists() and not os.access(real_place(adapter).parent, os.W_OK | os.X_OK):
         raise UsageError(f"the folder of {adapter} may not be written to", "leave --save out, or copy the adapter")
 
 
 # ---- what comes out ----
+
+
+def _about(result: Sweep, style: str, drawn_by: Mapping[str, Any], scorer: str) -> dict[str, Any]:
+    """What the sheet says of itself, and the beginning of the command's result."""
+    settings = result.settings
+    return {
+        "prompt": " | ".join(settings.prompts),
+        "style": style,
+        **drawn_by,
+        "scorer": scorer,
+        "seeds": settings.seeds,
+        "axes": {name: list(values) for name, values in settings.axes.items()},
+        "recommended": result.cells[result.best].values,
+        "cells": [
+            {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}} for cell in result.cells
+        ],
+        "styledrop": __version__,
+    }
 
 
 def _means(cell: Cell) -> dict[str, float]:
@@ -218,7 +224,7 @@ def _table(result: Sweep, scorer: str) -> Table:
     table.add_column("")
     for place, cell in enumerate(result.cells):
         best = place == result.best
-        mark = "recommended" if best else "as it was" if place == result.present else ""
+        mark = "recommended" if best else "as before" if place == result.present else ""
         values = (*(f"{value:g}" for value in cell.values.values()), *(f"{mean:.3f}" for mean in _means(cell).values()))
         table.add_row(*values, mark, style="bold" if best else "")
     return table
@@ -229,18 +235,18 @@ def _verdict(result: Sweep) -> list[str]:
     settings = result.settings
     low, high = result.interval
     best, other = (result.cells[place] for place in (result.best, result.other))
-    already = ", as it was" if result.best == result.present else ""
-    whom = "what it was" if result.other == result.present else f"the second best, {_said(other.values)}"
+    already = ", as before" if result.best == result.present else ""
+    whom = "the values before" if result.other == result.present else f"the second best, {_said(other.values)}"
     lines = [
         f"recommended{already}: {_said(best.values)}",
         f"its balance of {best.balance:.3f} is {result.gain:.3f} above {whom}",
     ]
     if len(settings.prompts) * settings.number == 1:
-        return [*lines, "of one picture in each cell that says little: give more prompts and seeds"]
+        return [*lines, "one picture at each combination says little: give more prompts and seeds"]
     sure = "" if low > 0 else ": it may be chance"
     lines.append(f"95 % interval {low:+.3f} to {high:+.3f} over {_counts(settings)}{sure}")
     if len(settings.prompts) == 1:
-        lines.append("one prompt says little, what suits it need not suit another: give three or more")
+        lines.append("one prompt says little, as another may need other values: give three or more")
     return lines
 
 

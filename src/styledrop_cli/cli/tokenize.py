@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.generate import OUTPUT
 
 # How many dB of PSNR above the level where `train` warns each verdict begins.
 VERDICTS = (
     (8.0, "good", "the picture comes back nearly as it was; its style can be learnt"),
-    (4.0, "fair", "shapes and colours come back, fine texture is softened"),
-    (0.0, "rough", "texture and small things are lost; an adapter can learn its colours and shapes"),
+    (4.0, "fair", "shapes and colours come back, fine texture is lost"),
+    (0.0, "rough", "texture and small details are lost; an adapter can learn its colours and shapes"),
 )
 POOR = (
     "poor",
@@ -24,25 +25,23 @@ POOR = (
 
 def tokenize(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture to look at.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go.")] = Path(
-        "styledrop-out"
-    ),
+    *,
+    output: Annotated[Path, options.output("FOLDER", "The folder for the files.")] = OUTPUT,
     model: options.Model = "pocket",
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     """See a picture as the base model sees it, and how much of it is lost.
 
-    Cuts the middle square, turns it into ids and back, and writes three files: the ids (.json),
-    the cut picture and its reconstruction. What the tokenizer cannot show, no adapter can learn.
+    Turns the middle square of the picture into tokens and back, and writes
+    three files: the tokens' ids (.json), the square, and what came back. What
+    the tokenizer cannot show, no adapter can learn.
 
       styledrop tokenize ref.png
     """
     from styledrop_cli.io.files import atomic_write, to_text
     from styledrop_cli.io.images import load_reference, save_png
 
-    screen = console.Screen(quiet, as_json)
     image = load_reference(picture, screen.say)
     checks.refuse_unwritable(output)
     files = {
@@ -52,13 +51,10 @@ def tokenize(
     }
     for file in files.values():
         checks.refuse_output(file, overwrite=True)
-    base_folder = options.located(screen, model)
-    with screen.working("looking at the picture"):
-        from styledrop_cli.base.base import load_base
-        from styledrop_cli.devices import pick_device
+    with load.loading(screen, model, device) as load_base:
         from styledrop_cli.training.adapter import POOR_PSNR
 
-        base = load_base(base_folder, pick_device(device))
+        base = load_base()
         seen = base.reconstruct(image)
     ids = seen.ids.tolist()
     name, meaning = verdict(seen.psnr - POOR_PSNR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import OBJECT, PUBLISHED, STYLE, TrainSettings
+from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
 
 OUTPUT = Path("adapter.safetensors")
-DEFAULT, SUITS = TrainSettings(), PUBLISHED["training"]
+DEFAULT = TrainSettings()
+PANEL = "How it learns"
+learning = partial(options.setting, of=TrainSettings, rich_help_panel=PANEL)
 
 
 class Kind(StrEnum):
@@ -33,101 +36,120 @@ class Learn(StrEnum):
     object = OBJECT
 
 
-learning = partial(typer.Option, rich_help_panel="How it learns")
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How it learns. None stands for what was not given."""
+
+    steps: Annotated[
+        int | None,
+        learning(
+            "Training steps. More bring pictures closer to the reference, and leave less freedom in what they show.",
+            name="steps",
+            show_default=options.by_base("steps"),
+        ),
+    ] = None
+    lr: Annotated[
+        float | None,
+        learning(
+            "Learning rate. Too high, the content of the reference is copied; too low, it learns slowly.",
+            name="lr",
+            show_default="what suits the kind",
+        ),
+    ] = None
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="What is trained: StyleDrop's bottleneck adapters, a LoRA, or learned text vectors.",
+            rich_help_panel=PANEL,
+        ),
+    ] = Kind.bottleneck
+    width: Annotated[
+        int | None,
+        options.setting(
+            "Width of the bottlenecks, rank of the LoRA, or number of text vectors.",
+            TrainSettings,
+            "width",
+            "--width",
+            "--rank",
+            rich_help_panel=PANEL,
+            show_default="what suits the kind",
+        ),
+    ] = None
+    targets: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="The layers that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.",
+            rich_help_panel=PANEL,
+        ),
+    ] = ",".join(DEFAULT.targets)
+    checkpoints: Annotated[
+        int | None,
+        learning(
+            "How many points of the training are compared by test pictures, which lie in FILE.run/; 0 draws none.",
+            name="checkpoints",
+            show_default=options.by_base("checkpoints", "objects"),
+        ),
+    ] = None
+    last: Annotated[
+        bool, options.flag("--last", help="Keep the last step instead of the best.", rich_help_panel=PANEL)
+    ] = False
+    lambda_a: Annotated[
+        float, learning("Guidance towards the style that the file recommends for drawing.", name="lambda_a")
+    ] = DEFAULT.lambda_a
+    lambda_b: Annotated[
+        float | None,
+        learning(
+            "Guidance towards the prompt that the file recommends for drawing.",
+            name="lambda_b",
+            show_default=options.by_base("lambda_b"),
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """What was given, but for the kind, by the names of `TrainSettings`."""
+        values = options.given(**vars(self)) | {"targets": tuple(name.strip() for name in self.targets.split(","))}
+        del values["kind"]
+        return values
 
 
 def train(
     pictures: Annotated[
         list[Path],
-        typer.Argument(metavar="PICTURE...", help="The reference picture, or several in one style, or of one object."),
+        typer.Argument(metavar="PICTURE...", help="The reference picture, or several of one style or one object."),
     ],
-    style: Annotated[
-        str | None,
-        typer.Option(
-            help='The style in a few words: "watercolor", "melting golden 3d rendering". An object has none.',
-            show_default=False,
-        ),
-    ] = None,
+    *,
+    style: Annotated[str | None, options.style_words(show_default=False)] = None,
     content: Annotated[
         list[str] | None,
         typer.Option(
-            help='What the picture shows: "a cat". Repeat it for several pictures, one each, in their order. '
-            "Left out, it is guessed and said aloud. For an object it is the name to call it by, one for all or one "
-            "each."
+            help='What the picture shows: "a cat". For several pictures repeat it, once for each, in their order. If '
+            "not given, CLIP guesses it and the guess is shown. With --learn object: what to call the object, "
+            "once for all pictures or once for each.",
         ),
     ] = None,
     learn: Annotated[
         Learn,
         typer.Option(
-            help="What to learn: the style, or the object that several pictures show. An object is not compared on "
-            "the way: its last step is taken."
+            help="What to learn: the style of the pictures, or the object that they show. For an object no test "
+            "pictures are compared: the last step is kept.",
         ),
     ] = Learn.style,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")] = OUTPUT,
-    overwrite: Annotated[bool, options.flag("--overwrite", help="Replace the output if it is already there.")] = False,
+    output: Annotated[Path, options.output("FILE", "The adapter file to write.")] = OUTPUT,
+    overwrite: options.Overwrite = False,
     fresh: Annotated[
-        bool, options.flag("--fresh", help="Start over where an interrupted run would be gone on with.")
+        bool, options.flag("--fresh", help="Start over, instead of continuing an interrupted training.")
     ] = False,
-    steps: Annotated[
-        int | None,
-        learning(
-            help="More steps: closer to the picture, less free in content.",
-            show_default=f"{DEFAULT.steps}; {SUITS['steps']} for a published base",
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        learning(
-            help="Learning rate. Too high copies the picture's content, too low learns slowly.",
-            show_default="what fits the kind",
-        ),
-    ] = None,
-    kind: Annotated[
-        Kind, learning(help="The adapter: StyleDrop's bottlenecks, LoRA, or learned text vectors.")
-    ] = Kind.bottleneck,
-    width: Annotated[
-        int | None,
-        learning(
-            "--width",
-            "--rank",
-            help="The bottlenecks' width, LoRA's rank or the number of text vectors.",
-            show_default="what fits the kind",
-        ),
-    ] = None,
-    targets: Annotated[
-        str, learning(metavar="NAMES", help="What LoRA updates: to_q, to_k, to_v, to_out, with commas.")
-    ] = ",".join(DEFAULT.targets),
-    checkpoints: Annotated[
-        int | None,
-        learning(
-            help="How many points of the way to compare by test pictures, in FILE.run/; 0 draws none.",
-            show_default=f"{DEFAULT.checkpoints}; {SUITS['checkpoints']} for a published base or an object",
-        ),
-    ] = None,
-    last: Annotated[
-        bool,
-        options.flag("--last", help="Take the last checkpoint, not the best.", rich_help_panel="How it learns"),
-    ] = False,
-    lambda_a: Annotated[
-        float, learning(help="Push towards the style that the file recommends to generate.")
-    ] = DEFAULT.lambda_a,
-    lambda_b: Annotated[
-        float | None,
-        learning(
-            help="Push towards the words that the file recommends to generate.",
-            show_default=f"{DEFAULT.lambda_b:g}; {SUITS['lambda_b']:g} for a published base",
-        ),
-    ] = None,
+    learning: Learning,
     model: options.Model = "pocket",
-    seed: Annotated[int, options.common(help="The same seed learns the same.")] = DEFAULT.seed,
+    seed: Annotated[int, options.common(help="The same seed trains the same adapter.")] = DEFAULT.seed,
     device: options.Device = options.DeviceName.auto,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    screen: console.Screen,
 ) -> None:
     r"""Learn the style of a picture. Also called fine-tune.
 
-    Writes one small adapter file. styledrop generate draws new things with it,
-    styledrop inspect shows what it says of itself.
+    Writes one small adapter file. styledrop generate draws new pictures with
+    it, styledrop inspect shows what is in it.
 
       styledrop train ref.png --style "watercolor"
       styledrop train a.jpg b.jpg --style "flat illustration" \
@@ -135,28 +157,18 @@ def train(
       styledrop train a.jpg b.jpg --learn object --content "my dog" \
           -o mydog.safetensors
     """
-    screen = console.Screen(quiet, as_json)
-    chosen: dict[str, Any] = {
-        "targets": tuple(name.strip() for name in targets.split(",")),
-        "last": last,
-        "learn": learn.value,
-        "lambda_a": lambda_a,
-        "seed": seed,
-    } | options.given(steps=steps, lr=lr, width=width, checkpoints=checkpoints, lambda_b=lambda_b)
-    TrainSettings.of(kind.value, **chosen)  # what is wrong is said before the base is loaded
-    _refuse_output(output, overwrite)
+    kind, chosen = learning.kind.value, learning.given() | {"learn": learn.value, "seed": seed}
+    TrainSettings.of(kind, **chosen)  # what is wrong is said before the base is loaded
+    checks.refuse_output(output, overwrite, suffix=checks.ADAPTER, run=True)
     style, content = _texts(learn, pictures, style, content)
-    checks.refuse_busy(output.with_name(output.name + ".run"))
-    base_folder = options.located(screen, model)
-    with screen.working("waking up the base model"):
-        from styledrop_cli.base.base import load_base
-        from styledrop_cli.devices import pick_device
+    checks.refuse_busy(output.with_name(output.name + checks.RUN))
+    with load.loading(screen, model, device) as load_base:
         from styledrop_cli.training.adapter import train_adapter
         from styledrop_cli.training.distributed import take_place, together
 
         place = take_place()
-        base = load_base(base_folder, pick_device(device))
-        settings = base.training(kind.value, **chosen)
+        base = load_base()
+        settings = base.training(kind, **chosen)
     with together(place, base.device), screen.progress("learning") as move:
         learnt = train_adapter(
             base,
@@ -171,8 +183,11 @@ def train(
         )
     if place[0]:
         return
+    kept = f"{learnt.step} steps"
+    if learnt.step != settings.steps:
+        kept = f"step {learnt.step} of {settings.steps} drew the best test pictures"
     size = console.file_size(learnt.path.stat().st_size)
-    screen.say(f"learnt in {console.duration(learnt.seconds)}, {_chosen(settings, learnt.step)}; the adapter ({size}):")
+    screen.say(f"learnt in {console.duration(learnt.seconds)}, {kept}; the adapter ({size}):")
     screen.result(
         {
             "adapter": learnt.path,
@@ -185,16 +200,17 @@ def train(
         },
         [learnt.path],
     )
-    screen.say(draw_with(learnt.path, model, learnt.content_texts[0] if learn is Learn.object else None), "dim")
+    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if learn is Learn.object else None)
 
 
-def draw_with(adapter: Path, model: str | None, thing: str | None = None) -> str:
-    """How to draw with an adapter, or in a style the ``thing`` that it learnt."""
+def say_how_to_draw(screen: console.Screen, adapter: Path, model: str | None, thing: str | None = None) -> None:
+    """The command that draws with an adapter, or in a style the object that it learnt."""
     path, base = shlex.quote(str(adapter)), "" if model in (None, "pocket") else f" --model {shlex.quote(str(model))}"
     if thing is None:
-        return f'draw with it:  styledrop generate {path} "a cat"{base}'
-    prompt = shlex.quote(f"{thing} on ...")
-    return f"draw it in a style:  styledrop generate style.safetensors {prompt} --object {path}{base}"
+        screen.say(f'draw with it:  styledrop generate {path} "a cat"{base}', "dim")
+    else:
+        prompt = shlex.quote(f"{thing} on ...")
+        screen.say(f"draw it in a style:  styledrop generate style.safetensors {prompt} --object {path}{base}", "dim")
 
 
 def _texts(
@@ -206,9 +222,9 @@ def _texts(
             raise UsageError("missing option '--style'", 'describe the style in a few words: --style "watercolor"')
         return checks.checked_references(pictures, style, content)
     if style is not None:
-        raise UsageError("--style says a style, and --learn object learns none", "leave one of the two out")
+        raise UsageError("--style is for learning a style, not an object", "leave out --style or --learn object")
     if not content:
-        raise UsageError("an object needs a name to be called by", 'say it: --content "my dog"')
+        raise UsageError("an object needs a name to be called by in prompts", 'give it: --content "my dog"')
     names = content * len(pictures) if len(content) == 1 else content
     if len(names) != len(pictures):
         raise UsageError(
@@ -216,16 +232,3 @@ def _texts(
             "give one --content for all pictures, or one for each, in their order",
         )
     return "", checks.checked_references(pictures, OBJECT, names)[1]  # there is no style to check
-
-
-def _chosen(settings: TrainSettings, step: int) -> str:
-    """Which checkpoint was taken, in words."""
-    if step == settings.steps:
-        return f"{step} steps"
-    return f"step {step} of {settings.steps} drew best"
-
-
-def _refuse_output(output: Path, overwrite: bool) -> None:
-    checks.refuse_output(output, overwrite, run=True)
-    if output.suffix != ".safetensors":
-        raise UsageError(f"the adapter's name {output} does not end in .safetensors", "name it so with -o")

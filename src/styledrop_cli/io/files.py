@@ -16,6 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +294,12 @@ def _alive(pid: int) -> bool:
     except OSError:
         pass  # another user's
     return True
+
+
+def did_you_mean(path: Path) -> str | None:
+    """A hint at the file whose name is nearest to that of ``path``, which is not there; None if there is none."""
+    with suppress(OSError):
+        names = [one.name for one in islice(path.parent.iterdir(), 1000) if one.suffix == path.suffix]
+        if near := get_close_matches(path.name[:100], names, 1):
+            return f"Did you mean {path.parent / near[0]}?"
+    return None

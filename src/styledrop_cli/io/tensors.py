@@ -27,6 +27,7 @@ from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.file_kinds import kind_of
 from styledrop_cli.io.files import (
     atomic_write,
+    did_you_mean,
     parse_json,
     read_bytes,
     read_json,
@@ -102,7 +103,7 @@ def reading(path: Path, what: str = "file") -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ModelError(f"there is no {what} {path}") from error
+        raise ModelError(f"there is no {what} {path}", did_you_mean(path)) from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}", "Name a file that may be read.") from error
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:

@@ -1,0 +1,74 @@
+"""What a person may have meant by an option that a command does not have, or by a value that it cannot take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+# Our options, and what other programs call them.
+OTHER_NAMES = {
+    "--lr": "--learning-rate --rate",
+    "--number": "--count --num --num-images --num-images-per-prompt --images --n-samples --samples --n-iter "
+    "--batch-count --repeat",
+    "--best-of": "--count --num --number",
+    "--output": "--outdir --out --out-dir --output-dir --output-path --dest --save --save-path --folder",
+    "--overwrite": "--force --replace -f",
+    "--yes": "--force -f",
+    "--steps": "--num-steps --num-inference-steps --sampling-steps --max-train-steps --train-steps --epochs --iters",
+    "--iterations": "--iters",
+    "--minutes": "--time --duration --steps --epochs",
+    "--lambda-b": "--cfg --cfg-scale --guidance --guidance-scale --scale --prompt-strength",
+    "--lambda-a": "--style-scale --style-strength --style-fidelity",
+    "--strength": "--weight --adapter-scale --lora-scale --lora-weight --lora-strength",
+    "--restyle": "--strength --denoise --denoising-strength",
+    "--negative": "--negative-prompt --neg --uncond",
+    "--size": "--width --height --resolution --res -W -H",
+    "--model": "--base --base-model --ckpt --pretrained --pretrained-model-name-or-path",
+    "--content": "--caption --captions --subject --description --instance-prompt",
+    "--object": "--subject",
+    "--prompts": "--prompt-file --prompts-file --from-file --file",
+    "--adapter": "--lora --style-file",
+    "--mix": "--adapters --loras --blend",
+    "--width": "--dim --network-dim --lora-rank",
+    "--kind": "--type --adapter-type --method",
+    "--scorer": "--judge --clip --clip-model",
+    "--feedback": "--picker --judge",
+    "--fresh": "--restart --no-resume --from-scratch",
+    "--resume": "--continue --resume-from",
+    "--init-from": "--pretrained --from",
+    "--device": "--gpu --cuda --cpu --use-cuda",
+    "--quiet": "--silent",
+    "--reference": "--ref --style-image --target",
+}
+# Our arguments, which are written without an option, and what other programs call them.
+ARGUMENTS = {
+    "PROMPT": "--prompt --text --caption",
+    "ADAPTER": "--adapter --lora --checkpoint --style-file --lora-path",
+    "PICTURE": "--image --input --picture --init-image --reference --instance-data-dir --data -i",
+    "CORPUS": "--data --dataset --train-data-dir --corpus --input",
+}
+SHAPE = re.compile(r"--size[ =]\d+\s*[xX*:]\s*\d+")
+
+
+def explain(error: Any, message: str, given: Sequence[str]) -> tuple[str, str | None]:
+    """One of Typer's own errors about what was `given`: its `message`, or a plainer one, and what to do."""
+    context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    if context is None:
+        return message, None
+    known = {name for parameter in context.command.params for name in getattr(parameter, "opts", [])}
+    if option:
+        for ours, others in OTHER_NAMES.items():
+            if ours in known and option in others.split():
+                hint = f"that is {ours} here; {context.command_path} --help shows all options"
+                return f"no such option: {option}", hint
+        usage = context.command.collect_usage_pieces(context)
+        for argument, others in ARGUMENTS.items():
+            if option in others.split() and any(argument in piece for piece in usage):
+                return f"no such option: {option}", f"write that without one: {context.command_path} {' '.join(usage)}"
+    elif "'--size'" in message and SHAPE.search(" ".join(given)):
+        return message, (
+            'pictures are square: give one number. Other shapes: size = "1024x512" in a list for styledrop kit, or '
+            "styledrop edit --outpaint, which adds to the sides of a picture"
+        )
+    return message, f"{context.command_path} --help shows how it is used"

@@ -1,0 +1,112 @@
+"""How a command comes to its base model and its adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from styledrop_cli.cli.checks import ADAPTER
+from styledrop_cli.cli.console import Screen
+from styledrop_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from styledrop_cli.base.base import Base
+    from styledrop_cli.generation.pipeline import StyleMix
+
+Shares = list[tuple[Path, float]]  # adapter files, each with its share
+
+
+def located(screen: Screen, model: str | None, adapter: Path | None = None) -> str:
+    """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
+
+    Without a name it is the one that `adapter` was trained on, if that is a published one, or else pocket: a file from
+    anywhere does not choose what is fetched.
+
+    Raises:
+        ModelError: there is no such model, or no such adapter.
+        StyledropError: it cannot be fetched.
+    """
+    if model is None and adapter is not None:
+        from styledrop_cli.base.hub import PUBLISHED
+        from styledrop_cli.io.tensors import read_header
+
+        own = str(read_header(adapter)["base"].get("name"))
+        model = own if own in PUBLISHED else None
+    model = model or "pocket"
+    if model == "pocket":
+        return model
+    from styledrop_cli.base import hub
+
+    if folder := hub.find(model):
+        return str(folder)
+    with screen.progress(f"fetching {model}") as move:
+        return str(hub.locate(model, move, screen.say))
+
+
+@contextmanager
+def loading(
+    screen: Screen, model: str | None, device: str, adapter: Path | None = None
+) -> Iterator[Callable[[], Base]]:
+    """Find the base model, see `located`, and show that it is being loaded; what this yields loads it.
+
+    What takes as long, importing libraries and reading adapters, is done in here too: before the base is loaded, if it
+    may fail.
+    """
+    folder = located(screen, model, adapter)
+    with screen.working("loading the base model"):
+        from styledrop_cli.base.base import load_base
+        from styledrop_cli.devices import pick_device
+
+        yield lambda: load_base(folder, pick_device(device))
+
+
+def load_to_draw(screen: Screen, model: str | None, device: str, adapter: Path | None) -> tuple[Base, StyleMix]:
+    """The base model, and the one adapter that draws with it, or none."""
+    with loading(screen, model, device, adapter) as load_base:
+        mixture = read_mixture([(adapter, 1.0)] if adapter else [])
+        return load_base(), mixture
+
+
+def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[float] | None]:
+    """`["a.safetensors:0.6", "b.safetensors:0.4"]` as files and numbers, or None if there are no numbers.
+
+    Raises:
+        UsageError: a file is no adapter file by its name, a number is none, or only some have one; `what` it is, a
+            share or a weight.
+    """
+    paths: list[Path] = []
+    numbers: list[float] = []
+    for word in words:
+        # A colon may belong to the path: C:\a.safetensors.
+        name, number = (word, None) if word.endswith(ADAPTER) else word.rpartition(":")[::2]
+        if not name.endswith(ADAPTER):
+            raise UsageError(
+                f"'{name or word}' is no adapter file (*{ADAPTER})", f"write a{ADAPTER}:0.6 b{ADAPTER}:0.4"
+            )
+        paths.append(Path(name))
+        if number is not None:
+            try:
+                numbers.append(float(number))
+            except ValueError:
+                raise UsageError(f"'{number[:20]}' is no {what} of {name}", f"give a number: {name}:0.5") from None
+    if numbers and len(numbers) != len(paths):
+        raise UsageError(
+            f"{len(numbers)} of {len(paths)} adapters have a {what}", f"give each one, or none: {paths[0]}:0.5"
+        )
+    return paths, numbers or None
+
+
+def read_mixture(styles: Shares, thing: Path | None = None, gamma: float | None = None) -> StyleMix:
+    """The adapter files of a mixture, read.
+
+    Raises:
+        UsageError: shares that do not add up to 1, or an object among the styles.
+        ModelError: a file is missing or no adapter.
+    """
+    from styledrop_cli.generation.pipeline import GAMMA, StyleMix
+    from styledrop_cli.io.tensors import load_adapter
+
+    files = tuple((load_adapter(path), share) for path, share in styles)
+    return StyleMix(files, load_adapter(thing) if thing else None, GAMMA if gamma is None else gamma)
