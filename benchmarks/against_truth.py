@@ -62,7 +62,7 @@ def measure(
             show_default="report in the folder of --work; sweep where settings are compared",
         ),
     ] = None,
-    quick: Annotated[bool, options.flag("--quick", help="Few pictures: a first look, not a figure to quote.")] = False,
+    quick: Annotated[bool, options.flag("Few pictures: a first look, not a figure to quote.", "--quick")] = False,
     styles: Annotated[
         str | None,
         measured(
@@ -79,9 +79,9 @@ def measure(
     rounds: Annotated[
         bool,
         options.flag(
+            "A second round too: picked by CLIP, by chance, and by who knows the truth.",
             "--rounds",
-            help="A second round too: picked by CLIP, by chance, and by who knows the truth.",
-            rich_help_panel="What is measured",
+            panel="What is measured",
         ),
     ] = False,
     families: Annotated[
@@ -93,11 +93,7 @@ def measure(
     ] = None,
     one_at_a_time: Annotated[
         bool,
-        options.flag(
-            "--one-at-a-time",
-            help="Each value alone, not every combination.",
-            rich_help_panel="Comparing settings",
-        ),
+        options.flag("Each value alone, not every combination.", "--one-at-a-time", panel="Comparing settings"),
     ] = False,
     judge_seed: Annotated[
         int | None,
@@ -115,7 +111,7 @@ def measure(
         Path, places(metavar="FOLDER", help="Judges and adapters are kept here, and not trained again.")
     ] = Path("styledrop-bench"),
     model: options.Model = "pocket",
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """Measure a base model, or settings, against the truth.

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from styledrop_cli.cli import checks, console, drawing, load, options
+from styledrop_cli.cli.options import option
 from styledrop_cli.generation.lists.letters import LETTERS, Glyph, capital, glyphs_of
 from styledrop_cli.settings import SampleSettings, seeds_from
 
@@ -25,19 +24,19 @@ def alphabet(
     adapter: options.AdapterFile,
     *,
     letters: Annotated[
-        str, typer.Option(help="Which letters, digits and signs, without blanks.", show_default="A to Z, 0 to 9")
+        str, option("Which letters, digits and signs, without blanks.", shown="A to Z, 0 to 9")
     ] = LETTERS,
     best_of: Annotated[
-        int, typer.Option("--best-of", "-n", help="How many pictures of each letter to draw; the clearest is kept.")
+        int, option("How many pictures of each letter to draw; the clearest is kept.", "--best-of", "-n")
     ] = BEST_OF,
     output: Annotated[
-        Path | None, options.output("FOLDER", "The folder for the pictures.", show_default="ADAPTER-alphabet")
+        Path | None, options.output("FOLDER", "The folder for the pictures.", shown="ADAPTER-alphabet")
     ] = None,
     style: options.OwnStyle = None,
     how: options.Drawing,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """Draw letters and digits in a learnt style, as files and on one sheet.

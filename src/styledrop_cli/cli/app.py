@@ -75,7 +75,7 @@ for function, name, other_name, panel in COMMANDS:
 @app.callback(invoke_without_command=True, help=HELP)
 def start(
     context: typer.Context,
-    version: Annotated[bool, options.flag("--version", help="Print the version.")] = False,
+    version: Annotated[bool, options.flag("Print the version.", "--version")] = False,
 ) -> None:
     """Show the help when nothing was asked for. What several processes do not share is the first one's alone."""
     if console.helps() and context.invoked_subcommand not in SHARED:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.options import option
 from styledrop_cli.cli.train import OUTPUT, say_how_to_draw
 from styledrop_cli.errors import UsageError
 
@@ -24,17 +25,17 @@ def convert(
     *,
     style: Annotated[
         str | None,
-        typer.Option(
-            help='For a LoRA from elsewhere: the words for its style that it was trained with, "[V] style". They are '
-            "added to each prompt."
+        option(
+            'For a LoRA from elsewhere: the words for its style that it was trained with, "[V] style". They are added '
+            "to each prompt."
         ),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "For a LoRA from elsewhere whose file does not say it: the --lora_alpha that it was trained with.",
             metavar=f"<{LEAST} to {MOST:,}>",
-            help="For a LoRA from elsewhere whose file does not say it: the --lora_alpha that it was trained with.",
-            show_default="its rank",
+            shown="its rank",
         ),
     ] = None,
     output: Annotated[
@@ -42,7 +43,7 @@ def convert(
         options.output(
             "PATH",
             "The adapter file to write, or the folder for diffusers.",
-            show_default=f"{OUTPUT}, or {FOLDER.format('FILE')} beside FILE",
+            shown=f"{OUTPUT}, or {FOLDER.format('FILE')} beside FILE",
         ),
     ] = None,
     overwrite: options.Overwrite = False,

@@ -26,7 +26,7 @@ def doctor(
     *,
     model: options.Model = "pocket",
     thorough: Annotated[
-        bool, options.flag("--thorough", help="Also read every byte of the models in the cache: several gigabytes.")
+        bool, options.flag("Also read every byte of the models in the cache: several gigabytes.", "--thorough")
     ] = False,
     screen: console.Screen,
 ) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from styledrop_cli.cli import checks, console, drawing, load, options
 from styledrop_cli.cli.generate import OUTPUT
+from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.settings import SampleSettings, seeds_from
@@ -21,48 +21,38 @@ if TYPE_CHECKING:
     from styledrop_cli.generation.editing.edits import Edit
 
 MOST_OF_EACH = 100
-ITERATIONS, MOST_ITERATIONS = 100, 1000  # Muse, 3
+ITERATIONS = 100  # Muse, 3
 PATTERN = "{name}-{prompt}-{seed}"
-WAYS = "--mask mask.png, --outpaint left=64, --restyle 0.6 or --mask-free"
-PANEL = "What to change"
-way = partial(typer.Option, rich_help_panel=PANEL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """What to change: one of these."""
 
+    PANEL: ClassVar = "What to change"
+    RANGES: ClassVar = {"restyle": (0, 1), "iterations": (1, 1000)}
+
     mask: Annotated[
         Path | None,
-        way(
+        option(
+            "Redraw where this picture, of the same size, is white. What is black or transparent in it stays.",
             metavar="FILE",
-            help="Redraw where this picture, of the same size, is white. What is black or transparent in it stays.",
-            show_default="where PICTURE is transparent",
+            shown="where PICTURE is transparent",
         ),
     ] = None
     outpaint: Annotated[
         str | None,
-        way(metavar="SIDES", help="Add that many pixels around the picture: left=64,top=32, or 64 for all four sides."),
+        option("Add that many pixels around the picture: left=64,top=32, or 64 for all four sides.", metavar="SIDES"),
     ] = None
     restyle: Annotated[
-        float | None,
-        way(metavar="<0 to 1>", help="Redraw this share of the middle square, spread all over it: 0 nothing, 1 all."),
+        float | None, option("Redraw this share of the middle square, spread all over it: 0 nothing, 1 all.")
     ] = None
     mask_free: Annotated[
-        bool,
-        options.flag(
-            "--mask-free",
-            help="Redraw the middle square bit by bit, until it shows what PROMPT says.",
-            rich_help_panel=PANEL,
-        ),
+        bool, flag("Redraw the middle square bit by bit, until it shows what PROMPT says.", "--mask-free")
     ] = False
     iterations: Annotated[
         int | None,
-        way(
-            metavar=f"<1 to {MOST_ITERATIONS:,}>",
-            help="How many bits --mask-free redraws: more move farther away from the picture.",
-            show_default=f"{ITERATIONS}",
-        ),
+        option("How many bits --mask-free redraws: more move farther away from the picture.", shown=f"{ITERATIONS}"),
     ] = None
 
     def of(self, picture: Path, on_message: Callable[[str], None]) -> Edit:
@@ -76,13 +66,8 @@ class Change:
         if self.iterations is not None and not self.mask_free:
             raise UsageError("--iterations belongs to --mask-free, which was not given", "leave one out, or say both")
         iterations = (self.iterations or ITERATIONS) if self.mask_free else None
-        ways = {
-            "--mask": self.mask,
-            "--outpaint": self.outpaint,
-            "--restyle": self.restyle,
-            "--mask-free": iterations,
-        }
-        given = [name for name, value in ways.items() if value is not None]
+        ways = {"mask": self.mask, "outpaint": self.outpaint, "restyle": self.restyle, "mask-free": iterations}
+        given = [f"--{name}" for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are {len(given)} changes", "make them one after the other")
         from styledrop_cli.generation.editing import edits
@@ -92,7 +77,8 @@ class Change:
             picture, mask=self.mask, sides=sides, share=self.restyle, iterations=iterations, on_message=on_message
         ):
             return change
-        raise UsageError(f"nothing says what to change in {picture}", f"say {WAYS}")
+        hint = "say --mask mask.png, --outpaint left=64, --restyle 0.6 or --mask-free"
+        raise UsageError(f"nothing says what to change in {picture}", hint)
 
 
 def edit(
@@ -104,19 +90,15 @@ def edit(
     what: Change,
     adapter: Annotated[
         Path | None,
-        typer.Option(
-            "--adapter", "-a", metavar="FILE", help="Draw in this adapter's style.", show_default="the base model alone"
-        ),
+        option("Draw in this adapter's style.", "--adapter", "-a", metavar="FILE", shown="the base model alone"),
     ] = None,
-    number: Annotated[
-        int, typer.Option("--number", "-n", help="How many pictures to draw, for you to choose from.")
-    ] = 4,
+    number: Annotated[int, options.number("How many pictures to draw, for you to choose from.")] = 4,
     output: Annotated[Path, options.output("FOLDER", "The folder for the pictures.")] = OUTPUT,
     style: options.OwnStyle = None,
     how: options.Drawing,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """Change a picture: a part of it, what is around it, or its style.
@@ -137,7 +119,9 @@ def edit(
     preset, chosen = how.checked(seed)
     style = checks.checked_style(style)
     checks.refuse_outside(
-        number=(number, 1, MOST_OF_EACH), restyle=(what.restyle, 0, 1), iterations=(what.iterations, 1, MOST_ITERATIONS)
+        number=(number, 1, MOST_OF_EACH),
+        restyle=(what.restyle, *what.RANGES["restyle"]),
+        iterations=(what.iterations, *what.RANGES["iterations"]),
     )
     seeds = seeds_from(seed, number)
     if what.mask_free and how.steps is not None:

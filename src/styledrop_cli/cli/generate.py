@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from styledrop_cli.cli import checks, console, drawing, load, options
+from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.file_names import check_pattern, stem
 from styledrop_cli.generation.lists.prompt_file import Line, read_lines
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
     from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 
 OUTPUT = Path("styledrop-out")
-PATTERN = "{prompt}-{seed}"
 MOST_OF_EACH = 1000
 MOST = 200_000  # pictures of one command
-many = partial(typer.Option, rich_help_panel="Many prompts")
-mixing = partial(typer.Option, rich_help_panel="Several adapters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,37 +34,83 @@ class Drawing(options.Drawing):
 
     temperature: Annotated[
         float | None,
-        options.drawn(
+        option(
             "Draw those parts first that the model is surest of, with this much chance in their order: low is uniform "
             "and safe, high is varied and wild.",
-            "temperature",
-            "not given, parts are drawn in an even order over the picture",
+            shown="not given, parts are drawn in an even order over the picture",
         ),
     ] = None
     top_p: Annotated[
         float | None,
-        options.drawn(
-            "Variety of each part: 0 draws the likeliest, 1 anything that is possible.",
-            "top_p",
-            f"{SampleSettings.top_p:g}",
+        option(
+            "Variety of each part: 0 draws the likeliest, 1 anything that is possible.", shown=f"{SampleSettings.top_p}"
         ),
     ] = None
     superres_steps: Annotated[
-        int | None,
-        options.drawn(
-            "Steps of super-resolution, which draws the larger size sharper: 8 are enough. 0 enlarges the smaller one.",
-            "superres_steps",
-            f"{SampleSettings.superres_steps}",
-        ),
-    ] = None
+        int, option("Steps of super-resolution, which draws the larger size sharper: 8 are enough. 0 only enlarges.")
+    ] = SampleSettings.superres_steps
     size: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Width and height of the pictures. pocket draws 256 and 128.",
             metavar="PIXELS",
-            help="Width and height of the pictures. pocket draws 256 and 128.",
-            show_default="the largest that the base model draws",
-            rich_help_panel=options.DRAWS,
+            shown="the largest that the base model draws",
         ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyPrompts:
+    """Files of prompts, prompts with variants, and files of pictures."""
+
+    PANEL: ClassVar = "Many prompts"
+
+    prompts: Annotated[
+        Path | None,
+        option(
+            "A file of prompts, one a line, each with options of its own if it needs any: a cat --seed 5 -n 3. Tables "
+            "(.toml, .csv) are read too; - reads standard input.",
+            metavar="FILE",
+        ),
+    ] = None
+    combinations: Annotated[
+        bool,
+        flag(
+            "Draw every variant of a prompt such as: a {red|blue} cat. Without it, each picture takes one at random.",
+            "--combinations",
+        ),
+    ] = False
+    name: Annotated[
+        str,
+        option(
+            "Names of the files, made of {prompt} {seed} {index} {name} {style}; {index:04} has leading zeros.",
+            metavar="PATTERN",
+        ),
+    ] = "{prompt}-{seed}"
+    sheet: Annotated[bool, flag("Also write contact sheets with all pictures.", "--sheet/--no-sheet")] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Several adapters in place of one."""
+
+    PANEL: ClassVar = "Several adapters"
+    RANGES: ClassVar = {"gamma": (0, 1)}
+
+    mix: Annotated[
+        list[str] | None,
+        option(
+            "Mix styles: an adapter file and its share, instead of ADAPTER. Repeat it for each adapter.",
+            metavar="FILE:SHARE",
+        ),
+    ] = None
+    thing: Annotated[
+        Path | None,
+        option("The adapter of an object (train --learn object), to draw in the style.", "--object", metavar="FILE"),
+    ] = None
+    gamma: Annotated[
+        float | None,
+        option("Share of the object's adapter: 0 is the style alone, 1 the object alone.", shown="0.6"),
     ] = None
 
 
@@ -78,62 +122,16 @@ def generate(
         ),
     ] = None,
     *,
-    number: options.Number = 4,
+    number: Annotated[int, options.number("How many pictures to draw of each prompt.")] = 4,
     output: Annotated[Path, options.output("FOLDER", "The folder for the pictures.")] = OUTPUT,
-    base_only: Annotated[bool, options.flag("--base-only", help="Draw with the base model alone, no adapter.")] = False,
+    base_only: Annotated[bool, flag("Draw with the base model alone, no adapter.", "--base-only")] = False,
     style: options.OwnStyle = None,
-    prompts: Annotated[
-        Path | None,
-        many(
-            metavar="FILE",
-            help="A file of prompts, one a line, each with options of its own if it needs any: a cat --seed 5 -n 3. "
-            "Tables (.toml, .csv) are read too; - reads standard input.",
-        ),
-    ] = None,
-    combinations: Annotated[
-        bool,
-        options.flag(
-            "--combinations",
-            help="Draw every variant of a prompt such as: a {red|blue} cat. Without it, each picture takes one at "
-            "random.",
-            rich_help_panel="Many prompts",
-        ),
-    ] = False,
-    name: Annotated[
-        str,
-        many(
-            metavar="PATTERN",
-            help="Names of the files, made of {prompt} {seed} {index} {name} {style}; {index:04} has leading zeros.",
-        ),
-    ] = PATTERN,
-    sheet: Annotated[
-        bool, many("--sheet/--no-sheet", help="Also write contact sheets with all pictures.", metavar="")
-    ] = True,
-    mix: Annotated[
-        list[str] | None,
-        mixing(
-            metavar="FILE:SHARE",
-            help="Mix styles: an adapter file and its share, instead of ADAPTER. Repeat it for each adapter.",
-        ),
-    ] = None,
-    thing: Annotated[
-        Path | None,
-        mixing(
-            "--object", metavar="FILE", help="The adapter of an object (train --learn object), to draw in the style."
-        ),
-    ] = None,
-    gamma: Annotated[
-        float | None,
-        mixing(
-            metavar="<0 to 1>",
-            help="Share of the object's adapter: 0 is the style alone, 1 the object alone.",
-            show_default="0.6",
-        ),
-    ] = None,
+    many: ManyPrompts,
+    mixing: Mixing,
     how: Drawing,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """Draw new pictures in a learnt style. Also called sample.
@@ -147,23 +145,25 @@ def generate(
       styledrop generate --mix ink.safetensors:0.6 --mix gold.safetensors:0.4 "a cat"
       styledrop generate --base-only "a cat"
     """
-    styles, said = _adapters_and_prompts(words or [], base_only, mix or [], prompts)
+    styles, said = _adapters_and_prompts(words or [], base_only, mixing.mix or [], many.prompts)
     preset, chosen = how.checked(seed)
     style = checks.checked_style(style)
-    checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(gamma, 0, 1))
-    if gamma is not None and thing is None:
+    checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(mixing.gamma, 0, 1))
+    if mixing.gamma is not None and mixing.thing is None:
         raise UsageError("--gamma is the share of an object, and there is none", "name its adapter with --object")
-    check_pattern(name)
-    lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + (read_lines(prompts) if prompts else [])
-    pictures = _pictures_of(lines, number, seed, combinations)
+    check_pattern(many.name)
+    lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + (
+        read_lines(many.prompts) if many.prompts else []
+    )
+    pictures = _pictures_of(lines, number, seed, many.combinations)
     checks.refuse_unwritable(output)
-    with load.loading(screen, model, device, styles[0][0] if styles else thing) as load_base:
+    with load.loading(screen, model, device, styles[0][0] if styles else mixing.thing) as load_base:
         from styledrop_cli.training.distributed import take_place
 
         place = take_place()
-        mixture = load.read_mixture(styles, thing, gamma)
+        mixture = load.read_mixture(styles, mixing.thing, mixing.gamma)
         base = load_base()
-    wanted, stems = _wanted(screen, base, mixture, pictures, preset | chosen, style, name)
+    wanted, stems = _wanted(screen, base, mixture, pictures, preset | chosen, style, many.name)
     of_each = len(wanted) // len(lines)
     drawing.draw_all(
         screen,
@@ -172,7 +172,7 @@ def generate(
         wanted,
         stems,
         output,
-        sheet=sheet,
+        sheet=many.sheet,
         columns=min(8, of_each if len(lines) > 1 and of_each > 1 else math.ceil(math.sqrt(len(wanted)))),
         title=style or mixture.style or ("" if mixture.styles else f"{base.name}, no adapter"),
         place=place,

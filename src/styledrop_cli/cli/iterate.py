@@ -6,14 +6,14 @@ import os
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.table import Table
 
 from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.train import say_how_to_draw
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import RoundSettings
@@ -27,40 +27,30 @@ if TYPE_CHECKING:
 DEFAULT = RoundSettings()
 FEEDBACK = ("clip", "human", "terminal", "random")
 SCORES = ("object", "shape", "style", "leak", "total")
-PANEL = "The rounds"
-option = partial(typer.Option, rich_help_panel=PANEL)
-number_option = partial(options.setting, of=RoundSettings, rich_help_panel=PANEL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
     """What the rounds are like. None stands for what was not given."""
 
-    prompts: Annotated[
-        Path | None,
-        option(metavar="FILE", help="A file of prompts to draw, one a line.", show_default="30 everyday things"),
-    ] = None
-    per_prompt: Annotated[
-        int, number_option("How many pictures of each prompt to draw and pick from.", name="per_prompt")
-    ] = DEFAULT.per_prompt
+    PANEL: ClassVar = "The rounds"
+    RANGES: ClassVar = RoundSettings.RANGES | {"keep": (1, RoundSettings.RANGES["keep"][1])}  # 0 is one a prompt
+
+    prompts: Annotated[Path | None, option(options.PROMPTS, metavar="FILE", shown="30 everyday things")] = None
+    per_prompt: Annotated[int, option("How many pictures of each prompt to draw and pick from.")] = DEFAULT.per_prompt
     keep: Annotated[
-        int | None, option(help="How many pictures to pick and train on.", show_default="as many as there are prompts")
+        int | None, option("How many pictures to pick and train on.", shown="as many as there are prompts")
     ] = None
     picks: Annotated[
         list[Path] | None,
         option(
+            "A file with the numbers of the pictures to pick, instead of --feedback. Repeat it for each round.",
             metavar="FILE",
-            help="A file with the numbers of the pictures to pick, instead of --feedback. Repeat it for each round.",
         ),
     ] = None
-    steps: Annotated[
-        int | None,
-        number_option("Training steps of each round.", name="steps", show_default=options.by_base("steps")),
-    ] = None
-    last: Annotated[
-        bool, options.flag("--last", help="Keep the last round instead of the best.", rich_help_panel=PANEL)
-    ] = False
-    scorer: Annotated[str | None, options.scorer_option(show_default="scorer", rich_help_panel=PANEL)] = None
+    steps: Annotated[int | None, option("Training steps of each round.", shown=by_base("steps"))] = None
+    last: Annotated[bool, flag("Keep the last round instead of the best.", "--last")] = False
+    scorer: options.SecondScorer = None
 
 
 def iterate(
@@ -74,37 +64,35 @@ def iterate(
         ),
     ] = None,
     *,
-    rounds: Annotated[int, options.setting("How many rounds of feedback to add.", RoundSettings, "rounds")] = 1,
+    rounds: Annotated[
+        int, option("How many rounds of feedback to add.", metavar=options.range_of(RoundSettings.RANGES, "rounds"))
+    ] = DEFAULT.rounds,
     feedback: Annotated[
         str,
-        typer.Option(
-            metavar="WHO",
-            help="Who picks: clip; human, on a page in the browser; terminal, a person who types numbers; random, for "
+        option(
+            "Who picks: clip; human, on a page in the browser; terminal, a person who types numbers; random, for "
             "comparison. For several rounds name one each, separated by commas; the last picks in all further rounds.",
+            metavar="WHO",
         ),
     ] = "clip",
-    style: Annotated[str | None, typer.Option(help="With reference pictures: their style in a few words.")] = None,
+    style: Annotated[str | None, option("With reference pictures: their style in a few words.")] = None,
     content: Annotated[
         list[str] | None,
-        typer.Option(
-            help="With reference pictures: what each shows. If not given, CLIP guesses it and the guess is shown."
-        ),
+        option("With reference pictures: what each shows. If not given, CLIP guesses it and the guess is shown."),
     ] = None,
     output: Annotated[
         Path | None,
         options.output(
             "FOLDER",
             "The folder for the rounds and best.safetensors.",
-            show_default="the name of the adapter, or of the first picture, with .rounds",
+            shown="the name of the adapter, or of the first picture, with .rounds",
         ),
     ] = None,
     how: Rounds,
-    fresh: Annotated[
-        bool, options.flag("--fresh", help="Start over, instead of continuing the rounds in the folder.")
-    ] = False,
+    fresh: Annotated[bool, flag("Start over, instead of continuing the rounds in the folder.", "--fresh")] = False,
     model: options.Model = "pocket",
-    seed: Annotated[int, options.common(help="The same seed draws and trains the same.")] = DEFAULT.seed,
-    device: options.Device = options.DeviceName.auto,
+    seed: Annotated[int, options.common("The same seed draws and trains the same.")] = DEFAULT.seed,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     r"""Make an adapter better by feedback: draw, pick the best, train again.
@@ -123,7 +111,7 @@ def iterate(
     settings = RoundSettings(
         rounds=rounds, per_prompt=how.per_prompt, keep=how.keep or 0, seed=seed, **options.given(steps=how.steps)
     )
-    checks.refuse_outside(keep=(how.keep, 1, RoundSettings.RANGES["keep"][1]))
+    checks.refuse_outside(keep=(how.keep, *how.RANGES["keep"]))
     names = _feedback(feedback, how.picks, rounds)
     start, pictures = _start(files or [], style, content)
     if style is not None:

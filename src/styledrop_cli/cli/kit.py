@@ -32,11 +32,9 @@ def kit(
         Path, typer.Argument(metavar="FILE", help="The list of assets, a TOML file; see examples/brand.toml.")
     ],
     *,
-    output: Annotated[
-        Path | None, options.output("FOLDER", "The folder for the pictures.", show_default="FILE-kit")
-    ] = None,
+    output: Annotated[Path | None, options.output("FOLDER", "The folder for the pictures.", shown="FILE-kit")] = None,
     model: options.OwnModel = None,
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """Draw a brand's list of assets: names, prompts, sizes, variants.

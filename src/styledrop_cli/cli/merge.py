@@ -26,9 +26,7 @@ def merge(
     *,
     style: Annotated[
         str | None,
-        typer.Option(
-            help="The style in a few words, which are added to each prompt.", show_default="the styles of all of them"
-        ),
+        options.option("The style in a few words, which are added to each prompt.", shown="the styles of all of them"),
     ] = None,
     output: Annotated[Path, options.output("FILE", "The adapter file to write.")] = OUTPUT,
     overwrite: options.Overwrite = False,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -16,25 +15,9 @@ from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, UsageError
 
 
-class What(StrEnum):
-    """What can be done about models."""
-
-    list = "list"
-    fetch = "fetch"
-    check = "check"
-    remove = "remove"
-
-
-class Precision(StrEnum):
-    """What `--precision` accepts."""
-
-    fp16 = "fp16"
-    fp32 = "fp32"
-
-
 def models(
     what: Annotated[
-        What,
+        Literal["list", "fetch", "check", "remove"],
         typer.Argument(
             metavar="WHAT",
             help="list shows what there is, fetch downloads a model, check looks whether it is sound, remove deletes "
@@ -49,11 +32,11 @@ def models(
     ] = None,
     *,
     precision: Annotated[
-        Precision | None,
-        typer.Option(help="Which weights to fetch; fp32 takes twice the download.", show_default="fp16"),
+        Literal["fp16", "fp32"] | None,
+        options.option("Which weights to fetch; fp32 takes twice the download.", shown="fp16"),
     ] = None,
-    yes: Annotated[bool, options.flag("--yes", "-y", help="Remove without asking.")] = False,
-    device: options.Device = options.DeviceName.auto,
+    yes: Annotated[bool, options.flag("Remove without asking.", "--yes", "-y")] = False,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """List, fetch, check and remove base models.
@@ -67,18 +50,18 @@ def models(
       styledrop models list
       styledrop models check pocket
     """
-    if (precision and what is not What.fetch) or (yes and what is not What.remove):
-        raise UsageError("--precision is for fetch, --yes for remove", f"leave it out: styledrop models {what.value}")
-    if what is What.list:
+    if (precision and what != "fetch") or (yes and what != "remove"):
+        raise UsageError("--precision is for fetch, --yes for remove", f"leave it out: styledrop models {what}")
+    if what == "list":
         if name:
             raise UsageError(f"list shows all models, not only {name}", "leave the name out")
         _list(screen)
         return
     if name is None:
-        raise UsageError(f"models {what.value} needs a name", f"say which: styledrop models {what.value} amused-256")
-    if what is What.fetch:
-        _fetch(name, precision or Precision.fp16, screen)
-    elif what is What.remove:
+        raise UsageError(f"models {what} needs a name", f"say which: styledrop models {what} amused-256")
+    if what == "fetch":
+        _fetch(name, precision or "fp16", screen)
+    elif what == "remove":
         _remove(name, yes, screen)
     else:
         _check(name, device, screen)
@@ -121,25 +104,25 @@ def _row(name: str, state: str, size: int, precisions: tuple[str, ...], folder: 
 # ---- fetch ----
 
 
-def _fetch(name: str, precision: Precision, screen: console.Screen) -> None:
+def _fetch(name: str, precision: str, screen: console.Screen) -> None:
     """Bring a model here, and print its folder."""
     from styledrop_cli.base import hub
 
     if repo := hub.repository(name):
         with screen.progress(f"fetching {name}") as move:
-            folder = hub.fetch(repo, precision=precision.value, on_progress=move, on_message=screen.say)
+            folder = hub.fetch(repo, precision=precision, on_progress=move, on_message=screen.say)
         screen.say(f'draw with it:  styledrop generate --model {shlex.quote(name)} --base-only "a cat"', "dim")
     else:
         folder = hub.locate(name)
         screen.say(f"{name} is here already")
-    about = {"repository": repo, "commit": folder.name, "precision": precision.value} if repo else {}
+    about = {"repository": repo, "commit": folder.name, "precision": precision} if repo else {}
     screen.result({"model": name, "folder": folder, **about}, [folder])
 
 
 # ---- check ----
 
 
-def _check(name: str, device: options.DeviceName, screen: console.Screen) -> None:
+def _check(name: str, device: str, screen: console.Screen) -> None:
     """Print what is wrong with a model that is here; exit code 1 if anything is."""
     from styledrop_cli.base import hub
 
@@ -159,7 +142,7 @@ def _check(name: str, device: options.DeviceName, screen: console.Screen) -> Non
         raise typer.Exit(1)
 
 
-def _acceptance(folder: Path, device: options.DeviceName, screen: console.Screen) -> list[str]:
+def _acceptance(folder: Path, device: str, screen: console.Screen) -> list[str]:
     """What is wrong with the model when it is used, a sentence each; what could not be looked at is said aloud."""
     from styledrop_cli.base.acceptance import problems
     from styledrop_cli.base.base import load_base

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -16,49 +16,38 @@ from typer.core import TyperCommand
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.console import COMMON
 from styledrop_cli.environment import expanded
-from styledrop_cli.settings import (
-    PRESETS,
-    PUBLISHED,
-    RoundSettings,
-    SampleSettings,
-    TrainSettings,
-    exact,
-    preset_values,
-)
-
-DRAWS = "How it draws"  # a panel of the help
+from styledrop_cli.settings import PRESETS, PUBLISHED, Ranges, SampleSettings, TrainSettings, exact, preset_values
 
 
-class DeviceName(StrEnum):
-    """What `--device` accepts."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
+def option(text: str, *names: str, metavar: str | None = None, shown: str | bool = True, panel: str = "") -> Any:
+    """An option with its help; `shown` is what the help says its default is, `panel` the part of the help it is in."""
+    return typer.Option(*names, help=text, metavar=metavar, show_default=shown, rich_help_panel=panel or None)
 
 
-common = partial(typer.Option, rich_help_panel=COMMON)
-flag = partial(typer.Option, metavar="")  # a yes-or-no option needs no <bool> beside it in the help
+def flag(text: str, *names: str, **more: Any) -> Any:
+    """A yes-or-no option, which needs no <bool> beside it in the help."""
+    return option(text, *names, metavar="", **more)
 
 
 def output(metavar: str, text: str, **more: Any) -> Any:
     """`--output`, for a file or a folder."""
-    return typer.Option("--output", "-o", metavar=metavar, help=text, **more)
+    return option(text, "--output", "-o", metavar=metavar, **more)
 
 
-def setting(
-    text: str, of: type[SampleSettings | TrainSettings | RoundSettings], name: str, *names: str, **more: Any
-) -> Any:
-    """An option for the number called `name` among the settings `of` a kind; the help shows its range."""
-    shown = " to ".join(exact(bound) for bound in of.RANGES[name])
-    return typer.Option(*names, help=text, metavar=f"<{shown}>" if len(shown) < 15 else None, **more)
+def number(text: str) -> Any:
+    """`--number`, of pictures."""
+    return option(text, "--number", "-n")
 
 
-def drawn(text: str, name: str, default: str | None = None) -> Any:
-    """An option for a number among the settings of drawing; without a `default`, the adapter recommends it."""
-    default = default or f"what the adapter recommends, or {SampleSettings.defaults()[name]:g}"
-    return setting(text, SampleSettings, name, rich_help_panel=DRAWS, show_default=default)
+def common(text: str, *names: str, **more: Any) -> Any:
+    """An option that most commands have."""
+    return option(text, *names, panel=COMMON, **more)
+
+
+def range_of(ranges: Ranges, name: str) -> str | None:
+    """What stands behind an option for a number, `<0 to 50>`; nothing where that would be too long to read."""
+    shown = " to ".join(map(exact, ranges[name]))
+    return f"<{shown}>" if len(shown) < 15 else None
 
 
 def by_base(name: str, *others: str) -> str:
@@ -68,33 +57,33 @@ def by_base(name: str, *others: str) -> str:
     return f"{ours:g}; {theirs:g} for {', '.join(first)} and {last}"
 
 
-model_option = partial(
-    common,
-    metavar="NAME|FOLDER",
-    help="The base model: pocket (bundled), amused-256, amused-512, a folder, or owner/name on the Hugging Face hub.",
-)
-scorer_option = partial(
-    typer.Option,
-    metavar="NAME",
-    help="The CLIP that judges: clip (the base model's own), scorer (the bundled second one), or a model of open_clip, "
-    "such as ViT-B-16/openai.",
-)
-style_words = partial(typer.Option, help='The style in a few words: "watercolor", "melting golden 3d rendering".')
+def recommended(name: str) -> str:
+    """The default of a setting that an adapter's file recommends."""
+    return f"what the adapter recommends, or {SampleSettings.defaults()[name]:g}"
 
-Model = Annotated[str, model_option()]
-OwnModel = Annotated[str | None, model_option(show_default="the adapter's, or pocket")]
-Device = Annotated[DeviceName, common(help="Where to compute; auto takes a graphics card if there is one.")]
-FirstSeed = Annotated[int, common("--seed", help="Seed of the first picture; each further picture adds 1.")]
-Overwrite = Annotated[bool, flag("--overwrite", help="Replace the output if it already exists.")]
-Number = Annotated[int, typer.Option("--number", "-n", help="How many pictures to draw of each prompt.")]
-Scorer = Annotated[str, scorer_option()]
-SecondScorer = Annotated[str | None, scorer_option(show_default="scorer")]
+
+MODEL = "The base model: pocket (bundled), amused-256, amused-512, a folder, or owner/name on the Hugging Face hub."
+SCORER = (
+    "The CLIP that judges: clip (the base model's own), scorer (the bundled second one), or a model of open_clip, such "
+    "as ViT-B-16/openai."
+)
+STYLE = 'The style in a few words: "watercolor", "melting golden 3d rendering".'
+PROMPTS = "A file of prompts to draw, one a line."
+
+Model = Annotated[str, common(MODEL, metavar="NAME|FOLDER")]
+OwnModel = Annotated[str | None, common(MODEL, metavar="NAME|FOLDER", shown="the adapter's, or pocket")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], common("Where to compute; auto takes a graphics card if there is one.")
+]
+FirstSeed = Annotated[int, common("Seed of the first picture; each further picture adds 1.", "--seed")]
+Overwrite = Annotated[bool, flag("Replace the output if it already exists.", "--overwrite")]
+Scorer = Annotated[str, option(SCORER, metavar="NAME")]
+SecondScorer = Annotated[str | None, option(SCORER, metavar="NAME", shown="scorer")]
 AdapterFile = Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter file.")]
 OwnStyle = Annotated[
     str | None,
-    typer.Option(
-        help='Other words for the style than the adapter\'s own; "" leaves it out of the prompt.',
-        show_default="the adapter's own",
+    option(
+        'Other words for the style than the adapter\'s own; "" leaves it out of the prompt.', shown="the adapter's own"
     ),
 ]
 
@@ -103,35 +92,43 @@ OwnStyle = Annotated[
 class Drawing:
     """How pictures are drawn. None stands for what was not given."""
 
+    PANEL: ClassVar = "How it draws"
+    RANGES: ClassVar = SampleSettings.RANGES
+
     preset: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "A set of settings: fast takes about two thirds of the time, paper has StyleDrop's values. Options given "
+            "beside it override it.",
             metavar="|".join(PRESETS),
-            help="A set of settings: fast takes about two thirds of the time, paper has StyleDrop's values. Options "
-            "given beside it override it.",
-            show_default=False,
-            rich_help_panel=DRAWS,
+            shown=False,
         ),
     ] = None
-    negative: Annotated[str, typer.Option(help="What the pictures should not show.", rich_help_panel=DRAWS)] = ""
+    negative: Annotated[str, option("What the pictures should not show.")] = ""
     strength: Annotated[
-        float | None, drawn("How strongly the adapter acts: 0 not at all, 1 as it was trained.", "strength")
+        float | None,
+        option("How strongly the adapter acts: 0 not at all, 1 as it was trained.", shown=recommended("strength")),
     ] = None
     lambda_a: Annotated[
         float | None,
-        drawn("Guidance towards the style. Too high, the content of the reference picture comes back.", "lambda_a"),
+        option(
+            "Guidance towards the style. Too high, the content of the reference picture comes back.",
+            shown=recommended("lambda_a"),
+        ),
     ] = None
     lambda_b: Annotated[
         float | None,
-        drawn("Guidance towards the prompt. Too high, the base model's own look comes back.", "lambda_b"),
+        option(
+            "Guidance towards the prompt. Too high, the base model's own look comes back.",
+            shown=recommended("lambda_b"),
+        ),
     ] = None
-    steps: Annotated[int | None, drawn("Drawing steps: more are slower and finer.", "steps")] = None
+    steps: Annotated[int | None, option("Drawing steps: more are slower and finer.", shown=recommended("steps"))] = None
 
     def checked(self, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """The values of the preset, and those that were given, by the names of `SampleSettings`.
 
-        Raises:
-            UsageError: there is no such preset, or one of the values is none that it can have.
+        Raises UsageError if there is no such preset, or for a value that a setting cannot have.
         """
         values = given(**vars(self)) | {"seed": seed}
         values.pop("preset", None)
@@ -155,23 +152,16 @@ class Command(TyperCommand):
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """`function` as Typer takes it.
 
-    A parameter whose type is a dataclass stands for the options that are its fields. The `~` of paths is replaced,
-    which a shell leaves in `--output=~/pictures`; a text that begins so (a model's name, an adapter with its share) is
-    a path, too.
+    A parameter whose type is a dataclass stands for the options that are its fields; its `PANEL` and `RANGES`, if it
+    has any, are those of its options. The `~` of paths is replaced, which a shell leaves in `--output=~/pictures`; a
+    text that begins so (a model's name, an adapter with its share) is a path, too.
     """
     types = get_type_hints(function, include_extras=True)
     groups = {name: group for name, group in types.items() if isinstance(group, type) and is_dataclass(group)}
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in groups:
-            own = get_type_hints(groups[name], include_extras=True)
-            options = [(field.name, own[field.name], field.default) for field in fields(groups[name])]
-        else:
-            options = [(name, types[name], parameter.default)]
-        parameters += [
-            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for option, annotation, default in options
-        ]
+        single = parameter.replace(annotation=types[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += _options_of(groups[name]) if name in groups else [single]
 
     def whole(value: Any) -> Any:
         if isinstance(value, list):
@@ -192,6 +182,20 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _options_of(group: Any) -> Iterator[inspect.Parameter]:
+    """The options that a dataclass stands for."""
+    types, ranges = get_type_hints(group, include_extras=True), getattr(group, "RANGES", {})
+    for field in fields(group):
+        kind, declared = types[field.name].__origin__, copy(types[field.name].__metadata__[0])
+        declared.rich_help_panel = getattr(group, "PANEL", None) or declared.rich_help_panel
+        if field.name in ranges and declared.metavar is None:
+            declared.metavar = range_of(ranges, field.name)
+        annotation = Annotated[kind, declared]  # type: ignore[valid-type]
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation
+        )
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -5,36 +5,29 @@ from __future__ import annotations
 import os
 import time
 from contextlib import nullcontext
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from styledrop_cli.cli import checks, console, options
+from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import LARGEST_SEED
+from styledrop_cli.settings import LARGEST_SEED, Ranges
 
-LEAST_MINUTES, MOST_MINUTES = 0.001, 100_000
-
-
-class Part(StrEnum):
-    """What a base model is made of, in the order in which it is made; ``all`` is what is trained of it."""
-
-    all = "all"
-    corpus = "corpus"
-    tokenizer = "tokenizer"
-    decoder = "decoder"
-    text = "text"
-    clip = "clip"
-    scorer = "scorer"
-    base = "base"
-    superres = "superres"
+RANGES: Ranges = {
+    "minutes": (0.001, 100_000),
+    "stop_after": (0.001, 100_000),
+    "batch_size": (1, 4096),
+    "pictures": (2, 10_000_000),
+    "seed": (0, LARGEST_SEED),
+}
+PARTS = Literal["all", "corpus", "tokenizer", "decoder", "text", "clip", "scorer", "base", "superres"]
 
 
 def pretrain(
     part: Annotated[
-        Part,
+        PARTS,
         typer.Argument(
             metavar="PART",
             help="all, or one of corpus, tokenizer, decoder, text, clip, scorer, base and superres. Each needs some of "
@@ -54,46 +47,38 @@ def pretrain(
     output: Annotated[Path, options.output("FOLDER", "The folder of the base model, or of the corpus, to write.")],
     minutes: Annotated[
         float,
-        typer.Option(
-            metavar=f"<{LEAST_MINUTES} to {MOST_MINUTES:,}>",
-            help="How long to train, all parts together. The model can be used after any time.",
+        option(
+            "How long to train, all parts together. The model can be used after any time.",
+            metavar=options.range_of(RANGES, "minutes"),
         ),
     ] = 30.0,
     stop_after: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Stop and save within that many minutes from now; --resume continues.",
             metavar="MINUTES",
-            help="Stop and save within that many minutes from now; --resume continues.",
-            show_default="when all is trained",
+            shown="when all is trained",
         ),
     ] = None,
-    init_from: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Start from the weights of this base model.")
-    ] = None,
-    resume: Annotated[
-        bool, options.flag("--resume", help="Continue exactly where an interrupted run stopped.")
-    ] = False,
+    init_from: Annotated[Path | None, option("Start from the weights of this base model.", metavar="FOLDER")] = None,
+    resume: Annotated[bool, flag("Continue exactly where an interrupted run stopped.", "--resume")] = False,
     compiled: Annotated[
         bool | None,
-        options.flag(
+        flag(
+            "Compile the training step first; worth it from a quarter of an hour on.",
             "--compile/--no-compile",
-            help="Compile the training step first; worth it from a quarter of an hour on.",
-            show_default="on a graphics card, where it is worth it",
+            shown="on a graphics card, where it is worth it",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(metavar="<1 to 4,096>", help="Pictures a step.", show_default="what suits the part")
+        int | None,
+        option("Pictures a step.", metavar=options.range_of(RANGES, "batch_size"), shown="what suits the part"),
     ] = None,
     pictures: Annotated[
-        int | None,
-        typer.Option(
-            metavar="<2 to 10,000,000>",
-            help="For the part corpus: how many pictures to draw.",
-            show_default="all that can be drawn",
-        ),
+        int | None, option("For the part corpus: how many pictures to draw.", shown="all that can be drawn")
     ] = None,
-    seed: Annotated[int, options.common(help="The same seed trains the same model.")] = 0,
-    device: options.Device = options.DeviceName.auto,
+    seed: Annotated[int, options.common("The same seed trains the same model.")] = 0,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """Train a base model of your own: all of it, or part by part.
@@ -114,13 +99,14 @@ def pretrain(
       styledrop pretrain superres my-pictures/ -o my-model --minutes 60
     """
     began = time.monotonic()
-    checks.refuse_outside(
-        minutes=(minutes, LEAST_MINUTES, MOST_MINUTES),
-        stop_after=(stop_after, LEAST_MINUTES, MOST_MINUTES),
-        batch_size=(batch_size, 1, 4096),
-        pictures=(pictures, 2, 10_000_000),
-        seed=(seed, 0, LARGEST_SEED),
-    )
+    numbers = {
+        "minutes": minutes,
+        "stop_after": stop_after,
+        "batch_size": batch_size,
+        "pictures": pictures,
+        "seed": seed,
+    }
+    checks.refuse_outside(**{name: (value, *RANGES[name]) for name, value in numbers.items()})
     if not corpus.is_dir():
         raise UsageError(f"there is no folder {corpus}", "name a folder of captioned pictures")
     checks.refuse_unwritable(output)
@@ -129,7 +115,7 @@ def pretrain(
             "--resume and --init-from exclude each other",
             "--resume continues what is in the output, --init-from starts anew from another model",
         )
-    if part is Part.corpus:
+    if part == "corpus":
         if console.helps():
             return
         _draw_corpus(screen, corpus, output, pictures, seed, device)
@@ -154,7 +140,7 @@ def pretrain(
         "seed": seed,
         "call": Call(None if stop_after is None else 60 * stop_after, began),
     }
-    names = stages() if part is Part.all else [part.value]
+    names: list[str] = stages() if part == "all" else [part]
     with (
         nullcontext() if place[0] else alone_in(output / WORK),
         together(place, where),
@@ -162,12 +148,12 @@ def pretrain(
     ):
 
         def step(name: str, progress: Progress) -> None:
-            which = f" ({names.index(name) + 1} of {len(names)})" if part is Part.all else ""
+            which = f" ({names.index(name) + 1} of {len(names)})" if part == "all" else ""
             speed = f"  {progress.speed}" if progress.speed else ""
             note = f"step {progress.step}  loss {progress.loss:.3f}{speed}"
             bars.show(f"training the {name}{which}", progress.share, note)
 
-        if part is Part.all:
+        if part == "all":
             outcomes = train_all(
                 corpus,
                 output,
@@ -179,23 +165,21 @@ def pretrain(
             )
         else:
             outcome = pretraining.run(
-                part.value, corpus, output, **how, on_step=lambda now: step(part.value, now), on_message=screen.say
+                part, corpus, output, **how, on_step=lambda now: step(part, now), on_message=screen.say
             )
             outcomes = [outcome.plain()]
     finished = [one["part"] for one in outcomes if one["finished"]]
     due = next((name for name in names if name not in finished), None)
     if due:
         screen.say(f"stopped before the {due} was finished: the same command with --resume continues")
-    if part is not Part.all:
+    if part != "all":
         screen.result({"model": output, **outcomes[0]}, [output])
     else:
-        about = {"part": part.value, "model": output, "finished": due is None, "due": due, "stages": outcomes}
+        about = {"part": part, "model": output, "finished": due is None, "due": due, "stages": outcomes}
         screen.result(about, [output])
 
 
-def _draw_corpus(
-    screen: console.Screen, art: Path, output: Path, pictures: int | None, seed: int, device: options.DeviceName
-) -> None:
+def _draw_corpus(screen: console.Screen, art: Path, output: Path, pictures: int | None, seed: int, device: str) -> None:
     """Draw a corpus from a folder of cut-outs."""
     from styledrop_cli.corpus.draw import Recipe, write_corpus
     from styledrop_cli.devices import pick_device
@@ -213,4 +197,4 @@ def _draw_corpus(
             on_message=screen.say,
         )
     screen.say(f"{number} pictures with captions:")
-    screen.result({"part": Part.corpus.value, "corpus": output, "pictures": number}, [output])
+    screen.result({"part": "corpus", "corpus": output, "pictures": number}, [output])

@@ -27,19 +27,14 @@ def report(
     *,
     output: Annotated[Path, options.output("FILE", "The HTML file to write.")] = OUTPUT,
     overwrite: options.Overwrite = False,
-    number: Annotated[
-        int, typer.Option("--number", "-n", help="How many pictures of each prompt to draw in each row.")
-    ] = NUMBER,
+    number: Annotated[int, options.number("How many pictures of each prompt to draw in each row.")] = NUMBER,
     prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="A file of prompts to draw, one a line.", show_default="12 that nothing was chosen by"
-        ),
+        Path | None, options.option(options.PROMPTS, metavar="FILE", shown="12 that nothing was chosen by")
     ] = None,
     scorer: options.SecondScorer = None,
     model: options.Model = "pocket",
     seed: options.FirstSeed = FIRST,
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """See what was learnt: one page with pictures, scores and history.

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import names_apart
 
@@ -37,27 +38,23 @@ def score(
     *,
     prompt: Annotated[
         str | None,
-        typer.Option(
-            help="The prompt that all of them were drawn for, without the style.",
-            show_default="what each picture file says",
-        ),
+        option("The prompt that all of them were drawn for, without the style.", shown="what each picture file says"),
     ] = None,
     reference: Annotated[
         list[Path] | None,
-        typer.Option(
+        option(
+            "A picture whose style they should have, or an adapter. Repeat it for several.",
             metavar="FILE",
-            help="A picture whose style they should have, or an adapter. Repeat it for several.",
-            show_default="the adapter that each picture file names",
+            shown="the adapter that each picture file names",
         ),
     ] = None,
     content: Annotated[
-        list[str] | None,
-        typer.Option(help="What each reference picture shows, in their order.", show_default="CLIP guesses it"),
+        list[str] | None, option("What each reference picture shows, in their order.", shown="CLIP guesses it")
     ] = None,
     scorer: options.Scorer = "clip",
-    as_csv: Annotated[bool, options.flag("--csv", help="Print every picture as CSV.")] = False,
+    as_csv: Annotated[bool, flag("Print every picture as CSV.", "--csv")] = False,
     model: options.Model = "pocket",
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """See how good pictures are: what they show, their style, and what they copy.

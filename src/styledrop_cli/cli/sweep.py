@@ -6,9 +6,8 @@ import os
 import shlex
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.console import Group
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.wildcards import escaped
 from styledrop_cli.io.files import real_place
@@ -29,29 +29,27 @@ if TYPE_CHECKING:
     from styledrop_cli.judging.sweep import Cell, Sweep
 
 OUTPUT = Path("sweep.png")
+VALUES = "VALUE,..."
 SCORES = ("object", "shape", "style", "leak", "balance")
-PANEL = "What is compared"
-compared = partial(typer.Option, metavar="VALUE,...", rich_help_panel=PANEL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """What is compared: the values of each setting as they were typed."""
 
+    PANEL: ClassVar = "What is compared"
+
     lambda_a: Annotated[
-        str | None,
-        compared(help="Guidance towards the style.", show_default="0 to 1, if nothing else is compared"),
+        str | None, option("Guidance towards the style.", metavar=VALUES, shown="0 to 1, if nothing else is compared")
     ] = None
     lambda_b: Annotated[
         str | None,
-        compared(help="Guidance towards the prompt.", show_default="0.75 to 3, if nothing else is compared"),
+        option("Guidance towards the prompt.", metavar=VALUES, shown="0.75 to 3, if nothing else is compared"),
     ] = None
-    strength: Annotated[str | None, compared(help="How strongly the adapter acts.")] = None
-    temperature: Annotated[str | None, compared(help="Chance in the order in which parts are drawn.")] = None
-    steps: Annotated[str | None, compared(help="Drawing steps.")] = None
-    checkpoints: Annotated[
-        bool, options.flag("--checkpoints", help="Also the checkpoints in ADAPTER.run/.", rich_help_panel=PANEL)
-    ] = False
+    strength: Annotated[str | None, option("How strongly the adapter acts.", metavar=VALUES)] = None
+    temperature: Annotated[str | None, option("Chance in the order in which parts are drawn.", metavar=VALUES)] = None
+    steps: Annotated[str | None, option("Drawing steps.", metavar=VALUES)] = None
+    checkpoints: Annotated[bool, flag("Also the checkpoints in ADAPTER.run/.", "--checkpoints")] = False
 
 
 def sweep(
@@ -63,20 +61,18 @@ def sweep(
     *,
     what: Compared,
     number: Annotated[
-        int,
-        typer.Option("--number", "-n", help="How many pictures of each prompt to draw at each combination of values."),
+        int, options.number("How many pictures of each prompt to draw at each combination of values.")
     ] = SweepSettings.number,
     output: Annotated[Path, options.output("FILE", "The contact sheet to write.")] = OUTPUT,
     overwrite: options.Overwrite = False,
     save: Annotated[
-        bool,
-        options.flag("--save", help="Write the best values into the adapter file, so that generate uses them."),
+        bool, flag("Write the best values into the adapter file, so that generate uses them.", "--save")
     ] = False,
     style: options.OwnStyle = None,
     scorer: options.Scorer = "clip",
     model: options.Model = "pocket",
     seed: options.FirstSeed = SweepSettings.seed,
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     r"""Find the settings that suit an adapter: draw at many, see them side by side.

@@ -28,7 +28,7 @@ def tokenize(
     *,
     output: Annotated[Path, options.output("FOLDER", "The folder for the files.")] = OUTPUT,
     model: options.Model = "pocket",
-    device: options.Device = options.DeviceName.auto,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     """See a picture as the base model sees it, and how much of it is lost.

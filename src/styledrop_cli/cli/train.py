@@ -4,106 +4,69 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
 from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
 
 OUTPUT = Path("adapter.safetensors")
 DEFAULT = TrainSettings()
-PANEL = "How it learns"
-learning = partial(options.setting, of=TrainSettings, rich_help_panel=PANEL)
-
-
-class Kind(StrEnum):
-    """What `--kind` accepts."""
-
-    bottleneck = "bottleneck"
-    lora = "lora"
-    prompt = "prompt"
-
-
-class Learn(StrEnum):
-    """What `--learn` accepts."""
-
-    style = STYLE
-    object = OBJECT
+SUITS = "what suits the kind"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
     """How it learns. None stands for what was not given."""
 
+    PANEL: ClassVar = "How it learns"
+    RANGES: ClassVar = TrainSettings.RANGES
+
     steps: Annotated[
         int | None,
-        learning(
+        option(
             "Training steps. More bring pictures closer to the reference, and leave less freedom in what they show.",
-            name="steps",
-            show_default=options.by_base("steps"),
+            shown=by_base("steps"),
         ),
     ] = None
     lr: Annotated[
         float | None,
-        learning(
-            "Learning rate. Too high, the content of the reference is copied; too low, it learns slowly.",
-            name="lr",
-            show_default="what suits the kind",
-        ),
+        option("Learning rate. Too high, the reference's content is copied; too low, it learns slowly.", shown=SUITS),
     ] = None
     kind: Annotated[
-        Kind,
-        typer.Option(
-            help="What is trained: StyleDrop's bottleneck adapters, a LoRA, or learned text vectors.",
-            rich_help_panel=PANEL,
-        ),
-    ] = Kind.bottleneck
+        Literal["bottleneck", "lora", "prompt"],
+        option("What is trained: StyleDrop's bottleneck adapters, a LoRA, or learned text vectors."),
+    ] = "bottleneck"
     width: Annotated[
         int | None,
-        options.setting(
-            "Width of the bottlenecks, rank of the LoRA, or number of text vectors.",
-            TrainSettings,
-            "width",
-            "--width",
-            "--rank",
-            rich_help_panel=PANEL,
-            show_default="what suits the kind",
+        option(
+            "Width of the bottlenecks, rank of the LoRA, or number of text vectors.", "--width", "--rank", shown=SUITS
         ),
     ] = None
     targets: Annotated[
         str,
-        typer.Option(
-            metavar="NAMES",
-            help="The layers that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.",
-            rich_help_panel=PANEL,
+        option(
+            "The layers that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.", metavar="NAMES"
         ),
     ] = ",".join(DEFAULT.targets)
     checkpoints: Annotated[
         int | None,
-        learning(
+        option(
             "How many points of the training are compared by test pictures, which lie in FILE.run/; 0 draws none.",
-            name="checkpoints",
-            show_default=options.by_base("checkpoints", "objects"),
+            shown=by_base("checkpoints", "objects"),
         ),
     ] = None
-    last: Annotated[
-        bool, options.flag("--last", help="Keep the last step instead of the best.", rich_help_panel=PANEL)
-    ] = False
-    lambda_a: Annotated[
-        float, learning("Guidance towards the style that the file recommends for drawing.", name="lambda_a")
-    ] = DEFAULT.lambda_a
+    last: Annotated[bool, flag("Keep the last step instead of the best.", "--last")] = False
+    lambda_a: Annotated[float, option("Guidance towards the style that the file recommends for drawing.")] = (
+        DEFAULT.lambda_a
+    )
     lambda_b: Annotated[
         float | None,
-        learning(
-            "Guidance towards the prompt that the file recommends for drawing.",
-            name="lambda_b",
-            show_default=options.by_base("lambda_b"),
-        ),
+        option("Guidance towards the prompt that the file recommends for drawing.", shown=by_base("lambda_b")),
     ] = None
 
     def given(self) -> dict[str, Any]:
@@ -119,31 +82,29 @@ def train(
         typer.Argument(metavar="PICTURE...", help="The reference picture, or several of one style or one object."),
     ],
     *,
-    style: Annotated[str | None, options.style_words(show_default=False)] = None,
+    style: Annotated[str | None, option(options.STYLE, shown=False)] = None,
     content: Annotated[
         list[str] | None,
-        typer.Option(
-            help='What the picture shows: "a cat". For several pictures repeat it, once for each, in their order. If '
-            "not given, CLIP guesses it and the guess is shown. With --learn object: what to call the object, "
-            "once for all pictures or once for each.",
+        option(
+            'What the picture shows: "a cat". For several pictures repeat it, once for each, in their order. If not '
+            "given, CLIP guesses it and the guess is shown. With --learn object: what to call the object, once for all "
+            "pictures or once for each."
         ),
     ] = None,
     learn: Annotated[
-        Learn,
-        typer.Option(
-            help="What to learn: the style of the pictures, or the object that they show. For an object no test "
-            "pictures are compared: the last step is kept.",
+        Literal["style", "object"],
+        option(
+            "What to learn: the style of the pictures, or the object that they show. For an object no test pictures "
+            "are compared: the last step is kept."
         ),
-    ] = Learn.style,
+    ] = "style",
     output: Annotated[Path, options.output("FILE", "The adapter file to write.")] = OUTPUT,
     overwrite: options.Overwrite = False,
-    fresh: Annotated[
-        bool, options.flag("--fresh", help="Start over, instead of continuing an interrupted training.")
-    ] = False,
+    fresh: Annotated[bool, flag("Start over, instead of continuing an interrupted training.", "--fresh")] = False,
     learning: Learning,
     model: options.Model = "pocket",
-    seed: Annotated[int, options.common(help="The same seed trains the same adapter.")] = DEFAULT.seed,
-    device: options.Device = options.DeviceName.auto,
+    seed: Annotated[int, options.common("The same seed trains the same adapter.")] = DEFAULT.seed,
+    device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
     r"""Learn the style of a picture. Also called fine-tune.
@@ -157,7 +118,7 @@ def train(
       styledrop train a.jpg b.jpg --learn object --content "my dog" \
           -o mydog.safetensors
     """
-    kind, chosen = learning.kind.value, learning.given() | {"learn": learn.value, "seed": seed}
+    kind, chosen = learning.kind, learning.given() | {"learn": learn, "seed": seed}
     TrainSettings.of(kind, **chosen)  # what is wrong is said before the base is loaded
     checks.refuse_output(output, overwrite, suffix=checks.ADAPTER, run=True)
     style, content = _texts(learn, pictures, style, content)
@@ -191,7 +152,7 @@ def train(
     screen.result(
         {
             "adapter": learnt.path,
-            "learns": learn.value,
+            "learns": learn,
             "style": style,
             "contents": learnt.content_texts,
             "step": learnt.step,
@@ -200,7 +161,7 @@ def train(
         },
         [learnt.path],
     )
-    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if learn is Learn.object else None)
+    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if learn == OBJECT else None)
 
 
 def say_how_to_draw(screen: console.Screen, adapter: Path, model: str | None, thing: str | None = None) -> None:
@@ -214,10 +175,10 @@ def say_how_to_draw(screen: console.Screen, adapter: Path, model: str | None, th
 
 
 def _texts(
-    learn: Learn, pictures: list[Path], style: str | None, content: list[str] | None
+    learn: str, pictures: list[Path], style: str | None, content: list[str] | None
 ) -> tuple[str, list[str] | None]:
     """The style, empty for an object, and a content for each picture, once all is found that can be wrong with them."""
-    if learn is Learn.style:
+    if learn == STYLE:
         if style is None:
             raise UsageError("missing option '--style'", 'describe the style in a few words: --style "watercolor"')
         return checks.checked_references(pictures, style, content)
