@@ -1,4 +1,7 @@
-"""What is refused of what was given, before anything is loaded: paths, numbers and texts."""
+"""What is refused of what was given, before anything is loaded: paths, numbers and texts.
+
+All of these raise UsageError, which says what is wrong, with which value, and what to do.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,15 @@ ADAPTER = ".safetensors"
 RUN = ".run"  # behind the name of a file: the folder of the work on it
 
 
+# ---- paths ----
+
+
 def refuse_output(
     output: Path, overwrite: bool = False, *, suffix: str = "", run: bool = False, option: str = "-o"
 ) -> None:
-    """Refuse a file that cannot be written, or stands where another one is, before any work; nothing is made.
+    """Refuse a file that cannot be written, or stands where another one is; nothing is made.
 
     Its name has to end in `suffix`. `run` is whether the work on it has a folder beside it.
-
-    Raises:
-        UsageError: `output` is a folder or a device, its folder may not be written to, its name is too long or ends
-            otherwise, or it exists and `overwrite` was not asked for.
     """
     refuse_long_name(output.with_name(output.name + RUN) if run else output, option)
     if output.is_dir():
@@ -45,11 +47,7 @@ def refuse_output(
 
 
 def refuse_long_name(path: Path, option: str = "-o") -> None:
-    """Refuse a path that no file can have.
-
-    Raises:
-        UsageError: the system finds its name too long.
-    """
+    """Refuse a path whose name the system finds too long."""
     try:
         path.lstat()
     except OSError as error:
@@ -61,11 +59,7 @@ def refuse_long_name(path: Path, option: str = "-o") -> None:
 
 
 def refuse_unwritable(folder: Path, option: str = "-o") -> None:
-    """Refuse a folder that `option` names if nothing can be written in it, without making it.
-
-    Raises:
-        UsageError: a file is in its place, it may not be written to, or its name is too long.
-    """
+    """Refuse a folder in which nothing can be written, without making it."""
     refuse_long_name(folder, option)
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
@@ -75,33 +69,24 @@ def refuse_unwritable(folder: Path, option: str = "-o") -> None:
 
 
 def refuse_no_adapter(path: Path, hint: str) -> None:
-    """Refuse what is no adapter file by its name.
-
-    Raises:
-        UsageError: it does not end as one does.
-    """
+    """Refuse what is no adapter file by its name."""
     if path.suffix != ADAPTER:
         raise UsageError(f"'{path}' is no adapter file (*{ADAPTER})", hint)
 
 
 def refuse_busy(folder: Path) -> None:
-    """Refuse a folder that another process works in, before anything is loaded; nothing is made.
-
-    Raises:
-        UsageError: one does, and this process is not one that helps it.
-    """
+    """Refuse a folder that another process works in, unless this one helps it; nothing is made."""
     if not helps():
         from styledrop_cli.io import run_folder
 
         run_folder.refuse_busy(folder)
 
 
-def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
-    """Refuse numbers outside their ranges, all of them at once: `option=(value, least, most)`.
+# ---- numbers ----
 
-    Raises:
-        UsageError: one of them is less, more or no number at all.
-    """
+
+def refuse_outside(**numbers: tuple[float | None, float, float]) -> None:
+    """Refuse numbers outside their ranges, all of them at once: `option=(value, least, most)`."""
     if problems := outside(**numbers):
         raise UsageError("; ".join(problems))
 
@@ -115,24 +100,11 @@ def outside(**numbers: tuple[float | None, float, float]) -> list[str]:
     ]
 
 
-def plain_text(text: str, what: str, hint: str) -> str:
-    """`text` without control characters and with single blanks; `what` it is and a `hint` are for the error.
-
-    Raises:
-        UsageError: it holds no letter, digit or sign: it says nothing. Or it holds bytes that are no text.
-    """
-    said = plain(given_text(text, what))
-    if not says_something(said):
-        raise UsageError(f"{what} says nothing: '{said[:40]}'" if said else f"{what} is empty", hint)
-    return said
+# ---- texts ----
 
 
 def given_text(text: str, what: str) -> str:
-    """A text of the command line as UTF-8, whatever encoding the system says that it has.
-
-    Raises:
-        UsageError: its bytes are no text in UTF-8.
-    """
+    """A text of the command line as UTF-8, whatever encoding the system says that it has."""
     if to_text(text) == text:
         return text
     try:
@@ -144,35 +116,32 @@ def given_text(text: str, what: str) -> str:
         ) from None
 
 
-def typed_text(text: str, what: str, hint: str) -> str:
-    """`plain_text` of what a person typed, in which a backslash keeps a bracket as it is.
+def plain_text(text: str, what: str, hint: str) -> str:
+    """`text` without control characters and with single blanks, refused if no letter, digit or sign is left."""
+    said = plain(given_text(text, what))
+    if not says_something(said):
+        raise UsageError(f"{what} says nothing: '{said[:40]}'" if said else f"{what} is empty", hint)
+    return said
 
-    Raises:
-        UsageError: as `plain_text` does, and for what only other programs read in a text.
-    """
+
+def typed_text(text: str, what: str, hint: str) -> str:
+    """`plain_text` of what a person typed, in which a backslash keeps a bracket as it is."""
     text = given_text(text, what)
     refuse_foreign(text, what)
     return plain_text(literal(text), what, hint)
 
 
 def refuse_foreign(text: str, what: str) -> None:
-    """Refuse a text that holds what only other programs read.
-
-    Raises:
-        UsageError: it does.
-    """
+    """Refuse a text that holds what only other programs read."""
     if problem := foreign(text):
         raise UsageError(f"{what}: {problem[1]}", problem[2])
 
 
 def checked_prompts(prompts: Sequence[str], command: str, *, templates: bool = False) -> list[str]:
-    """What to draw, as plain texts; `command` is what they were given to, as it was typed, for the hint.
+    """What to draw, as plain texts; those that are `templates` keep their backslashes.
 
-    Those that are `templates` keep their backslashes.
-
-    Raises:
-        UsageError: there are none, one says nothing, is a file or holds an option or what only other programs read, or
-            they are the words of one that was not quoted.
+    Refused are none, what says nothing, files, options, what only other programs read, and the words of a prompt that
+    was not quoted. `command` is what they were given to, as it was typed, for the hint.
     """
     if not prompts:
         raise UsageError("there is nothing to draw", f'add a prompt: {command} "a cat"')
@@ -189,11 +158,7 @@ def checked_prompts(prompts: Sequence[str], command: str, *, templates: bool = F
 
 
 def prompts_in(path: Path) -> list[str]:
-    """The prompts in a file, each once; of one with wildcards, each variant.
-
-    Raises:
-        UsageError: it cannot be read, anything in it is wrong, there are too many, or one has options of its own.
-    """
+    """The prompts in a file, none with options of its own, each once; of one with wildcards, each variant."""
     prompts: dict[str, None] = {}
     for line in read_lines(path):
         if line.options:
@@ -208,35 +173,38 @@ def prompts_in(path: Path) -> list[str]:
 
 
 def checked_style(style: str | None) -> str | None:
-    """What `--style` says instead of an adapter's own style, as a plain text; empty to drop it, None if not given.
-
-    Raises:
-        UsageError: it says nothing.
-    """
+    """What `--style` says instead of an adapter's own style, as a plain text; empty to drop it, None if not given."""
     if not style or not style.strip():
         return style
     return typed_text(style, "--style", 'describe the style in a few words, or drop it with --style ""')
 
 
+def checked_contents(content: Sequence[str] | None, pictures: int, what: str, hint: str) -> list[str]:
+    """What the reference pictures show, as plain texts: one for each, or none at all."""
+    texts = [typed_text(text, "a --content", f'say what {what} shows: "a cat"') for text in content or []]
+    if texts and len(texts) != pictures:
+        raise UsageError(f"{what}s: {pictures}, --content texts: {len(texts)}", hint)
+    return texts
+
+
+def refuse_references(pictures: Sequence[Path]) -> None:
+    """Refuse reference pictures that cannot be read or are transparent all over, with a PictureError.
+
+    What there is to remark on them is said when they are read to learn from.
+    """
+    if pictures:
+        from styledrop_cli.io.images import load_reference
+
+        for picture in pictures:
+            load_reference(picture)
+
+
 def checked_references(
     pictures: Sequence[Path], style: str, content: Sequence[str] | None
 ) -> tuple[str, list[str] | None]:
-    """The style and the contents as plain texts, once all is found that can be wrong with references by themselves.
-
-    Raises:
-        UsageError: a text says nothing, or there are not as many contents as pictures.
-        PictureError: a picture cannot be read, or is transparent all over.
-    """
-    from styledrop_cli.io.images import load_reference
-
+    """The style and the contents as plain texts, once all is found that can be wrong with references by themselves."""
     style = typed_text(style, "--style", 'describe the style in a few words: "watercolor"')
-    what = 'say what the picture shows: "a cat"'
-    content = [typed_text(text, "a --content", what) for text in content] if content else None
-    if content and len(content) != len(pictures):
-        raise UsageError(
-            f"pictures: {len(pictures)}, --content texts: {len(content)}",
-            "give one --content for each picture, in their order, or none",
-        )
-    for picture in pictures:
-        load_reference(picture)  # what there is to remark is said when it is read to learn from
-    return style, content
+    hint = "give one --content for each picture, in their order, or none"
+    contents = checked_contents(content, len(pictures), "picture", hint)
+    refuse_references(pictures)
+    return style, contents or None

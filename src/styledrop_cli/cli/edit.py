@@ -58,10 +58,8 @@ class Change:
     def of(self, picture: Path, on_message: Callable[[str], None]) -> Edit:
         """The edit of a picture, once all is found that can be wrong with it and with the pictures.
 
-        Raises:
-            UsageError: there is none, or several, a mask does not fit or selects nothing or all, or sides are none or
-                too large.
-            PictureError: a picture cannot be read.
+        Raises UsageError for none and for several, a mask that does not fit or selects nothing or all, and sides that
+        are none or too large, PictureError for a picture that cannot be read.
         """
         if self.iterations is not None and not self.mask_free:
             raise UsageError("--iterations belongs to --mask-free, which was not given", "leave one out, or say both")
@@ -153,11 +151,7 @@ def edit(
 
 
 def _prompt(words: list[str], picture: Path) -> str:
-    """The one prompt.
-
-    Raises:
-        UsageError: there is none, it says nothing, or there are several.
-    """
+    """The one prompt; UsageError for several."""
     prompts = checks.checked_prompts(words, f"styledrop edit {picture}")
     if len(prompts) > 1:
         raise UsageError(f"{len(prompts)} prompts, and a picture takes one: {', '.join(prompts)}", "put it in quotes")
@@ -165,11 +159,7 @@ def _prompt(words: list[str], picture: Path) -> str:
 
 
 def _sides(text: str) -> tuple[int, int, int, int]:
-    """`left=64,top=32` or `64` as pixels left, top, right and bottom.
-
-    Raises:
-        UsageError: it is neither.
-    """
+    """`left=64,top=32` or `64` as pixels left, top, right and bottom; UsageError for anything else."""
     from styledrop_cli.generation.editing.edits import SIDES
 
     number = r"[+-]?[0-9]{1,9}"

@@ -71,11 +71,7 @@ def kit(
 
 
 def _refuse_manifest(path: Path) -> None:
-    """Refuse to write over a file that is not ours.
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Refuse, with a UsageError, to write over a file that is not ours."""
     try:
         ours = not path.exists() or "styledrop" in read_json(path, LARGEST_MANIFEST)
     except (OSError, ValueError, TypeError):

@@ -22,11 +22,8 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
 
     Without a name it is the one that `adapter` was trained on, if that is a published one, or else pocket: a file from
-    anywhere does not choose what is fetched.
-
-    Raises:
-        ModelError: there is no such model, or no such adapter.
-        StyledropError: it cannot be fetched.
+    anywhere does not choose what is fetched. Raises ModelError if there is no such model or adapter, StyledropError if
+    the model cannot be fetched.
     """
     if model is None and adapter is not None:
         from styledrop_cli.base.hub import PUBLISHED
@@ -72,9 +69,8 @@ def load_to_draw(screen: Screen, model: str | None, device: str, adapter: Path |
 def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[float] | None]:
     """`["a.safetensors:0.6", "b.safetensors:0.4"]` as files and numbers, or None if there are no numbers.
 
-    Raises:
-        UsageError: a file is no adapter file by its name, a number is none, or only some have one; `what` it is, a
-            share or a weight.
+    Raises UsageError if a file is no adapter file by its name, a number is none, or only some have one; `what` it is, a
+    share or a weight.
     """
     paths: list[Path] = []
     numbers: list[float] = []
@@ -99,12 +95,7 @@ def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[flo
 
 
 def read_mixture(styles: Shares, thing: Path | None = None, gamma: float | None = None) -> StyleMix:
-    """The adapter files of a mixture, read.
-
-    Raises:
-        UsageError: shares that do not add up to 1, or an object among the styles.
-        ModelError: a file is missing or no adapter.
-    """
+    """The adapter files of a mixture, read; UsageError for shares that do not add up to 1, ModelError for a bad file."""
     from styledrop_cli.generation.pipeline import GAMMA, StyleMix
     from styledrop_cli.io.tensors import load_adapter
 

@@ -74,9 +74,7 @@ def score(
         raise UsageError("--csv and --json both say how to print", "leave one of them out")
     if prompt is not None:
         prompt = checks.typed_text(prompt, "--prompt", 'say what the pictures should show: "a cat"')
-    what = 'say what the reference shows: "a cat"'
-    contents = [checks.typed_text(text, "a --content", what) for text in content or []]
-    _check_references(reference or [], contents)
+    contents = _check_references(reference or [], content)
     with screen.working("looking for pictures"):
         from styledrop_cli.judging.found import asked_of, by_adapter, find_pictures
 
@@ -102,24 +100,18 @@ def score(
     _show(screen, [rows[one.path] for one in found if one.path in rows], broken + unreadable, scorer, as_csv)
 
 
-def _check_references(reference: list[Path], contents: list[str]) -> None:
-    """Everything that can be wrong with the references without the base model, before it is loaded."""
+def _check_references(reference: list[Path], content: list[str] | None) -> list[str]:
+    """What the reference pictures show, once all is found that can be wrong without the base model."""
     pictures = [path for path in reference if path.suffix != checks.ADAPTER]
-    if contents and len(contents) != len(pictures):
-        raise UsageError(
-            f"reference pictures: {len(pictures)}, --content texts: {len(contents)}",
-            "give one --content for each --reference picture, in their order, or none; an adapter knows its own",
-        )
-    if pictures:
-        from styledrop_cli.io.images import load_reference
-
-        for path in pictures:
-            load_reference(path)
+    hint = "give one --content for each --reference picture, in their order, or none; an adapter knows its own"
+    contents = checks.checked_contents(content, len(pictures), "reference picture", hint)
+    checks.refuse_references(pictures)
     for path in reference:
         if path not in pictures:
             from styledrop_cli.io.tensors import read_header
 
             read_header(path)
+    return contents
 
 
 def _given(base: Base, reference: list[Path], contents: list[str], screen: console.Screen) -> References:
