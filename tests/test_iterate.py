@@ -19,8 +19,8 @@ from conftest import Outcome, Run, draw
 from person import Person
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import checks
-from styledrop_cli.cli.picking import numbers
 from styledrop_cli.errors import UsageError
+from styledrop_cli.feedback.people import numbers
 from styledrop_cli.io.tensors import load_adapter, read_header
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter

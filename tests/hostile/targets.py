@@ -40,13 +40,13 @@ from styledrop_cli.base import hub, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.base.known_things import THINGS, Thing
-from styledrop_cli.cli import checks, console, inspect, picking
+from styledrop_cli.cli import checks, console, inspect
 from styledrop_cli.corpus import cutouts
 from styledrop_cli.corpus import draw as draw_module
 from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.errors import StyledropError
+from styledrop_cli.feedback import people, rounds
 from styledrop_cli.feedback import pool as pool_module
-from styledrop_cli.feedback import rounds
 from styledrop_cli.feedback.page import Choices, address
 from styledrop_cli.generation.lists import file_names, kit_file, prompt_file, wildcards
 from styledrop_cli.generation.output_folder import Batch
@@ -596,7 +596,7 @@ def prompts(data: bytes) -> None:
         named(file_names.stem(text, prompt="a cat", seed=2**63 - 1, index=10**8, name=text, style=text))
 
     attempt(read, patterned, lambda: checks.prompts_in(path))
-    attempt(lambda: picking.FilePicker(path).pick(mock.Mock(prompts=["a"] * 9), 3, place()))
+    attempt(lambda: people.FilePicker(path).pick(mock.Mock(prompts=["a"] * 9), 3, place()))
 
 
 def named(stem: str) -> None:

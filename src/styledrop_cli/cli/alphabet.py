@@ -60,10 +60,12 @@ def alphabet(
     checks.refuse_unwritable(folder)
     base, mixture = load.load_to_draw(screen, model, device, adapter)
     from styledrop_cli.generation.collection import Thing
+    from styledrop_cli.generation.kit import candidates
     from styledrop_cli.generation.pipeline import PictureRequest
+    from styledrop_cli.generation.resolve import settings_of
 
-    clearer = {"lambda_b": max(drawing.settings_of(base, mixture).lambda_b, LAMBDA_B)}
-    settings = drawing.settings_of(base, mixture, clearer, preset, chosen)
+    clearer = {"lambda_b": max(settings_of(base, mixture).lambda_b, LAMBDA_B)}
+    settings = settings_of(base, mixture, clearer, preset, chosen)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     if any(sign.islower() and capital(sign) != sign for sign in letters):
         screen.say("small letters are drawn as capitals: the base model does not tell them apart")
@@ -74,8 +76,7 @@ def alphabet(
     if best_of > 1 and drawing.is_blind(screen, base):
         best_of = 1
     things = [
-        Thing(glyph.stem, drawing.candidates(PictureRequest(glyph.prompt, seed, settings, style), best_of))
-        for glyph in glyphs
+        Thing(glyph.stem, candidates(PictureRequest(glyph.prompt, seed, settings, style), best_of)) for glyph in glyphs
     ]
     # However few letters are asked for, each must be told from all others.
     known = list(dict.fromkeys(glyph.prompt for glyph in glyphs_of(LETTERS) + glyphs))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.cli import console
-from styledrop_cli.settings import seeds_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,21 +16,12 @@ if TYPE_CHECKING:
     from styledrop_cli.generation.collection import Collection, Thing
     from styledrop_cli.generation.output_folder import Batch
     from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
-    from styledrop_cli.settings import SampleSettings
     from styledrop_cli.training.distributed import Place
 
 DEAD = 3600.0  # seconds: a picture that nobody wrote a byte to for so long is not being written by another process
 OnStep = Callable[[float], None]  # told what share in [0,1] of all steps is taken
 # (base, mixture, wanted, on_step) -> (which of them, picture), as they are done
 Draw = Callable[["Base", "StyleMix", Sequence["PictureRequest"], OnStep], Iterator[tuple[int, "Image"]]]
-
-
-def settings_of(base: Base, mixture: StyleMix, *given: Mapping[str, Any]) -> SampleSettings:
-    """How `mixture` draws with `base`: what is `given`, the last first, before what the adapters recommend."""
-    usual = {"size": base.sizes[-1]} | mixture.recommended
-    for values in given:
-        usual |= values
-    return base.sampling(**usual)
 
 
 def draw_all(
@@ -136,11 +125,6 @@ def _draw_missing(
 
 
 # ---- collections: the best of several pictures of each subject -----------------------------------
-
-
-def candidates(first: PictureRequest, number: int) -> list[PictureRequest]:
-    """`number` pictures that differ from the `first` by their seeds alone, which count on."""
-    return [replace(first, seed=seed) for seed in seeds_from(first.seed, number)]
 
 
 def is_blind(screen: console.Screen, base: Base) -> bool:

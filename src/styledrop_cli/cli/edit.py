@@ -106,7 +106,8 @@ def edit(
     black, or on a transparent layer; it must select something, and not all.
     The prompt says what the masked part is to show or, around a picture, what
     is there besides its subject, for example "background". --restyle and
-    --mask-free redraw the middle square, at the size that the base draws.
+    --mask-free redraw the middle square, at the size that the base draws. If
+    --lambda-b is not given, it is what suits the adapter and the change.
 
       styledrop edit picture.png "a hat" --mask mask.png --adapter adapter.safetensors
       styledrop edit picture.png "background" --outpaint left=64,right=64
@@ -128,10 +129,11 @@ def edit(
     checks.refuse_unwritable(output)
     base, mixture = load.load_to_draw(screen, model, device, adapter)
     from styledrop_cli.generation.pipeline import PictureRequest
+    from styledrop_cli.generation.resolve import settings_of
 
     if change.remark:
         screen.say(change.remark)
-    settings = drawing.settings_of(base, mixture, preset, change.suits(base), chosen)
+    settings = settings_of(base, mixture, preset, change.suits(base), chosen)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     prompt = mixture.cut(base, prompt, style, screen.say)
     wanted = [PictureRequest(prompt, one, settings, style) for one in seeds]

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
 from styledrop_cli.cli import checks, console, drawing, load, options
 from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
-from styledrop_cli.generation.lists.file_names import check_pattern, stem
+from styledrop_cli.generation.lists.file_names import check_pattern
 from styledrop_cli.generation.lists.prompt_file import Line, read_lines
 from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.settings import SampleSettings, seeds_from
-
-if TYPE_CHECKING:
-    from styledrop_cli.base.base import Base
-    from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 
 OUTPUT = Path("styledrop-out")
 MOST_OF_EACH = 1000
@@ -163,7 +157,11 @@ def generate(
         place = take_place()
         mixture = load.read_mixture(styles, mixing.thing, mixing.gamma)
         base = load_base()
-    wanted, stems = _wanted(screen, base, mixture, pictures, preset | chosen, style, many.name)
+    from styledrop_cli.generation.requests import requests_of
+
+    wanted, stems = requests_of(base, mixture, pictures, preset | chosen, style, many.name, screen.say)
+    texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
+    screen.warn_of_unknown(base, list(dict.fromkeys(texts)), mixture.learnt)
     of_each = len(wanted) // len(lines)
     drawing.draw_all(
         screen,
@@ -225,35 +223,3 @@ def _pictures_of(lines: list[Line], number: int, seed: int, combinations: bool) 
     for line, prompt, _ in made:
         checks.plain_text(prompt, f"a prompt in {line.where}", "say what to draw: a cat")
     return made
-
-
-def _wanted(
-    screen: console.Screen,
-    base: Base,
-    mixture: StyleMix,
-    pictures: Sequence[tuple[Line, str, int]],
-    chosen: dict[str, Any],
-    style: str | None,
-    name: str,
-) -> tuple[list[PictureRequest], list[str]]:
-    """Every picture and the name of its file; a line's own settings go before what was `chosen` for all."""
-    from styledrop_cli.generation.pipeline import PictureRequest
-
-    cut = cache(lambda text, style: mixture.cut(base, text, style, screen.say))  # thousands of pictures may share one
-    made: dict[str, SampleSettings] = {}
-    wanted: list[PictureRequest] = []
-    stems: list[str] = []
-    for index, (line, prompt, seed) in enumerate(pictures):
-        own = {key: value for key, value in line.options.items() if key in SampleSettings.defaults() and key != "seed"}
-        if repr(own) not in made:
-            settings = drawing.settings_of(base, mixture, chosen, own)
-            made[repr(own)] = replace(settings, negative=cut(settings.negative, ""))
-        its_style = line.options.get("style", style)
-        said_style = mixture.style if its_style is None else its_style
-        prompt = cut(prompt, its_style)
-        wanted.append(PictureRequest(prompt, seed, made[repr(own)], its_style))
-        called = line.options.get("name")
-        stems.append(stem(name, prompt=prompt, seed=seed, index=index + 1, name=called, style=said_style))
-    texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
-    screen.warn_of_unknown(base, list(dict.fromkeys(texts)), mixture.learnt)
-    return wanted, stems

@@ -246,14 +246,15 @@ def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
 
 
 def _pickers(names: list[str], picks: list[Path] | None, watcher: _Watcher, seed: int) -> list[Picker]:
-    from styledrop_cli.cli.picking import FilePicker, PagePicker, TerminalPicker
+    from styledrop_cli.cli.picking import TerminalPicker
+    from styledrop_cli.feedback.people import FilePicker, PagePicker
     from styledrop_cli.feedback.pickers import BestPicker, RandomPicker
 
     made: list[Picker] = [FilePicker(path) for path in picks or []]
     for name in names:
         if name == "human":
             assert watcher.gallery is not None
-            made.append(PagePicker(watcher.gallery, watcher.screen))
+            made.append(PagePicker(watcher.gallery, watcher.say))
         elif name == "terminal":
             made.append(TerminalPicker(watcher.screen))
         else:

@@ -95,7 +95,7 @@ def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[flo
 
 
 def read_mixture(styles: Shares, thing: Path | None = None, gamma: float | None = None) -> StyleMix:
-    """The adapter files of a mixture, read; UsageError for shares that do not add up to 1, ModelError for a bad file."""
+    """The adapter files of a mixture, read. UsageError: shares do not add up to 1. ModelError: a file is no adapter."""
     from styledrop_cli.generation.pipeline import GAMMA, StyleMix
     from styledrop_cli.io.tensors import load_adapter
 
