@@ -641,7 +641,7 @@ def test_remove_takes_what_was_cut_and_leaves_the_rest(remote: Hub) -> None:
     ("arguments", "words"),
     [
         (("fetch",), "models fetch needs a name"),
-        (("list", "pocket"), "list shows every model"),
+        (("list", "pocket"), "list shows all models"),
         (("list", "--yes"), "--yes for remove"),
         (("remove", "pocket", "--precision", "fp16"), "--precision is for fetch"),
         (("remove", "pocket"), "pocket comes with the program"),

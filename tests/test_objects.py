@@ -233,7 +233,7 @@ def test_it_is_not_the_adapter_to_go_on_from(styledrop: Run, tiny_model: Path, t
     shutil.copy(trained, OUTPUT)
     code, _, err = styledrop("iterate", "--model", tiny_model)
     assert code == 2
-    assert "there is no adapter in this folder to go on from" in err
+    assert "there is no adapter in this folder to improve" in err
 
 
 def test_its_lora_says_the_object_elsewhere(styledrop: Run, picture: Path, tmp_path: Path) -> None:
@@ -242,4 +242,4 @@ def test_its_lora_says_the_object_elsewhere(styledrop: Run, picture: Path, tmp_p
     assert styledrop(*LEARN, "--content", "my dog", *small, *model).code == 0
     _, out, err = styledrop("convert", OUTPUT, "--json", *model)
     assert json.loads(out)["prompt"] == "my dog"
-    assert "prompts say the object in words, 'my dog'" in err
+    assert "name the object in prompts, 'my dog'" in err

@@ -14,14 +14,12 @@ from rich.table import Table
 
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import by_base, flag, option
+from styledrop_cli.cli.picking import Watcher, gallery_of, pickers_of
 from styledrop_cli.cli.train import say_how_to_draw
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import RoundSettings
 
 if TYPE_CHECKING:
-    from styledrop_cli.base.base import Base
-    from styledrop_cli.feedback.page import Gallery
-    from styledrop_cli.feedback.pickers import Picker
     from styledrop_cli.feedback.rounds import Result
 
 DEFAULT = RoundSettings()
@@ -143,27 +141,20 @@ def iterate(
         stack.enter_context(alone_in(folder))
         if of > 1:
             stack.callback(_leave, over)
-        watcher = stack.enter_context(_Watcher(screen))
+        watcher = stack.enter_context(Watcher(screen))
         if start is None:
             assert style is not None
-            start = first_round(
-                base,
-                pictures,
-                style=style,
-                contents=content,
-                settings=base.training(steps=settings.steps, seed=seed),
-                folder=folder,
-                watcher=watcher,
-                fresh=fresh,
-            )
+            first = base.training(steps=settings.steps, seed=seed)
+            about: dict[str, Any] = {"style": style, "contents": content, "settings": first, "fresh": fresh}
+            start = first_round(base, pictures, **about, folder=folder, watcher=watcher)
         if "human" in names:
-            watcher.gallery = stack.enter_context(_gallery(base, start, folder))
+            watcher.gallery = stack.enter_context(gallery_of(base, start, folder))
         result = iterate(
             base,
             start,
             folder=folder,
             settings=settings,
-            pickers=_pickers(names, how.picks, watcher, seed),
+            pickers=pickers_of(names, how.picks, watcher, seed),
             watcher=watcher,
             grader=grader,
             prompts=wanted,
@@ -177,55 +168,6 @@ def iterate(
         [result.path] if screen.quiet else _table(result, name),
     )
     say_how_to_draw(screen, result.path, model)
-
-
-def _gallery(base: Base, start: Path, folder: Path) -> Gallery:
-    """The page on which a person picks, which shows the references of the adapter at the `start`."""
-    from styledrop_cli.feedback.page import Gallery
-    from styledrop_cli.feedback.rounds import reference_pictures
-    from styledrop_cli.io.tensors import read_header
-
-    return Gallery(folder, reference_pictures(base, start), read_header(start)["style"])
-
-
-class _Watcher:
-    """Tells the terminal how it goes on, and the page, where there is one."""
-
-    def __init__(self, screen: console.Screen) -> None:
-        self.screen = screen
-        self.gallery: Gallery | None = None
-        self._steps = console.Steps(screen)
-
-    def __enter__(self) -> _Watcher:
-        return self
-
-    def __exit__(self, *about: object) -> None:
-        self._steps.close()
-
-    def say(self, message: str) -> None:
-        self.screen.say(message)
-
-    def drawing(self, what: str, share: float, note: str) -> None:
-        self._steps.show(what, share, note)
-        if self.gallery is not None:
-            self.gallery.drawing(share, f"{what}: {note}")
-
-    def learning(self, share: float, note: str) -> None:
-        self._steps.show("learning", share, note)
-        if self.gallery is not None:
-            self.gallery.training(share, note)
-
-    def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
-        self._steps.close()
-        self.say(f"round {number} is done: {sheet}")
-        if self.gallery is None:
-            return planned
-        return self.gallery.another(sheet.read_bytes(), f"Round {number} has been learnt.", planned)
-
-    def over(self, result: Result) -> None:
-        """The page's last words."""
-        if self.gallery is not None:
-            self.gallery.over(f"Round {result.best} is best. It was written to {result.path}.")
 
 
 def _leave(over: Path) -> None:
@@ -243,23 +185,6 @@ def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
     if picks and text != "clip":
         raise UsageError("--picks and --feedback both say who picks", "leave one of them out")
     return [] if picks else names
-
-
-def _pickers(names: list[str], picks: list[Path] | None, watcher: _Watcher, seed: int) -> list[Picker]:
-    from styledrop_cli.cli.picking import TerminalPicker
-    from styledrop_cli.feedback.people import FilePicker, PagePicker
-    from styledrop_cli.feedback.pickers import BestPicker, RandomPicker
-
-    made: list[Picker] = [FilePicker(path) for path in picks or []]
-    for name in names:
-        if name == "human":
-            assert watcher.gallery is not None
-            made.append(PagePicker(watcher.gallery, watcher.say))
-        elif name == "terminal":
-            made.append(TerminalPicker(watcher.screen))
-        else:
-            made.append(BestPicker() if name == "clip" else RandomPicker(seed))
-    return made
 
 
 def _start(files: list[Path], style: str | None, content: list[str] | None) -> tuple[Path | None, list[Path]]:

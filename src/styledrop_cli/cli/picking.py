@@ -1,4 +1,4 @@
-"""A person who picks in the terminal."""
+"""Rounds of feedback in front of a person: who picks, and what is shown meanwhile, in the terminal or on the page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from rich.columns import Columns
 from rich.text import Text
 
-from styledrop_cli.cli.console import Screen, in_blocks
+from styledrop_cli.cli.console import Screen, Steps, in_blocks
 from styledrop_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from styledrop_cli.feedback.page import Choices
-    from styledrop_cli.feedback.pickers import Candidates
+    from styledrop_cli.base.base import Base
+    from styledrop_cli.feedback.page import Choices, Gallery
+    from styledrop_cli.feedback.pickers import Candidates, Picker
+    from styledrop_cli.feedback.rounds import Result
 
 BLOCKS = 22  # characters across a picture in the terminal
 
@@ -88,3 +90,69 @@ def _ask(question: str) -> str:
         raise UsageError(
             "there is nobody to pick: the input has ended", "Name a file with --picks, or say --feedback clip."
         ) from None
+
+
+def gallery_of(base: Base, start: Path, folder: Path) -> Gallery:
+    """The page on which a person picks, which shows the references of the adapter at the `start`."""
+    from styledrop_cli.feedback.page import Gallery
+    from styledrop_cli.feedback.rounds import reference_pictures
+    from styledrop_cli.io.tensors import read_header
+
+    return Gallery(folder, reference_pictures(base, start), read_header(start)["style"])
+
+
+class Watcher:
+    """Tells the terminal how it goes on, and the page, where there is one."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self.gallery: Gallery | None = None
+        self._steps = Steps(screen)
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._steps.close()
+
+    def say(self, message: str) -> None:
+        self.screen.say(message)
+
+    def drawing(self, what: str, share: float, note: str) -> None:
+        self._steps.show(what, share, note)
+        if self.gallery is not None:
+            self.gallery.drawing(share, f"{what}: {note}")
+
+    def learning(self, share: float, note: str) -> None:
+        self._steps.show("learning", share, note)
+        if self.gallery is not None:
+            self.gallery.training(share, note)
+
+    def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
+        self._steps.close()
+        self.say(f"round {number} is done: {sheet}")
+        if self.gallery is None:
+            return planned
+        return self.gallery.another(sheet.read_bytes(), f"Round {number} has been learnt.", planned)
+
+    def over(self, result: Result) -> None:
+        """The page's last words."""
+        if self.gallery is not None:
+            self.gallery.over(f"Round {result.best} is best. It was written to {result.path}.")
+
+
+def pickers_of(names: list[str], picks: list[Path] | None, watcher: Watcher, seed: int) -> list[Picker]:
+    """Who picks in each round: the files of numbers, or else those with these names."""
+    from styledrop_cli.feedback.people import FilePicker, PagePicker
+    from styledrop_cli.feedback.pickers import BestPicker, RandomPicker
+
+    made: list[Picker] = [FilePicker(path) for path in picks or []]
+    for name in names:
+        if name == "human":
+            assert watcher.gallery is not None
+            made.append(PagePicker(watcher.gallery, watcher.say))
+        elif name == "terminal":
+            made.append(TerminalPicker(watcher.screen))
+        else:
+            made.append(BestPicker() if name == "clip" else RandomPicker(seed))
+    return made

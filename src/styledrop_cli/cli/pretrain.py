@@ -5,24 +5,60 @@ from __future__ import annotations
 import os
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import LARGEST_SEED, Ranges
+from styledrop_cli.settings import LARGEST_SEED
 
-RANGES: Ranges = {
-    "minutes": (0.001, 100_000),
-    "stop_after": (0.001, 100_000),
-    "batch_size": (1, 4096),
-    "pictures": (2, 10_000_000),
-    "seed": (0, LARGEST_SEED),
-}
 PARTS = Literal["all", "corpus", "tokenizer", "decoder", "text", "clip", "scorer", "base", "superres"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how it is trained. None stands for what was not given."""
+
+    RANGES: ClassVar = {
+        "minutes": (0.001, 100_000),
+        "stop_after": (0.001, 100_000),
+        "batch_size": (1, 4096),
+        "pictures": (2, 10_000_000),
+    }
+
+    minutes: Annotated[
+        float,
+        option("How long to train, all parts together. The model can be used after any time."),
+    ] = 30.0
+    stop_after: Annotated[
+        float | None,
+        option(
+            "Stop and save within that many minutes from now; --resume continues.",
+            metavar="MINUTES",
+            shown="when all is trained",
+        ),
+    ] = None
+    init_from: Annotated[Path | None, option("Start from the weights of this base model.", metavar="FOLDER")] = None
+    resume: Annotated[bool, flag("Continue exactly where an interrupted run stopped.", "--resume")] = False
+    compiled: Annotated[
+        bool | None,
+        flag(
+            "Compile the training step first; worth it from a quarter of an hour on.",
+            "--compile/--no-compile",
+            shown="on a graphics card, where it is worth it",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        option("Pictures a step.", shown="what suits the part"),
+    ] = None
+    pictures: Annotated[
+        int | None, option("For the part corpus: how many pictures to draw.", shown="all that can be drawn")
+    ] = None
 
 
 def pretrain(
@@ -45,38 +81,7 @@ def pretrain(
     ],
     *,
     output: Annotated[Path, options.output("FOLDER", "The folder of the base model, or of the corpus, to write.")],
-    minutes: Annotated[
-        float,
-        option(
-            "How long to train, all parts together. The model can be used after any time.",
-            metavar=options.range_of(RANGES, "minutes"),
-        ),
-    ] = 30.0,
-    stop_after: Annotated[
-        float | None,
-        option(
-            "Stop and save within that many minutes from now; --resume continues.",
-            metavar="MINUTES",
-            shown="when all is trained",
-        ),
-    ] = None,
-    init_from: Annotated[Path | None, option("Start from the weights of this base model.", metavar="FOLDER")] = None,
-    resume: Annotated[bool, flag("Continue exactly where an interrupted run stopped.", "--resume")] = False,
-    compiled: Annotated[
-        bool | None,
-        flag(
-            "Compile the training step first; worth it from a quarter of an hour on.",
-            "--compile/--no-compile",
-            shown="on a graphics card, where it is worth it",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        option("Pictures a step.", metavar=options.range_of(RANGES, "batch_size"), shown="what suits the part"),
-    ] = None,
-    pictures: Annotated[
-        int | None, option("For the part corpus: how many pictures to draw.", shown="all that can be drawn")
-    ] = None,
+    how: Training,
     seed: Annotated[int, options.common("The same seed trains the same model.")] = 0,
     device: options.Device = "auto",
     screen: console.Screen,
@@ -99,18 +104,12 @@ def pretrain(
       styledrop pretrain superres my-pictures/ -o my-model --minutes 60
     """
     began = time.monotonic()
-    numbers = {
-        "minutes": minutes,
-        "stop_after": stop_after,
-        "batch_size": batch_size,
-        "pictures": pictures,
-        "seed": seed,
-    }
-    checks.refuse_outside(**{name: (value, *RANGES[name]) for name, value in numbers.items()})
+    ranges = {name: (getattr(how, name), *bounds) for name, bounds in how.RANGES.items()}
+    checks.refuse_outside(**ranges, seed=(seed, 0, LARGEST_SEED))
     if not corpus.is_dir():
         raise UsageError(f"there is no folder {corpus}", "name a folder of captioned pictures")
     checks.refuse_unwritable(output)
-    if resume and init_from:
+    if how.resume and how.init_from:
         raise UsageError(
             "--resume and --init-from exclude each other",
             "--resume continues what is in the output, --init-from starts anew from another model",
@@ -118,8 +117,29 @@ def pretrain(
     if part == "corpus":
         if console.helps():
             return
-        _draw_corpus(screen, corpus, output, pictures, seed, device)
+        _draw_corpus(screen, corpus, output, how.pictures, seed, device)
         return
+    outcomes, due = _train(screen, part, corpus, output, how, seed, device, began)
+    if due:
+        screen.say(f"stopped before the {due} was finished: the same command with --resume continues")
+    if part != "all":
+        screen.result({"model": output, **outcomes[0]}, [output])
+    else:
+        about = {"part": part, "model": output, "finished": due is None, "due": due, "stages": outcomes}
+        screen.result(about, [output])
+
+
+def _train(
+    screen: console.Screen,
+    part: str,
+    corpus: Path,
+    output: Path,
+    how: Training,
+    seed: int,
+    device: str,
+    began: float,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Train one part or all; what came of each as plain values, and the first that is not finished."""
     from styledrop_cli.devices import pick_device
     from styledrop_cli.io.run_folder import alone_in
     from styledrop_cli.training.distributed import take_place, together
@@ -130,15 +150,15 @@ def pretrain(
     from styledrop_cli.training.pretrain.throughput import Call
 
     place, where = take_place(), pick_device(device)
-    how: dict[str, Any] = {
-        "budget": Budget(minutes=minutes),
+    settings: dict[str, Any] = {
+        "budget": Budget(minutes=how.minutes),
         "device": where,
-        "batch_size": batch_size,
-        "init_from": init_from,
-        "resume": resume,
-        "compiled": compiled,
+        "batch_size": how.batch_size,
+        "init_from": how.init_from,
+        "resume": how.resume,
+        "compiled": how.compiled,
         "seed": seed,
-        "call": Call(None if stop_after is None else 60 * stop_after, began),
+        "call": Call(None if how.stop_after is None else 60 * how.stop_after, began),
     }
     names: list[str] = stages() if part == "all" else [part]
     with (
@@ -153,30 +173,18 @@ def pretrain(
             note = f"step {progress.step}  loss {progress.loss:.3f}{speed}"
             bars.show(f"training the {name}{which}", progress.share, note)
 
+        def say(name: str, text: str) -> None:
+            screen.say(text if text.startswith(console.WARNING) else f"{name}: {text}")
+
         if part == "all":
-            outcomes = train_all(
-                corpus,
-                output,
-                **how,
-                on_step=step,
-                on_message=lambda name, text: screen.say(
-                    text if text.startswith(console.WARNING) else f"{name}: {text}"
-                ),
-            )
+            outcomes = train_all(corpus, output, **settings, on_step=step, on_message=say)
         else:
             outcome = pretraining.run(
-                part, corpus, output, **how, on_step=lambda now: step(part, now), on_message=screen.say
+                part, corpus, output, **settings, on_step=lambda now: step(part, now), on_message=screen.say
             )
             outcomes = [outcome.plain()]
     finished = [one["part"] for one in outcomes if one["finished"]]
-    due = next((name for name in names if name not in finished), None)
-    if due:
-        screen.say(f"stopped before the {due} was finished: the same command with --resume continues")
-    if part != "all":
-        screen.result({"model": output, **outcomes[0]}, [output])
-    else:
-        about = {"part": part, "model": output, "finished": due is None, "due": due, "stages": outcomes}
-        screen.result(about, [output])
+    return outcomes, next((name for name in names if name not in finished), None)
 
 
 def _draw_corpus(screen: console.Screen, art: Path, output: Path, pictures: int | None, seed: int, device: str) -> None:
