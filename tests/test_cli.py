@@ -15,6 +15,7 @@ from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app, main
+from styledrop_cli.cli.hints import OTHER_NAMES
 from styledrop_cli.io.images import read_png_settings, save_png
 from styledrop_cli.io.tensors import write_recommended
 from styledrop_cli.settings import PRESETS, SampleSettings
@@ -78,7 +79,8 @@ LEARN_OBJECT = ("train", "ref.png", "ref.png", "ref.png", "--learn", "object")
         (("train", "ref.png", "--learn", "object", "--content", " "), "--content is empty"),
         ((*LEARN_OBJECT, "--content", "a dog", "--content", "a cat"), "pictures: 3, --content texts: 2"),
         ((*LEARN_OBJECT, "--content", "my dog", "--checkpoints", "2"), "of which an object has none"),
-        ((*TRAIN, "--steps", "many"), "'--steps'"),
+        ((*TRAIN, "--steps", "many"), "--steps must be a whole number, not 'many'"),
+        ((*TRAIN, "--lr=fast"), "--lr must be a number, not 'fast'"),
         ((*TRAIN, "--steps", "0"), "steps"),
         ((*TRAIN, "--lr", "-1"), "lr"),
         ((*TRAIN, "--device", "toaster"), "toaster"),
@@ -114,6 +116,51 @@ def test_usage_errors(styledrop: Run, picture: Path, arguments: tuple[str, ...],
     assert "Traceback" not in err
     assert sorted(Path().iterdir()) == before
     assert Path("taken.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ((*TRAIN, "--learning-rate", "0.1"), "that is --lr here"),
+        ((*TRAIN, "--caption", "a cat"), "that is --content here"),
+        ((*TRAIN, "--force"), "that is --overwrite here"),
+        (("train", "--image", "ref.png"), "write that without one: styledrop train PICTURE... [OPTIONS]"),
+        (("generate", "a.safetensors", "a cat", "--count", "2"), "that is --number here"),
+        (("generate", "a.safetensors", "a cat", "--outdir", "x"), "that is --output here"),
+        (("generate", "a.safetensors", "a cat", "--cfg-scale", "7"), "that is --lambda-b here"),
+        (("generate", "--prompt", "a cat"), "write that without one: styledrop generate [ADAPTER] PROMPT..."),
+        (("generate", "a.safetensors", "a cat", "--size", "1024x512"), "pictures are square: give one number. Other"),
+        (("edit", "ref.png", "a cat", "--denoise", "0.5"), "that is --restyle here"),
+        ((*TRAIN, "--quicly"), "styledrop train --help shows how it is used"),
+    ],
+)  # fmt: skip
+def test_options_by_the_names_of_other_programs(styledrop: Run, arguments: tuple[str, ...], hint: str) -> None:
+    code, _, err = styledrop(*arguments)
+    assert (code, f"Hint:  {hint}" in err) == (2, True), err
+
+
+def test_options_of_other_programs_are_none_of_ours() -> None:
+    for command in typer.main.get_group(app).commands.values():
+        own = {name for parameter in command.params for name in parameter.opts}
+        for ours, others in OTHER_NAMES.items():
+            assert ours not in own or ours not in others.split()
+    every = {name for one in typer.main.get_group(app).commands.values() for p in one.params for name in p.opts}
+    assert set(OTHER_NAMES) <= every
+
+
+def test_an_adapter_whose_name_is_mistyped(styledrop: Run) -> None:
+    Path("style").mkdir()
+    Path("style/watercolor.safetensors").touch()
+    for command in (
+        ("generate", "style/watercolour.safetensors", "a cat"),
+        ("sweep", "style/watercolor2.safetensors", "a cat"),
+        ("report", "style/watercolo.safetensors"),
+    ):
+        code, _, err = styledrop(*command)
+        assert code == 1
+        assert "there is no adapter file style/watercolo" in err
+        assert "Hint:  Did you mean style/watercolor.safetensors?" in err
+    assert "Did you mean" not in styledrop("generate", "nowhere/watercolor.safetensors", "a cat").err
 
 
 def test_all_bad_numbers_are_named_at_once(styledrop: Run, picture: Path) -> None:

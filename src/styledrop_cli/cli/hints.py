@@ -48,7 +48,8 @@ ARGUMENTS = {
     "PICTURE": "--image --input --picture --init-image --reference --instance-data-dir --data -i",
     "CORPUS": "--data --dataset --train-data-dir --corpus --input",
 }
-SHAPE = re.compile(r"--size[ =]\d+\s*[xX*:]\s*\d+")
+SHAPE = re.compile(r"\d+\s*[xX*:]\s*\d+")
+NO_NUMBER = re.compile(r"should be a valid (integer|number)")  # Typer's words, which leave out the value
 
 
 def explain(error: Any, message: str, given: Sequence[str]) -> tuple[str, str | None]:
@@ -66,7 +67,14 @@ def explain(error: Any, message: str, given: Sequence[str]) -> tuple[str, str | 
         for argument, others in ARGUMENTS.items():
             if option in others.split() and any(argument in piece for piece in usage):
                 return f"no such option: {option}", f"write that without one: {context.command_path} {' '.join(usage)}"
-    elif "'--size'" in message and SHAPE.search(" ".join(given)):
+    names, value = getattr(getattr(error, "param", None), "opts", []), None
+    for word, after in zip(given, [*given[1:], ""], strict=True):
+        name, equals, behind = word.partition("=")
+        value = (behind if equals else after) if name in names else value
+    if value is not None and (kind := NO_NUMBER.search(message)):
+        whole = "whole " if kind[1] == "integer" else ""
+        message = f"{names[0]} must be a {whole}number, not '{value[:40]}'"
+    if "--size" in names and value and SHAPE.fullmatch(value):
         return message, (
             'pictures are square: give one number. Other shapes: size = "1024x512" in a list for styledrop kit, or '
             "styledrop edit --outpaint, which adds to the sides of a picture"
