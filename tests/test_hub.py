@@ -582,7 +582,7 @@ def test_models_list_fetch_check_and_remove(remote: Hub, styledrop: Run, monkeyp
     assert states() == fresh | {REPO: "fetched"}
     monkeypatch.setenv("COLUMNS", "400")
     listed = styledrop("models", "list").out
-    assert re.search(rf"{REPO} +fetched +58 kB +fp16 +{folder}\n", listed)
+    assert re.search(rf"{REPO} +fetched +58.1 kB +fp16 +{folder}\n", listed)
 
     refused = styledrop("models", "check", REPO)  # whole, but noise: no base model
     assert refused.code == 1

@@ -249,15 +249,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def file_size(size: int) -> str:
-    """`size` bytes in words: '820 bytes', '98 kB', '3.4 MB', '1.8 GB'."""
-    if size < 1000:
-        return f"{size} bytes"
-    if size < 1_000_000:
-        return f"{size / 1000:.0f} kB"
-    return f"{size / 1_000_000:.1f} MB" if size < 1_000_000_000 else f"{size / 1_000_000_000:.1f} GB"
-
-
 def _print(console: Console, text: Text) -> None:
     """Wrap at words for a person's terminal; leave lines whole in a pipe or a log."""
     console.print(text, soft_wrap=not console.is_terminal)

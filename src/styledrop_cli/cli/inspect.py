@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
+from rich.filesize import decimal as file_size
 from rich.table import Table
 from rich.text import Text
 
@@ -58,7 +59,7 @@ def inspect(
 def _adapter(file: Path) -> dict[str, Any]:
     from styledrop_cli.io import tensors
 
-    return {**tensors.load_adapter(file).header, "file_size": console.file_size(file.stat().st_size)}
+    return {**tensors.load_adapter(file).header, "file_size": file_size(file.stat().st_size)}
 
 
 def _picture(file: Path) -> dict[str, Any] | None:
@@ -92,7 +93,7 @@ def _model(folder: Path) -> dict[str, Any]:
             f"{folder} is no base model",
             "a base model's folder holds config.json and *.safetensors files",
         )
-    return {**about, "files": {name: console.file_size(size) for name, size in sizes.items()}}
+    return {**about, "files": {name: file_size(size) for name, size in sizes.items()}}
 
 
 def _table(file: Path, about: Mapping[str, Any]) -> Table:
@@ -134,7 +135,7 @@ def _in_words(value: Any) -> str:
             return f"a list of {len(value)}"
         return _cut(", ".join(map(_in_words, value)))
     if isinstance(value, str) and value.startswith("data:"):
-        return f"a small picture ({console.file_size(len(value))})"
+        return f"a small picture ({file_size(len(value))})"
     text = str(value)
     return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else _cut(text)
 

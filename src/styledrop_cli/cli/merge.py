@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal as file_size
 
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.train import say_how_to_draw
@@ -51,7 +52,7 @@ def merge(
         parts = merge_module.read_parts(paths, weights)
     with load.loading(screen, model, "cpu", paths[0]) as load_base:
         header = merge_module.merge(load_base(), parts, style=style, output=output, on_message=screen.say)
-    screen.say(f"the adapter ({console.file_size(output.stat().st_size)}):")
+    screen.say(f"the adapter ({file_size(output.stat().st_size)}):")
     about = {name: header[name] for name in ("learns", "style", "contents", "kind", "config", "recommended", "merged")}
     screen.result({"adapter": output, **about}, [output])
     say_how_to_draw(screen, output, model, header["contents"][0] if header["learns"] == OBJECT else None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.filesize import decimal as file_size
 from rich.table import Table
 from rich.text import Text
 
@@ -89,7 +90,7 @@ def _list(screen: console.Screen) -> None:
         table.add_column(column, no_wrap=True, justify="right" if column == "size" else "left")
     table.add_column("folder", overflow="fold")
     for row in rows:
-        size_of = console.file_size(row["size"]) if row["size"] else ""
+        size_of = file_size(row["size"]) if row["size"] else ""
         cells = (row["name"], row["state"], size_of, ", ".join(row["precisions"]), str(row["folder"] or ""))
         table.add_row(*map(Text, cells))
     screen.result({"models": rows}, table)
@@ -169,7 +170,7 @@ def _remove(name: str, yes: bool, screen: console.Screen) -> None:
     repo = hub.repository(name)
     one = next((one for one in hub.cached() if one.repo == repo), None)
     if one and not yes:
-        size = console.file_size(one.size)
+        size = file_size(one.size)
         if not sys.stdin.isatty():
             raise UsageError(
                 f"nobody is here to confirm that {name} ({size}) is to be removed", "confirm it with --yes"
@@ -178,5 +179,5 @@ def _remove(name: str, yes: bool, screen: console.Screen) -> None:
             screen.say(f"{name} stays")
             raise typer.Exit(1)
     freed = hub.remove(name)
-    screen.say(f"{console.file_size(freed)} are free again")
+    screen.say(f"{file_size(freed)} are free again")
     screen.result({"model": name, "freed": freed}, [])

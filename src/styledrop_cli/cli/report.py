@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal as file_size
 
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.errors import UsageError
@@ -94,7 +95,7 @@ def report(
         row: {measure: vars(estimate) for measure, estimate in of.items()} for row, of in graded.estimates().items()
     }
     seconds = time.monotonic() - started
-    screen.say(f"{count:,} pictures, {console.file_size(len(page))}, in {console.duration(seconds)}:")
+    screen.say(f"{count:,} pictures, {file_size(len(page))}, in {console.duration(seconds)}:")
     screen.result(
         {"report": output, "scorer": name, "prompts": graded.prompts, "seeds": graded.seeds, "rows": found}, [output]
     )

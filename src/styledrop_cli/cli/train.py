@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import typer
+from rich.filesize import decimal as file_size
 
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import by_base, flag, option
@@ -147,7 +148,7 @@ def train(
     kept = f"{learnt.step} steps"
     if learnt.step != settings.steps:
         kept = f"step {learnt.step} of {settings.steps} drew the best test pictures"
-    size = console.file_size(learnt.path.stat().st_size)
+    size = file_size(learnt.path.stat().st_size)
     screen.say(f"learnt in {console.duration(learnt.seconds)}, {kept}; the adapter ({size}):")
     screen.result(
         {
