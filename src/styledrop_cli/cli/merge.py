@@ -21,7 +21,7 @@ def merge(
         typer.Argument(
             metavar="ADAPTER[:WEIGHT]...",
             help="The adapter files, of one kind and one base model, each with its weight: 1 is as it was trained, "
-            "than 0 the opposite. Without weights all count alike, and add up to 1.",
+            "below 0 the opposite. Without weights all count alike, and add up to 1.",
         ),
     ],
     *,

@@ -59,7 +59,10 @@ def by_base(name: str, *others: str) -> str:
 
 def recommended(name: str) -> str:
     """The default of a setting that an adapter's file recommends."""
-    return f"what the adapter recommends, or {SampleSettings.defaults()[name]:g}"
+    ours = SampleSettings.defaults()[name]
+    theirs = PUBLISHED["sampling"].get(name, ours)
+    also = f" ({theirs:g} for amused-256 and amused-512)" if theirs != ours else ""
+    return f"what the adapter recommends, or {ours:g}{also}"
 
 
 MODEL = "The base model: pocket (bundled), amused-256, amused-512, a folder, or owner/name on the Hugging Face hub."

@@ -63,9 +63,9 @@ def score(
     reference. csls is the likeness of the style alone: above 0, the picture is
     nearer to the reference than to any other style. object is how surely CLIP
     sees what the prompt says. shape and style compare the picture with what
-    the base model draws without an adapter, leak is what it copied, and total
-    = object + shape + style - leak. Pictures drawn by generate need no other
-    argument as long as their adapter is at hand.
+    the base model draws without an adapter, leak is how much of the reference's
+    content it copied, and total = object + shape + style - leak. Pictures drawn
+    by generate need no other argument as long as their adapter is at hand.
 
       styledrop score styledrop-out
       styledrop score cat.png --prompt "a cat" --reference ref.png

@@ -78,8 +78,9 @@ def sweep(
     r"""Find the settings that suit an adapter: draw at many, see them side by side.
 
     Draws the same prompts and seeds at every combination of up to two settings,
-    on one contact sheet. Scores each combination as training does, and says
-    which is best and how sure that is. Three prompts say more than one.
+    on one contact sheet. CLIP scores each combination, as it does checkpoints in
+    training, and the best is named with how sure that is. Give three prompts or
+    more: what suits one need not suit another.
 
       styledrop sweep adapter.safetensors "a cat" "a teapot" "a house"
       styledrop sweep adapter.safetensors "a cat" "a house" \
