@@ -30,7 +30,7 @@ def report(
     overwrite: options.Overwrite = False,
     number: Annotated[int, options.number("How many pictures of each prompt to draw in each row.")] = NUMBER,
     prompts: Annotated[
-        Path | None, options.option(options.PROMPTS, metavar="FILE", shown="12 built-in prompts that nothing was chosen by")
+        Path | None, options.option(options.PROMPTS, metavar="FILE", shown="12 prompts that nothing was chosen by")
     ] = None,
     scorer: options.SecondScorer = None,
     model: options.Model = "pocket",
