@@ -17,7 +17,7 @@ endef
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow help-snapshots coverage fuzz parity against demo bench paired dist lock format clean
+.PHONY: help venv check test slow help-snapshots reference coverage fuzz parity against demo bench paired dist lock format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -49,7 +49,7 @@ coverage: $(READY)  ## the tests, and which lines they never reach; fails below 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pytest-cov
 	$(BIN)/python -m pytest --cov=styledrop_cli --cov-report=term:skip-covered --cov-fail-under=90
 
-fuzz: $(READY)  ## spoiled files for every reader, 2,000 each, led by coverage; docs/hostile_files.md has more
+fuzz: $(READY)  ## spoiled files for every reader, 2,000 each, led by coverage; docs/lab/hostile_files.md has more
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
 	$(BIN)/python tests/hostile/fuzz.py
 
@@ -85,6 +85,9 @@ lock: $(READY)  ## write requirements.lock: every package with its exact version
 	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report build/lock.json \
 		--constraint constraints.txt '.[dev,pocket]'
 	$(BIN)/python tools/lock.py build/lock.json requirements.lock
+
+reference: $(READY)  ## write docs/reference from the help of the commands
+	$(BIN)/python tools/reference.py docs/reference
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""What several processes gain, and what they send each other: ``python benchmarks/scale.py`` (docs/scale.md).
+"""What several processes gain, and what they send each other: ``python benchmarks/scale.py`` (docs/results/scale.md).
 
 A pool of pictures is drawn by one process and by several, as a person would start them, in turn. Beside the clock
 stands the processor's time, which other programs on the machine hardly change. ``--network`` counts instead, on Linux,

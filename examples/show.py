@@ -1,6 +1,6 @@
-"""Learn every style in this folder and draw the same things in each: the sheet at the top of the project's README.
+"""Learn every style in this folder and draw the same things in each: the sheet in docs/guide/learning.md.
 
-python examples/show.py docs/styles.png
+python examples/show.py styles.png
 
 With ``--picture``, as often as wanted, it learns from other pictures.
 """

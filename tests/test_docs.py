@@ -1,16 +1,21 @@
-"""The documents say nothing that is not so: every command they print is run, as printed, in a tiny model's hands.
+"""The documents say nothing that is not so: every command they print is run, as printed, with a tiny model.
 
-That goes for the commands in each command's own help too. Only `--minutes` and the steps of a training are shortened.
+Only minutes, steps and numbers of pictures are shortened. A command that several pages print is run once. The README is
+followed from its first line to its last, with the files of the project and nothing else. The help of the commands is on
+the pages of docs/reference, which are made from it. Of the logs in docs/lab only the names are checked, of commands,
+options, files and functions.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import runpy
 import shlex
 import shutil
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,22 +30,28 @@ from styledrop_cli import doctor
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base import hub
-from styledrop_cli.cli.app import COMMANDS, app
+from styledrop_cli.cli.app import app
 from styledrop_cli.io.images import save_png
 from styledrop_cli.io.tensors import save_part, save_tensors
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
 ROOT = Path(__file__).parents[1]
-PAGES = (
-    "README.md",
-    "CHANGELOG.md",
-    "THIRD_PARTY_NOTICES.md",
-    "examples/README.md",
-    "examples/pocket/README.md",
-    "src/styledrop_cli/pocket/README.md",
-    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
-)
+PACKAGE = ROOT / "src/styledrop_cli"
+LOGS = ("docs/lab/", "examples/pocket/begun/")  # what was done once
+
+
+def found_pages() -> list[str]:
+    """All pages: the README, the reference, whose examples follow on each other, and the others."""
+    beside = [ROOT / name for name in ("CHANGELOG.md", "THIRD_PARTY_NOTICES.md")]
+    examples = [ROOT / "examples/README.md", *sorted((ROOT / "examples/pocket").rglob("*.md"))]
+    reference = sorted((ROOT / "docs/reference").glob("*.md"))
+    others = [path for path in sorted((ROOT / "docs").rglob("*.md")) if path not in reference]
+    paths = [ROOT / "README.md", *reference, *beside, *examples, PACKAGE / "pocket/README.md", *others]
+    return [path.relative_to(ROOT).as_posix() for path in paths]
+
+
+PAGES = found_pages()
 NOT_OURS = {"accelerate", "npm", "pip", "torchrun"}  # printed, but not ours to run
 SCRIPTS = ("examples", "examples/pocket", "benchmarks")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -48,6 +59,7 @@ LATER_PARTS = [
     ["pretrain", part] for part in ("decoder", "clip", "scorer", "base", "superres")
 ]  # they need those before them
 GROUP = typer.main.get_group(app)
+SHOWN = [name for name, command in GROUP.commands.items() if not command.hidden]
 
 
 class Block(NamedTuple):
@@ -71,7 +83,7 @@ def fenced(text: str) -> list[str]:
 
 def is_command(span: str) -> bool:
     first = span.split()[0] if span.split() else ""
-    return first in {"styledrop", "make", "python", *NOT_OURS} or first.endswith(".py")
+    return first in {"styledrop", "make", "python", *NOT_OURS} or (first.endswith(".py") and first != span)
 
 
 def inline(text: str) -> list[str]:
@@ -88,20 +100,33 @@ def blocks_of(page: str) -> Iterator[Block]:
             yield Block(page, joined(span))
 
 
-def blocks_of_help() -> Iterator[Block]:
-    """The commands in the docstring of each command, which are its help."""
-    for function, name, *_ in COMMANDS:
-        yield Block(f"{name} --help", ours(inspect.cleandoc(function.__doc__ or ""), indent=2))
-
-
 def ours(text: str, indent: int) -> list[str]:
     """The lines that are commands of ours, and not prose about them: these are indented."""
     start = " " * indent + "styledrop "
     return [line.strip() for line in re.sub(r" *\\\s*\n\s*", " ", text).splitlines() if line.startswith(start)]
 
 
-PAGE_BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-HELP_BLOCKS = list(blocks_of_help())
+def words(command: str) -> tuple[str, ...]:
+    """A command as the shell splits it."""
+    return tuple(shlex.split(command, comments=True))
+
+
+def each_once(blocks: Iterable[Block]) -> list[Block]:
+    """The blocks without the commands that stood in one before."""
+    seen: set[tuple[str, ...]] = set()
+    made = []
+    for block in blocks:
+        new = [command for command in block.commands if words(command) not in seen]
+        seen.update(map(words, new))
+        made += [Block(block.where, new)] if new else []
+    return made
+
+
+ALL_BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+LOG_BLOCKS = [block for block in ALL_BLOCKS if block.where.startswith(LOGS)]
+FOLLOWED = each_once(block for block in ALL_BLOCKS if not block.where.startswith(LOGS))
+README_COMMANDS = [command for block in FOLLOWED if block.where == "README.md" for command in block.commands]
+PAGE_BLOCKS = [block for block in FOLLOWED if block.where != "README.md"]
 
 
 # ---- running what is printed ----
@@ -123,9 +148,12 @@ def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "adapter.safetensors"
 
 
+Follow = Callable[..., None]
+
+
 @pytest.fixture
-def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Do what one printed command says; it must succeed."""
+def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
+    """Do what one printed command says; it must succeed. Files that it names are made, unless ``given``."""
     # The bundled model has super-resolution too.
     pocket = Path(shutil.copytree(tiny_model, Path("pocket-of-the-tests").resolve() / tiny_model.name))
     save_part(pocket, "superres", tiny.superres_network(), tiny.SUPERRES)
@@ -141,28 +169,43 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
         TrainSettings, "of", lambda kind, **given: of(kind, **given | short | compared[given.get("learn", "style")])
     )
 
-    def follow(command: str) -> None:
-        program, *arguments = shlex.split(command, comments=True)
-        if program == "make":
-            assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no such {command}"
-        elif program == "python" or program.endswith(".py"):
-            script, *rest = arguments if program == "python" else (program, *arguments)
-            folders = [ROOT] if "/" in script or program == "python" else [ROOT / name for name in SCRIPTS]
-            found = next((folder / script for folder in folders if (folder / script).is_file()), None)
-            assert found, f"there is no {script}"
-            known = options_of_script(found)
-            assert all(option in known for option in rest if option.startswith("--")), command
-        elif program == "styledrop":
-            if is_mention(arguments):
-                check_mention(styledrop, arguments)
-            else:
-                provide(arguments, adapter, tiny_model)
-                code, _, err = styledrop(*shortened(arguments))
-                assert code == 0, f"{command}\n{err}"
-        else:
-            assert program in NOT_OURS, f"nothing is known of the program {program}: {command}"
+    def follow(command: str, given: bool = False) -> None:
+        check_names(command)
+        program, *arguments = words(command)
+        if program != "styledrop" or is_mention(arguments):
+            return
+        if not given:
+            provide(arguments, adapter, tiny_model)
+        code, _, err = styledrop(*shortened(arguments))
+        assert code == 0, f"{command}\n{err}"
 
     return follow
+
+
+def check_names(command: str) -> None:
+    """A printed command names a program, a command and options that there are."""
+    program, *arguments = words(command)
+    if program == "make":
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no such {command}"
+    elif program == "python" or program.endswith(".py"):
+        script, *rest = arguments if program == "python" else (program, *arguments)
+        folders = [ROOT] if "/" in script or program == "python" else [ROOT / name for name in SCRIPTS]
+        found = next((folder / script for folder in folders if (folder / script).is_file()), None)
+        assert found, f"there is no {script}"
+        known = options_of_script(found)
+        assert all(option in known for option in rest if option.startswith("--")), command
+    elif program == "styledrop":
+        if arguments and not arguments[0].startswith("-"):
+            assert arguments[0] in GROUP.commands, f"there is no command {arguments[0]}"
+            known = options_of_command(arguments[0]) | {"--help"}
+            unknown = {one for one in arguments if re.match(r"--?[a-z]", one)} - known
+            assert not unknown, f"{', '.join(unknown)}: {command}"
+    else:
+        assert program in NOT_OURS, f"nothing is known of the program {program}: {command}"
+
+
+def options_of_command(name: str) -> set[str]:
+    return {one for option in GROUP.commands[name].params for one in (*option.opts, *option.secondary_opts)}
 
 
 def options_of_script(script: Path) -> set[str]:
@@ -190,25 +233,17 @@ def stand_in_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def is_mention(arguments: list[str]) -> bool:
     """Whether a command is only named, `styledrop train`, and not given anything to work on."""
     parts = {"all", "corpus", "tokenizer", "text", *(part for _, part in LATER_PARTS)}
-    return len(arguments) == 1 or (arguments[0] == "pretrain" and len(arguments) == 2 and arguments[1] in parts)
-
-
-def check_mention(styledrop: Run, arguments: list[str]) -> None:
-    """A command that is only named exists, and has the options that are named with it."""
-    if arguments[0].startswith("-"):
-        assert styledrop(*arguments).code == 0
-        return
-    assert arguments[0] in GROUP.commands, f"there is no command {arguments[0]}"
-    known = {name for option in GROUP.commands[arguments[0]].params for name in option.opts}
-    assert {one for one in arguments if one.startswith("-")} <= known | {"--help"}
+    return len(arguments) <= 1 or (arguments[0] == "pretrain" and len(arguments) == 2 and arguments[1] in parts)
 
 
 def shortened(arguments: list[str]) -> list[str]:
     """The same command, with a tiny fraction of its minutes, its pictures and its steps."""
     if arguments[0] == "iterate":
         return [*arguments, "--per-prompt", "2", "--steps", "2"]
-    if arguments[0] == "report":
+    if arguments[0] in ("edit", "report", "sweep"):
         return [*arguments, "-n", "1"]
+    if arguments[0] == "alphabet":
+        return [*arguments, "-n", "2"]
     if arguments[:2] == ["models", "remove"]:
         return [*arguments, "--yes"]
     if arguments[0] != "pretrain":
@@ -278,25 +313,62 @@ def names(blocks: list[Block]) -> list[str]:
 
 
 @pytest.mark.parametrize("block", PAGE_BLOCKS, ids=names(PAGE_BLOCKS))
-def test_commands_of_the_pages(follow: Callable[[str], None], block: Block) -> None:
+def test_commands_of_the_pages(follow: Follow, block: Block) -> None:
     for command in block.commands:
         follow(command)
 
 
-@pytest.mark.parametrize("block", HELP_BLOCKS, ids=names(HELP_BLOCKS))
-def test_commands_of_the_help(styledrop: Run, follow: Callable[[str], None], block: Block) -> None:
-    """Those that the docstring holds are those that the terminal shows, and they work."""
-    assert block.commands
-    assert ours(styledrop(*block.where.split()).out, indent=3) == block.commands
+def test_the_readme_can_be_followed_in_a_fresh_clone(follow: Follow) -> None:
+    """With the files that are there, and those that its own commands have made."""
+    shutil.copytree(ROOT / "examples", "examples", ignore=shutil.ignore_patterns("pocket"))
+    for command in README_COMMANDS:
+        follow(command, given=True)
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text):
+        assert (ROOT / picture).stat().st_size < 300_000
+
+
+def test_the_python_of_the_guide(follow: Follow, adapter: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/guide/python.md").read_text("utf-8"), re.M | re.S)
+    for name in re.findall(r'"([\w/-]+\.(?:png|safetensors))"', code):
+        provide(["edit", name], adapter, adapter)
+    draw().convert("L").point(lambda value: 255 * (value > 100)).save("mask.png")
+    exec(compile(code, "docs/guide/python.md", "exec"), {})
+
+
+@pytest.mark.parametrize("block", LOG_BLOCKS, ids=names(LOG_BLOCKS))
+def test_names_in_the_logs(block: Block) -> None:
     for command in block.commands:
-        follow(command)
+        check_names(command)
 
 
-def test_commands_of_the_first_help(styledrop: Run, follow: Callable[[str], None]) -> None:
+# ---- help and reference ----
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_commands_of_the_help(styledrop: Run, name: str) -> None:
+    """The examples that the terminal shows are those of the reference, where they are run."""
+    examples = ours(inspect.cleandoc(GROUP.commands[name].help), indent=2)
+    assert examples and ours(styledrop(name, "--help").out, indent=3) == examples
+    run = {words(command) for block in blocks_of(f"docs/reference/{name}.md") for command in block.commands}
+    assert set(map(words, examples)) <= run
+
+
+def test_commands_of_the_first_help(styledrop: Run, follow: Follow) -> None:
     shown = ours(styledrop("--help").out, indent=1)
     assert len(shown) == 2
     for command in shown:
         follow(command)
+
+
+def test_the_reference_says_what_the_help_says() -> None:
+    made = runpy.run_path(str(ROOT / "tools/reference.py"))["pages"]()
+    there = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs/reference").glob("*")}
+    assert {name for name in made | there if made.get(name) != there.get(name)} == set(), "run: make reference"
 
 
 # ---- names ----
@@ -304,6 +376,7 @@ def test_commands_of_the_first_help(styledrop: Run, follow: Callable[[str], None
 
 def options_in(text: str) -> set[str]:
     """The options that a page names, but for those of other programs."""
+    text = re.sub(r"^```sh\n.*?^```", "", text, flags=re.M | re.S)
     foreign = [s for block in fenced(text) for s in joined(block)] + inline(text)
     for snippet in foreign:
         if is_command(snippet) and not snippet.startswith("styledrop"):
@@ -311,19 +384,55 @@ def options_in(text: str) -> set[str]:
     return set(OPTION.findall(text))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("docs/reference/")])
 def test_options_that_are_named_exist(page: str) -> None:
-    known = {name for command in GROUP.commands.values() for option in command.params for name in option.opts}
+    known = {option for name in GROUP.commands for option in options_of_command(name)}
     known |= options_of_script(ROOT / "benchmarks/against_truth.py")
     own = {option for script in (ROOT / page).parent.glob("*.py") for option in OPTION.findall(script.read_text())}
     unknown = options_in((ROOT / page).read_text(encoding="utf-8")) - known - own - {"--help", "--version"}
     assert not unknown, f"{page} names options that no command has"
 
 
+def anchors_of(page: Path) -> set[str]:
+    """What a link to a page may have behind its #: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", re.sub(r"\]\([^)]*\)", "", one.lower())).replace(" ", "-") for one in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
-    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", (ROOT / page).read_text(encoding="utf-8")):
+        there = (ROOT / page).parent / link if link else ROOT / page
+        assert there.exists(), link
+        assert not anchor or anchor in anchors_of(there), f"{link}#{anchor}"
+
+
+def names_in(file: Path) -> set[str]:
+    """What a Python file defines: functions, classes, what stands in these, and values."""
+
+    def defined(body: list[ast.stmt], before: str = "") -> Iterator[str]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                yield before + node.name
+                if isinstance(node, ast.ClassDef):
+                    yield from defined(node.body, f"{node.name}.")
+            for target in [*getattr(node, "targets", ()), getattr(node, "target", None)]:
+                yield from (before + one.id for one in ast.walk(target) if isinstance(one, ast.Name)) if target else ()
+
+    return set(defined(ast.parse(file.read_text(encoding="utf-8")).body))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_functions_that_are_named_exist(page: str) -> None:
+    places = [ROOT, PACKAGE, (ROOT / page).parent, *(ROOT / name for name in SCRIPTS)]
+    spans = inline((ROOT / page).read_text(encoding="utf-8"))
+    for file, name in (found.groups() for span in spans if (found := re.fullmatch(r"([\w/.-]+\.py):?([\w.]*)", span))):
+        there = next((place / file for place in places if (place / file).is_file()), None)
+        assert there, f"there is no {file}"
+        assert not name or name in names_in(there), f"{file} has no {name}"
+    for module in (span for span in spans if re.fullmatch(r"styledrop_cli(\.[a-z_]+)+", span)):
+        path = ROOT / "src" / module.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").is_file(), f"there is no {module}"
 
 
 # ---- the tests above can fail ----
@@ -332,7 +441,7 @@ def test_links_lead_somewhere(page: str) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("styledrop paint ref.png", "paint"),
+        ("styledrop paint ref.png", "no command paint"),
         ("styledrop train ref.png --style x --colour red", "--colour"),
         ("styledrop paint", "no command paint"),
         ("make coffee", "no such make coffee"),
@@ -341,9 +450,19 @@ def test_links_lead_somewhere(page: str) -> None:
         ("stylepaint ref.png", "nothing is known of the program stylepaint"),
     ],
 )
-def test_a_page_that_is_wrong_is_found_out(follow: Callable[[str], None], command: str, words: str) -> None:
+def test_a_page_that_is_wrong_is_found_out(command: str, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
-        follow(command)
+        check_names(command)
+
+
+def test_a_command_that_fails_is_found_out(follow: Follow) -> None:
+    with pytest.raises(AssertionError, match="steps must be"):
+        follow("styledrop generate adapter.safetensors 'a cat' --steps 0")
+
+
+def test_a_command_is_run_once() -> None:
+    blocks = [Block("a", ["make x", "make  'y'"]), Block("b", ["make y  # again"]), Block("c", ["make z", "make x"])]
+    assert each_once(blocks) == [blocks[0], Block("c", ["make z"])]
 
 
 def test_pages_are_read_as_a_shell_reads_them() -> None:

@@ -134,7 +134,7 @@ def test_the_source_archive_holds_the_project_and_nothing_that_was_made(source: 
     }
     there |= {
         "tests/test_release.py",
-        "docs/judging.md",
+        "docs/guide/judging.md",
         "examples/watercolor.png",
         "tools/lock.py",
         "benchmarks/bench.py",

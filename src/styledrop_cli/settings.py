@@ -143,8 +143,8 @@ class SampleSettings(_Checked):
             )
 
 
-# Settings that go together, by the name of `generate --preset`. "fast" was chosen on pocket (docs/tuning.md); "paper"
-# is StyleDrop's (Table S3, base model).
+# Settings that go together, by the name of `generate --preset`. "fast" was chosen on pocket (docs/lab/tuning.md);
+# "paper" is StyleDrop's (Table S3, base model).
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"steps": 8, "guidance_every": 4, "precision": "bf16"},
     "paper": {

@@ -1,1 +1,1 @@
-"""Every reader of foreign bytes, and what tries to break it; see docs/hostile_files.md."""
+"""Every reader of foreign bytes, and what tries to break it; see docs/lab/hostile_files.md."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SLOWEST = 10.0  # seconds of the processor that a file of a few kB may take
-MOST = 1800  # MB that it may take: what docs/hostile_files.md says of pictures
+MOST = 1800  # MB that it may take: what docs/lab/hostile_files.md says of pictures
 WRITERS = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "shutil.rmtree")
 NEVER = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect")
 OUR_OWN = tuple(str(Path(path).resolve()) for path in (sys.prefix, sys.base_prefix, Path(__file__).parents[2]))

@@ -103,7 +103,7 @@ class Scores:
         """What a choice among settings goes by, in [0,1]: the thing and the style must both be there.
 
         The harmonic mean of (object + shape) / 2 and style - leak, each within [0,1]. A sum would have one make up for
-        the other: it is highest without any adapter or, with more weight on the style, for copies (docs/tuning.md).
+        the other: it is highest without any adapter or, with more weight on the style, for copies (docs/lab/tuning.md).
         """
         thing, style = (min(max(v, 0.0), 1.0) for v in ((self.object + self.shape) / 2, self.style - self.leak))
         return 2 * thing * style / (thing + style) if thing + style else 0.0

@@ -33,7 +33,7 @@ from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What is tried where no axis is given: around what fits pocket (docs/tuning.md).
+# What is tried where no axis is given: around what fits pocket (docs/lab/tuning.md).
 GRID: dict[str, tuple[float, ...]] = {"lambda_a": (0, 0.25, 0.5, 1), "lambda_b": (0.75, 1.5, 3)}
 ACROSS = 8  # pictures of a prompt beside each other in a cell; more go on below
 TARGET_ASPECT = math.log(4 / 3)  # a sheet's width by its height, as a logarithm
