@@ -45,7 +45,8 @@ from styledrop_cli.io.tensors import (
     read_tensors,
     save_tensors,
 )
-from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
+from styledrop_cli.models.adapter import LoraAdapter, LoraConfig
+from styledrop_cli.models.layers import PROJECTIONS
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import PUBLISHED, SampleSettings
 
