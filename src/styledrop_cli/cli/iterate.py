@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from styledrop_cli.base.registry import AMUSED
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.settings import PUBLISHED, RoundSettings
+from styledrop_cli.settings import RoundSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.feedback.page import Gallery
@@ -78,7 +79,7 @@ def iterate(
         int | None,
         rounds_option(
             help="Training steps of a round.",
-            show_default=f"{DEFAULT.steps}; {PUBLISHED['training']['steps']} for a published base",
+            show_default=f"{DEFAULT.steps}; {AMUSED.training['steps']} for a published base",
         ),
     ] = None,
     last: Annotated[

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from styledrop_cli.base.registry import AMUSED
 from styledrop_cli.cli import checks, console, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import OBJECT, PUBLISHED, STYLE, TrainSettings
+from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
 
 OUTPUT = Path("adapter.safetensors")
-DEFAULT, SUITS = TrainSettings(), PUBLISHED["training"]
+DEFAULT, SUITS = TrainSettings(), AMUSED.training
 
 
 class Kind(StrEnum):
