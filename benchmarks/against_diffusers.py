@@ -190,8 +190,7 @@ class Ours(Side):
         from styledrop_cli.base.base import load_base
 
         self.base = load_base(str(o.folder), torch.device(o.device))
-        assert self.base.published is not None
-        sizes = self.base.published.transformer
+        sizes = self.base.parts.config("transformer")
         self.prepare(o, sizes.codebook_size, sizes.sample_size, sizes.mask_id)
         self.by_place = self.logits.permute(0, 2, 3, 1).contiguous()
 

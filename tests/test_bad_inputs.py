@@ -29,7 +29,7 @@ from safetensors.torch import save
 import tiny
 from conftest import SOURCE, Outcome, Run, draw
 from styledrop_cli.base import base as base_module
-from styledrop_cli.base.base import BATCH
+from styledrop_cli.base.registry import BATCH
 from styledrop_cli.cli.app import app
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.io import images

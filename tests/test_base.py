@@ -14,8 +14,8 @@ import torch
 
 import tiny
 from conftest import draw
-from styledrop_cli.base.base import BATCH, Base, load_base
-from styledrop_cli.base.hub import POCKET
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.registry import BATCH, POCKET
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.files import write_json

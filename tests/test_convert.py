@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,21 @@ from safetensors.torch import load_file, save_file
 import tiny
 from conftest import Run
 from styledrop_cli import devices
-from styledrop_cli.base import acceptance
-from styledrop_cli.base import base as base_module
-from styledrop_cli.base.amused import read_published, save_published, weight_files
+from styledrop_cli.base import acceptance, registry, sample
+from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.hub import name_of
+from styledrop_cli.base.published import open_published
+from styledrop_cli.base.published_files import weight_files
+from styledrop_cli.base.registry import AMUSED
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.io.tensors import read_header
 from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.tokenizer import ImageTokenizer
-from styledrop_cli.settings import KINDS, PUBLISHED
+from styledrop_cli.models.transformer import TransformerConfig
+from styledrop_cli.settings import KINDS
 
 WEIGHTS = "diffusion_pytorch_model"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -70,8 +73,8 @@ def test_a_published_base_draws_as_upstream_does_by_default(base: Base) -> None:
     settings = base.sampling(steps=3)
     assert (settings.size, settings.lambda_b, settings.ramp, settings.noise) == (16, 9.0, False, "token")
     assert settings.steps == 3
-    assert base.sampling().steps == PUBLISHED["sampling"]["steps"]
-    assert base.training("lora").width == PUBLISHED["lora"]["width"]
+    assert base.sampling().steps == AMUSED.sampling["steps"]
+    assert base.training("lora").width == AMUSED.kinds["lora"]["width"]
     assert base.training(steps=7).steps == 7
     ids = base.sample(["a cat", "a dog"], [1, 2], settings)
     assert torch.equal(base.sample(["a dog"], [2], settings)[0], ids[1])
@@ -80,27 +83,26 @@ def test_a_published_base_draws_as_upstream_does_by_default(base: Base) -> None:
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
-    read = read_published(folder)
-    assert read.transformer == tiny.PUBLISHED_TRANSFORMER
-    assert read.tokenizer == tiny.PUBLISHED_TOKENIZER
-    assert read.clip == tiny.PUBLISHED_CLIP
+    parts = open_published(folder).parts
+    wanted_sizes = {"transformer": tiny.PUBLISHED_TRANSFORMER, "tokenizer": tiny.PUBLISHED_TOKENIZER}
+    assert {name: part.config for name, part in parts.items()} == wanted_sizes | {"clip": tiny.PUBLISHED_CLIP}
     clip = Clip(tiny.PUBLISHED_CLIP)
     tiny.randomise(clip)
-    loaded = read.load("text_encoder")
+    loaded = parts["clip"].load()
     own = clip.state_dict()
     for name, value in loaded.state_dict().items():
         assert name == "logit_scale" or torch.equal(value, own[name]), name
     wanted = tiny.transformer(tiny.PUBLISHED_TRANSFORMER).state_dict()
-    assert all(torch.equal(v, wanted[n]) for n, v in read.load("transformer").state_dict().items())
+    assert all(torch.equal(v, wanted[n]) for n, v in parts["transformer"].load().state_dict().items())
 
 
 def test_half_precision_and_shards_are_the_same_model(tmp_path: Path, folder: Path, base: Base) -> None:
     half = tiny.write_published(tmp_path / "half", half=True)
     assert weight_files(half, "transformer")[0].name == f"{WEIGHTS}.fp16.safetensors"
     assert weight_files(half, "text_encoder")[0].name == "model.fp16.safetensors"
-    small = read_published(half)
-    assert small.fingerprint() == read_published(folder).fingerprint() == base.hash
-    weight, own = (m.encoder_proj.weight for m in (small.load("transformer"), base.transformer))  # type: ignore[union-attr]
+    small = open_published(half)
+    assert small.fingerprint() == open_published(folder).fingerprint() == base.hash
+    weight, own = (m.encoder_proj.weight for m in (small.parts["transformer"].load(), base.transformer))  # type: ignore[union-attr]
     assert weight.dtype == torch.float32  # type: ignore[union-attr]
     assert torch.equal(weight, own.half().float())  # type: ignore[union-attr, operator]
 
@@ -112,7 +114,7 @@ def test_half_precision_and_shards_are_the_same_model(tmp_path: Path, folder: Pa
     assert torch.equal(again.sample(["a cat"], [1], base.sampling(steps=3)), ids)
     assert again.hash == base.hash == load_base(str(half), tiny.CPU).hash
     other = tiny.write_published(tmp_path / "other", seed=1)
-    assert read_published(other).fingerprint() != base.hash
+    assert open_published(other).fingerprint() != base.hash
 
 
 def test_nothing_is_read_before_it_is_used(folder: Path, base: Base) -> None:
@@ -134,14 +136,14 @@ def test_a_published_base_can_be_drawn_with_in_bfloat16(base: Base, monkeypatch:
     exact, small = base.sampling(steps=3), base.sampling(steps=3, precision="bf16")
     before = base.sample(["a cat"], [1], exact)
     monkeypatch.setattr(devices, "fast_bfloat16", lambda device: False)  # a processor without it
-    monkeypatch.setattr(base_module, "fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(sample, "fast_bfloat16", lambda device: False)
     assert torch.equal(base.sample(["a cat"], [1], small), before)
-    assert base_module.CAST not in base.parts._here
+    assert sample.CAST not in base.parts._here
     monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
-    monkeypatch.setattr(base_module, "fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(sample, "fast_bfloat16", lambda device: True)
     drawn = base.sample(["a cat"], [1], small)
     assert (drawn < tiny.PUBLISHED_TRANSFORMER.codebook_size).all()
-    network = base.parts._here[base_module.CAST]
+    network = base.parts._here[sample.CAST]
     kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     assert kinds["transformer_layers.0.attn1.to_q.weight"] == torch.bfloat16
     assert kinds["embed.embeddings.weight"] == torch.float32
@@ -155,16 +157,16 @@ def test_values_that_are_not_finite_are_found_when_looked_for(folder: Path) -> N
     tensors = load_file(path)
     tensors["encoder_proj.weight"][0, 0] = torch.nan
     save_file(tensors, path)
-    read = read_published(folder)
-    read.load("transformer")
+    part = open_published(folder).parts["transformer"]
+    part.load()
     with pytest.raises(ModelError, match="encoder_proj.weight holds a value that is not finite"):
-        read.load("transformer", finite=True)
+        part.load(finite=True)
 
 
 @pytest.mark.parametrize("pad", ["!", {"content": "!", "lstrip": False}, "<|endoftext|>"])
 def test_padding_is_the_folders(folder: Path, pad: Any) -> None:
     edit(folder / "tokenizer" / "special_tokens_map.json", pad_token=pad)
-    tokenizer = read_published(folder).text_tokenizer
+    tokenizer = open_published(folder).text_tokenizer
     row = tokenizer(["a cat"])[0].tolist()
     wanted = tokenizer.end if pad == "<|endoftext|>" else 0
     assert row[3] == tokenizer.end  # start, a, cat, end
@@ -256,7 +258,9 @@ def test_check_reads_every_weight_and_draws_upstreams_picture(
     unknown = styledrop("models", "check", folder)
     assert unknown.code == 0
     assert "there are no published values to compare with" in unknown.err
-    monkeypatch.setitem(acceptance.GOLDEN, tiny.PUBLISHED_TRANSFORMER, tuple(v + 0.002 for v in values))
+    sizes = {n: v for n, v in asdict(tiny.PUBLISHED_TRANSFORMER).items() if v != getattr(TransformerConfig(), n)}
+    row = replace(AMUSED, name="tiny", sizes=sizes, golden=tuple(v + 0.002 for v in values))
+    monkeypatch.setitem(registry.PUBLISHED, "tiny", row)
     sound = styledrop("models", "check", folder)
     assert sound.code == 0, sound.err
     assert "draws upstream's picture" in sound.err
@@ -396,9 +400,8 @@ def test_a_broken_folder(folder: Path, styledrop: Run, what: str) -> None:
     destroy(folder)
 
     def load() -> None:
-        read = read_published(folder)
-        for part in ("transformer", "vqvae", "text_encoder"):
-            read.load(part)
+        for part in open_published(folder).parts.values():
+            part.load()
 
     with pytest.raises(ModelError, match=message):
         load()

@@ -32,8 +32,8 @@ from hostile import targets, watching
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.base import hub
-from styledrop_cli.base.amused import read_published
 from styledrop_cli.base.base import load_base
+from styledrop_cli.base.published import open_published
 from styledrop_cli.cli import checks
 from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.corpus.cutouts import read_art
@@ -420,7 +420,7 @@ def test_shards_lie_beside_their_index(name: str) -> None:
     index = place / "vqvae" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(ModelError, match=r"no safetensors file beside it|shards are missing"):
-        read_published(place)
+        open_published(place)
 
 
 def test_a_pool_is_drawn_with_the_rounds_own_adapters(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ HOMES = {
     "rich": {"cli"},
     "starlette": {"feedback/page"},
     "uvicorn": {"feedback/page"},
-    "safetensors": {"io/tensors", "base/amused"},
+    "safetensors": {"io/tensors", "base/published_files"},
     "tokenizers": {"base/prompt_tokens"},
     "typer": {"cli"},
 }
@@ -45,7 +45,7 @@ TYPES = {"PIL.Image.Image"}  # names for annotations only
 # `--help` and a refused command never wait for torch.
 WITHOUT_TORCH = (
     "__init__", "__main__", "errors", "environment", "settings", "io/files", "io/file_kinds", "io/text_files",
-    "base/hub", "generation/lists", "doctor", "cli",
+    "base/hub", "base/registry", "generation/lists", "doctor", "cli",
 )  # fmt: skip
 
 

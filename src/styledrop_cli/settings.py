@@ -171,28 +171,6 @@ def preset_values(name: str | None) -> dict[str, Any]:
     return dict(PRESETS[name])
 
 
-# Where the published bases (aMUSEd) want other settings than pocket. Drawing: upstream's defaults, where a guidance
-# scale of 10 is our lambda_b of 9. Training: StyleDrop's recipe in upstream's example (LoRA of rank 16, lr 4e-4 at
-# twice our alpha, one picture a step, 1,500 to 2,000 steps).
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "sampling": {
-        "steps": 12,
-        "temperature": 2.0,
-        "lambda_b": 9.0,
-        "ramp": False,
-        "plausible": 0.0,
-        "noise": "token",
-        "order": "confidence",
-        "top_p": 1.0,
-        "correct": 0.0,
-        "guidance_every": 1,
-    },
-    "training": {"steps": 1500, "batch_size": 1, "views": 16, "checkpoints": 0, "lambda_b": 9.0},
-    "bottleneck": {"width": 32, "lr": 3e-4},
-    "lora": {"width": 16, "lr": 8e-4},
-    "prompt": {"width": 16, "lr": 1e-3},
-}
-
 # What an adapter's file may recommend of these.
 RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")
 

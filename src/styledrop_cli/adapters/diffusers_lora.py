@@ -45,9 +45,10 @@ from styledrop_cli.io.tensors import (
     read_tensors,
     save_tensors,
 )
-from styledrop_cli.models.adapter import PROJECTIONS, LoraAdapter, LoraConfig
+from styledrop_cli.models.adapter import LoraAdapter, LoraConfig
+from styledrop_cli.models.layers import PROJECTIONS
 from styledrop_cli.models.transformer import MaskedTransformer
-from styledrop_cli.settings import PUBLISHED, SampleSettings
+from styledrop_cli.settings import SampleSettings
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # what diffusers calls such a file
 OF_PEFT = "adapter_model.safetensors"  # what peft calls it
@@ -192,13 +193,13 @@ def _refuse(problems: list[str], source: str, hint: str | None = None) -> None:
 def published_base(folder: str) -> Base:
     """The base in a ``folder``, its transformer mere shapes; raises ModelError if it is not in the published layout."""
     base = load_base(folder, torch.device("cpu"))
-    if base.published is None:
+    if not base.spec.diffusers_lora:
         raise ModelError(
             f"{base.name} has no equivalent in diffusers: its LoRAs stay here, and others do not fit it",
             "Choose a published base with --model: amused-256 or amused-512.",
         )
     with torch.device("meta"):
-        return base.having(transformer=MaskedTransformer(base.published.transformer))
+        return base.having(transformer=MaskedTransformer(base.parts.config("transformer")))
 
 
 def adapter_of(lora: Lora, alpha: float, network: MaskedTransformer) -> tuple[LoraAdapter, list[str]]:
@@ -298,7 +299,7 @@ def bring_in(
         "base": {"name": base.name, "hash": base.hash},
         "style": style,
         "contents": [],
-        "recommended": {"lambda_a": SampleSettings.lambda_a, "lambda_b": PUBLISHED["sampling"]["lambda_b"]},
+        "recommended": {"lambda_a": SampleSettings.lambda_a, "lambda_b": base.spec.sampling["lambda_b"]},
         "pictures": [],
         "source": {"name": path.name, "sha256": file_hash(path)},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

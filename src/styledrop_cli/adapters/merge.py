@@ -25,7 +25,6 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash, names_apart
 from styledrop_cli.io.tensors import FORMAT, AdapterFile, is_object, load_adapter
 from styledrop_cli.models.adapter import (
-    PROJECTIONS,
     Adapter,
     BottleneckAdapter,
     BottleneckConfig,
@@ -33,6 +32,7 @@ from styledrop_cli.models.adapter import (
     LoraConfig,
     PromptAdapter,
 )
+from styledrop_cli.models.layers import PROJECTIONS
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import OBJECT, STYLE, SampleSettings, exact
 

@@ -1,48 +1,28 @@
-"""Published weights: aMUSEd's folders, read strictly into our networks and written so that upstream reads them.
+"""aMUSEd's parts as ours: sizes, names of tensors and the text vocabulary; and the way back, which upstream reads.
 
-A folder holds ``model_index.json`` and a folder each for the transformer, the image tokenizer (``vqvae``), the text
-encoder, its ``tokenizer`` and the ``scheduler`` (upstream: diffusers ``AmusedPipeline.save_pretrained``). Weights are
-safetensors in fp32 or fp16, whole or in shards; they are memory-mapped, so that what is never used is never read.
+Upstream: diffusers ``UVit2DModel`` and ``VQModel``, transformers ``CLIPTextModelWithProjection`` and ``CLIPTokenizer``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
-from styledrop_cli.base.hub.layout import INDEX, PICKLES, WEIGHTS
-from styledrop_cli.base.prompt_tokens import (
-    BytePairTokenizer,
-    as_merges,
-    read_merges,
-    vocabulary_of,
-    write_merges,
-)
+from styledrop_cli.base.hub.layout import INDEX, WEIGHTS
+from styledrop_cli.base.prompt_tokens import BytePairTokenizer, as_merges, read_merges, vocabulary_of, write_merges
+from styledrop_cli.base.published_files import Network, read_object, read_settings
+from styledrop_cli.base.registry import AMUSED
 from styledrop_cli.errors import ModelError
-from styledrop_cli.io.files import read_json, read_metadata, write_json
-from styledrop_cli.io.tensors import build_config, load_strictly, network_of, reading, save_tensors
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.tensors import build_config, save_tensors
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
-from styledrop_cli.sampling.masking import SCHEDULES
-
-PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
-# Part -> its library, and the class whose place ours takes.
-CLASSES = {
-    "transformer": ("diffusers", "UVit2DModel"),
-    "vqvae": ("diffusers", "VQModel"),
-    "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
-    "tokenizer": ("transformers", "CLIPTokenizer"),
-    "scheduler": ("diffusers", "AmusedScheduler"),
-}
 
 # Settings that our networks do not have: what upstream must say there, or leave out. None stands for anything.
 FIXED: dict[str, dict[str, Any]] = {
@@ -98,133 +78,31 @@ CLIP_IGNORED = "text_model.embeddings.position_ids"  # counts from 0 on, in file
 LOGIT_SCALE = 4.6052  # log(100), where CLIP's training ends; a text encoder alone does not keep it
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published folder whose description has been read: its sizes, its vocabulary and the schedule of its masks."""
-
-    folder: Path
-    transformer: TransformerConfig
-    tokenizer: TokenizerConfig
-    clip: ClipConfig
-    text_tokenizer: BytePairTokenizer
-    schedule: str
-
-    def load(self, part: str, finite: bool = False) -> nn.Module:
-        """The network of a ``part`` ('transformer', 'vqvae' or 'text_encoder'), frozen, on the CPU, in fp32.
-
-        fp32 files stay mapped: a tensor is read from the disk when it is first used. ``finite`` reads all of it, to
-        find values that are not finite. Raises ModelError if a tensor is missing, unknown or misshapen.
-        """
-        source = str(self.folder / part)
-        tensors = read_weights(self.folder, part)
-        if part == "text_encoder":
-            tensors = clip_from_published(tensors, self.clip)
-        module = network_of(lambda: self._network(part), source)
-        load_strictly(module, tensors, source, finite=finite)
-        return module.requires_grad_(False).eval()
-
-    def is_mapped(self, part: str) -> bool:
-        """Whether loading a ``part`` costs nothing: its files are fp32, and stay on the disk until they are used."""
-        return not any(".fp16" in path.name for path in weight_files(self.folder, part))
-
-    def _network(self, part: str) -> nn.Module:
-        if part == "transformer":
-            return MaskedTransformer(self.transformer)
-        return ImageTokenizer(self.tokenizer) if part == "vqvae" else Clip(self.clip)
-
-    def fingerprint(self) -> str:
-        """What an adapter remembers of the transformer that it was trained on: the same for fp32 and fp16 files.
-
-        A sha256 over the names and shapes of all tensors, the vectors, and the first numbers of each matrix.
-        """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(read_weights(self.folder, "transformer").items()):
-            some = tensor.flatten()[: tensor.numel() if tensor.ndim == 1 else 8].half()
-            digest.update(f"{name}{list(tensor.shape)}".encode() + some.numpy().tobytes())
-        return digest.hexdigest()
+# ---- settings ----------------------------------------------------------------------------------------------------
 
 
-def is_published(folder: Path) -> bool:
-    """Whether a folder has the published layout."""
-    return (folder / INDEX).is_file()
-
-
-def read_published(folder: Path) -> Published:
-    """Read what a published folder says of itself, and look that its weights are there.
-
-    Raises ModelError for a missing or damaged description, a class or a setting that is not aMUSEd's, a missing file
-    or shard, and weights that are pickles.
-    """
-    index = _read_json(folder / INDEX)
-    if index.get("_class_name") not in PIPELINES:
-        raise ModelError(
-            f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
-            f"aMUSEd can: {INDEX} then says {PIPELINES[0]}.",
-        )
-    for part, (library, name) in CLASSES.items():
-        if index.get(part) != [library, name]:
-            raise ModelError(f"the {part} of {folder} is {_class_of(index.get(part))}, and {name} is wanted")
-        if part in WEIGHTS:
-            weight_files(folder, part)
-    transformer = _transformer_config(folder)
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    schedule = scheduler.get("masking_schedule", "cosine")
-    if scheduler.get("mask_token_id") != transformer.mask_id or schedule not in tuple(SCHEDULES):
-        raise ModelError(
-            f"the scheduler of {folder} masks by {scheduler.get('mask_token_id')}, {schedule}; "
-            f"{transformer.mask_id} and {' or '.join(SCHEDULES)} are known"
-        )
-    clip = _clip_config(folder)
-    return Published(folder, transformer, _tokenizer_config(folder), clip, _text_tokenizer(folder, clip), schedule)
-
-
-def _class_of(entry: object) -> str:
-    return ".".join(map(str, entry)) if isinstance(entry, list) else "missing"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} is missing", "Fetch the model again: 'styledrop models fetch' says how.") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} does not hold what it should: a JSON object")
-    return found
-
-
-def _settings(folder: Path, part: str) -> dict[str, Any]:
-    """A part's settings, without those that must have one value, which are checked."""
-    path = folder / part / "config.json"
-    found = {k: v for k, v in _read_json(path).items() if not k.startswith("_")}
-    for name, wanted in FIXED[part].items():
-        value = found.pop(name, wanted)
-        if wanted is not None and value != wanted:
-            raise ModelError(f"{path}: {name} is {value!r}, and only {wanted!r} can be run here")
-    return found
-
-
-def _transformer_config(folder: Path) -> TransformerConfig:
-    found = TRANSFORMER_DEFAULTS | _settings(folder, "transformer")
+def _transformer_config(place: Path) -> TransformerConfig:
+    path = place / "config.json"
+    found = TRANSFORMER_DEFAULTS | read_settings(path, FIXED["transformer"])
     if unknown := {"positions"} & set(found):  # pocket's own, which upstream does not have
-        raise ModelError(f"{folder / 'transformer'} has unknown settings: {', '.join(unknown)}")
-    return build_config(TransformerConfig, found, str(folder / "transformer" / "config.json"))
+        raise ModelError(f"{place} has unknown settings: {', '.join(unknown)}")
+    return build_config(TransformerConfig, found, str(path))
 
 
-def _tokenizer_config(folder: Path) -> TokenizerConfig:
-    found = _settings(folder, "vqvae")
+def _tokenizer_config(place: Path) -> TokenizerConfig:
+    path = place / "config.json"
+    found = read_settings(path, FIXED["vqvae"])
     if found.get("vq_embed_dim") is None:
         found["vq_embed_dim"] = found.get("latent_channels", TokenizerConfig.latent_channels)
     own = {"patch_size", "linear_path", "levels"} & set(found)
     if own:
-        raise ModelError(f"{folder / 'vqvae'} has unknown settings: {', '.join(sorted(own))}")
-    return build_config(TokenizerConfig, found, str(folder / "vqvae" / "config.json"))
+        raise ModelError(f"{place} has unknown settings: {', '.join(sorted(own))}")
+    return build_config(TokenizerConfig, found, str(path))
 
 
-def _clip_config(folder: Path) -> ClipConfig:
-    path = folder / "text_encoder" / "config.json"
-    found = _read_json(path)
+def _clip_config(place: Path) -> ClipConfig:
+    path = place / "config.json"
+    found = read_object(path)
     sizes = {ours: found.get(theirs, default) for theirs, ours, default in CLIP_SIZES}
     activation = found.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu") or found.get("layer_norm_eps", 1e-5) != 1e-5:
@@ -235,22 +113,22 @@ def _clip_config(folder: Path) -> ClipConfig:
     return config
 
 
-def _text_tokenizer(folder: Path, clip: ClipConfig) -> BytePairTokenizer:
+def read_text_vocabulary(folder: Path, clip: ClipConfig) -> BytePairTokenizer:
     """The text vocabulary, from ``merges.txt`` and ``vocab.json`` or, as newer releases do, from ``tokenizer.json``."""
     place = folder / "tokenizer"
     path, about = place / "vocab.json", place / "special_tokens_map.json"
     if not (place / "merges.txt").exists() and (place / "tokenizer.json").exists():
         path, about = place / "tokenizer.json", place / "tokenizer_config.json"
-        model = _read_json(path).get("model")
+        model = read_object(path).get("model")
         held, pairs = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
         lines = [_pair(one) for one in pairs] if isinstance(pairs, list) else []
         merges = as_merges(lines, path)
     else:
-        held, merges = _read_json(path), read_merges(place / "merges.txt")
+        held, merges = read_object(path), read_merges(place / "merges.txt")
     vocabulary = vocabulary_of(merges)
     if held != vocabulary or len(vocabulary) != clip.vocab_size:
         raise ModelError(f"{path} does not go with its merges, or with a CLIP of {clip.vocab_size} tokens")
-    pad = _read_json(about).get("pad_token", "<|endoftext|>")
+    pad = read_object(about).get("pad_token", "<|endoftext|>")
     pad = pad.get("content") if isinstance(pad, dict) else pad
     if not isinstance(pad, str) or pad not in vocabulary:
         raise ModelError(f"{about}: the padding {pad!r} is no token of its vocabulary")
@@ -265,53 +143,6 @@ def _pair(merge: object) -> list[str]:
 
 
 # ---- weights -----------------------------------------------------------------------------------------------------
-
-
-def weight_files(folder: Path, part: str) -> list[Path]:
-    """The safetensors files that hold a part's weights, fp32 where there are both.
-
-    Raises ModelError where there are none, where a shard is missing, or where there are only pickles.
-    """
-    place, stem = folder / part, WEIGHTS[part]
-    for precision in ("", ".fp16"):
-        if (whole := place / f"{stem}{precision}.safetensors").exists():
-            return [whole]
-        if (index := place / f"{stem}.safetensors.index{precision}.json").exists():
-            return _shards(index)
-    pickled = sorted(path.name for path in place.glob("*") if path.suffix in PICKLES)
-    if pickled:
-        raise ModelError(
-            f"{place} holds its weights as a pickle ({pickled[0]}), which may run any code: it is not opened",
-            "Get the safetensors version.",
-        )
-    raise ModelError(f"{place} holds no weights ({stem}.safetensors or {stem}.fp16.safetensors)")
-
-
-def _shards(index: Path) -> list[Path]:
-    held = _read_json(index).get("weight_map")
-    if not isinstance(held, dict) or not held:
-        raise ModelError(f"{index} does not say which files hold the weights")
-    names = sorted({str(name) for name in held.values()})
-    outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
-    if outside:
-        raise ModelError(f"{index} names {outside[0]!r}, which is no safetensors file beside it")
-    missing = [name for name in names if not os.path.isfile(index.parent / name)]  # nor one of too long a name
-    if missing:
-        raise ModelError(
-            f"{index.parent} is not whole: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}"
-        )
-    return [index.parent / name for name in names]
-
-
-def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
-    """A part's tensors by upstream's names, mapped from their files; raises ModelError as ``weight_files`` does."""
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder, part):
-        with reading(path):
-            read_metadata(path)
-            with safe_open(path, "pt") as file:
-                tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return tensors
 
 
 def _clip_pairs(layers: int) -> dict[str, str]:
@@ -352,6 +183,14 @@ def clip_to_published(clip: Clip) -> dict[str, Tensor]:
     return made
 
 
+# Class -> how a part of it is read.
+NETWORKS = {
+    "UVit2DModel": Network(_transformer_config, MaskedTransformer),
+    "VQModel": Network(_tokenizer_config, ImageTokenizer),
+    "CLIPTextModelWithProjection": Network(_clip_config, Clip, clip_from_published),
+}
+
+
 # ---- writing -----------------------------------------------------------------------------------------------------
 
 
@@ -364,7 +203,7 @@ def save_published(
     *,
     half: bool = False,
 ) -> None:
-    """Write a folder that ``read_published`` and upstream's ``AmusedPipeline.from_pretrained`` read.
+    """Write a folder that ``open_published`` and upstream's ``AmusedPipeline.from_pretrained`` read.
 
     ``half`` writes upstream's fp16 variant. Raises ModelError for sizes that upstream does not have (pocket's own).
     """
@@ -400,7 +239,7 @@ def save_published(
         "text_encoder": clip_to_published(clip),
     }
     for part, weights in tensors.items():
-        (library, name), stem = CLASSES[part], WEIGHTS[part]
+        (library, name), stem = AMUSED.classes[part], WEIGHTS[part]
         said = {"_class_name": name} if library == "diffusers" else {}
         write_json(folder / part / "config.json", said | configs[part])
         held = {n: t.half() for n, t in weights.items()} if half else weights
@@ -414,5 +253,5 @@ def save_published(
     write_json(folder / "tokenizer" / "tokenizer_config.json", about)
     scheduler = {"_class_name": "AmusedScheduler", "mask_token_id": transformer.config.mask_id}
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler | {"masking_schedule": "cosine"})
-    index = {"_class_name": PIPELINES[0], "_diffusers_version": "0.25.0"}
-    write_json(folder / INDEX, index | {part: list(names) for part, names in CLASSES.items()})
+    index = {"_class_name": AMUSED.pipelines[0], "_diffusers_version": "0.25.0"}
+    write_json(folder / INDEX, index | {part: list(names) for part, names in AMUSED.classes.items()})

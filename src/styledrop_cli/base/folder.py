@@ -1,8 +1,9 @@
-"""The parts of a base model: what each is made of, how one of a folder of ours is loaded, and whether several fit."""
+"""The parts of a base model: how they are loaded from a folder of ours, and whether they fit together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from styledrop_cli.base.prompt_tokens import (
     read_merges,
     read_pieces,
 )
+from styledrop_cli.base.registry import OURS, BaseSpec
 from styledrop_cli.base.text_encoder import TextConfig, TextEncoder
 from styledrop_cli.errors import ModelError
+from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import (
     CONFIG,
     build_config,
@@ -47,6 +50,84 @@ PARTS: dict[str, dict[str, tuple[type[nn.Module], type[Any]]]] = {
     "transformer": {"": (MaskedTransformer, TransformerConfig)},
     "superres": {"": (SuperResTransformer, SuperResConfig)},
 }
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network of a base: its sizes, and what loads it, frozen, on the CPU.
+
+    ``load(finite=True)`` reads every value, and raises ModelError for one that is not finite. ``mapped``: loading costs
+    nothing, because the file is read where and when its values are used, so that it may be let go and loaded again.
+    """
+
+    config: Any
+    load: Callable[..., nn.Module]
+    mapped: bool = False
+
+    @classmethod
+    def here(cls, network: nn.Module) -> Part:
+        """A network that is loaded already."""
+        return cls(network.config, lambda finite=False: network)
+
+
+class Parts:
+    """The networks of a base by name, each loaded when it is first asked for."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self.known = dict(parts)
+        self._here: dict[str, nn.Module] = {}
+
+    @classmethod
+    def of(cls, **networks: nn.Module | None) -> Parts:
+        """Networks that are here already; None where a base has none."""
+        return cls({name: Part.here(network) for name, network in networks.items() if network is not None})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.known
+
+    def config(self, name: str) -> Any:
+        """The sizes of a network, which need not be loaded for it."""
+        return self.known[name].config
+
+    def get(self, name: str) -> Any:
+        """The network called ``name``, or None."""
+        if name not in self._here and name in self.known:
+            self._here[name] = self.known[name].load()
+        return self._here.get(name)
+
+    def release(self, name: str) -> None:
+        """Let a network go if it can be had again for nothing: its memory is free once nobody else holds it."""
+        if name in self.known and self.known[name].mapped:
+            self._here.pop(name, None)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model folder whose description was read: what a ``Base`` is made of, on any device.
+
+    ``fingerprint`` identifies the transformer's weights, by which an adapter remembers its base. ``schedule`` is that
+    of the masks.
+    """
+
+    name: str
+    spec: BaseSpec
+    parts: Mapping[str, Part]
+    text_tokenizer: TextTokenizer
+    fingerprint: Callable[[], str]
+    schedule: str = "cosine"
+
+
+def open_ours(folder: Path) -> Opened:
+    """Load a model folder made by ``styledrop pretrain``, whose networks are small enough to be read at once.
+
+    Raises ModelError for a part that is missing or broken, or a vocabulary that is not its encoder's.
+    """
+    config, own = read_config(folder), text_part(folder)
+    wanted = {own, "clip", "transformer", "tokenizer"} | ({"decoder", "superres"} & set(config["parts"]))
+    parts = {part: Part.here(load_module(folder, part)) for part in sorted(wanted)}
+    tokenizer = read_text_tokenizer(folder, parts[own].config)
+    fingerprint = partial(file_hash, folder / "transformer.safetensors")
+    return Opened(str(config.get("name", folder.name)), OURS, parts, tokenizer, fingerprint)
 
 
 def load_module(folder: Path, part: str) -> Any:
@@ -166,30 +247,3 @@ def refuse_other_text(folder: Path, clip: HeadClipConfig, width: int) -> None:
             f"{width}",
             "Make it anew with 'styledrop pretrain clip', or scorer.",
         )
-
-
-class Parts:
-    """The networks of a base model by name, each loaded when it is first asked for and, once let go, again."""
-
-    def __init__(self, loaders: Mapping[str, Callable[[], nn.Module]]) -> None:
-        self.loaders = dict(loaders)
-        self._here: dict[str, nn.Module] = {}
-
-    @classmethod
-    def of(cls, **networks: nn.Module | None) -> Parts:
-        """Networks that are here already; None where a base has none."""
-        return cls({name: partial(_same, network) for name, network in networks.items() if network is not None})
-
-    def get(self, name: str) -> Any:
-        """The network called ``name``, or None."""
-        if name not in self._here and name in self.loaders:
-            self._here[name] = self.loaders[name]()
-        return self._here.get(name)
-
-    def release(self, name: str) -> None:
-        """Let a network go: its memory is free once nobody else holds it."""
-        self._here.pop(name, None)
-
-
-def _same(network: nn.Module) -> nn.Module:
-    return network

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base.prompt_tokens import words
+from styledrop_cli.base.prompt_tokens import quoted, words
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import atomic_write, parse_json, read_text, to_json
 
@@ -99,6 +99,30 @@ class KnownThings:
         if text not in self._read:
             self._read[text] = self._nearest(self.in_english(text))
         return self._read[text]
+
+    def remarks(self, base: str, texts: Sequence[str], learnt: str, so: str) -> list[str]:
+        """What a person should know before the ``base`` of that name draws ``texts``, a sentence each.
+
+        They name the words that it was never taught, but for those ``learnt`` since, and say what it draws instead;
+        ``so`` says what follows from words that it does not understand at all.
+        """
+        said = set(words(learnt))
+        unknown = [word for word in self.unknown(" ".join(texts)) if word not in said]
+        if not unknown:
+            return []
+        made, placed = [], set()
+        for reading in map(self.read, dict.fromkeys(texts)):
+            sentences = {word: f"; it draws what is nearest: {name}" for word, name in reading.instead.items()}
+            for word, names in reading.nearest.items():
+                nearest = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+                sentences[word] = f", and nothing that it knows is near; say {nearest}"
+            for word, sentence in sentences.items():
+                if word.lower() in unknown and word.lower() not in placed:
+                    made.append(f"{base} was never taught '{word}'{sentence}")
+                placed.add(word.lower())
+        if rest := [word for word in unknown if word not in placed]:
+            made.append(f"{base} does not know {quoted(rest)}; {so}")
+        return made
 
     # ---- Chinese ----
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from styledrop_cli.base.registry import AMUSED
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.console import COMMON
 from styledrop_cli.environment import expanded
-from styledrop_cli.settings import PRESETS, PUBLISHED, Ranges, SampleSettings, TrainSettings, exact, preset_values
+from styledrop_cli.settings import PRESETS, Ranges, SampleSettings, TrainSettings, exact, preset_values
 
 
 def option(text: str, *names: str, metavar: str | None = None, shown: str | bool = True, panel: str = "") -> Any:
@@ -52,7 +53,7 @@ def range_of(ranges: Ranges, name: str) -> str | None:
 
 def by_base(name: str, *others: str) -> str:
     """The default of a training setting: pocket's, and that of the published bases, which `others` share."""
-    ours, theirs = TrainSettings.defaults()[name], PUBLISHED["training"][name]
+    ours, theirs = TrainSettings.defaults()[name], AMUSED.training[name]
     *first, last = ["amused-256", "amused-512", *others]
     return f"{ours:g}; {theirs:g} for {', '.join(first)} and {last}"
 
@@ -60,7 +61,7 @@ def by_base(name: str, *others: str) -> str:
 def recommended(name: str) -> str:
     """The default of a setting that an adapter's file recommends."""
     ours = SampleSettings.defaults()[name]
-    theirs = PUBLISHED["sampling"].get(name, ours)
+    theirs = AMUSED.sampling.get(name, ours)
     also = f" ({theirs:g} for amused-256 and amused-512)" if theirs != ours else ""
     return f"what the adapter recommends, or {ours:g}{also}"
 

@@ -137,11 +137,11 @@ def _load(folder: Path) -> dict[str, Any]:
 
     from styledrop_cli.base.base import load_base
     from styledrop_cli.base.folder import load_module
-    from styledrop_cli.io.tensors import read_config
+    from styledrop_cli.io.tensors import CONFIG, read_config
 
     base = load_base(str(folder), torch.device("cpu"))
-    if base.published is None:
-        for part in set(read_config(folder)["parts"]) - set(base.parts.loaders):
+    if (folder / CONFIG).exists():
+        for part in set(read_config(folder)["parts"]) - set(base.parts.known):
             load_module(folder, part)
     return {"name": base.name, "sizes": base.sizes}
 

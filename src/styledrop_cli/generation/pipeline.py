@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from styledrop_cli.adapters.file import AdapterPair, open_adapter
-from styledrop_cli.base.base import AdapterShare, Base
+from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
+from styledrop_cli.base.sample import AdapterShare
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import to_image
 from styledrop_cli.io.tensors import AdapterFile

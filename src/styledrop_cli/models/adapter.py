@@ -2,24 +2,24 @@
 
 All kinds keep one contract. An adapter is called with ``(site, module, source, value)`` wherever the transformer can
 be adapted (see ``layers.AdapterFn``) and returns the value to go on with: the very same tensor where it has nothing
-to add. A fresh one changes nothing. Its configuration and the transformer's shapes say all of its own.
+to add. A fresh one changes nothing. Its configuration and the sites that the transformer declares say what it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import groupby
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.models.layers import AdapterFn, Attention, attend
+from styledrop_cli.models.layers import PROJECTIONS, AdapterFn, Attention, attend
 from styledrop_cli.models.transformer import MaskedTransformer
 
-PLACES = ("attention", "mlp")  # of the bottlenecks, in each transformer layer
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")  # of each attention
+PLACES = ("attention", "mlp")  # kinds of site after which bottlenecks lie, as many of each
 
 
 class Adapter(nn.Module):
@@ -69,8 +69,8 @@ class BottleneckAdapter(Adapter):
     def __init__(self, config: BottleneckConfig, transformer: MaskedTransformer) -> None:
         super().__init__()
         self.config: BottleneckConfig = config
-        paths, dim = transformer.layer_paths, transformer.config.hidden_size
-        places, layers = len(PLACES), len(paths)
+        sites = [[site for site in transformer.sites if site.kind == place] for place in PLACES]
+        places, layers, dim = len(sites), len(sites[0]), sites[0][0].outputs
         copies = 1 if config.shared else layers
         self.down = nn.Parameter(torch.zeros(places, copies, dim, config.width))
         self.up = nn.Parameter(torch.zeros(places, copies, config.width, dim))
@@ -78,9 +78,7 @@ class BottleneckAdapter(Adapter):
             self.down_offset = nn.Parameter(torch.zeros(places, layers, 1, config.width))
             self.up_offset = nn.Parameter(torch.zeros(places, layers, 1, dim))
         self._cut_of: tuple[object, ...] = ()
-        self._where = {
-            f"{path}.{place}": (i, layer) for i, place in enumerate(PLACES) for layer, path in enumerate(paths)
-        }
+        self._where = {site.name: (i, layer) for i, place in enumerate(sites) for layer, site in enumerate(place)}
 
     def initialise(self, generator: torch.Generator) -> None:
         nn.init.trunc_normal_(self.down, std=0.02, generator=generator)
@@ -140,12 +138,17 @@ class LoraAdapter(Adapter):
     def __init__(self, config: LoraConfig, transformer: MaskedTransformer) -> None:
         super().__init__()
         self.config: LoraConfig = config
-        self.reads_text = bool({"to_k", "to_v"} & set(config.targets))
         self.a = nn.ParameterDict()
         self.b = nn.ParameterDict()
-        for site, linear in _projections(transformer, config.targets):
-            self.a[site.replace(".", "/")] = nn.Parameter(torch.zeros(linear.in_features, config.rank))
-            self.b[site.replace(".", "/")] = nn.Parameter(torch.zeros(config.rank, linear.out_features))
+        wanted = [site for site in transformer.sites if site.kind in config.targets]
+        attentions = [list(own) for _, own in groupby(wanted, lambda site: site.name.rpartition(".")[0])]
+        # Weights are drawn one attention after the other, in the order of the targets within it.
+        sites = [site for own in attentions for site in sorted(own, key=lambda site: config.targets.index(site.kind))]
+        self.reads_text = any(site.of_text for site in sites)
+        for site in sites:
+            name = site.name.replace(".", "/")
+            self.a[name] = nn.Parameter(torch.zeros(site.inputs, config.rank))
+            self.b[name] = nn.Parameter(torch.zeros(config.rank, site.outputs))
         self._names = {name.replace("/", "."): name for name in self.a}
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -158,15 +161,6 @@ class LoraAdapter(Adapter):
             return value
         update: Tensor = (source @ self.a[name]) @ self.b[name]
         return value + update * (self.config.alpha / self.config.rank)
-
-
-def _projections(transformer: MaskedTransformer, targets: tuple[str, ...]) -> Iterator[tuple[str, nn.Linear]]:
-    for path, module in transformer.named_modules():
-        if isinstance(module, Attention):
-            for target in targets:
-                linear = module.to_out[0] if target == "to_out" else getattr(module, target)
-                assert isinstance(linear, nn.Linear)
-                yield f"{path}.{target}", linear
 
 
 # ---- learned text ------------------------------------------------------------------------------------------------
@@ -194,10 +188,10 @@ class PromptAdapter(Adapter):
     def __init__(self, config: PromptConfig, transformer: MaskedTransformer) -> None:
         super().__init__()
         self.config: PromptConfig = config
-        sizes = transformer.config
-        self.vectors = nn.Parameter(torch.zeros(sizes.num_hidden_layers, config.vectors, sizes.hidden_size))
-        self.gate = nn.Parameter(torch.zeros(sizes.num_hidden_layers, sizes.num_attention_heads))
-        self._layers = {f"transformer_layers.{layer}.attn2.mix": layer for layer in range(sizes.num_hidden_layers)}
+        sites = [site for site in transformer.sites if site.kind == "mix"]
+        self.vectors = nn.Parameter(torch.zeros(len(sites), config.vectors, sites[0].inputs))
+        self.gate = nn.Parameter(torch.zeros(len(sites), sites[0].heads))
+        self._layers = {site.name: layer for layer, site in enumerate(sites)}
 
     def initialise(self, generator: torch.Generator) -> None:
         nn.init.normal_(self.vectors, generator=generator)  # as long as the normalised text they stand beside
@@ -206,8 +200,8 @@ class PromptAdapter(Adapter):
         if site not in self._layers:
             return value
         layer = self._layers[site]
-        assert isinstance(module, Attention)
-        keys, values = (t.expand(len(source), -1, -1, -1) for t in module.keys_values(self.vectors[layer][None]))
+        read = cast(Attention, module).keys_values(self.vectors[layer][None])
+        keys, values = (t.expand(len(source), -1, -1, -1) for t in read)
         gate = self.gate[layer].tanh()[:, None, None]
         return value + gate * attend(source, keys, values)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,25 @@ NORM_EPS = 1e-6
 # (site, module, source, value) -> value: at every site the transformer says where it is ("transformer_layers.3.attn2.
 # to_q"), which module is at work, what that read and what it made of it, and goes on with what comes back.
 AdapterFn = Callable[[str, nn.Module, Tensor, Tensor], Tensor]
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")  # of each attention
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place of a network at which adapters may change a value, as the network declares it.
+
+    ``name`` is what an ``AdapterFn`` is told there. ``kind`` is one of ``PROJECTIONS``, or "attention" or "mlp" after
+    that part of a layer, or "mix" where a layer reads the text: the module is then its ``Attention``, of ``heads``.
+    ``inputs`` and ``outputs`` are the widths of what is read and made. ``of_text`` says whether it is computed once,
+    from the prompt alone.
+    """
+
+    name: str
+    kind: str
+    inputs: int
+    outputs: int
+    heads: int = 1
+    of_text: bool = False
 
 
 class RMSNorm(nn.Module):
@@ -67,21 +87,25 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, times: Tensor | None = N
 
 
 class Attention(nn.Module):
-    """Multi-head attention without biases. ``context`` of another width is projected by ``to_k`` and ``to_v``."""
+    """Multi-head attention without biases, called ``path`` in its network."""
 
-    def __init__(self, dim: int, context_dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, path: str) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"attention width {dim} is not a multiple of its {heads} heads")
-        self.heads = heads
-        self.path = ""  # its name in the transformer, which sets it
+        self.dim, self.heads, self.path = dim, heads, path
         self.to_q = nn.Linear(dim, dim, bias=False)
-        self.to_k = nn.Linear(context_dim, dim, bias=False)
-        self.to_v = nn.Linear(context_dim, dim, bias=False)
+        self.to_k = nn.Linear(dim, dim, bias=False)
+        self.to_v = nn.Linear(dim, dim, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim, bias=False)])
 
+    def sites(self, of_text: bool = False) -> list[Site]:
+        """Its projections; ``of_text`` if its keys and values are the text's."""
+        reads = {"to_k", "to_v"} if of_text else set()
+        return [Site(f"{self.path}.{name}", name, self.dim, self.dim, of_text=name in reads) for name in PROJECTIONS]
+
     def keys_values(self, context: Tensor, adapter: AdapterFn | None = None) -> tuple[Tensor, Tensor]:
-        """``[B,T,context_dim]`` to keys and values ``[B,heads,T,dim/heads]``; for text, once per prompt."""
+        """``[B,T,dim]`` to keys and values ``[B,heads,T,dim/heads]``; for text, once per prompt."""
         return self._project("to_k", context, adapter), self._project("to_v", context, adapter)
 
     def forward(

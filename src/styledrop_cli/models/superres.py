@@ -10,11 +10,12 @@ takes long to find (``low_res_context`` off).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from styledrop_cli.models.layers import AdapterFn, Attention, FeedForward, LayerNorm, RMSNorm
+from styledrop_cli.models.layers import AdapterFn, Attention, FeedForward, LayerNorm, RMSNorm, Site
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 
 
@@ -41,14 +42,18 @@ class SuperResConfig(TransformerConfig):
 class LowResLayer(nn.Module):
     """Self-attention and feed-forward, each behind a norm; adapted at the same places as the transformer's layers."""
 
-    def __init__(self, config: SuperResConfig) -> None:
+    def __init__(self, config: SuperResConfig, path: str) -> None:
         super().__init__()
-        dim, heads = config.hidden_size, config.num_attention_heads
-        self.path = ""  # its name in the transformer, which sets it
+        dim = config.hidden_size
+        self.path = path
         self.norm1 = RMSNorm(dim)
-        self.attn1 = Attention(dim, dim, heads)
+        self.attn1 = Attention(dim, config.num_attention_heads, f"{path}.attn1")
         self.norm2 = LayerNorm(dim)
         self.ff = FeedForward(dim, config.intermediate_size)
+
+    def sites(self) -> list[Site]:
+        dim = self.attn1.dim
+        return [*self.attn1.sites(), *(Site(f"{self.path}.{part}", part, dim, dim) for part in ("attention", "mlp"))]
 
     def forward(self, x: Tensor, adapter: AdapterFn | None) -> Tensor:
         x = x + self.attn1(self.norm1(x), None, adapter)
@@ -68,7 +73,9 @@ class LowResEncoder(nn.Module):
         self.layer_norm = RMSNorm(config.in_channels)
         self.project = nn.Linear(config.in_channels, dim, bias=False)
         self.positions = nn.Parameter(torch.zeros(side, side, dim))
-        self.layers = nn.ModuleList(LowResLayer(config) for _ in range(config.low_res_layers))
+        self.layers: Any = nn.ModuleList(
+            LowResLayer(config, f"low_res.layers.{i}") for i in range(config.low_res_layers)
+        )
         self.norm = RMSNorm(dim)
 
     def forward(self, ids: Tensor, adapter: AdapterFn | None) -> Tensor:
@@ -87,11 +94,10 @@ class SuperResTransformer(MaskedTransformer):
     def __init__(self, config: SuperResConfig) -> None:
         super().__init__(config)
         self.low_res = LowResEncoder(config)
-        self._name_places()
 
     @property
-    def layer_paths(self) -> list[str]:
-        return [*super().layer_paths, *(f"low_res.layers.{i}" for i in range(self.config.low_res_layers))]
+    def sites(self) -> list[Site]:
+        return [*super().sites, *(site for layer in self.low_res.layers for site in layer.sites())]
 
     def beside(self, condition: Condition, low_res: Tensor, adapter: AdapterFn | None = None) -> Condition:
         """What the prompts contribute together with low-resolution ids ``[B,h,w]``, one grid a prompt.

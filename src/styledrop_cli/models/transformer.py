@@ -9,6 +9,7 @@ An adapter is an argument, never a part: the transformer's own tensors are the b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from styledrop_cli.models.layers import (
     LayerNorm,
     Modulated,
     RMSNorm,
+    Site,
     sinusoidal,
 )
 
@@ -155,13 +157,16 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Two cross-attentions to the text (upstream has no self-attention here)."""
 
-    def __init__(self, dim: int, hidden: int, heads: int) -> None:
+    def __init__(self, dim: int, hidden: int, heads: int, path: str) -> None:
         super().__init__()
         self.kv_mapper = nn.Linear(hidden, dim, bias=False) if hidden != dim else None
         self.norm1 = RMSNorm(dim)
-        self.attn1 = Attention(dim, dim, heads)
+        self.attn1 = Attention(dim, heads, f"{path}.attn1")
         self.norm2 = RMSNorm(dim)
-        self.attn2 = Attention(dim, dim, heads)
+        self.attn2 = Attention(dim, heads, f"{path}.attn2")
+
+    def sites(self) -> list[Site]:
+        return [*self.attn1.sites(of_text=True), *self.attn2.sites(of_text=True)]
 
     def keys_values(self, context: Tensor, adapter: AdapterFn | None) -> list[tuple[Tensor, Tensor]]:
         if self.kv_mapper is not None:
@@ -193,15 +198,25 @@ class Resample(nn.Module):
 class ConvStage(nn.Module):
     """The convolutional stage on either side of the transformer layers."""
 
-    def __init__(self, config: TransformerConfig, *, down: bool = False, up: bool = False) -> None:
+    def __init__(self, config: TransformerConfig, path: str, *, down: bool = False, up: bool = False) -> None:
         super().__init__()
         dim, hidden = config.block_out_channels, config.hidden_size
         self.downsample = Resample(dim, up=False) if down else None
-        self.res_blocks = nn.ModuleList(ResBlock(dim, hidden) for _ in range(config.num_res_blocks))
-        self.attention_blocks = nn.ModuleList(
-            AttentionBlock(dim, hidden, config.block_num_heads) for _ in range(config.num_res_blocks)
+        self.res_blocks: Any = nn.ModuleList(ResBlock(dim, hidden) for _ in range(config.num_res_blocks))
+        self.attention_blocks: Any = nn.ModuleList(
+            AttentionBlock(dim, hidden, config.block_num_heads, f"{path}.attention_blocks.{i}")
+            for i in range(config.num_res_blocks)
         )
         self.upsample = Resample(dim, up=True) if up else None
+
+    def sites(self) -> list[Site]:
+        return [site for block in self.attention_blocks for site in block.sites()]
+
+    def modulations(self, cond: Tensor) -> list[Tensor]:
+        return [block.modulation(cond) for block in self.res_blocks]
+
+    def keys_values(self, context: Tensor, adapter: AdapterFn | None) -> list[tuple[Tensor, Tensor]]:
+        return [pair for block in self.attention_blocks for pair in block.keys_values(context, adapter)]
 
     def forward(self, x: Tensor, feed: _Feed, adapter: AdapterFn | None) -> Tensor:
         if self.downsample is not None:
@@ -216,16 +231,28 @@ class ConvStage(nn.Module):
 class TransformerLayer(nn.Module):
     """Self-attention, cross-attention to the text and feed-forward, each behind a modulated norm."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, path: str) -> None:
         super().__init__()
         dim, heads = config.hidden_size, config.num_attention_heads
-        self.path = ""  # its name in the transformer, which sets it
+        self.path = path
         self.norm1 = Modulated(RMSNorm(dim), dim, dim)
-        self.attn1 = Attention(dim, dim, heads)
+        self.attn1 = Attention(dim, heads, f"{path}.attn1")
         self.norm2 = Modulated(RMSNorm(dim), dim, dim)
-        self.attn2 = Attention(dim, dim, heads)
+        self.attn2 = Attention(dim, heads, f"{path}.attn2")
         self.norm3 = Modulated(LayerNorm(dim), dim, dim)
         self.ff = FeedForward(dim, config.intermediate_size)
+
+    def sites(self) -> list[Site]:
+        dim, mixed = self.attn2.dim, f"{self.attn2.path}.mix"
+        after = [Site(f"{self.path}.{part}", part, dim, dim) for part in ("attention", "mlp")]
+        own = [*self.attn1.sites(), *self.attn2.sites(of_text=True)]
+        return [*own, Site(mixed, "mix", dim, dim, self.attn2.heads), *after]
+
+    def modulations(self, cond: Tensor) -> list[Tensor]:
+        return [norm.modulation(cond) for norm in (self.norm1, self.norm2, self.norm3)]
+
+    def keys_values(self, context: Tensor, adapter: AdapterFn | None) -> list[tuple[Tensor, Tensor]]:
+        return [self.attn2.keys_values(context, adapter)]
 
     def forward(self, x: Tensor, feed: _Feed, adapter: AdapterFn | None, times: Tensor | None = None) -> Tensor:
         x = x + self.attn1(self.norm1(x, feed.modulation()), None, adapter, times)
@@ -297,28 +324,28 @@ class MaskedTransformer(nn.Module):
         self.encoder_proj_layer_norm = RMSNorm(hidden)
         self.embed = TokenEmbedding(config)
         self.cond_embed = ConditionEmbedding(config)
-        self.down_block = ConvStage(config, down=config.downsample)
+        self.down_block = ConvStage(config, "down_block", down=config.downsample)
         self.project_to_hidden_norm = RMSNorm(dim)
         self.project_to_hidden = nn.Linear(dim, hidden, bias=False)
-        self.transformer_layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_hidden_layers))
+        self.transformer_layers = nn.ModuleList(
+            TransformerLayer(config, f"transformer_layers.{i}") for i in range(config.num_hidden_layers)
+        )
         self.project_from_hidden_norm = RMSNorm(hidden)
         self.project_from_hidden = nn.Linear(hidden, dim, bias=False)
-        self.up_block = ConvStage(config, up=config.upsample)
+        self.up_block = ConvStage(config, "up_block", up=config.upsample)
         self.mlm_layer = MaskedHead(config)
         self.positions = (
             nn.Parameter(torch.zeros(config.positions, config.positions, hidden)) if config.positions else None
         )
-        self._name_places()
 
     @property
-    def layer_paths(self) -> list[str]:
-        """The names of the layers that have a place for an adapter after their attention and their feed-forward."""
-        return [f"transformer_layers.{i}" for i in range(self.config.num_hidden_layers)]
+    def sites(self) -> list[Site]:
+        """Where it can be adapted. An adapter's weights are drawn in this order."""
+        return [site for block in self._blocks() for site in block.sites()]
 
-    def _name_places(self) -> None:
-        for name, module in self.named_modules():
-            if hasattr(module, "path"):
-                module.path = name
+    def _blocks(self) -> list[Any]:
+        """The blocks that adapters, modulations and the text reach, in the order in which they run."""
+        return [self.down_block, *self.transformer_layers, self.up_block]
 
     def initialise(self, generator: torch.Generator) -> None:
         """Fresh weights for pre-training: truncated normal 0.02, modulations and residual outputs near zero."""
@@ -345,30 +372,12 @@ class MaskedTransformer(nn.Module):
         context = self.encoder_proj_layer_norm(self.encoder_proj(text))
         features = sinusoidal(micro.flatten(), config.micro_cond_encode_dim).reshape(len(micro), -1)
         cond = self.cond_embed(torch.cat([pooled, features.to(pooled.dtype)], 1))
-        modulations: list[Tensor] = []
-        for block in self._blocks_in_order():
-            if isinstance(block, ResBlock):
-                modulations.append(block.modulation(cond))
-            elif isinstance(block, TransformerLayer):
-                modulations.extend(n.modulation(cond) for n in (block.norm1, block.norm2, block.norm3))
-        return Condition(tuple(modulations), tuple(self.keys_values(context, adapter)))
+        modulations = tuple(modulation for block in self._blocks() for modulation in block.modulations(cond))
+        return Condition(modulations, tuple(self.keys_values(context, adapter)))
 
     def keys_values(self, context: Tensor, adapter: AdapterFn | None = None) -> list[tuple[Tensor, Tensor]]:
         """What every cross-attention reads of ``context`` ``[B,T,D]``, in the order of the blocks."""
-        read: list[tuple[Tensor, Tensor]] = []
-        for block in self._blocks_in_order():
-            if isinstance(block, AttentionBlock):
-                read.extend(block.keys_values(context, adapter))
-            elif isinstance(block, TransformerLayer):
-                read.append(block.attn2.keys_values(context, adapter))
-        return read
-
-    def _blocks_in_order(self) -> list[nn.Module]:
-        stages = [
-            [m for pair in zip(s.res_blocks, s.attention_blocks, strict=True) for m in pair]
-            for s in (self.down_block, self.up_block)
-        ]
-        return [*stages[0], *self.transformer_layers, *stages[1]]
+        return [pair for block in self._blocks() for pair in block.keys_values(context, adapter)]
 
     def _alike(self, ids: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor, Tensor] | None:
         """Kinds of rows of ``grid``, and of columns, that are bound to be alike: the first of each, each's, how many.

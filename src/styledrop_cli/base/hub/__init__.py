@@ -22,8 +22,9 @@ from styledrop_cli.base.hub.cache import (
     verify,
 )
 from styledrop_cli.base.hub.fetching import fetch
-from styledrop_cli.base.hub.names import BUNDLED, POCKET, PUBLISHED, repository
+from styledrop_cli.base.hub.names import PUBLISHED, repository
 from styledrop_cli.base.hub.progress import OnMessage, OnProgress, unheard
+from styledrop_cli.base.registry import BUNDLED, POCKET
 
 __all__ = [
     "BUNDLED", "POCKET", "PUBLISHED", "Cached",

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from styledrop_cli.base.hub.layout import INDEX, PIPELINE, is_whole, precisions_of
-from styledrop_cli.base.hub.names import BUNDLED, POCKET, PUBLISHED, repository
+from styledrop_cli.base.hub.names import PUBLISHED, repository
 from styledrop_cli.base.hub.progress import Meter, OnProgress, unheard
+from styledrop_cli.base.registry import BUNDLED, POCKET
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash, read_json, read_text, why_cut

@@ -6,11 +6,11 @@ import difflib
 import re
 from pathlib import Path
 
+from styledrop_cli.base import registry
+from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.errors import ModelError
 
-BUNDLED = "pocket"
-POCKET = Path(__file__).parents[2] / BUNDLED
-PUBLISHED = {"amused-256": "amused/amused-256", "amused-512": "amused/amused-512"}
+PUBLISHED = {name: spec.repository for name, spec in registry.PUBLISHED.items()}
 _REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 
 

@@ -55,8 +55,7 @@ class Edit:
 
     def suits(self, base: Base) -> dict[str, Any]:
         """The settings that it is drawn with best."""
-        # A published base draws by scales of its own, and hardly without any.
-        return {} if base.published is not None and self.name != "mask-free" else SUITS[self.name]
+        return SUITS[self.name] if base.spec.edits_suit or self.name == "mask-free" else {}
 
 
 def edit_of(

@@ -1,0 +1,122 @@
+"""The bases there are, as data: a row each of what is to be known of a base before its weights are read.
+
+Code asks the row of a base for a value, and never which base it is. A new base is a network in ``models``, a table of
+its weights beside ``base.amused``, and a row here. Standard library only: commands read names and defaults here before
+torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+BATCH = 8  # pictures that are drawn at once
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """What is known of a base beside its weights. The defaults are those of the model folders made by ``pretrain``.
+
+    ``name`` is what ``--model`` calls it, ``repository`` where it is on the hub; a row without them is for any model of
+    its kind. ``pipelines`` and ``classes`` (part of the folder: library, class) are what a published folder's
+    ``model_index.json`` says; without them it is a folder of ours, with a ``config.json``. ``sizes`` are those of the
+    transformer's that are not its class's defaults: they tell bases of one kind apart.
+
+    Pictures are as large as the tokenizer's own times one of ``scales``. The transformer is told a picture's sides, and
+    an id stands for ``told_factor`` pixels of a side in them (None: as many as in the picture).
+
+    ``sampling``, ``training`` and, by the kind of adapter, ``kinds`` are the settings that suit it where they are not
+    the defaults. ``edits_suit`` is whether edits are drawn with the scales that suit pocket. ``bfloat16``: it is drawn
+    in bfloat16 on a graphics card always, and elsewhere when that is asked for. ``batch_on_cpu`` is how many pictures
+    are drawn at once there. ``diffusers_lora``: diffusers reads and writes LoRAs for it. ``golden`` are the last 3x3
+    values of the blue channel of its upstream's picture of ``acceptance.PROMPT``.
+    """
+
+    name: str = ""
+    repository: str = ""
+    pipelines: tuple[str, ...] = ()
+    classes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    scales: tuple[int, ...] = (1, 2)
+    told_factor: int | None = 16
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    edits_suit: bool = True
+    bfloat16: bool = False
+    batch_on_cpu: int = BATCH
+    diffusers_lora: bool = False
+    golden: tuple[float, ...] = ()
+
+
+BUNDLED = "pocket"
+POCKET = Path(__file__).parents[1] / BUNDLED
+
+OURS = BaseSpec()
+
+# Drawing: upstream's defaults, where a guidance scale of 10 is our lambda_b of 9. Training: StyleDrop's recipe in
+# upstream's example (LoRA of rank 16, lr 4e-4 at twice our alpha, one picture a step, 1,500 to 2,000 steps).
+AMUSED = BaseSpec(
+    pipelines=("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline"),
+    classes={
+        "transformer": ("diffusers", "UVit2DModel"),
+        "vqvae": ("diffusers", "VQModel"),
+        "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "scheduler": ("diffusers", "AmusedScheduler"),
+    },
+    scales=(1,),
+    told_factor=None,
+    sampling={
+        "steps": 12,
+        "temperature": 2.0,
+        "lambda_b": 9.0,
+        "ramp": False,
+        "plausible": 0.0,
+        "noise": "token",
+        "order": "confidence",
+        "top_p": 1.0,
+        "correct": 0.0,
+        "guidance_every": 1,
+    },
+    training={"steps": 1500, "batch_size": 1, "views": 16, "checkpoints": 0, "lambda_b": 9.0},
+    kinds={
+        "bottleneck": {"width": 32, "lr": 3e-4},
+        "lora": {"width": 16, "lr": 8e-4},
+        "prompt": {"width": 16, "lr": 1e-3},
+    },
+    edits_suit=False,  # it draws by scales of its own, and hardly without any
+    bfloat16=True,
+    batch_on_cpu=1,  # beyond one, a large base gains nothing but waiting
+    diffusers_lora=True,
+)
+
+# A published folder is of the first kind whose class of pipeline and of transformer it names.
+FAMILIES = (AMUSED,)
+PUBLISHED = {
+    spec.name: spec
+    for spec in (
+        # Golden values: diffusers, tests/pipelines/amused/test_amused.py, the slow tests.
+        replace(
+            AMUSED,
+            name="amused-256",
+            repository="amused/amused-256",
+            golden=(0.4011, 0.3992, 0.379, 0.3856, 0.3772, 0.3711, 0.3919, 0.385, 0.3625),
+        ),
+        replace(
+            AMUSED,
+            name="amused-512",
+            repository="amused/amused-512",
+            sizes={"sample_size": 32, "downsample": True, "upsample": True},
+            golden=(0.1199, 0.1171, 0.1229, 0.1188, 0.1210, 0.1147, 0.1260, 0.1346, 0.1152),
+        ),
+    )
+}
+
+
+def row_of(family: BaseSpec, sizes: Mapping[str, Any]) -> BaseSpec:
+    """The row of a base of ``family`` whose transformer has these ``sizes``; the family's own for one that has none."""
+    known = (spec for spec in PUBLISHED.values() if spec.classes == family.classes and spec.sizes == sizes)
+    return next(known, family)
