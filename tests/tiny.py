@@ -41,9 +41,9 @@ from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.settings import RoundSettings, SampleSettings
-from styledrop_cli.training.pretrain.run import captions, pictures
-from styledrop_cli.training.pretrain.run import ids as id_part
-from styledrop_cli.training.pretrain.run import words as text_part
+from styledrop_cli.training.pretrain import captions, pictures
+from styledrop_cli.training.pretrain import ids as id_part
+from styledrop_cli.training.pretrain import words as text_part
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # tensors this small make more threads wait for each other

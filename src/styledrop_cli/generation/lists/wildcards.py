@@ -73,11 +73,6 @@ class Template:
             raise UsageError(f"{where}, column {error.at + 1}: {error}", error.hint) from None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether there are no wildcards: there is one variant."""
-        return all(isinstance(piece, str) for piece in self.run.pieces)
-
-    @property
     def count(self) -> int:
         """How many variants there are, counted without making them: it may be more than any file holds."""
         return self.run.count
