@@ -18,7 +18,7 @@ from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
 
 if TYPE_CHECKING:
-    from styledrop_cli.generation.editing.edits import Edit
+    from styledrop_cli.generation.editing.edit import Edit
 
 MOST_OF_EACH = 100
 ITERATIONS, MOST_ITERATIONS = 100, 1000  # Muse, 3
@@ -186,12 +186,10 @@ def _the_edit(
     given = [name for name, value in ways.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are {len(given)} changes", "make them one after the other")
-    from styledrop_cli.generation.editing import edits
+    from styledrop_cli.generation.editing.edit import edit_of
 
     sides = _sides(outpaint) if outpaint is not None else None
-    if change := edits.edit_of(
-        path, mask=mask, sides=sides, share=restyle, iterations=iterations, on_message=on_message
-    ):
+    if change := edit_of(path, mask=mask, sides=sides, share=restyle, iterations=iterations, on_message=on_message):
         return change
     raise UsageError(f"nothing says what to change in {path}", f"say {WAYS}")
 
@@ -202,7 +200,7 @@ def _sides(text: str) -> tuple[int, int, int, int]:
     Raises:
         UsageError: it is neither.
     """
-    from styledrop_cli.generation.editing.edits import SIDES
+    from styledrop_cli.generation.editing.edit import SIDES
 
     number = r"[+-]?[0-9]{1,9}"
     parts = [part.strip() for part in text.split(",")]
