@@ -146,7 +146,9 @@ def draw_all(
     if sheet and number == 0 and len(wanted) > 1:
         labels = [f"{one.prompt} · {one.seed}" for one in wanted]
         with screen.working("laying out a sheet"):
-            sheets = list(write_sheets(folder, "sheet", batch.paths, batch.about, labels, title, columns, original))
+            sheets = list(
+                write_sheets(base, folder, "sheet", batch.paths, batch.about, labels, title, columns, original)
+            )
     return {
         "pictures": [
             {"path": path, "prompt": one.prompt, "seed": one.seed}

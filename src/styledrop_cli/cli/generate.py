@@ -12,7 +12,7 @@ import typer
 
 from styledrop_cli.cli import checks, console, drawing, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.generation.lists.file_names import check_pattern, stem
+from styledrop_cli.generation.lists.file_names import check_pattern, folder_or_picture, stem
 from styledrop_cli.generation.lists.prompt_file import Line, read_lines
 from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.settings import PRESETS, SampleSettings, preset_values, seeds_from
@@ -174,6 +174,7 @@ def generate(
     check_pattern(name)
     lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + (read_lines(prompts) if prompts else [])
     pictures = _pictures_of(lines, number, seed, combinations)
+    output, called = folder_or_picture(output, len(pictures))
     checks.refuse_unwritable(output)
     base_folder = options.located(screen, model, styles[0][0] if styles else thing)
     with screen.working("waking up the base model"):
@@ -199,8 +200,10 @@ def generate(
         said_style = mixture.style if its_style is None else its_style
         prompt = cut(prompt, its_style)
         wanted.append(PictureRequest(prompt, its_seed, made[repr(own)], its_style))
-        called = line.options.get("name")
-        stems.append(stem(name, prompt=prompt, seed=its_seed, index=index + 1, name=called, style=said_style))
+        own_name = line.options.get("name")
+        stems.append(
+            called or stem(name, prompt=prompt, seed=its_seed, index=index + 1, name=own_name, style=said_style)
+        )
     said = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
     screen.warn_of_unknown(base, list(dict.fromkeys(said)), mixture.learnt)
     of_each = len(wanted) // len(lines)

@@ -7,10 +7,12 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.io.files import SUFFIXES
 from styledrop_cli.io.text_files import MOST, short
 from styledrop_cli.settings import LARGEST_SEED
 
@@ -58,6 +60,21 @@ def check_pattern(pattern: str) -> None:
     if len(_filled(parts, largest, 1).encode("utf-8", "replace")) > LONGEST_STEM:
         what = f"the pattern '{short(pattern)}' makes names of more than {LONGEST_STEM} bytes"
         raise UsageError(what, "leave out some of its text")
+
+
+def folder_or_picture(output: Path, number: int) -> tuple[Path, str]:
+    """The folder that ``output`` names; if it names a picture, cat.png, the folder of that and its stem, otherwise "".
+
+    Raises UsageError if it names a picture and ``number``, how many are drawn, is not 1, or one that is no PNG.
+    """
+    if output.suffix.lower() not in SUFFIXES or output.is_dir():
+        return output, ""
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{output} names no PNG, and pictures are written as PNG", f"say {output.with_suffix('.png')}")
+    if number != 1:
+        what = f"{output} names one picture, and {number:,} are to be drawn"
+        raise UsageError(what, "name a folder for them, or draw one: -n 1 and one prompt")
+    return output.parent, output.stem
 
 
 @lru_cache
