@@ -17,7 +17,6 @@ from conftest import draw
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.registry import BATCH, POCKET
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_config
 from styledrop_cli.models.adapter import Adapter
@@ -204,13 +203,13 @@ def test_strength(base: Base, kind: str, scales: dict[str, float]) -> None:
 def test_generate_counts_seeds_on_and_batches_change_nothing(base: Base) -> None:
     settings = SampleSettings(steps=2, size=32, seed=7)
     count = BATCH + 1  # more than one batch
-    made = list(generate(base, None, prompts=["a cat", "a dog"], count=count, settings=settings))
+    made = list(tiny.generate(base, None, prompts=["a cat", "a dog"], count=count, settings=settings))
     assert [(prompt, seed) for prompt, seed, _ in made] == [
         (p, s) for p in ("a cat", "a dog") for s in range(7, 7 + count)
     ]
     assert all(picture.size == (32, 32) for _, _, picture in made)
     alone = SampleSettings(steps=2, size=32, seed=7 + BATCH)
-    [(_, _, picture)] = generate(base, None, prompts=["a dog"], count=1, settings=alone)
+    [(_, _, picture)] = tiny.generate(base, None, prompts=["a dog"], count=1, settings=alone)
     assert picture.tobytes() == made[-1][2].tobytes()
 
 
@@ -218,7 +217,8 @@ def test_generate_adds_a_style_text(base: Base) -> None:
     def drawn(prompt: str, style: str | None) -> list[bytes]:
         settings = SampleSettings(steps=2, size=16)
         return [
-            p.tobytes() for _, _, p in generate(base, None, prompts=[prompt], count=4, settings=settings, style=style)
+            p.tobytes()
+            for _, _, p in tiny.generate(base, None, prompts=[prompt], count=4, settings=settings, style=style)
         ]
 
     assert drawn("a cat", "watercolor") == drawn("a cat in watercolor style", None)
@@ -227,7 +227,7 @@ def test_generate_adds_a_style_text(base: Base) -> None:
 
 def test_generate_refuses_other_sizes(base: Base) -> None:
     with pytest.raises(UsageError, match="tiny draws 16 or 32 px, not 256") as error:
-        next(generate(base, None, prompts=["a cat"], count=1, settings=SampleSettings()))
+        next(tiny.generate(base, None, prompts=["a cat"], count=1, settings=SampleSettings()))
     assert error.value.hint == "Choose --size 32."
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import Run, draw
-from styledrop_cli.generation import pipeline
+from styledrop_cli.generation import output_folder, pipeline
 from styledrop_cli.generation.output_folder import PAGE, Batch, identity
 from styledrop_cli.io.images import load_picture, read_png_settings, save_png
 
@@ -352,6 +352,61 @@ def test_sheets(styledrop: Run, folder: tuple[str, ...], tmp_path: Path) -> None
     about = read_png_settings(Path(out[-1]))
     assert about is not None and len(about["sheet_of"]) == 5
     assert load_picture(Path(out[-2])).width > load_picture(Path(out[-1])).width / 2
+
+
+@pytest.mark.parametrize(
+    ("more", "title", "labels"),
+    [
+        ((), "tiny, no adapter · steps 1", ["a cat · 0", "a cat · 1", "a dog · 7 · lambda_b 3"]),
+        (("--lambda-a", "3"), "tiny, no adapter · steps 1, lambda_a 3", None),
+        (("--negative", "red"), "tiny, no adapter · steps 1, negative red", None),
+    ],
+)
+def test_a_sheet_names_the_settings_that_are_not_the_usual_ones(
+    styledrop: Run,
+    folder: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+    title: str,
+    labels: list[str] | None,
+) -> None:
+    """Those of all pictures once, above; those of some below these."""
+    written: list[tuple[Any, ...]] = []
+    real = output_folder.contact_sheet
+    monkeypatch.setattr(output_folder, "contact_sheet", lambda *given: written.append(given) or real(*given))
+    Path("p.txt").write_text("a cat -n 2\na dog --seed 7 --lambda-b 3 -n 1\n")
+    command = ("generate", "--base-only", "--prompts", "p.txt", "--steps", "1", "-o", "out", "-q", *more, *folder)
+    assert styledrop(*command).code == 0
+    ((_, _, below, head, _),) = written
+    assert head == title and (labels is None or below == labels)
+
+
+# ---- one picture ----
+
+
+def test_a_picture_may_be_named_where_one_is_drawn(styledrop: Run, folder: tuple[str, ...], drawn: list[str]) -> None:
+    one = ("generate", "--base-only", "a cat", "-n", "1", "--steps", "1", "-q", *folder)
+    for _ in range(2):
+        assert styledrop(*one, "-o", "made/pic.png").out.split() == ["made/pic.png"]
+    assert [path.name for path in Path("made").iterdir()] == ["pic.png"] and drawn == ["a cat"]
+    assert styledrop(*one, "-o", "pic.png").out.split() == ["pic.png"]
+    assert styledrop(*one, "--seed", "1", "-o", "pic.png").out.split() == ["pic-2.png"]  # another one is kept
+    Path("folder.png").mkdir()
+    assert styledrop(*one, "-o", "folder.png").out.split() == ["folder.png/a-cat-0.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-o", "pic.png"), "pic.png names one picture, and 4 are to be drawn"),
+        (("a dog", "-n", "1", "-o", "pic.png"), "pic.png names one picture, and 2 are to be drawn"),
+        (("-n", "1", "-o", "pic.jpg"), "pic.jpg names no PNG, and pictures are written as PNG"),
+    ],
+)
+def test_one_name_is_not_for_several_pictures(styledrop: Run, arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = styledrop("generate", "--base-only", "a cat", *arguments)
+    assert (code, out, list(Path().iterdir())) == (2, "", [])
+    assert words in " ".join(err.split()) and "Hint: " in err
 
 
 # ---- mixtures ----

@@ -87,8 +87,8 @@ def named(*names: str) -> str:
 
 IN_LINE_4 = "brand.toml, line 4, column 1: asset 'hero': "
 BAD_KITS: dict[str, tuple[str, str]] = {
-    "nothing": ("", "brand.toml lists no assets"),
-    "only what is above": ('style = "x"', "brand.toml lists no assets"),
+    "nothing": ("", "brand.toml holds no assets"),
+    "only what is above": ('style = "x"', "brand.toml holds no assets"),
     "no TOML": ("[[asset]\nname = 3", "brand.toml, line 1, column 8: expected"),
     "cut short": ('[[asset]]\nname = "her', "brand.toml, line 2, column 12: "),
     "deep": ("a = " + "[" * 5000, "brackets too deep"),

@@ -24,8 +24,8 @@ from styledrop_cli.base.registry import BATCH
 from styledrop_cli.cli import edit as edit_module
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation import pipeline
-from styledrop_cli.generation.editing import changes, seams
-from styledrop_cli.generation.editing.changes import inpaint, outpaint, resample, restyle
+from styledrop_cli.generation.editing import edit, seams
+from styledrop_cli.generation.editing.edit import inpaint, outpaint, resample, restyle
 from styledrop_cli.generation.editing.seams import joined, spread
 from styledrop_cli.generation.editing.windows import MOST_SPOTS, Window, plan
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
@@ -246,7 +246,7 @@ def test_ids_are_drawn_where_the_mask_touches_them_and_nowhere_else(base: Base, 
     list(inpaint(base, ALONE, wanted(base, 0), picture, mask))
     ((given, _),) = sampled
     masked = given[0] == base.mask_id
-    (window,) = plan(changes.check_mask(picture, mask), 16, 64)
+    (window,) = plan(edit.check_mask(picture, mask), 16, 64)
     cell = window.side / base.grid
     rows, columns = (
         [math.floor((first - start) / cell) for start, first in ((window.top, 16), (window.left, 31))],
@@ -308,13 +308,13 @@ def test_all_is_drawn_by_the_same_settings(base: Base) -> None:
 
 def test_progress_ends_at_the_end(base: Base) -> None:
     picture = noise(100, 40)
-    for edit in (
+    for change in (
         lambda on: inpaint(base, ALONE, wanted(base, *range(BATCH + 1)), picture, Image.new("L", (100, 40), 255), on),
         lambda on: restyle(base, ALONE, wanted(base, *range(BATCH + 1)), picture, 0.5, on),
         lambda on: resample(base, ALONE, wanted(base, *range(BATCH + 1)), picture, 7, on),
     ):
         shares: list[float] = []
-        list(edit(shares.append))
+        list(change(shares.append))
         assert shares == sorted(shares) and len(set(shares)) > 3
         assert shares[-1] == pytest.approx(1) and max(shares) <= 1
 
@@ -366,7 +366,7 @@ def test_sides_that_cannot_be(base: Base, sides: tuple[int, int, int, int], word
 
 def test_a_canvas_that_is_too_large() -> None:
     with pytest.raises(UsageError, match="30,000 x 4,000 px are too many: at most 24,000,000 pixels in all"):
-        changes.check_sides(Image.new("L", (18_000, 4_000)), (0, 0, 12_000, 0))
+        edit.check_sides(Image.new("L", (18_000, 4_000)), (0, 0, 12_000, 0))
 
 
 # ---- restyling ----------------------------------------------------------------------------------
@@ -411,17 +411,18 @@ def test_what_is_masked_is_not_what_the_noise_says(base: Base, sampled: Calls) -
 
 def test_resampling_changes_masked_ids_alone(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Tensor] = []
-    real = changes.decode
+    made: list[Tensor] = []
+    real = edit.decode
 
     def watched(ids: Tensor, *rest: Any, **options: Any) -> Tensor:
         given.append(ids)
-        return real(ids, *rest, **options)
+        made.append(real(ids, *rest, **options))
+        return made[-1]
 
-    monkeypatch.setattr(changes, "decode", watched)
-    made: list[Tensor] = []
+    monkeypatch.setattr(edit, "decode", watched)
     options = {"top_k": 3, "guidance_every": 3}
     them = wanted(base, 1, 2, **options)
-    pictures = dict(resample(base, ALONE, them, draw(), 12, on_ids=lambda _, ids: made.append(ids)))
+    pictures = dict(resample(base, ALONE, them, draw(), 12))
     assert len(given) == len(made) == 12
     before = base.reconstruct(draw()).ids.expand(2, -1, -1)
     for ids, after in zip(given, made, strict=True):

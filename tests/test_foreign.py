@@ -37,8 +37,8 @@ CONSTRUCTS = [
     ("a ${colour} cat", 2, "variable"),
     ("a cat <lora:ink:0.8>", 6, "names an adapter"),
     ("a cat embedding:ink", 6, "names an embedding"),
-    ("a cat –seed 5", 6, "begins with a dash that begins no option"),
-    ("a cat —n 3", 6, "begins with a dash that begins no option"),
+    ("a cat –seed 5", 6, "is an option with the wrong dash"),
+    ("a cat —n 3", 6, "is an option with the wrong dash"),
     ("(r2d2:1.2)", 0, "weighs words"),
     ("(masterpiece, 8k:1.2)", 0, "weighs words"),
     ("(a cat!:1.2)", 0, "weighs words"),
@@ -72,13 +72,13 @@ CONSTRUCTS = [
     ("{% for x in y %}", 0, "is an instruction"),
     ("Steps: 20, Sampler: Euler a, CFG scale: 7", 0, "says settings"),
     ("a cat, Negative prompt: blur", 7, "says what to keep away from"),
-    ("a cat –Seed 5", 6, "begins with a dash that begins no option"),
-    ("a cat –-seed 5", 6, "begins with a dash that begins no option"),
-    ("a cat -–steps=4", 6, "begins with a dash that begins no option"),
-    ("a cat ‐‐lambda-b 2", 6, "begins with a dash that begins no option"),
-    ("a cat －n3", 6, "begins with a dash that begins no option"),
-    ("a cat –style ink", 6, "begins with a dash that begins no option"),
-    ("a cat -seed 5", 6, "begins with a dash that begins no option"),
+    ("a cat –Seed 5", 6, "is an option with the wrong dash"),
+    ("a cat –-seed 5", 6, "is an option with the wrong dash"),
+    ("a cat -–steps=4", 6, "is an option with the wrong dash"),
+    ("a cat ‐‐lambda-b 2", 6, "is an option with the wrong dash"),
+    ("a cat －n3", 6, "is an option with the wrong dash"),
+    ("a cat –style ink", 6, "is an option with the wrong dash"),
+    ("a cat -seed 5", 6, "is an option with the wrong dash"),
 ]
 
 
@@ -171,7 +171,7 @@ def test_options_as_people_write_them(row: str) -> None:
 def test_no_option_is_drawn() -> None:
     with pytest.raises(UsageError, match="there is no option '-s'"):
         text_lines("a cat -s 5", "x")
-    with pytest.raises(UsageError, match="--style says what only other programs read"):
+    with pytest.raises(UsageError, match="--style cannot be drawn as it is"):
         text_lines('a cat --style "(ink:1.2)"', "x")
 
 
@@ -210,8 +210,8 @@ def test_files_that_are_no_lists_of_prompts(name: str, text: str, words: str) ->
         (("generate", "--base-only", "a cat -n3"), "a prompt holds an option: -n"),
         (("edit", "ref.png", "a (hat:1.2)", "--restyle", "0.5"), "a prompt: '(hat:1.2)' weighs words"),
         (("sweep", "x.safetensors", "a cat AND a dog"), "a prompt: 'AND' joins prompts"),
-        (("kit", "x.safetensors", "kit.toml"), "prompt says what only other programs read: '(cat:1.2)' weighs words"),
-        (("kit", "x.safetensors", "kit.toml"), "style says what only other programs read: '<lora:x:1>' names"),
+        (("kit", "x.safetensors", "kit.toml"), "prompt cannot be drawn as it is: '(cat:1.2)' weighs words"),
+        (("kit", "x.safetensors", "kit.toml"), "style cannot be drawn as it is: '<lora:x:1>' names"),
         (("generate", "--base-only", "list.txt"), "list.txt is a file, and no prompt"),
         (("train", "ref.png", "--style", "((ink))"), "--style: '((ink))' weighs words"),
         (("train", "ref.png", "--style", "ink", "--content", "a [cat|dog]"), "a --content: '[cat|dog]' goes"),

@@ -15,7 +15,6 @@ from conftest import draw
 from styledrop_cli.base.base import load_base
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.tensors import load_adapter, read_config, read_tensors, save_part
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, scalar_grid
@@ -93,7 +92,9 @@ def test_from_a_folder_of_pictures_to_pictures_in_a_style(corpus: Path) -> None:
     assert Path("crayon.safetensors.run/step-0000003.png").exists()
     file = load_adapter(Path("crayon.safetensors"))
     drawn = list(
-        generate(base, file, prompts=["a cat", "a dog"], count=2, settings=SampleSettings(steps=3, size=32, lambda_a=1))
+        tiny.generate(
+            base, file, prompts=["a cat", "a dog"], count=2, settings=SampleSettings(steps=3, size=32, lambda_a=1)
+        )
     )
     assert [(prompt, seed) for prompt, seed, _ in drawn] == [(p, s) for p in ("a cat", "a dog") for s in (0, 1)]
     assert all(picture.size == (32, 32) for _, _, picture in drawn)

@@ -22,7 +22,8 @@ from conftest import SOURCE
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists import prompt_file
 from styledrop_cli.generation.lists.file_names import check_pattern, stem
-from styledrop_cli.generation.lists.prompt_file import Line, read_lines, text_lines
+from styledrop_cli.generation.lists.options import OPTIONS
+from styledrop_cli.generation.lists.prompt_file import Line, csv_lines, read_lines, text_lines, toml_lines, unquoted
 from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.io import text_files
 from styledrop_cli.settings import LARGEST_SEED
@@ -87,9 +88,7 @@ def test_a_line_of_text(row: str, text: str, options: dict[str, Any]) -> None:
     assert said(row) == [(text, options)]
     (line,) = text_lines(row, "standard input")
     assert (line.text, line.options, line.where) == (text, options, "standard input, line 1")
-    assert {key: type(value) for key, value in line.options.items()} == {
-        key: text_files.OPTIONS[key] for key in options
-    }
+    assert {key: type(value) for key, value in line.options.items()} == {key: OPTIONS[key] for key in options}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -163,18 +162,18 @@ def test_everything_wrong_is_said_at_once(suffix: str, text: str, places: str) -
 
 
 def test_options_are_split_as_a_shell_does() -> None:
-    """Wherever ours finds the words whole, shlex finds the same."""
+    """Where ours finds words is where a shell does, and it makes the same of them."""
     rng = random.Random(0)
     alike = 0
     for _ in range(2000):
         row = "".join(rng.choices("ab '\"\\é-=#$", k=rng.randint(1, 14)))
-        words = list(prompt_file.TOKEN.finditer(row))
+        words = list(prompt_file.WORD.finditer(row))
         try:
             expected = shlex.split(row)
         except ValueError:
             assert words[-1]["open"]
             continue
-        assert [prompt_file.QUOTED.sub(prompt_file._unquoted, word[0]) for word in words] == expected
+        assert [unquoted(word[0]) for word in words] == expected
         alike += 1
     assert alike > 500
 
@@ -429,7 +428,7 @@ PIECES = {
 def test_nothing_but_usage_errors_come_out(suffix: str) -> None:
     rng = random.Random(suffix)
     head = {".csv": "prompt,seed\n", ".toml": '[[prompt]]\ntext = "a"\n'}.get(suffix, "")
-    read_text = {".csv": prompt_file._csv_lines, ".toml": prompt_file._toml_lines, ".txt": text_lines}[suffix]
+    read_text = {".csv": csv_lines, ".toml": toml_lines, ".txt": text_lines}[suffix]
     lines: list[Line] = []
     for case in range(2000):
         with suppress(UsageError):
@@ -443,7 +442,7 @@ def test_nothing_but_usage_errors_come_out(suffix: str) -> None:
         assert template.pick(seed) in set(islice(template.every(), 5000))
         assert not text_files.CONTROLS.search(line.text)
         assert line.text == " ".join(line.text.split()) != ""
-        assert set(line.options) <= set(text_files.OPTIONS)
+        assert set(line.options) <= set(OPTIONS)
 
 
 # ---- wildcards ----
@@ -474,13 +473,6 @@ def test_variants(text: str, variants: list[str]) -> None:
     assert list(template.every()) == variants
     assert template.count == len(variants)
     assert {template.pick(seed) for seed in range(200)} == set(variants)
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"), [("a cat", True), (r"a \{cat\} | b", True), ("{a|b}", False), ("{a}", False)]
-)
-def test_plain_templates(text: str, plain: bool) -> None:
-    assert Template.read(text, "here").is_plain is plain
 
 
 @pytest.mark.parametrize(
@@ -525,7 +517,6 @@ def test_laws_of_templates() -> None:
         assert len(every) == template.count >= 1
         assert template.pick(seed) in every
         assert template.pick(seed) == Template.read(text, "elsewhere").pick(seed)
-        assert template.is_plain is (not re.search(r"(?<!\\){", text))
         assert Template.read(f"{{{text}|{text}}}", "here").count == 2 * template.count
         assert Template.read(text + text, "here").count == template.count**2
         most = max(most, template.count)
@@ -717,8 +708,8 @@ def test_a_stem_is_a_name_whatever_it_is_made_of() -> None:
 
 
 def test_it_loads_without_torch() -> None:
-    heavy = "{'torch', 'numpy', 'PIL', 'typer'}"
-    program = f"import sys, styledrop_cli.generation.lists.prompt_file; sys.exit(bool({heavy} & set(sys.modules)))"
+    names = "styledrop_cli.generation.lists.prompt_file, styledrop_cli.generation.lists.kit_file"
+    program = f"import sys, {names}; sys.exit(bool({{'torch', 'numpy', 'PIL', 'typer'}} & set(sys.modules)))"
     program = f"import sys; sys.path.insert(0, {SOURCE!r}); {program}"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

@@ -12,7 +12,6 @@ import tiny
 from conftest import draw
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import UsageError
-from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.models.adapter import BottleneckAdapter, BottleneckConfig, LoraAdapter, LoraConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
@@ -151,7 +150,7 @@ def test_its_adapter_has_a_strength(base: Base) -> None:
 def test_the_larger_size_is_drawn_by_super_resolution_unless_told_otherwise(base: Base) -> None:
     def pictures(count: int, **changes: int) -> list[bytes]:
         settings = replace(SETTINGS, **{"size": 32} | changes)
-        drawn = generate(base, None, prompts=["a cat", "a dog"], count=count, settings=settings, style="ink")
+        drawn = tiny.generate(base, None, prompts=["a cat", "a dog"], count=count, settings=settings, style="ink")
         return [image.tobytes() for _, _, image in drawn]
 
     refined = pictures(2)
@@ -164,7 +163,9 @@ def test_the_larger_size_is_drawn_by_super_resolution_unless_told_otherwise(base
     assert "--superres-steps" in str(error.value.hint)
     with pytest.raises(UsageError, match="tiny has no super-resolution"):
         list(
-            generate(base.having(superres=None), None, prompts=["a cat"], count=1, settings=replace(SETTINGS, size=32))
+            tiny.generate(
+                base.having(superres=None), None, prompts=["a cat"], count=1, settings=replace(SETTINGS, size=32)
+            )
         )
 
 
@@ -184,7 +185,7 @@ def test_its_adapter_changes_what_is_drawn(base: Base, tmp_path: Path) -> None:
     file = load_adapter(tmp_path / "a.safetensors")
     without = replace(file, header=file.header | {"superres": None})
     one, other = (
-        next(generate(base, f, prompts=["a dog"], count=1, settings=replace(SETTINGS, size=32)))[2].tobytes()
+        next(tiny.generate(base, f, prompts=["a dog"], count=1, settings=replace(SETTINGS, size=32)))[2].tobytes()
         for f in (file, without)
     )
     assert one != other

@@ -20,7 +20,6 @@ from conftest import Outcome, Run, draw
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io import contact_sheet
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import read_png_settings, to_tensor
@@ -279,7 +278,7 @@ def test_a_cell_shows_what_generate_draws_with_its_settings(base: Base, adapter:
     assert [cell.values["strength"] for cell in result.cells] == [0.0, 0.5, 0.0, 0.5]
     for cell in result.cells:
         settings = base.sampling(size=16, seed=5, **cell.values)
-        drawn = generate(base, load_adapter(adapter), prompts=[*PROMPTS], count=2, settings=settings)
+        drawn = tiny.generate(base, load_adapter(adapter), prompts=[*PROMPTS], count=2, settings=settings)
         wanted = torch.stack([to_tensor(image) * 255 for _, _, image in drawn])
         assert (cell.pictures.float() - wanted).abs().max() <= 1  # alone and in a batch decoding rounds differently
         assert cell.balance == pytest.approx(sum(one.balance for one in cell.scores) / 4)
@@ -323,7 +322,7 @@ def test_what_no_axis_sets_is_as_the_adapter_recommends(base: Base, adapter: Pat
     result = sweep(base, base, load_adapter(adapter), SweepSettings({"lambda_b": (1.0, 4.0)}, PROMPTS, 1), style="red")
     assert result.present == 1
     settings = SampleSettings(size=16, lambda_b=1.0, strength=0.5, steps=3)
-    drawn = generate(base, load_adapter(adapter), prompts=[*PROMPTS], count=1, settings=settings, style="red")
+    drawn = tiny.generate(base, load_adapter(adapter), prompts=[*PROMPTS], count=1, settings=settings, style="red")
     wanted = torch.stack([to_tensor(image) * 255 for _, _, image in drawn])
     assert (result.cells[0].pictures.float() - wanted).abs().max() <= 1
 

@@ -23,7 +23,6 @@ from styledrop_cli.adapters.examples import guess_content, tokenize_views
 from styledrop_cli.adapters.file import new_adapter, open_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, PictureError, UsageError
-from styledrop_cli.generation.pipeline import generate
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
 from styledrop_cli.judging.probes import Probes, Scores
 from styledrop_cli.models.tokenizer import ImageTokenizer
@@ -628,7 +627,7 @@ def test_generate_appends_the_adapters_own_style(base: Base) -> None:
     settings = SampleSettings(steps=3, size=16, lambda_a=2)
 
     def drawn(adapter: AdapterFile | None, prompt: str, style: str | None = None) -> list[bytes]:
-        made = generate(base, adapter, prompts=[prompt], count=4, settings=settings, style=style)
+        made = tiny.generate(base, adapter, prompts=[prompt], count=4, settings=settings, style=style)
         return [picture.tobytes() for _, _, picture in made]
 
     styled = drawn(file, "a cat")

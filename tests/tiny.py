@@ -6,7 +6,7 @@ import importlib.machinery
 import importlib.util
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,8 @@ from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.known_things import THINGS, Thing, write_things
 from styledrop_cli.base.prompt_tokens import write_merges
 from styledrop_cli.feedback import rounds
-from styledrop_cli.io.tensors import read_tensors, save_part, save_tensors
+from styledrop_cli.generation import pipeline
+from styledrop_cli.io.tensors import AdapterFile, read_tensors, save_part, save_tensors
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
@@ -34,7 +35,7 @@ from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
-from styledrop_cli.settings import RoundSettings, SampleSettings
+from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
 from styledrop_cli.training.pretrain import captions, pictures
 from styledrop_cli.training.pretrain import ids as id_part
 from styledrop_cli.training.pretrain import words as text_part
@@ -354,6 +355,22 @@ def _text_package() -> tempfile.TemporaryDirectory[str]:
     save_tensors(folder / "model.safetensors", state | extra)
     (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
     return made
+
+
+def generate(
+    base: Base,
+    adapter: AdapterFile | None,
+    *,
+    prompts: Sequence[str],
+    count: int,
+    settings: SampleSettings,
+    style: str | None = None,
+) -> Iterator[tuple[str, int, Image.Image]]:
+    """Draw `count` pictures of each prompt, with seeds from `settings.seed` on: `(prompt, seed, picture)`."""
+    seeds = seeds_from(settings.seed, count)
+    wanted = [pipeline.PictureRequest(prompt, seed, settings, style) for prompt in prompts for seed in seeds]
+    for index, image in pipeline.draw(base, pipeline.StyleMix.of(adapter), wanted):
+        yield wanted[index].prompt, wanted[index].seed, image
 
 
 def beside_torchvision(name: str, *attributes: str) -> ModuleType:

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.devices import pick_device
 from styledrop_cli.errors import UsageError
-from styledrop_cli.generation.editing.changes import Sides
-from styledrop_cli.generation.editing.edits import edit_of
+from styledrop_cli.generation.editing.edit import Sides, edit_of
 from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 from styledrop_cli.generation.pipeline import GAMMA, PictureRequest, StyleMix, check_size, draw

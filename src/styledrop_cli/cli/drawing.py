@@ -70,7 +70,9 @@ def draw_all(
     if sheet and place[0] == 0 and len(wanted) > 1:
         labels = [f"{one.prompt} · {one.seed}" for one in wanted]
         with screen.working("laying out a sheet"):
-            sheets = list(write_sheets(folder, "sheet", batch.paths, batch.about, labels, title, columns, original))
+            sheets = list(
+                write_sheets(base, folder, "sheet", batch.paths, batch.about, labels, title, columns, original)
+            )
     pictures = [
         {"path": path, "prompt": one.prompt, "seed": one.seed} for path, one in zip(batch.paths, wanted, strict=True)
     ]

@@ -18,7 +18,7 @@ from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.settings import SampleSettings, seeds_from
 
 if TYPE_CHECKING:
-    from styledrop_cli.generation.editing.edits import Edit
+    from styledrop_cli.generation.editing.edit import Edit
 
 MOST_OF_EACH = 100
 ITERATIONS = 100  # Muse, 3
@@ -68,7 +68,7 @@ class Change:
         given = [f"--{name}" for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are {len(given)} changes", "make them one after the other")
-        from styledrop_cli.generation.editing import edits
+        from styledrop_cli.generation.editing import edit as edits
 
         sides = _sides(self.outpaint) if self.outpaint is not None else None
         if change := edits.edit_of(
@@ -162,7 +162,7 @@ def _prompt(words: list[str], picture: Path) -> str:
 
 def _sides(text: str) -> tuple[int, int, int, int]:
     """`left=64,top=32` or `64` as pixels left, top, right and bottom; UsageError for anything else."""
-    from styledrop_cli.generation.editing.edits import SIDES
+    from styledrop_cli.generation.editing.edit import SIDES
 
     number = r"[+-]?[0-9]{1,9}"
     parts = [part.strip() for part in text.split(",")]

@@ -12,7 +12,7 @@ import typer
 from styledrop_cli.cli import checks, console, drawing, load, options
 from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
-from styledrop_cli.generation.lists.file_names import check_pattern
+from styledrop_cli.generation.lists.file_names import check_pattern, folder_or_picture
 from styledrop_cli.generation.lists.prompt_file import Line, read_lines
 from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.settings import SampleSettings, seeds_from
@@ -150,6 +150,7 @@ def generate(
         read_lines(many.prompts) if many.prompts else []
     )
     pictures = _pictures_of(lines, number, seed, many.combinations)
+    output, called = folder_or_picture(output, len(pictures))
     checks.refuse_unwritable(output)
     with load.loading(screen, model, device, styles[0][0] if styles else mixing.thing) as load_base:
         from styledrop_cli.training.distributed import take_place
@@ -168,7 +169,7 @@ def generate(
         base,
         mixture,
         wanted,
-        stems,
+        [called] if called else stems,
         output,
         sheet=many.sheet,
         columns=min(8, of_each if len(lines) > 1 and of_each > 1 else math.ceil(math.sqrt(len(wanted)))),

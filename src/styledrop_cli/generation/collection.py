@@ -1,14 +1,14 @@
-"""Collections: many things, each the best of several pictures of it, into one folder and onto one sheet.
+"""Collections: many subjects, each the best of several pictures of it, into one folder and onto one sheet.
 
-Which picture shows a thing best the base's own CLIP says. Only that one is kept, with the seed that draws it again; a
-thing whose picture is there already is not drawn again (see ``batches``).
+The base's own CLIP says which picture shows a subject best. Only that one is kept, with the seed that draws it again.
+A subject whose picture is there already is not drawn again (see ``output_folder``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +17,33 @@ from torch import Tensor
 
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import words
-from styledrop_cli.errors import PictureError
 from styledrop_cli.generation import pipeline
-from styledrop_cli.generation.output_folder import Batch, about, about_mixture, identity, write_sheets
+from styledrop_cli.generation.output_folder import (
+    Batch,
+    about,
+    about_mixture,
+    identity,
+    paths_called,
+    said_in,
+    write_sheets,
+)
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
-from styledrop_cli.io.images import read_png_settings, to_tensor
+from styledrop_cli.io.images import to_tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 def sees_pictures(base: Base) -> bool:
-    """Whether the base's CLIP can choose: a published one reads only texts."""
+    """Whether the base's CLIP can see pictures, and so choose: a published one reads only texts."""
     return base.clip.visual is not None
 
 
 class Chooser:
-    """The base's own CLIP, and the texts ``known``: other things that a picture might show instead.
+    """Judges with the base's own CLIP what a picture shows, among the texts ``known``: what it might show instead.
 
-    Without ``colours`` it sees all in grey, where the colour is no part of what is asked for: a CLIP that was taught a
-    letter in red takes the picture with red in it, whatever its style.
+    Without ``colours`` it sees all in grey, for what is asked for in no colour: a CLIP that was taught a letter in red
+    prefers a picture with red in it.
     """
 
     def __init__(self, base: Base, known: Sequence[str], colours: bool = True) -> None:
@@ -46,9 +53,9 @@ class Chooser:
 
     @torch.no_grad()
     def chances(self, pictures: Sequence[Image], prompt: str) -> Tensor:
-        """How surely each of N pictures shows what the prompt says and nothing else that is known, ``[N]`` in [0,1]."""
+        """How surely each of N pictures shows the prompt and nothing else that is known, ``[N]`` in [0,1]."""
         asked = set(words(prompt))
-        # "a red cat" is a cat too: what only says less of the same is no other answer.
+        # "a red cat" is "a cat" too: a text with no words beside the prompt's is no other answer.
         others = [index for index, said in enumerate(self._said) if not said <= asked]
         texts = self._base.text_embeds([prompt])
         if others:
@@ -63,8 +70,7 @@ class Chooser:
 class Thing:
     """One picture of a collection: the best of ``candidates``, which differ by their seeds alone.
 
-    ``stem`` names its file. ``shape`` is what becomes of the picture that was chosen, and ``more`` is what its file
-    says of that.
+    ``stem`` names its file. ``shape`` brings the chosen picture to another shape, of which its file says ``more``.
     """
 
     stem: str
@@ -94,11 +100,11 @@ class Collection:
         return [self._made[index][1] for index in range(len(self.things))]
 
     def wanted(self, index: int) -> PictureRequest:
-        """The candidate that a thing's picture is, once there is one."""
+        """The candidate that was chosen, once a picture is there."""
         return self.things[index].candidates[self._made[index][0]]
 
     def about(self, index: int, candidate: int | None = None) -> dict[str, Any]:
-        """What the file of a thing's picture says, if it is this ``candidate``; left out, the one that it is."""
+        """What the file of a picture says if this ``candidate`` is chosen; by default, the one that was."""
         thing = self.things[index]
         wanted = self.wanted(index) if candidate is None else thing.candidates[candidate]
         of = {"best_of": len(thing.candidates)} if len(thing.candidates) > 1 else {}
@@ -108,15 +114,8 @@ class Collection:
         """A thing's picture that is there already: which of the candidates it is, and where."""
         thing = self.things[index]
         possible = [identity(self.about(index, candidate)) for candidate in range(len(thing.candidates))]
-        for number in count(1):
-            path = self.folder / (f"{thing.stem}.png" if number == 1 else f"{thing.stem}-{number}.png")
-            if not path.exists():
-                break
-            try:
-                said = identity(read_png_settings(path) or {})
-            except PictureError:  # none of ours
-                continue
-            if said in possible:
+        for path in takewhile(Path.exists, paths_called(self.folder, thing.stem)):
+            if (said := identity(said_in(path))) in possible:
                 return possible.index(said), path
         return None
 
@@ -125,8 +124,8 @@ class Collection:
     ) -> Iterator[tuple[int, Image]]:
         """Draw what is missing, yielding ``(which thing, its picture)`` as it is written.
 
-        The ``chooser`` is needed where there are several candidates; of those that it finds equally likely the first
-        is taken. ``on_step`` is told what share in [0,1] of all steps is taken. Raises as ``pipeline.draw`` does.
+        The ``chooser`` is needed where there are several candidates; among equally likely ones the first is taken.
+        ``on_step`` is told what share in [0,1] of all steps is taken. Raises as ``pipeline.draw`` does.
         """
         missing = self.missing
         whose = [(index, candidate) for index in missing for candidate in range(len(self.things[index].candidates))]
@@ -148,5 +147,5 @@ class Collection:
             yield index, picture
 
     def sheets(self, name: str, labels: Sequence[str], title: str, columns: int) -> Iterator[Path]:
-        """Sheets of all pictures, see ``batches.write_sheets``."""
-        return write_sheets(self.folder, name, self.paths, self.about, labels, title, columns)
+        """Sheets of all pictures, see ``output_folder.write_sheets``."""
+        return write_sheets(self._base, self.folder, name, self.paths, self.about, labels, title, columns)

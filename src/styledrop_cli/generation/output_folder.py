@@ -1,7 +1,7 @@
-"""Many pictures into one folder: each under a name of its own, none made twice, sheets of all.
+"""Many pictures into one folder: each under a name of its own, none drawn twice, sheets of all.
 
-What is on disk is the state: every picture holds the settings it was drawn with, so one that is there and of the same
-``identity`` as what is wanted is not drawn again, whoever drew it. The same command goes on where it was stopped.
+What is on disk is the state: every picture holds the settings it was drawn with, so one that is there and has the
+``identity`` of what is wanted is not drawn again, whoever drew it. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PAGE = 120  # pictures on a sheet
-# What a picture says beside what makes it what it is: how files are called, which a hash tells better, and the version.
+# What has no part in a picture's identity: names of files, which have hashes beside them, and the version.
 NAMES = {"adapter", "mix", "object", "model", "picture", "styledrop"}
 DEFAULTS = SampleSettings.defaults()
 
 
 def about_mixture(base: Base, mixture: StyleMix) -> dict[str, Any]:
-    """What a picture says of whom it was drawn by: names, and hashes that tell an adapter from its namesake."""
+    """What a picture's file says of the adapters and the base: names, and hashes that tell files of one name apart."""
     files = [file for file, _ in mixture.styles] + ([mixture.thing] if mixture.thing is not None else [])
     names = names_apart([file.path for file in files])
     said: dict[str, Any] = {"adapter": mixture.styles[0][0].path.name if mixture.styles else None}
@@ -48,7 +49,7 @@ def about_mixture(base: Base, mixture: StyleMix) -> dict[str, Any]:
 
 
 def about(wanted: PictureRequest, mixture: StyleMix, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file of a picture says: everything it takes to draw it again."""
+    """What a picture's file says: everything it takes to draw it again. ``drawn_by`` is from ``about_mixture``."""
     return {
         "prompt": wanted.prompt,
         "seed": wanted.seed,
@@ -60,10 +61,9 @@ def about(wanted: PictureRequest, mixture: StyleMix, drawn_by: Mapping[str, Any]
 
 
 def identity(said: Mapping[str, Any]) -> bytes:
-    """A hash of what makes a picture what it is, by what its file says: prompt, seed, settings, hashes and shares.
+    """A hash of what decides how a picture looks, by what its file says: prompt, seed, settings, hashes and shares.
 
-    Names of files do not, and neither does the version that drew it. A setting at its default counts as not said: the
-    picture may be older than the setting.
+    A setting at its default counts as not said: the picture may be older than the setting.
     """
     kept = {
         name: value
@@ -85,8 +85,8 @@ class Batch:
 
     def __init__(self, folder: Path, stems: Sequence[str], about: Callable[[int], dict[str, Any]]) -> None:
         self.folder, self.stems, self.about = folder, stems, about
-        self._files: dict[tuple[str, bytes], Path] = {}  # by stem, and by what the picture says or is to say
-        self._next: dict[str, int] = {}  # the number of the first name of a stem that was not looked at yet
+        self._files: dict[tuple[str, bytes], Path] = {}  # by stem and identity
+        self._names = {stem: paths_called(folder, stem) for stem in stems}  # those not looked at yet
         self._planned: set[Path] = set()
         self._there: set[Path] = set()
         self.paths = [self._place(index) for index in range(len(stems))]
@@ -100,25 +100,23 @@ class Batch:
         return [index for path, index in first.items() if path not in self._there]
 
     def has_come(self, index: int) -> bool:
-        """Whether a picture is there, now: another process may have drawn it since."""
+        """Whether a picture is there now: another process may have drawn it since."""
         path = self.paths[index]
-        if path not in self._there and path.exists() and identity(_said_in(path)) == identity(self.about(index)):
+        if path not in self._there and path.exists() and identity(said_in(path)) == identity(self.about(index)):
             self._there.add(path)
         return path in self._there
 
     def save(self, index: int, image: Image) -> Path:
-        """Write a picture, atomically, and say where it is."""
-        path, said = self.paths[index], self.about(index)
-        if path.exists() and path not in self._there:  # somebody else has taken the name since
-            if identity(_said_in(path)) == identity(said):  # and drawn the very same
-                self._there.add(path)
-            else:
-                del self._files[self.stems[index], identity(said)]
+        """Write a picture, atomically, unless it is there by now; its path, another one if the name was taken since."""
+        if not self.has_come(index):
+            path = self.paths[index]
+            if path.exists():
+                del self._files[self.stems[index], identity(self.about(index))]
                 new = self._place(index)
                 self.paths = [new if other == path else other for other in self.paths]
-                path = new
+        path = self.paths[index]
         if path not in self._there:
-            save_png(image, path, said)
+            save_png(image, path, self.about(index))
             self._there.add(path)
         return path
 
@@ -126,21 +124,34 @@ class Batch:
         stem = self.stems[index]
         key = stem, identity(self.about(index))
         while key not in self._files:
-            number = self._next.get(stem, 1)
-            self._next[stem] = number + 1
-            path = self.folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
+            path = next(self._names[stem])
             if path in self._planned:  # under another stem: x-2 may be x's second, too
                 continue
             if not path.exists():
                 self._files[key] = path
                 self._planned.add(path)
-            elif said := _said_in(path):
+            elif said := said_in(path):
                 self._files.setdefault((stem, identity(said)), path)
                 self._there.add(path)
         return self._files[key]
 
 
+def paths_called(folder: Path, stem: str) -> Iterator[Path]:
+    """Where pictures of one name lie: stem.png, stem-2.png, stem-3.png, ..."""
+    yield folder / f"{stem}.png"
+    yield from (folder / f"{stem}-{number}.png" for number in count(2))
+
+
+def said_in(path: Path) -> dict[str, Any]:
+    """What a file says of itself; nothing, if it is no picture of ours."""
+    try:
+        return read_png_settings(path) or {}
+    except PictureError:
+        return {}
+
+
 def write_sheets(
+    base: Base,
     folder: Path,
     name: str,
     paths: Sequence[Path],
@@ -152,9 +163,17 @@ def write_sheets(
 ) -> Iterator[Path]:
     """Write sheets called ``name`` of the pictures at ``paths``, ``PAGE`` on each, and say where they are.
 
-    ``about`` is what each picture says. The ``original`` that they were made of is shown before them. One sheet at a
-    time is in memory.
+    ``about`` is what each picture says. The settings in it that differ from the defaults of the ``base`` stand behind
+    the title if all pictures have them, otherwise behind the labels. The ``original`` of edits is shown before them.
+    One sheet at a time is in memory.
     """
+    usual = vars(base.sampling(size=base.sizes[-1]))
+    settings = [_differing(about(index), usual) for index in range(len(paths))]
+    common = [one for one in settings[0] if all(one in others for others in settings)]
+    title = _joined(title, common)
+    labels = [
+        _joined(label, [one for one in own if one not in common]) for label, own in zip(labels, settings, strict=True)
+    ]
     pages = [range(start, min(start + PAGE, len(paths))) for start in range(0, len(paths), PAGE)]
     cell = 256 if len(paths) <= 24 else 128
     for number, page in enumerate(pages, 1):
@@ -175,9 +194,17 @@ def write_sheets(
         yield Batch(folder, [stem], [said].__getitem__).save(0, contact_sheet(images, columns, below, title, cell))
 
 
-def _said_in(path: Path) -> dict[str, Any]:
-    """What a file says of itself; nothing, if it is no picture of ours."""
-    try:
-        return read_png_settings(path) or {}
-    except PictureError:
-        return {}
+def _differing(said: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The settings of a picture, but for its seed, that are not the ``usual`` ones: ["lambda_b 3", "ramp off"]."""
+    own = {name: said[name] for name in usual if name != "seed" and name in said and said[name] != usual[name]}
+    return [f"{name} {_as_words(value)}" for name, value in own.items()]
+
+
+def _as_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
+
+
+def _joined(text: str, settings: Sequence[str]) -> str:
+    return " · ".join(filter(None, (text, ", ".join(settings))))

@@ -1,4 +1,4 @@
-"""From prompts, a base and perhaps some adapters to pictures."""
+"""From requests to pictures: one way for the base alone, one style, several styles, and an object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from styledrop_cli.base.sample import AdapterShare
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import to_image
 from styledrop_cli.io.tensors import AdapterFile
-from styledrop_cli.settings import SampleSettings, seeds_from
+from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,9 +26,9 @@ GAMMA = 0.6  # StyleDrop, 3.4: 0.5 to 0.7
 
 @dataclass(frozen=True)
 class PictureRequest:
-    """One picture: what it shows, and how it is drawn. The seed is ``seed``, whatever ``settings`` say.
+    """One picture: what it shows, and how it is drawn. Its seed is ``seed``, whatever ``settings`` say.
 
-    ``style`` is said behind the prompt in place of what the adapters were taught; empty, nothing is.
+    ``style`` is put behind the prompt in place of the adapters' own style; an empty one leaves it out.
     """
 
     prompt: str
@@ -39,10 +39,10 @@ class PictureRequest:
 
 @dataclass(frozen=True)
 class StyleMix:
-    """Whose styles are drawn in: ``styles`` by their shares, which add up to 1, and perhaps somebody's ``thing``.
+    """The adapters that draw together: ``styles`` with their shares, which add up to 1, and perhaps an object's.
 
-    All are mixed at the logits (StyleDrop, 3.4). ``gamma`` in [0,1] is the thing's share of the whole: it reads the
-    prompt without any style. Without ``styles`` the base draws, in a style that is only said.
+    All are mixed at the logits (StyleDrop, 3.4). ``gamma`` in [0,1] is the share of the object's adapter ``thing`` in
+    the whole; that adapter reads the prompt without any style. Without ``styles`` the base draws.
 
     Raises UsageError for shares below zero or that do not add up to 1, and for a ``gamma`` out of range.
     """
@@ -70,17 +70,17 @@ class StyleMix:
 
     @property
     def style(self) -> str:
-        """What the styles are called, together."""
+        """The names of the styles, joined."""
         return " and ".join(dict.fromkeys(said for file, _ in self.styles if (said := str(file.header["style"]))))
 
     @property
     def learnt(self) -> str:
-        """The words that the adapters were taught: their styles, and what the thing is."""
+        """The words that the adapters were taught: their styles, and what the object is called."""
         return " ".join([self.style, *(self.thing.header["contents"] if self.thing else [])])
 
     @property
     def recommended(self) -> dict[str, Any]:
-        """What the styles' files recommend, by their shares; steps are whole, and what only some say is left out."""
+        """The mean, by shares, of the settings that all files of styles recommend; steps are rounded."""
         every = [(file.header.get("recommended", {}), share) for file, share in self.styles]
         names = [name for name in (every[0][0] if every else ()) if all(name in one for one, _ in every)]
         mean = {name: sum(one[name] * share for one, share in every) for name in names}
@@ -89,13 +89,13 @@ class StyleMix:
     def cut(
         self, base: Base, prompt: str, style: str | None, on_message: Callable[[str], None] = lambda message: None
     ) -> str:
-        """As much of a prompt as ``base`` can read with each style behind it; see ``TextTokenizer.cut``."""
+        """As much of a prompt as ``base`` can read with each of the styles behind it; see ``TextTokenizer.cut``."""
         for said in [str(file.header["style"]) for file, _ in self.styles] or [""] if style is None else [style]:
             prompt = base.text_tokenizer.cut(prompt, said, on_message)
         return prompt
 
     def open(self, base: Base) -> LoadedStyleMix:
-        """All of them, ready for ``base``; raises ModelError for one that belongs to another base."""
+        """All adapters, ready for ``base``; raises ModelError for one that belongs to another base."""
         return LoadedStyleMix(
             [(open_adapter(base, file), share, str(file.header["style"])) for file, share in self.styles],
             open_adapter(base, self.thing) if self.thing is not None else None,
@@ -114,7 +114,7 @@ class LoadedStyleMix:
     tokenizer: TextTokenizer
 
     def texts(self, wanted: Sequence[PictureRequest]) -> list[str]:
-        """What the base is told of each picture: all styles or, where they are too long together, the largest share."""
+        """What the base is told of each picture: all styles or, if they are too long together, the largest one."""
         return [self._text(one) for one in wanted]
 
     def _text(self, one: PictureRequest) -> str:
@@ -126,7 +126,7 @@ class LoadedStyleMix:
         return with_style(one.prompt, max(self.styles, key=lambda style: style[1])[2])
 
     def shares(self, wanted: Sequence[PictureRequest], part: str = "base") -> list[AdapterShare]:
-        """Who draws the pictures, of the ``base`` transformer or of ``superres``, and what each is told."""
+        """The adapters for one transformer, "base" or "superres", what each is told, and its share of the logits."""
         rest = 1 - self.mixture.gamma if self.thing is not None else 1.0
         made = [
             AdapterShare(
@@ -144,13 +144,12 @@ class LoadedStyleMix:
 
 def check_size(base: Base, settings: SampleSettings) -> None:
     """Raise UsageError for a size that the base does not draw, or not by super-resolution."""
-    if settings.size not in base.sizes:
-        known = " or ".join(str(s) for s in base.sizes)
-        raise UsageError(f"{base.name} draws {known} px, not {settings.size}", f"Choose --size {base.sizes[-1]}.")
-    if settings.superres_steps and (base.superres is None or settings.size != base.sizes[-1]):
-        why = (
-            "has no super-resolution" if base.superres is None else f"draws {settings.size} px without super-resolution"
-        )
+    size, sizes = settings.size, base.sizes
+    if size not in sizes:
+        known = " or ".join(map(str, sizes))
+        raise UsageError(f"{base.name} draws {known} px, not {size}", f"Choose --size {sizes[-1]}.")
+    if settings.superres_steps and (base.superres is None or size != sizes[-1]):
+        why = "has no super-resolution" if base.superres is None else f"draws {size} px without super-resolution"
         raise UsageError(f"{base.name} {why}", "Leave --superres-steps out.")
 
 
@@ -163,10 +162,11 @@ def draw(
 ) -> Iterator[tuple[int, Image]]:
     """Draw all that is ``wanted``, yielding ``(which of them, picture)`` as they are done.
 
-    Pictures of equal settings are drawn together, those of the first ones first; none depends on its neighbours.
+    Pictures of equal settings are drawn together, in the order of the first of each; none depends on its neighbours.
     ``on_step`` is told after each step what share in [0,1] of all pictures' steps is taken. ``there`` is asked of each
-    when its turn comes, and one that has come from elsewhere is left out. Raises ModelError if an adapter is not this
-    base's, UsageError for a size that the base does not draw, or not by super-resolution.
+    picture when its turn comes, and one that another process has drawn meanwhile is left out.
+
+    Raises ModelError if an adapter is not this base's, UsageError as ``check_size`` does.
     """
     groups: dict[SampleSettings, list[int]] = {}
     for index, one in enumerate(wanted):
@@ -179,45 +179,29 @@ def draw(
     for settings, members in groups.items():
         for start in range(0, len(members), base.batch):
             turn = members[start : start + base.batch]
-            chunk = [index for index in turn if not there(index)]
-            if not chunk:
-                taken += settings.steps * len(turn)
-                continue
-            pictures = [wanted[index] for index in chunk]
-            seeds, texts = [one.seed for one in pictures], drawers.texts(pictures)
 
             def step_taken(step: int, ids: Tensor, taken: int = taken, number: int = len(turn)) -> None:
                 on_step((taken + number * (step + 1)) / total)
 
-            ids = base.sample(texts, seeds, settings, drawers.shares(pictures), step_taken)
-            if settings.superres_steps:
-                ids = base.refine(ids, texts, seeds, settings, drawers.shares(pictures, "superres"))
-            base.done_with("transformer")
-            for index, row in zip(chunk, ids, strict=True):
-                # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
-                yield index, to_image(base.pictures(row[None], settings.size)[0].cpu())
-            base.done_with("tokenizer")
+            if missing := [index for index in turn if not there(index)]:
+                pictures = [wanted[index] for index in missing]
+                yield from zip(missing, _drawn_together(base, drawers, pictures, settings, step_taken), strict=True)
             taken += settings.steps * len(turn)
 
 
-def generate(
+def _drawn_together(
     base: Base,
-    adapter: AdapterFile | StyleMix | None,
-    *,
-    prompts: Sequence[str],
-    count: int,
+    drawers: LoadedStyleMix,
+    pictures: Sequence[PictureRequest],
     settings: SampleSettings,
-    style: str | None = None,
-    on_step: Callable[[float], None] = lambda share: None,
-) -> Iterator[tuple[str, int, Image]]:
-    """Draw ``count`` pictures of each prompt, yielding ``(prompt, seed, picture)`` as they are done.
-
-    The adapter's own style text is appended to each prompt; ``style`` replaces it, empty leaves it out. The i-th
-    picture of every prompt has seed ``settings.seed + i``. Raises as ``draw`` does.
-    """
-    mixture = adapter if isinstance(adapter, StyleMix) else StyleMix.of(adapter)
-    wanted = [
-        PictureRequest(prompt, seed, settings, style) for prompt in prompts for seed in seeds_from(settings.seed, count)
-    ]
-    for index, image in draw(base, mixture, wanted, on_step):
-        yield wanted[index].prompt, wanted[index].seed, image
+    on_step: Callable[[int, Tensor], None],
+) -> Iterator[Image]:
+    seeds, texts = [one.seed for one in pictures], drawers.texts(pictures)
+    ids = base.sample(texts, seeds, settings, drawers.shares(pictures), on_step)
+    if settings.superres_steps:
+        ids = base.refine(ids, texts, seeds, settings, drawers.shares(pictures, "superres"))
+    base.done_with("transformer")
+    for row in ids:
+        # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
+        yield to_image(base.pictures(row[None], settings.size)[0].cpu())
+    base.done_with("tokenizer")

@@ -1,4 +1,4 @@
-"""What lists of every kind are read with: their text, their TOML, what an entry can set, and what is wrong with them.
+"""What lists of every kind are read with: their text, their TOML, and what is wrong with them.
 
 Whatever is wrong with a list is said in one UsageError: a place and a sentence for each of its first problems.
 """
@@ -10,34 +10,18 @@ import re
 import sys
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import SampleSettings, exact
 
 LARGEST = 5_000_000  # bytes of a file
 MOST = 100_000  # entries in it
 LONGEST = 10_000  # characters of a text
 SHOWN = 5  # problems that one error tells of
-
-# What an entry can set beside its prompt.
-OPTIONS: dict[str, type] = {
-    "number": int,
-    "name": str,
-    "style": str,
-    "negative": str,
-    "seed": int,
-    "strength": float,
-    "lambda_a": float,
-    "lambda_b": float,
-    "steps": int,
-    "temperature": float,
-}
-RANGES = SampleSettings.RANGES | {"number": (1, 1000)}
 
 # What a text may begin with to say how it is encoded; the longer ones first, which begin as others do.
 MARKS = (
@@ -50,8 +34,6 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 TABLE = re.compile(r"""\s*\[\[\s*["']?([\w-]+)["']?\s*\]\]""")
 TABLE_KEY = re.compile(r"""\s*\[*\s*(?:"([^"]*)"|'([^']*)'|([\w-]+))\s*[.=\]]""")
 TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-
-Reader = Callable[[Any], Any]  # of a value; raises ValueError, which says what it must be
 
 
 # ---- texts ----
@@ -128,30 +110,13 @@ def short(value: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """A text in one line, which may be empty. Raises ValueError as a ``Reader`` does."""
+    """A text in one line, which may be empty. Raises ValueError, which says what it must be."""
     if not isinstance(value, str):
         raise ValueError(f"must be text, in quotes, not {short(value)}")
     text = plain(value)
     if len(text) > LONGEST:
         raise ValueError(f"has more than {LONGEST:,} characters")
     return text
-
-
-def number_between(kind: type, least: float, most: float) -> Reader:
-    """What reads a number, int or float, within a range."""
-
-    def read(value: object) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-            raise ValueError(f"must be a {'whole ' if kind is int else ''}number, not '{short(value)}'")
-        if not least <= value <= most:  # nor is NaN
-            raise ValueError(f"must be between {exact(least)} and {exact(most)}, not {short(value)}")
-        return kind(value)
-
-    return read
-
-
-# What reads each option that is a number.
-NUMBERS = {key: number_between(kind, *RANGES[key]) for key, kind in OPTIONS.items() if key in RANGES}
 
 
 # ---- TOML ----

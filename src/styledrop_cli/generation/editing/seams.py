@@ -1,4 +1,4 @@
-"""Seams: what is drawn anew is made to join what is known around it."""
+"""Seams: the colours of what is drawn anew are shifted so that it joins what is known around it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ OFF = 0.08  # of a colour's range: by so much at most a tokenizer is taken to mi
 
 
 def spread(values: Tensor, known: Tensor) -> Tensor:
-    """``values`` ``[C,H,W]`` where they are ``known``, bool ``[H,W]``, and a smooth surface through these elsewhere.
+    """``values`` ``[C,H,W]`` where they are ``known``, bool ``[H,W]``, and a smooth surface between them elsewhere.
 
-    It comes close to the membrane that solves Laplace's equation between them (Poisson image editing, Perez et al.
-    2003, in its form that corrects what was pasted), from coarse to fine. Zeros if nothing is known.
+    Made from coarse to fine, it comes close to the solution of Laplace's equation (Perez et al. 2003, Poisson image
+    editing, in its form that corrects what was pasted). Zeros if nothing is known.
     """
     if known.all() or not known.any():
         return values * known
@@ -34,9 +34,9 @@ def continued(view: Tensor, known: Tensor) -> Tensor:
 def joined(new: Tensor, view: Tensor, known: Tensor, reach: float) -> Tensor:
     """``new`` ``[3,H,W]`` in [0,1] with its colours shifted so that it joins ``view`` where that is ``known``.
 
-    The tokenizer shows what is known a little differently, and all that is drawn beside it likewise: it is shifted by
-    as much as at the seam, up to ``OFF``. What differs by more shows something else there, and is made to join within
-    ``reach`` pixels.
+    The tokenizer shows what is known a little differently, and what is drawn beside it likewise: all of that is shifted
+    by the difference at the seam, up to ``OFF``. Where it differs by more, something else is shown, and it is made to
+    join within ``reach`` pixels.
     """
     factor = _factor(known)
     off, seen = _shrunk(view - new, known, factor)

@@ -33,9 +33,9 @@ class Window:
 def plan(unknown: Tensor, least: int, most: int) -> list[Window]:
     """Windows in which all that is ``unknown``, bool ``[H,W]``, is drawn, one after the other.
 
-    Each knows what those before it drew. A spot that fits has one window around it, ``CONTEXT`` times as large, of
-    ``least`` to ``most`` pixels a side; where much is unknown, each covers as much of it as leaves half of it known,
-    or knows as much as it can. ``most`` is at most the shorter of H and W.
+    Each sees what those before it drew. A spot that fits has one window around it, ``CONTEXT`` times as large, of
+    ``least`` to ``most`` pixels a side. Where more is unknown, windows of ``most`` pixels draw as much as leaves half
+    of the window known, or else see as much as they can. ``most`` is at most the shorter of H and W.
     """
     unknown, windows = unknown.clone(), []
     for spot in _spots(unknown):
@@ -58,7 +58,7 @@ def _spots(unknown: Tensor) -> list[Tensor]:
         labels = spread_out
     numbers, sizes = labels[labels > 0].unique(return_counts=True)
     if len(numbers) > MOST_SPOTS:
-        return [unknown.clone()] if len(numbers) else []
+        return [unknown.clone()]
     fine = labels[0, 0].repeat_interleave(cell, 0).repeat_interleave(cell, 1)[:height, :width]
     return [(fine == numbers[index]) & unknown for index in sizes.argsort(descending=True, stable=True)]
 
@@ -92,7 +92,7 @@ def _where_most_is_known(spot: Tensor, unknown: Tensor, side: int) -> tuple[int,
     drawn, missing, half = counts(spot), counts(unknown), side * side // 2
     score = torch.where(missing <= half, drawn, half - missing)
     score[drawn == 0] = -side * side
-    # Of equals the one in the middle: what nothing is known of begins there.
+    # Among equal ones the most central is taken, so that a canvas of which nothing is known is drawn from the middle.
     aside = (tops + (side - height) / 2).square()[:, None] + (lefts + (side - width) / 2).square()
     best = int(torch.where(score == score.max(), aside, torch.inf).argmin())
     return int(lefts[best % len(lefts)]), int(tops[best // len(lefts)]), side

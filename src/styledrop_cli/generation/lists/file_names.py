@@ -1,4 +1,4 @@
-"""Patterns for the names of files: ``{prompt}-{seed}``."""
+"""Patterns for the names of files, as in ``{prompt}-{seed}``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from styledrop_cli.errors import UsageError
+from styledrop_cli.io.files import SUFFIXES
 from styledrop_cli.io.text_files import MOST, short
 from styledrop_cli.settings import LARGEST_SEED
 
@@ -27,9 +29,9 @@ RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²�
 def stem(pattern: str, *, prompt: str, seed: int, index: int, name: str | None = None, style: str = "") -> str:
     """A file's name without its suffix: ``pattern`` with its fields filled in, for example "{prompt}-{seed}".
 
-    ``prompt`` and ``style`` become words joined by "-", and the prompt's stand for ``name`` where there is none. Texts
-    are cut so that numbers are not. The result is a name on every system: never a path, hidden, empty or longer than
-    ``LONGEST_STEM`` bytes. Raises UsageError if ``pattern`` is none.
+    ``prompt`` and ``style`` become words joined by "-"; without a ``name`` the prompt's words stand for it. Texts are
+    cut so that numbers are whole. The result is a name on every system: never a path, hidden, empty or longer than
+    ``LONGEST_STEM`` bytes. Raises UsageError for a pattern that cannot be filled in.
     """
     parts = _parts(pattern)
     slug = _slug(prompt)
@@ -43,31 +45,41 @@ def stem(pattern: str, *, prompt: str, seed: int, index: int, name: str | None =
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse a pattern that ``stem`` cannot fill in, or that gives different pictures one name.
-
-    Raises UsageError for unknown fields and formats, braces that do not match, a pattern that has nothing to tell
-    prompts or one prompt's pictures apart, and one that leaves no room for its fields.
-    """
+    """Raise UsageError for a pattern that ``stem`` cannot fill in, that is too long, or whose names are all alike."""
     parts = _parts(pattern)
     fields = {field for _, field, _ in parts}
-    missing = []
+    missing = {}
     if not fields & {"prompt", "name", "index"}:
-        missing.append(("prompts", "{prompt}, {name} or {index}"))
+        missing["prompts"] = "{prompt}, {name} or {index}"
     if not fields & {"seed", "index"}:
-        missing.append(("the pictures of one prompt", "{seed} or {index}"))
+        missing["the pictures of one prompt"] = "{seed} or {index}"
     if missing:
-        what = " and ".join(what for what, _ in missing)
-        hint = " and ".join(field for _, field in missing)
-        raise UsageError(f"the pattern '{short(pattern)}' does not tell {what} apart", f"add {hint}")
+        what = f"the pattern '{short(pattern)}' does not tell {' and '.join(missing)} apart"
+        raise UsageError(what, f"add {' and '.join(missing.values())}")
     largest = {**dict.fromkeys(FIELDS, "x"), "seed": LARGEST_SEED, "index": MOST * 1000}
     if len(_filled(parts, largest, 1).encode("utf-8", "replace")) > LONGEST_STEM:
         what = f"the pattern '{short(pattern)}' makes names of more than {LONGEST_STEM} bytes"
         raise UsageError(what, "leave out some of its text")
 
 
+def folder_or_picture(output: Path, number: int) -> tuple[Path, str]:
+    """The folder that ``output`` names; if it names a picture, cat.png, the folder of that and its stem, otherwise "".
+
+    Raises UsageError if it names a picture and ``number``, how many are drawn, is not 1, or one that is no PNG.
+    """
+    if output.suffix.lower() not in SUFFIXES or output.is_dir():
+        return output, ""
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{output} names no PNG, and pictures are written as PNG", f"say {output.with_suffix('.png')}")
+    if number != 1:
+        what = f"{output} names one picture, and {number:,} are to be drawn"
+        raise UsageError(what, "name a folder for them, or draw one: -n 1 and one prompt")
+    return output.parent, output.stem
+
+
 @lru_cache
 def _parts(pattern: str) -> tuple[tuple[str, str, str], ...]:
-    """A pattern as texts, each with the field behind it (empty for none) and its format; UsageError if it is none."""
+    """A pattern as texts, each with the field behind it (empty for none) and its format."""
     hint = "fields: {prompt}, {seed}, {index}, {name}, {style}; {index:04} puts zeros in front, {{ is a brace itself"
     try:
         parsed = [(text, field, spec or "", kind) for text, field, spec, kind in Formatter().parse(pattern)]

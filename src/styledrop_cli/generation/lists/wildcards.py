@@ -1,4 +1,4 @@
-"""Wildcards: prompts that stand for many, as in ``a {red|blue} cat``."""
+"""Wildcards: one prompt that stands for several, as in ``a {red|blue} cat``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Run:
         return math.prod(sum(run.count for run in piece) for piece in self.pieces if not isinstance(piece, str))
 
     def variant(self, index: int) -> str:
-        """One of the ``count`` variants; those of the last wildcard follow each other first."""
+        """The variant of a number below ``count``; the last wildcard changes first."""
         texts = []
         for piece in reversed(self.pieces):
             if isinstance(piece, str):
@@ -47,7 +47,7 @@ class Run:
         return "".join(reversed(texts))
 
     def filled(self, choose: Callable[[int], int]) -> str:
-        """The variant that ``choose`` makes of it: called at each wildcard with how many runs there are."""
+        """The variant that ``choose`` makes: it is told how many runs a wildcard has, and gives the number of one."""
         return "".join(
             piece if isinstance(piece, str) else piece[choose(len(piece))].filled(choose) for piece in self.pieces
         )
@@ -58,7 +58,7 @@ class Template:
     """A prompt with wildcards: ``a {red|blue|{dark|light} green} cat``, one of its alternatives at each brace.
 
     An alternative may be empty. A backslash makes a brace, a bar or another sign stand for itself; a bar outside braces
-    does anyhow. Variants have single blanks.
+    always does. Variants have single blanks.
     """
 
     text: str
@@ -73,17 +73,12 @@ class Template:
             raise UsageError(f"{where}, column {error.at + 1}: {error}", error.hint) from None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether there are no wildcards: there is one variant."""
-        return all(isinstance(piece, str) for piece in self.run.pieces)
-
-    @property
     def count(self) -> int:
         """How many variants there are, counted without making them: it may be more than any file holds."""
         return self.run.count
 
     def every(self) -> Iterator[str]:
-        """All variants in the order written, one at a time; the last wildcard changes first."""
+        """All variants, made one at a time; the last wildcard changes first."""
         return (" ".join(self.run.variant(index).split()) for index in range(self.count))
 
     def pick(self, seed: int) -> str:
@@ -91,9 +86,8 @@ class Template:
         start = sha256(f"{seed} {self.text}".encode("utf-8", "surrogatepass")).digest()
         turns = count()
 
-        def choose(n: int) -> int:
-            # 256 bits: how uneven the remainder makes it cannot be noticed.
-            return int.from_bytes(sha256(start + next(turns).to_bytes(8, "big")).digest(), "big") % n
+        def choose(number: int) -> int:  # 256 bits: how uneven the remainder makes it cannot be noticed
+            return int.from_bytes(sha256(start + next(turns).to_bytes(8, "big")).digest(), "big") % number
 
         return " ".join(self.run.filled(choose).split())
 
@@ -107,7 +101,7 @@ class BraceError(ValueError):
 
 
 def escaped(text: str) -> str:
-    """What ``Template.read`` takes for this very text."""
+    """``text`` with backslashes, so that it is a template of itself alone."""
     made = re.sub(rf"([{{}}]|(?<=\\)(?:{SIGN}))", r"\\\1", text)
     while (problem := foreign(made)) and (sign := OPEN_SIGN.search(made, problem[0])):
         made = f"{made[: sign.start()]}\\{made[sign.start() :]}"
@@ -115,9 +109,9 @@ def escaped(text: str) -> str:
 
 
 def parse(text: str) -> Run:
-    """The pieces of a template.
+    """A template taken apart.
 
-    BraceError if its braces are unbalanced or more than ``DEEPEST`` deep, or it holds what only other programs read.
+    Raises BraceError for braces that are unbalanced or more than ``DEEPEST`` deep, and what only other programs read.
     """
     if problem := foreign(text):
         raise BraceError(*problem)

@@ -1,10 +1,16 @@
-"""The changes themselves: ids of what is to stay go into the network beside masked ones."""
+"""Edits: a part of a picture is drawn anew, or sides are added, or all of it is drawn in another style.
+
+What is to stay goes into the network as ids, what is to be drawn as masked ones (Muse, arXiv 2301.00704, 3). Nothing is
+trained or inverted for it. A picture of any size and shape is worked on in square windows, each scaled to what the base
+draws. Super-resolution has no part in it: it draws whole pictures, and would change what is to stay.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,22 +22,128 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.editing.seams import continued, joined
 from styledrop_cli.generation.editing.windows import Window, plan
 from styledrop_cli.generation.pipeline import LoadedStyleMix, PictureRequest, StyleMix
-from styledrop_cli.io.images import LARGE, square, to_image, to_tensor
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.images import (
+    LARGE,
+    OnMessage,
+    load_mask,
+    load_picture,
+    load_transparency,
+    quietly,
+    square,
+    to_image,
+    to_tensor,
+)
 from styledrop_cli.sampling.decoding import LogitsFn, decode
-from styledrop_cli.settings import LARGEST_SEED, SampleSettings
+from styledrop_cli.settings import LARGEST_SEED, SampleSettings, exact
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-OnStep = Callable[[float], None]
+OnStep = Callable[[float], None]  # is told what share in [0,1] of all steps is taken
 Sides = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+SIDES = ("left", "top", "right", "bottom")
 
-# The square around a picture and its new sides at most, in the picture's shorter sides, to be drawn whole.
-FARTHER = 2.0
+# How each edit is drawn best, where that differs from how a picture is; looked at on pocket. All begin beside what is
+# known, where the base is surest: in an even order colours change within a thing. What is drawn in a mask needs a
+# stronger push towards the words. What is around a picture has only to go on: with any push, parts of things appear
+# there. Muse resamples with a guidance scale of 4, which is our 3, among the 3 likeliest tokens.
+SUITS: dict[str, dict[str, Any]] = {
+    "inpaint": {"lambda_b": 3.5, "order": "confidence"},
+    "outpaint": {"lambda_b": 0.0, "order": "confidence"},
+    "restyle": {"order": "confidence"},
+    "mask-free": {"lambda_b": 3.0, "top_k": 3, "top_p": 1.0},
+}
+
+MOST_WHOLE = 2.0  # sides of the square around a picture and its new sides, in its shorter side, to be drawn whole
 MOST_AROUND = 4  # of a picture's shorter side, added to one of its sides
 AGAIN = 0.08  # of the ids, drawn again in each iteration of mask-free editing (Muse, 3)
 ANOTHER_MASK = 0x2545F4914F6CDD1D  # so that what is masked is not chosen by the numbers that draw it
 ANOTHER_WINDOW = 0x9E3779B97F4A7C15 >> 2
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is done to a ``picture``: ``name`` is a key of ``SUITS``, ``how`` its mask, sides, share or iterations.
+
+    ``about`` is what the file of each result says of the edit, ``remark`` what the person who asked should know.
+    """
+
+    name: str
+    picture: Image
+    how: Any
+    about: dict[str, Any]
+    remark: str = ""
+
+    def suits(self, base: Base) -> dict[str, Any]:
+        """The settings that it is drawn with best."""
+        return SUITS[self.name] if base.spec.edits_suit or self.name == "mask-free" else {}
+
+    def draw(
+        self, base: Base, mixture: StyleMix, wanted: Sequence[PictureRequest], on_step: OnStep = lambda share: None
+    ) -> Iterator[tuple[int, Image]]:
+        """Draw all that is ``wanted``, of the same settings, yielding ``(which of them, picture)``."""
+        ways: dict[str, Callable[..., Iterator[tuple[int, Image]]]] = {
+            "inpaint": inpaint,
+            "outpaint": outpaint,
+            "restyle": restyle,
+            "mask-free": resample,
+        }
+        return ways[self.name](base, mixture, wanted, self.picture, self.how, on_step)
+
+
+def edit_of(
+    path: Path,
+    *,
+    mask: Path | None = None,
+    sides: Sides | None = None,
+    share: float | None = None,
+    iterations: int | None = None,
+    on_message: OnMessage = quietly,
+) -> Edit | None:
+    """The edit that one of these asks for; with none of them, of where the picture is transparent, None if nowhere.
+
+    ``on_message`` is told what of a picture could not be read as it is meant. Raises PictureError if a picture cannot
+    be read, UsageError for sides, a share or iterations out of range, and where nothing or all would be drawn anew.
+    """
+    picture = load_picture(path, on_message)
+    side = min(picture.size)
+    middle = (
+        "" if picture.width == picture.height else f"{path} is not square: its middle, {side} x {side} px, is taken"
+    )
+
+    def edit(name: str, how: Any, remark: str = "", **more: Any) -> Edit:
+        about = {"edit": name, "picture": path.name, "picture_sha256": file_hash(path)}
+        return Edit(name, picture, how, about | more, remark)
+
+    if sides is not None:
+        check_sides(picture, sides)
+        return edit("outpaint", sides, sides=dict(zip(SIDES, sides, strict=True)))
+    if share is not None:
+        if not 0 <= share <= 1:
+            raise UsageError(
+                f"{exact(share)} is no share of a picture", "Give one between 0, nothing, and 1, all of it."
+            )
+        return edit("restyle", share, middle, share=float(share))
+    if iterations is not None:
+        if iterations < 1:
+            raise UsageError(f"{iterations} iterations draw nothing", "Give 1 or more; 100 are usual.")
+        return edit("mask-free", iterations, middle, iterations=iterations)
+    area = load_mask(mask, on_message) if mask is not None else load_transparency(path)
+    if area is None:
+        return None
+    unknown = check_mask(picture, area)
+    if unknown.all():
+        raise UsageError(
+            f"{f'the mask {mask} is white' if mask is not None else f'{path} is transparent'} all over: "
+            "nothing of the picture would stay",
+            "Make black or transparent in a mask what is to stay; to draw all of it anew, restyle it by 1 "
+            "(--restyle 1).",
+        )
+    new = float(unknown.float().mean())
+    part = f"{new:.0%}" if 0.005 <= new < 0.995 else f"{new:.3%}"
+    more = {"mask_sha256": file_hash(mask)} if mask is not None else {}
+    return edit("inpaint", area, f"{part} of {path} is drawn anew", **more)
 
 
 def check_mask(picture: Image, mask: Image) -> Tensor:
@@ -104,8 +216,8 @@ def outpaint(
     left, top, right, bottom = sides
     (width, height), shorter = picture.size, min(picture.size)
     whole = max(width + 2 * max(left, right), height + 2 * max(top, bottom))
-    alone = whole <= FARTHER * shorter
-    # A picture shows its thing in the middle: where a square around the picture is not too far, it is drawn whole.
+    alone = whole <= MOST_WHOLE * shorter
+    # A base draws its subject in the middle: a square around the picture, if it is not too large, is drawn whole.
     ahead = ((whole - width) // 2, (whole - height) // 2) if alone else (left, top)
     room = (*ahead, whole - width - ahead[0], whole - height - ahead[1]) if alone else sides
     canvas = _canvas(picture, room)
@@ -129,15 +241,13 @@ def restyle(
     Of the picture the middle square is taken, at the base's smallest size; what comes is its largest.
     """
     ids = _ids_of(base, to_tensor(square(picture, base.sizes[0])))
-    drawers, settings = mixture.open(base), _settings(wanted)
-    for chunk in _chunks(base, wanted):
-        seeds = [wanted[index].seed for index in chunk]
-        chances = [generator(seed ^ ANOTHER_MASK) for seed in seeds]
-        masked = torch.stack([_some(base.grid, share, one) for one in chances]).to(base.device)
-        rows = ids.expand(len(chunk), -1, -1).masked_fill(masked, base.mask_id)
-        part = _part(on_step, chunk.start / len(wanted), len(chunk) / len(wanted) / settings.steps)
-        rows = _drawn(base, drawers, [wanted[index] for index in chunk], seeds, rows, part)
-        yield from zip(chunk, _shown(base, rows), strict=True)
+    drawers, steps = mixture.open(base), _settings(wanted).steps
+    for first, pictures in _batches(base, wanted):
+        masked = _some(base, share, [generator(one.seed ^ ANOTHER_MASK) for one in pictures])
+        rows = ids.expand(len(pictures), -1, -1).masked_fill(masked, base.mask_id)
+        part = _part(on_step, first * steps, len(pictures), len(wanted) * steps)
+        rows = _drawn(base, drawers, pictures, [one.seed for one in pictures], rows, part)
+        yield from enumerate(map(to_image, _shown(base, rows)), first)
 
 
 def resample(
@@ -147,23 +257,21 @@ def resample(
     picture: Image,
     iterations: int,
     on_step: OnStep = lambda share: None,
-    on_ids: Callable[[int, Tensor], None] = lambda iteration, ids: None,
 ) -> Iterator[tuple[int, Image]]:
     """Draw a picture's ids anew, a few at a time, so that it comes to show what is said (Muse, 3: mask-free editing).
 
     In each iteration a share ``AGAIN`` of them is chosen by chance and drawn at once, at the scales and the ``top_k``
-    of the settings; ``on_ids`` is told of the ids ``[B,H,W]`` after it. Squares and sizes as in ``restyle``.
+    of the settings. Squares and sizes as in ``restyle``.
     """
     ids = _ids_of(base, to_tensor(square(picture, base.sizes[0])))
     drawers = mixture.open(base)
     # A guide may remember what it said a step ago, but here other ids are asked for each time.
     settings = replace(_settings(wanted), guidance_every=1, guidance_from=0.0, guidance_to=1.0)
-    for chunk in _chunks(base, wanted):
-        pictures = [wanted[index] for index in chunk]
+    for first, pictures in _batches(base, wanted):
         draws = [generator(one.seed) for one in pictures]
         chances = [generator(one.seed ^ ANOTHER_MASK) for one in pictures]
-        part = _part(on_step, chunk.start / len(wanted), len(chunk) / len(wanted) / iterations)
-        rows = ids.repeat(len(chunk), 1, 1)
+        part = _part(on_step, first * iterations, len(pictures), len(wanted) * iterations)
+        rows = ids.repeat(len(pictures), 1, 1)
         with torch.no_grad(), base.arithmetic(settings.precision):
             guide = base.guide(drawers.texts(pictures), settings, drawers.shares(pictures))
 
@@ -171,9 +279,8 @@ def resample(
                 return guide(ids, masked, 1.0)  # scales that grow have grown
 
             for iteration in range(iterations):
-                masked = torch.stack([_some(base.grid, AGAIN, one) for one in chances]).to(base.device)
                 rows = decode(
-                    rows.masked_fill(masked, base.mask_id),
+                    rows.masked_fill(_some(base, AGAIN, chances), base.mask_id),
                     in_full,
                     mask_id=base.mask_id,
                     steps=1,
@@ -181,10 +288,9 @@ def resample(
                     generator=draws,
                     noise=settings.noise,
                 )
-                on_ids(iteration, rows)
                 part(iteration, rows)
         base.done_with("transformer")
-        yield from zip(chunk, _shown(base, rows), strict=True)
+        yield from enumerate(map(to_image, _shown(base, rows)), first)
 
 
 def _fill(
@@ -196,13 +302,12 @@ def _fill(
     on_step: OnStep,
 ) -> Iterator[tuple[int, Image]]:
     """Draw the targets of ``windows``, one after the other, on ``canvas``, uint8 ``[3,H,W]``."""
-    drawers, settings = mixture.open(base), _settings(wanted)
+    drawers, steps = mixture.open(base), _settings(wanted).steps
     unknown = torch.zeros(canvas.shape[1:], dtype=torch.bool)
     for window in windows:
         unknown[window.inside] |= window.target
-    for chunk in _chunks(base, wanted):
-        pictures = [wanted[index] for index in chunk]
-        canvases, missing = [canvas.clone() for _ in chunk], unknown.clone()
+    for first, pictures in _batches(base, wanted):
+        canvases, missing = [canvas.clone() for _ in pictures], unknown.clone()
         for number, window in enumerate(windows):
             inside = window.inside
             known = ~missing[inside]
@@ -210,17 +315,17 @@ def _fill(
             seen = (continued(one[:, *inside] / 255, known) for one in canvases)
             ids = torch.cat([_ids_of(base, _scaled(one, base.sizes[0])) for one in seen])
             touched = F.adaptive_max_pool2d((~known)[None].float(), base.grid)[0] > 0
-            seeds = [one.seed ^ (number * ANOTHER_WINDOW & LARGEST_SEED) for one in pictures]
-            before = (chunk.start * len(windows) + len(chunk) * number) / (len(wanted) * len(windows))
-            part = _part(on_step, before, len(chunk) / (len(wanted) * len(windows) * settings.steps))
             ids = ids.masked_fill(touched.to(base.device), base.mask_id)
+            seeds = [one.seed ^ (number * ANOTHER_WINDOW & LARGEST_SEED) for one in pictures]
+            before = (first * len(windows) + len(pictures) * number) * steps
+            part = _part(on_step, before, len(pictures), len(wanted) * len(windows) * steps)
             ids = _drawn(base, drawers, pictures, seeds, ids, part)
-            for one, made in zip(canvases, _decoded(base, ids), strict=True):
+            for one, made in zip(canvases, _shown(base, ids), strict=True):
                 view = one[:, *inside]
                 new = joined(_scaled(made, window.side), view / 255, known, window.side / base.grid)
                 one[:, *inside] = torch.where(window.target, new.mul(255).round().to(torch.uint8), view)
             missing[inside] &= ~window.target
-        yield from ((index, to_image(one.float() / 255)) for index, one in zip(chunk, canvases, strict=True))
+        yield from ((first + index, to_image(one.float() / 255)) for index, one in enumerate(canvases))
 
 
 def _drawn(
@@ -247,15 +352,11 @@ def _ids_of(base: Base, picture: Tensor) -> Tensor:
     return ids
 
 
-def _decoded(base: Base, ids: Tensor) -> Iterator[Tensor]:
+def _shown(base: Base, ids: Tensor) -> Iterator[Tensor]:
     """What ids ``[B,H,W]`` show, each ``[3,S,S]`` in [0,1] on the CPU; one by one, as ``pipeline.draw`` does."""
     for row in ids:
         yield base.pictures(row[None], base.sizes[-1])[0].cpu()
     base.done_with("tokenizer")
-
-
-def _shown(base: Base, ids: Tensor) -> Iterator[Image]:
-    return map(to_image, _decoded(base, ids))
 
 
 def _canvas(picture: Image, sides: Sides) -> Tensor:
@@ -271,10 +372,11 @@ def _scaled(picture: Tensor, side: int) -> Tensor:
     return F.interpolate(picture[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
-def _some(grid: int, share: float, chance: torch.Generator) -> Tensor:
-    """Which ids, bool ``[grid,grid]``, are chosen: a share of them, rounded."""
-    ranks = torch.rand(grid * grid, generator=chance).argsort().argsort()
-    return (ranks < round(share * grid * grid)).view(grid, grid)
+def _some(base: Base, share: float, chances: Sequence[torch.Generator]) -> Tensor:
+    """Which ids are chosen for each of the ``chances``, bool ``[B,H,W]``: a share of them, rounded."""
+    ranks = [torch.rand(base.grid**2, generator=chance).argsort().argsort() for chance in chances]
+    masked = torch.stack(ranks) < round(share * base.grid**2)
+    return masked.view(-1, base.grid, base.grid).to(base.device)
 
 
 def _settings(wanted: Sequence[PictureRequest]) -> SampleSettings:
@@ -283,12 +385,12 @@ def _settings(wanted: Sequence[PictureRequest]) -> SampleSettings:
     return settings
 
 
-def _chunks(base: Base, wanted: Sequence[PictureRequest]) -> Iterator[range]:
-    """Which of them are drawn at once."""
-    for start in range(0, len(wanted), base.batch):
-        yield range(start, min(start + base.batch, len(wanted)))
+def _batches(base: Base, wanted: Sequence[PictureRequest]) -> Iterator[tuple[int, Sequence[PictureRequest]]]:
+    """Those that are drawn at once, and the number of the first."""
+    for first in range(0, len(wanted), base.batch):
+        yield first, wanted[first : first + base.batch]
 
 
-def _part(on_step: OnStep, before: float, each: float) -> Callable[[int, Tensor], None]:
-    """``on_step`` for a part of the way that begins at ``before`` and whose every step is ``each``."""
-    return lambda step, ids: on_step(min(1.0, before + each * (step + 1)))
+def _part(on_step: OnStep, before: int, each: int, total: int) -> Callable[[int, Tensor], None]:
+    """``on_step`` for steps that count ``each``, where ``before`` of the ``total`` are taken already."""
+    return lambda step, ids: on_step((before + each * (step + 1)) / total)
