@@ -232,6 +232,26 @@ def test_parts_that_are_not_what_was_recorded(trained: tuple[Path, Path], model:
         due_stages(model)
 
 
+def test_a_base_that_reads_with_its_own_text_does_not_ask_which_clip_lies_beside_it(
+    trained: tuple[Path, Path], model: Path
+) -> None:
+    """Nor does it where an older record lists the CLIP."""
+    record = read_record(model, "base")
+    assert record is not None and set(record.inputs) == {"tokenizer", "text"}
+    for part in ("scorer", "base", "superres"):
+        path = model / f".training/{part}.json"
+        about = json.loads(path.read_text())
+        about["inputs"]["clip"] = "the hash of a CLIP that has learnt further since"
+        path.write_text(json.dumps(about))
+    assert due_stages(model) == []
+    before = files(model)
+    train(trained[0], resume=True)
+    assert files(model) == before
+    (model / ".training/clip.json").unlink()
+    part_file(model, "clip").unlink()
+    assert due_stages(model) == ["clip"]
+
+
 def test_a_checkpoint_is_not_gone_on_with_beside_another_tokenizer(trained: tuple[Path, Path]) -> None:
     def stop(part: str, progress: Progress) -> None:
         if part == "base":

@@ -43,6 +43,7 @@ from styledrop_cli.training.pretrain.records import (
     checkpoints,
     inputs,
     log,
+    needed_parts,
     read_record,
     write_record,
 )
@@ -285,8 +286,12 @@ def remove_checkpoints(folder: Path, part: str) -> None:
 
 
 def refuse_other_inputs(folder: Path, part: str, there: Record, now: dict[str, str]) -> None:
-    """Raise UsageError if a part was made, or begun, with other parts than ``now`` lie beside it."""
-    if other := [name for name, digest in there.inputs.items() if now.get(name) != digest]:
+    """Raise UsageError if a part was made, or begun, with other parts than ``now`` lie beside it.
+
+    What its record lists and it does not need is not compared: older records list a CLIP beside any text encoder.
+    """
+    needed = needed_parts(folder, part)
+    if other := [name for name, digest in there.inputs.items() if name in needed and now.get(name) != digest]:
         raise UsageError(
             f"the {part} of {folder} was trained with another {' and '.join(other)} than is there now",
             f"Put that back, or delete {folder / WORK / f'{part}.json'} and the part's files beside it, to train it "

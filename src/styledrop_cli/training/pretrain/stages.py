@@ -21,11 +21,11 @@ from styledrop_cli.training.loop import Budget, Progress
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.records import (
     FILES,
-    NEEDS,
     WORK,
     checkpoints,
     inputs,
     is_as_recorded,
+    needed_parts,
     part_file,
     read_record,
 )
@@ -73,12 +73,12 @@ def due_stages(out: Path) -> list[str]:
     due: list[str] = []
     for part in stages():
         path, record = part_file(out, part), read_record(out, part)
-        under_way = any(state.exists() for state in checkpoints(out, part))
+        under_way, needed = any(state.exists() for state in checkpoints(out, part)), needed_parts(out, part)
         if record is None:
-            made_with = dict.fromkeys(NEEDS.get(part, ()), "") if path.exists() else {}
+            made_with = needed if path.exists() else []
             finished = path.exists() and not under_way
         else:
-            made_with = record.inputs if record.finished or under_way else {}
+            made_with = [name for name in needed if name in record.inputs] if record.finished or under_way else []
             finished = record.finished and (path.exists() or not record.file)
         if other := [name for name in made_with if name in due]:
             raise UsageError(
