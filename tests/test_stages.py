@@ -21,11 +21,11 @@ from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.tensors import read_config, read_tensors, save_part
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.training.loop import Budget, Loop, Progress, Speed
+from styledrop_cli.training.pretrain import encoded as encoded_part
 from styledrop_cli.training.pretrain import run as pretraining
+from styledrop_cli.training.pretrain import transformers
 from styledrop_cli.training.pretrain.job import Job, Order
 from styledrop_cli.training.pretrain.records import part_file, read_record
-from styledrop_cli.training.pretrain import encoded as encoded_part
-from styledrop_cli.training.pretrain import ids as base_part
 from styledrop_cli.training.pretrain.stages import SHARES, corpus_of, due_stages, shared, stages, train_all
 from styledrop_cli.training.pretrain.throughput import Call, CallOverError, Meter, flops_a_picture
 
@@ -334,8 +334,8 @@ def test_encoding_goes_on_where_it_was(corpus: Path, monkeypatch: pytest.MonkeyP
             raise CallOverError
 
     with pytest.raises(CallOverError):
-        base_part.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU, over)
-    ids = base_part.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU)
+        transformers.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU, over)
+    ids = transformers.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU)
     assert read == [3, 3, 2]
     assert [p.name for p in (MODEL / ".training").glob("tokens-*")] == ["tokens-4.safetensors"]
     wanted = tokenizer.encode(reader(records, 16).float() / 255)

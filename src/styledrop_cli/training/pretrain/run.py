@@ -33,10 +33,8 @@ from styledrop_cli.training.distributed import (
     uninterrupted,
 )
 from styledrop_cli.training.loop import Budget, Loop, Progress
-from styledrop_cli.training.pretrain.captions import clip_job, scorer_job
-from styledrop_cli.training.pretrain.ids import superres_job, transformer_job
+from styledrop_cli.training.pretrain.clip import clip_job, scorer_job
 from styledrop_cli.training.pretrain.job import Job, Order
-from styledrop_cli.training.pretrain.pictures import decoder_job, tokenizer_job
 from styledrop_cli.training.pretrain.records import (
     WORK,
     Record,
@@ -47,8 +45,10 @@ from styledrop_cli.training.pretrain.records import (
     read_record,
     write_record,
 )
+from styledrop_cli.training.pretrain.text import text_job
 from styledrop_cli.training.pretrain.throughput import Call, CallOverError, Meter, flops_a_picture
-from styledrop_cli.training.pretrain.words import text_job
+from styledrop_cli.training.pretrain.tokenizer import decoder_job, tokenizer_job
+from styledrop_cli.training.pretrain.transformers import superres_job, transformer_job
 
 
 class Part(NamedTuple):

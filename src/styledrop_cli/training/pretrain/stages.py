@@ -29,8 +29,8 @@ from styledrop_cli.training.pretrain.records import (
     part_file,
     read_record,
 )
+from styledrop_cli.training.pretrain.text import INSTALL, PACKAGE
 from styledrop_cli.training.pretrain.throughput import Call
-from styledrop_cli.training.pretrain.words import INSTALL, PACKAGE
 
 # The stages in their order, and what each gets of the training time. The text encoder is written, not trained; the base
 # was still falling after all that it was given so far; the decoder comes last, for nothing needs it.
