@@ -16,7 +16,7 @@ import torch
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import read_config
-from styledrop_cli.training.distributed import is_first, told_by_first
+from styledrop_cli.training.distributed import broadcast_number, is_first
 from styledrop_cli.training.loop import Budget, Progress
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.records import (
@@ -151,7 +151,7 @@ def train_all(
                 pretraining.remove_checkpoints(out, part)  # it was killed in between
             on_message(part, "is finished" if record else "is there already, and taken as it is")
             continue
-        if began and told_by_first(float(call.over(spare=BEGUN_WITH)), device):
+        if began and broadcast_number(float(call.over(spare=BEGUN_WITH)), device):
             break
         began = True
         outcome = pretraining.run(
