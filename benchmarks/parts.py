@@ -33,7 +33,7 @@ from styledrop_cli.judging.clip_scorer import load_scorer
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import ImageTokenizer, psnr
 from styledrop_cli.training.pretrain.features import published_features
-from styledrop_cli.training.pretrain.pictures import FEATURE_STAGES, feature_loss
+from styledrop_cli.training.pretrain.tokenizer import FEATURE_STAGES, feature_loss
 
 ROOT = Path(__file__).parents[1]
 INDEX = ROOT / "examples" / "pocket" / "index.jsonl"

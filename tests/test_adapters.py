@@ -25,7 +25,7 @@ from styledrop_cli.models.layers import AdapterFn, Attention
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.loop import masked_cross_entropy
-from styledrop_cli.training.pretrain.ids import BASE
+from styledrop_cli.training.pretrain.transformers import BASE
 
 EVERY: list[tuple[str, dict[str, Any]]] = [
     ("bottleneck", {"shared": False}),

@@ -13,7 +13,7 @@ from torch import Tensor
 import tiny
 from styledrop_cli.io.tensors import load_strictly
 from styledrop_cli.models.clip import Clip, ClipConfig
-from styledrop_cli.training.pretrain.captions import contrastive_loss
+from styledrop_cli.training.pretrain.clip import contrastive_loss
 
 # One shape with and one without rectangular text-to-picture widths, both activations.
 SHAPES = [

@@ -22,10 +22,10 @@ from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 from styledrop_cli.training.loop import Budget, Loop, Progress
-from styledrop_cli.training.pretrain import ids as base_part
 from styledrop_cli.training.pretrain import run as pretraining
-from styledrop_cli.training.pretrain.ids import LevelFeatures
+from styledrop_cli.training.pretrain import transformers
 from styledrop_cli.training.pretrain.job import Order
+from styledrop_cli.training.pretrain.transformers import LevelFeatures
 
 PARTS = ("tokenizer", "decoder", "clip", "scorer", "base", "superres")
 FILES = {part: "transformer" if part == "base" else part for part in PARTS}
@@ -222,7 +222,7 @@ def test_ids_are_encoded_again_for_another_tokenizer(corpus: Path) -> None:
     def ids(seed: int) -> torch.Tensor:
         tokenizer = ImageTokenizer(tiny.TOKENIZER)
         tiny.randomise(tokenizer, seed)
-        return base_part.cached_tokens(tokenizer, records, 4, folder, tiny.CPU)
+        return transformers.cached_tokens(tokenizer, records, 4, folder, tiny.CPU)
 
     first = ids(1)
     assert first.shape == (8, 4, 4)
@@ -254,7 +254,7 @@ def test_tables_are_folded_exactly() -> None:
 @pytest.mark.usefixtures("earlier_parts")
 def test_the_exported_tables_are_those_of_the_training(corpus: Path) -> None:
     records = read_corpus(corpus)
-    job = base_part.transformer_job(Order(records, Path("model"), None, 4, 0, tiny.CPU))
+    job = transformers.transformer_job(Order(records, Path("model"), None, 4, 0, tiny.CPU))
     network: Any = job.task.transformer
     tiny.randomise(network, 3)
     with torch.no_grad():

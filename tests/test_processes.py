@@ -24,7 +24,7 @@ import together
 from conftest import SOURCE, Outcome, Run, draw
 from styledrop_cli.adapters.examples import TrainingViews, tokenize_views
 from styledrop_cli.base.base import load_base
-from styledrop_cli.errors import UsageError
+from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.feedback import pool as pool_module
 from styledrop_cli.feedback.pool import Plan, Pool
 from styledrop_cli.feedback.rounds import GRADED, assist
@@ -33,6 +33,7 @@ from styledrop_cli.io.tensors import read_tensors, save_part, tensors_hash
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.training import distributed
+from styledrop_cli.training.loop import Budget, Loop
 from test_interrupted import little_adapter, whole
 
 # Without a card --cpu would start one process; --multi_gpu starts two, cards or not.
@@ -225,7 +226,7 @@ def test_a_base_trained_by_two_ends_when_the_first_ones_clock_says_so(model: Pat
     assert finish(second) == (0, "", "")
     first, second = pair([*command, "5"], tmp_path / "other")
     code, _, said = finish(first)
-    assert code == 2 and "Error: 5 pictures a step are not to be dealt out evenly among 2 processes" in said
+    assert code == 2 and "Error: 5 pictures a step cannot be split evenly among 2 processes" in said
     assert "Error in process 1: " in finish(second)[2]
 
 
@@ -233,14 +234,44 @@ def test_a_batch_is_dealt_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = torch.arange(8)[:, None], None
     parts = []
     for number in range(3):
-        monkeypatch.setattr(distributed, "place", lambda number=number: (number, 3))
+        monkeypatch.setattr(distributed, "rank_and_world_size", lambda number=number: (number, 3))
         rows, nothing = distributed.own_rows(batch)
         assert nothing is None
         parts.append(rows)
     assert [len(rows) for rows in parts] == [2, 3, 3] and torch.equal(torch.cat(parts), batch[0])
     distributed.refuse_uneven(9, "")
-    with pytest.raises(UsageError, match="8 pictures a step are not to be dealt out evenly among 3 processes"):
+    with pytest.raises(UsageError, match="8 pictures a step cannot be split evenly among 3 processes"):
         distributed.refuse_uneven(8, "")
+
+
+def test_only_a_message_that_fails_is_taken_for_a_dead_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in a step of one of several processes keeps its own words: it is a RuntimeError too."""
+
+    def lost(flat: torch.Tensor) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    class Faulty(torch.nn.Linear):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("shapes do not match")
+
+    def run(task: torch.nn.Module) -> None:
+        loop = Loop(
+            task,
+            [torch.optim.SGD(task.parameters(), lr=0.1)],
+            lambda step: torch.ones(4, 1),
+            budget=Budget(steps=1),
+            device=tiny.CPU,
+        )
+        monkeypatch.setattr(distributed, "rank_and_world_size", lambda: (0, 2))
+        loop.run(lambda progress: None)
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", lost)
+    monkeypatch.setattr(distributed.dist, "broadcast", lambda flat, source: None)
+    with pytest.raises(RuntimeError, match="shapes do not match") as error:
+        run(Faulty(1, 1))
+    assert not isinstance(error.value, StyledropError)
+    with pytest.raises(distributed.LostProcessError):
+        run(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0)))
 
 
 # ---- drawing ----

@@ -26,9 +26,9 @@ from styledrop_cli.judging import clip_scorer
 from styledrop_cli.judging.clip_scorer import load_scorer, open_clip_config
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.training.loop import Budget, Loop, Progress
-from styledrop_cli.training.pretrain import captions
+from styledrop_cli.training.pretrain import clip as clip_part
 from styledrop_cli.training.pretrain import run as pretraining
-from styledrop_cli.training.pretrain.captions import RECIPES, moved, zoomed
+from styledrop_cli.training.pretrain.clip import RECIPES, moved, zoomed
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXTS = ["a cat", "a red teapot in watercolor style", "", "two rockets", "a very " + "long " * 60 + "train"]
@@ -325,8 +325,8 @@ def test_a_scorer_can_start_from_another_folders(corpus: Path, monkeypatch: pyte
 def test_the_two_are_taught_apart(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the same sizes and the same seed they start from other weights and see other batches."""
     for part in ("clip", "scorer"):
-        recipe = replace(captions.RECIPES[part], sizes=captions.RECIPES["clip"].sizes, views=moved)
-        monkeypatch.setitem(captions.RECIPES, part, recipe)
+        recipe = replace(clip_part.RECIPES[part], sizes=clip_part.RECIPES["clip"].sizes, views=moved)
+        monkeypatch.setitem(clip_part.RECIPES, part, recipe)
     monkeypatch.setitem(Loop.__init__.__kwdefaults__, "schedule", lambda share: 0.0)
     seen: dict[str, Tensor] = {}
     for part in ("clip", "scorer"):
@@ -335,7 +335,7 @@ def test_the_two_are_taught_apart(corpus: Path, monkeypatch: pytest.MonkeyPatch)
             seen[part] = moved(pictures, generator)
             return seen[part]
 
-        monkeypatch.setitem(captions.RECIPES, part, replace(captions.RECIPES[part], views=watched))
+        monkeypatch.setitem(clip_part.RECIPES, part, replace(clip_part.RECIPES[part], views=watched))
         train(part, corpus, steps=1)
     weights = {part: read_tensors(Path(f"model/{part}.safetensors"))[0] for part in seen}
     assert set(weights["clip"]) == set(weights["scorer"])

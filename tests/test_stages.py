@@ -22,8 +22,8 @@ from styledrop_cli.io.tensors import read_config, read_tensors, save_part
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.training.loop import Budget, Loop, Progress, Speed
 from styledrop_cli.training.pretrain import encoded as encoded_part
-from styledrop_cli.training.pretrain import ids as base_part
 from styledrop_cli.training.pretrain import run as pretraining
+from styledrop_cli.training.pretrain import transformers
 from styledrop_cli.training.pretrain.job import Job, Order
 from styledrop_cli.training.pretrain.records import part_file, read_record
 from styledrop_cli.training.pretrain.stages import SHARES, corpus_of, due_stages, shared, stages, train_all
@@ -232,6 +232,26 @@ def test_parts_that_are_not_what_was_recorded(trained: tuple[Path, Path], model:
         due_stages(model)
 
 
+def test_a_base_that_reads_with_its_own_text_does_not_ask_which_clip_lies_beside_it(
+    trained: tuple[Path, Path], model: Path
+) -> None:
+    """Nor does it where an older record lists the CLIP."""
+    record = read_record(model, "base")
+    assert record is not None and set(record.inputs) == {"tokenizer", "text"}
+    for part in ("scorer", "base", "superres"):
+        path = model / f".training/{part}.json"
+        about = json.loads(path.read_text())
+        about["inputs"]["clip"] = "the hash of a CLIP that has learnt further since"
+        path.write_text(json.dumps(about))
+    assert due_stages(model) == []
+    before = files(model)
+    train(trained[0], resume=True)
+    assert files(model) == before
+    (model / ".training/clip.json").unlink()
+    part_file(model, "clip").unlink()
+    assert due_stages(model) == ["clip"]
+
+
 def test_a_checkpoint_is_not_gone_on_with_beside_another_tokenizer(trained: tuple[Path, Path]) -> None:
     def stop(part: str, progress: Progress) -> None:
         if part == "base":
@@ -316,8 +336,8 @@ def test_encoding_goes_on_where_it_was(corpus: Path, monkeypatch: pytest.MonkeyP
             raise CallOverError
 
     with pytest.raises(CallOverError):
-        base_part.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU, over)
-    ids = base_part.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU)
+        transformers.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU, over)
+    ids = transformers.cached_tokens(tokenizer, records, 4, MODEL, tiny.CPU)
     assert read == [3, 3, 2]
     assert [p.name for p in (MODEL / ".training").glob("tokens-*")] == ["tokens-4.safetensors"]
     wanted = tokenizer.encode(reader(records, 16).float() / 255)

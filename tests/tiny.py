@@ -36,9 +36,10 @@ from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
-from styledrop_cli.training.pretrain import captions, pictures
-from styledrop_cli.training.pretrain import ids as id_part
-from styledrop_cli.training.pretrain import words as text_part
+from styledrop_cli.training.pretrain import clip as clip_part
+from styledrop_cli.training.pretrain import text as text_part
+from styledrop_cli.training.pretrain import tokenizer as tokenizer_part
+from styledrop_cli.training.pretrain import transformers as transformer_part
 
 CPU = torch.device("cpu")
 torch.set_num_threads(1)  # tensors this small make more threads wait for each other
@@ -315,14 +316,14 @@ def write_art(folder: Path) -> Path:
 
 def shrink_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `pretrain` make parts of these sizes."""
-    monkeypatch.setattr(pictures, "TOKENIZER", TOKENIZER)
-    monkeypatch.setattr(pictures, "ENLARGED_CHANNELS", 8)
+    monkeypatch.setattr(tokenizer_part, "TOKENIZER", TOKENIZER)
+    monkeypatch.setattr(tokenizer_part, "ENLARGED_CHANNELS", 8)
     for part, size in (("clip", 128), ("scorer", 64)):
         sizes = replace(CLIP, vocab_size=0, image_size=size, patch_size=size // 4)
-        monkeypatch.setitem(captions.RECIPES, part, replace(captions.RECIPES[part], sizes=sizes))
-    monkeypatch.setattr(captions, "FIRST_MERGES", 50)
-    monkeypatch.setattr(id_part, "BASE", TRANSFORMER)
-    monkeypatch.setattr(id_part, "SUPERRES", SUPERRES)
+        monkeypatch.setitem(clip_part.RECIPES, part, replace(clip_part.RECIPES[part], sizes=sizes))
+    monkeypatch.setattr(clip_part, "FIRST_MERGES", 50)
+    monkeypatch.setattr(transformer_part, "BASE", TRANSFORMER)
+    monkeypatch.setattr(transformer_part, "SUPERRES", SUPERRES)
     shrink_text(monkeypatch)
 
 
@@ -335,8 +336,8 @@ def shrink_text(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(text_part, "SIZES", BERT)
     for part in ("clip", "scorer"):
-        monkeypatch.setitem(captions.HEADS, part, HEAD)
-    monkeypatch.setattr(captions, "published_features", lambda *stages: HeadClip(HEAD).visual.network)
+        monkeypatch.setitem(clip_part.HEADS, part, HEAD)
+    monkeypatch.setattr(clip_part, "published_features", lambda *stages: HeadClip(HEAD).visual.network)
 
 
 @cache

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from styledrop_cli.base.known_things import read_things, write_things
 from styledrop_cli.base.prompt_tokens import WordPieceTokenizer
 from styledrop_cli.base.text_encoder import TextEncoder
-from styledrop_cli.training.pretrain.words import published_encoder
+from styledrop_cli.training.pretrain.text import published_encoder
 
 SENSES = 3  # of a word, the commonest ones
 UP, DOWN = 6, 1  # how far to what both are kinds of: from the word, from the thing

@@ -1,4 +1,9 @@
-"""Learning a style, or an object: from pictures to an adapter file (StyleDrop, arXiv 2306.00983, 3.2 and 3.4)."""
+"""Adapter tuning (StyleDrop, arXiv 2306.00983, 3.2): from pictures to an adapter file that has learnt their style.
+
+The generator stays frozen. An adapter beside it is trained to predict the hidden ids of the pictures, given the prompt
+"<content> in <style> style". Picks of a round of feedback are learnt from in the same way (3.3), and so is an object
+(3.4), whose prompt is its name.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,7 @@ from styledrop_cli.base.prompt_tokens import with_style, words
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
-from styledrop_cli.io.images import load_reference, save_png
+from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png
 from styledrop_cli.io.run_folder import Run, alone_in
 from styledrop_cli.io.tensors import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.judging.probes import STEPS, Probes
@@ -39,26 +44,34 @@ from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.sampling.masking import random_mask
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
-from styledrop_cli.training.distributed import LostProcessError, is_first, place, told_by_first, uninterrupted
+from styledrop_cli.training.distributed import (
+    LostProcessError,
+    is_first,
+    rank_and_world_size,
+    uninterrupted,
+    wait_for_everyone,
+)
 from styledrop_cli.training.loop import Budget, Loop, Progress, hidden, masked_cross_entropy, step_generator
 
+LABEL_SMOOTHING = 0.1
 POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
-# The standard error of the difference of two mean totals, each over eight test pictures that spread by 0.35: of
-# checkpoints no further apart, the later has more style.
+# The standard error of the difference of two mean totals, each over eight test pictures that spread by 0.35. Of
+# checkpoints that are no further apart the last is taken: it has more style.
 TIE_MARGIN = 0.17
 SAVE_EVERY = 25  # steps
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
 CHECKPOINT = "step-{:07d}"
 SUPERRES = "superres.safetensors"
+OnStep = Callable[[int, int, float], None]  # the step that was taken, of how many, and its loss
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What ``train_adapter`` did.
+    """What a training made: the adapter file at ``path``, which is the checkpoint at ``step``.
 
-    ``path`` is the file, ``content_texts`` what the pictures were taken to show, ``reconstruction_psnr`` how well
-    the tokenizer shows the worst of them (dB), ``step`` the checkpoint that was chosen.
+    ``content_texts`` is what the pictures were taken to show, ``reconstruction_psnr`` how well the tokenizer shows the
+    worst of them (dB).
     """
 
     path: Path
@@ -69,28 +82,32 @@ class TrainResult:
 
 
 class _AdapterTask(nn.Module):
-    """The frozen network inside, the adapter beside it."""
+    """The loss of an adapter: cross-entropy of the frozen network's hidden ids.
+
+    ``part`` is the network, ``transformer`` or ``superres``; ``prompts`` are what the P pictures show.
+    """
 
     def __init__(self, base: Base, part: str, adapter: Adapter, prompts: list[str]) -> None:
         super().__init__()
         self.adapter = adapter
         self._text = base.text_states(prompts, base.parts.get(part))
-        # Where the adapter has no say in it, what a prompt contributes is computed once.
+        # An adapter that does not change how a prompt is read lets it be read once.
         with torch.no_grad():
             self._condition = None if adapter.reads_text else base.parts.get(part).condition(*self._text)
-        for name in ("clip", "tokenizer", part):  # what only the condition needed is read no more
+        for name in ("clip", "tokenizer", part):  # not needed any more
             base.done_with(name)
         self.network = cast_once(base.parts.get(part), base.device)
         if self.network is not base.parts.get(part):
             base.done_with(part)
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
-        ids, masked, rows, low_res = batch
-        condition = (self._condition or self.network.condition(*self._text, self.adapter)).select(rows)
+        """``ids`` and ``masked`` ``[B,H,W]``, the picture of each ``[B]`` and, for super-resolution, ``low_res``."""
+        ids, masked, pictures, low_res = batch
+        condition = (self._condition or self.network.condition(*self._text, self.adapter)).select(pictures)
         if low_res is not None:
             assert isinstance(self.network, SuperResTransformer)
             condition = self.network.beside(condition, low_res, self.adapter)
-        return masked_cross_entropy(self.network, ids, masked, condition, self.adapter, 0.1)
+        return masked_cross_entropy(self.network, ids, masked, condition, self.adapter, LABEL_SMOOTHING)
 
 
 def train_adapter(
@@ -102,63 +119,66 @@ def train_adapter(
     settings: TrainSettings,
     output: Path,
     fresh: bool = False,
-    on_step: Callable[[int, int, float], None] = lambda step, total, loss: None,
-    on_message: Callable[[str], None] = lambda message: None,
+    on_step: OnStep = lambda step, total, loss: None,
+    on_message: OnMessage = quietly,
 ) -> TrainResult:
     """Train an adapter on ``pictures`` and write it to ``output``.
 
-    ``contents`` says what each picture shows, in order; without it the bundled CLIP guesses. Where an object is learnt
-    (``settings.learn``), they are the names that it is called by, and ``style`` is empty. Work in progress lives
-    beside the output in ``<output>.run/``: the same call goes on where an interrupted one stopped, to the same
-    weights, unless ``fresh``; checkpoints (adapter files, each with a sheet of test pictures) and ``curve.json`` (the
-    losses, the checkpoints' scores, which was chosen) stay there. Of several processes (``processes.together``) all
-    call it, and the first alone writes.
+    ``contents`` says what each picture shows; without it the base's CLIP guesses. For an object (``settings.learn``)
+    they are its names, and ``style`` is empty. Work in progress lies in ``<output>.run/``: the same call goes on where
+    an interrupted one stopped, to the same weights, unless ``fresh``. Checkpoints (adapter files, each with a sheet of
+    test pictures) and ``curve.json`` (losses, scores of the checkpoints, which was chosen) stay there. Of several
+    processes (``distributed.together``) all call it, and rank 0 alone writes.
 
-    Raises PictureError for a picture that is unreadable or transparent all over, UsageError for contents that do not
-    match the pictures, an object without a name or with a style, an adapter of 1 % of the base or more, an unfinished
-    run with other settings, or more processes than pictures a step; LostProcessError if one of several dies.
+    Raises PictureError for a picture that is unreadable or fully transparent, UsageError for contents that do not match
+    the pictures, an object without a name or with a style, an adapter of 1 % of the base or more, an unfinished run
+    with other settings, or more processes than pictures a step; LostProcessError if one of several dies.
     """
     started = time.monotonic()
-    is_object = settings.learn == OBJECT
-    if is_object and (style.strip() or not contents):
+    if settings.learn == OBJECT and (style.strip() or not contents):
         raise UsageError("an object has a name to be called by, its content, and no style")
     images = [load_reference(path, on_message) for path in pictures]
-    if contents is not None and len(contents) != len(images):
-        raise UsageError(f"{len(images)} pictures but {len(contents)} contents", "Give one for each picture, in order.")
     if contents is None:
         contents = [guess_content(base, image, path, on_message) for image, path in zip(images, pictures, strict=True)]
+    elif len(contents) != len(images):
+        raise UsageError(f"{len(images)} pictures but {len(contents)} contents", "Give one for each picture, in order.")
     contents = [base.text_tokenizer.cut(content, style, on_message) for content in contents]
-    for content in dict.fromkeys(contents):
-        if is_object and base.words.intersection(words(content)) - FILLERS:
-            continue  # beside what it is there may be a name of its own
-        if content != UNKNOWN_CONTENT:
-            for remark in base.remarks([content], so="name the content in plainer words (--content)."):
-                on_message(f"Warning: {remark}")
+    _warn_of_contents(base, contents, settings, on_message)
     if settings.checkpoints and base.clip.visual is None:
         on_message(f"Warning: the CLIP of {base.name} sees no pictures: none are compared, and the last step is taken")
     adapter = new_adapter(base.transformer, settings)
-    shown = [base.reconstruct(image) for image in images]
-    quality = [r.psnr for r in shown]
-    for path, value in zip(pictures, quality, strict=True):
-        if value < POOR_PSNR:
+    quality = [base.reconstruct(image).psnr for image in images]
+    for path, psnr in zip(pictures, quality, strict=True):
+        if psnr < POOR_PSNR:
             on_message(
-                f"Warning: {base.name} can show {path.name} only roughly ({value:.1f} dB; below {POOR_PSNR:.0f} fine "
+                f"Warning: {base.name} can show {path.name} only roughly ({psnr:.1f} dB; below {POOR_PSNR:.0f} fine "
                 "detail is lost). A simpler or larger crop of the picture, or a larger base (--model), shows it better."
             )
     superres = None
     if base.superres is not None and settings.superres_steps:
         superres = new_superres_adapter(base.superres, settings)
-    examples = TrainingViews(
-        tokenize_views(base, images, contents, settings.views, generator(settings.seed), superres is not None),
-        contents,
-        len(images),
+    views = tokenize_views(base, images, contents, settings.views, generator(settings.seed), superres is not None)
+    about = of_pictures(pictures, images, quality)
+    training = _Training(
+        base,
+        TrainingViews(views, contents, len(images)),
+        style,
+        settings,
+        adapter,
+        superres,
+        {"superres": asdict(superres.config) if superres is not None else None} | about,
     )
-    about = {"superres": asdict(superres.config) if superres is not None else None} | of_pictures(
-        pictures, images, quality
-    )
-    learning = _Learning(base, examples, style, settings, adapter, superres, about)
-    step = learning.into(output, [p["sha256"] for p in about["pictures"]], fresh, on_step, on_message)
+    step = training.into(output, [p["sha256"] for p in about["pictures"]], fresh, on_step, on_message)
     return TrainResult(output, contents, min(quality), step, time.monotonic() - started)
+
+
+def _warn_of_contents(base: Base, contents: list[str], settings: TrainSettings, on_message: OnMessage) -> None:
+    """Warn of words that the base was never taught; the name of an object may have such words beside a known one."""
+    for content in dict.fromkeys(contents):
+        named = settings.learn == OBJECT and base.words.intersection(words(content)) - FILLERS
+        if content != UNKNOWN_CONTENT and not named:
+            for remark in base.remarks([content], so="name the content in plainer words (--content)."):
+                on_message(f"Warning: {remark}")
 
 
 def train_on_picks(
@@ -170,14 +190,14 @@ def train_on_picks(
     settings: TrainSettings,
     output: Path,
     about: dict[str, Any],
-    on_step: Callable[[int, int, float], None] = lambda step, total, loss: None,
-    on_message: Callable[[str], None] = lambda message: None,
+    on_step: OnStep = lambda step, total, loss: None,
+    on_message: OnMessage = quietly,
 ) -> TrainResult:
-    """Train a new adapter on the references of ``parent`` and on picked ids ``[N,h,w]``, and write it to ``output``.
+    """Train a new adapter on the references of ``parent`` and on picked ids ``[N,H,W]``, and write it to ``output``.
 
-    A round of feedback (StyleDrop, 3.3): ``contents`` are the picks' prompts without their style. What ``parent`` knows
-    of super-resolution goes over as it is; ``about`` joins the header. Resumed as ``train_adapter`` is. Raises
-    ModelError if ``parent`` holds no views of its references, UsageError if it learnt an object, and as
+    A round of feedback (StyleDrop, 3.3). ``contents`` are the picks' prompts without their style. The adapter of
+    super-resolution is taken over from ``parent``; ``about`` joins the header. Resumed as ``train_adapter`` is.
+    Raises ModelError if ``parent`` holds no views of its references, UsageError if it learnt an object, and as
     ``train_adapter`` does.
     """
     started = time.monotonic()
@@ -185,14 +205,14 @@ def train_on_picks(
     examples = references_of(parent).with_picks(ids, contents)
     kept = {name: header.get(name, usual) for name, usual in (("superres", None), ("pictures", []), ("thumbnail", ""))}
     adapter = new_adapter(base.transformer, settings)
-    learning = _Learning(base, examples, header["style"], settings, adapter, None, kept | about)
-    learning.beside |= {n: t for n, t in parent.tensors.items() if n.startswith("superres.")}
-    step = learning.into(output, [tensors_hash(examples.views)], False, on_step, on_message)
+    training = _Training(base, examples, header["style"], settings, adapter, None, kept | about)
+    training.beside |= {n: t for n, t in parent.tensors.items() if n.startswith("superres.")}
+    step = training.into(output, [tensors_hash(examples.views)], False, on_step, on_message)
     return TrainResult(output, examples.contents, 0.0, step, time.monotonic() - started)
 
 
-class _Learning:
-    """One training: its networks, what they learn from, and the run folder once it has begun."""
+class _Training:
+    """One training: its networks, what they learn from and, once it has begun, its run folder."""
 
     def __init__(
         self,
@@ -204,48 +224,42 @@ class _Learning:
         superres: Adapter | None,
         about: dict[str, Any],
     ) -> None:
-        if settings.batch_size < (of := place()[1]):
+        if settings.batch_size < (processes := rank_and_world_size()[1]):
             raise UsageError(
-                f"{of} processes cannot share steps of so few pictures: {settings.batch_size}",
+                f"{processes} processes cannot share steps of so few pictures: {settings.batch_size}",
                 "Start no more processes than that.",
             )
         self._base, self._settings, self._adapter, self._superres = base, settings, adapter, superres
         self._examples = examples
         self._header = describe(base, adapter, examples.contents, style, settings) | about
         self.beside = dict(examples.views)  # what stands in the file beside the adapter
-        sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
-        scored = settings.checkpoints > 0 and base.clip.visual is not None
-        given = examples.contents[: examples.references]
-        # The first process draws them, while the others wait.
-        draws = scored and is_first()
-        self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling) if draws else None
-        count = settings.checkpoints if scored else 1
+        self._scored = settings.checkpoints > 0 and base.clip.visual is not None
+        self._probes = None
+        if self._scored and is_first():  # rank 0 draws the test pictures, while the others wait
+            sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
+            given = examples.contents[: examples.references]
+            self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling)
+        count = settings.checkpoints if self._scored else 1
         self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
+        self._prompts = [with_style(content, style) for content in examples.contents]
+        self._loop = self._new_loop("transformer", adapter, settings.lr, settings.steps)
 
-        prompts = [with_style(content, style) for content in examples.contents]
-        self._loop = self._new_loop("transformer", adapter, prompts, settings.lr, settings.steps)
-        self._refining = None
-        if superres is not None and base.superres is not None:
-            self._refining = self._new_loop(
-                "superres", superres, prompts, settings.superres_lr, settings.superres_steps
-            )
-
-    def _new_loop(self, part: str, adapter: Adapter, prompts: list[str], rate: float, steps: int) -> Loop:
+    def _new_loop(self, part: str, adapter: Adapter, rate: float, steps: int) -> Loop:
         base, settings, views = self._base, self._settings, self._examples.views
-        refines = part == "superres"
-        ids, owners = views["views.superres" if refines else "views.ids"], views["views.picture"]
+        is_superres = part == "superres"
+        ids, owners = views["views.superres" if is_superres else "views.ids"], views["views.picture"]
 
         def batches(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
             g = step_generator(settings.seed, step)
             rows = self._examples.rows(torch.arange(settings.batch_size) + step * settings.batch_size, g)
             batch = ids[rows].long()
             masked = random_mask(len(batch), batch[0].numel(), g).view(batch.shape)
-            low_res = views["views.ids"][rows].long().to(base.device) if refines else None
+            low_res = views["views.ids"][rows].long().to(base.device) if is_superres else None
             return batch.to(base.device), masked.to(base.device), owners[rows].to(base.device), low_res
 
         return Loop(
-            _AdapterTask(base, part, adapter, prompts).to(base.device),
+            _AdapterTask(base, part, adapter, self._prompts).to(base.device),
             [torch.optim.Adam(adapter.parameters(), lr=rate)],
             batches,
             budget=Budget(steps=steps),
@@ -253,16 +267,12 @@ class _Learning:
             weight=hidden,
         )
 
-    def into(
-        self,
-        output: Path,
-        sources: list[str],
-        fresh: bool,
-        on_step: Callable[[int, int, float], None],
-        on_message: Callable[[str], None],
-    ) -> int:
-        """Train, or go on, beside ``output`` and write it; ``sources`` are hashes of what is learnt from."""
-        header = self._header
+    def into(self, output: Path, sources: list[str], fresh: bool, on_step: OnStep, on_message: OnMessage) -> int:
+        """Train, or go on, beside ``output`` and write it; the step of the checkpoint that was chosen.
+
+        ``sources`` are hashes of what is learnt from.
+        """
+        header, device = self._header, self._base.device
         folder = output.with_name(output.name + ".run")
         settings = {
             "base": header["base"],
@@ -271,15 +281,15 @@ class _Learning:
             "style": header["style"],
             **header["settings"],
         }
-        own = (CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES)
         with alone_in(folder) if is_first() else nullcontext():
             if is_first():
                 place = real_place(output)
                 remove_parts(place.parent, escape(temporary_name(place.name)))
+                own = (CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES)
                 self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid={"learn": STYLE})
             else:
                 self._run = Run(folder, settings)
-            told_by_first(0, self._base.device)  # what was left of an earlier run is gone
+            wait_for_everyone(device)  # until what was left of an earlier run is gone
             try:
                 step = self._train(on_step, on_message)
             except LostProcessError as error:
@@ -288,57 +298,50 @@ class _Learning:
                     f"The same command goes on from step {int(saved[0])}." if saved else "The same command starts anew."
                 ) from error
             if is_first():
-                atomic_write(output, self.file_of(step).read_bytes())
+                atomic_write(output, self._checkpoint_file(step).read_bytes())
                 self._run.finish()
-            told_by_first(0, self._base.device)  # who returns finds it written
+            wait_for_everyone(device)  # until the file is written
             return step
 
-    def file_of(self, step: int) -> Path:
-        """The adapter file of the checkpoint at ``step``."""
+    def _checkpoint_file(self, step: int) -> Path:
         return self._run.folder / f"{CHECKPOINT.format(step)}.safetensors"
 
-    def _train(self, on_step: Callable[[int, int, float], None], on_message: Callable[[str], None]) -> int:
+    def _train(self, on_step: OnStep, on_message: OnMessage) -> int:
         """Train to the end, from where the run folder stands; the step of the checkpoint that was chosen."""
-        first = self._settings.superres_steps if self._refining is not None else 0
-        total = self._settings.steps + first
-        if self._refining is not None:
-            self._refine(lambda step, loss: on_step(step, total, loss))
+        first = 0
+        if self._superres is not None:
+            first = self._settings.superres_steps
+            self._train_superres(self._superres, lambda now: on_step(now.step, self._settings.steps + first, now.loss))
 
         def after_step(progress: Progress) -> None:
-            self._record()
-            on_step(first + progress.step, total, progress.loss)
-            if not is_first():
-                return
-            if progress.step in self._points:
+            self._record_loss()
+            on_step(first + progress.step, self._settings.steps + first, progress.loss)
+            if is_first() and progress.step in self._points:
                 self._checkpoint()
-            if progress.step % SAVE_EVERY == 0:
+            if is_first() and progress.step % SAVE_EVERY == 0:
                 self._save()
 
         try:
-            self._go_on(on_message)
+            self._resume(on_message)
             self._loop.run(after_step)
         except KeyboardInterrupt:
-            if self._loop.progress.step and is_first():
-                with uninterrupted():  # a launcher says it twice
+            if (step := self._loop.progress.step) and is_first():
+                with uninterrupted():  # a launcher sends Ctrl-C twice
                     self._save()
-                on_message(
-                    f"stopped at step {self._loop.progress.step} of {self._settings.steps}; the same command goes on "
-                    "from there"
-                )
+                on_message(f"stopped at step {step} of {self._settings.steps}; the same command goes on from there")
             raise
         if not is_first():
             return self._loop.progress.step
-        self._curve["chosen"] = self._choose()
+        chosen = self._curve["chosen"] = self._choose()
         self._run.write(CURVE, self._curve)
-        return int(self._curve["chosen"])
+        return chosen
 
-    def _refine(self, on_step: Callable[[int, float], None]) -> None:
-        """Train super-resolution's adapter, or take up the one that an interrupted run had finished.
+    def _train_superres(self, adapter: Adapter, on_step: Callable[[Progress], None]) -> None:
+        """Train super-resolution's adapter, or read the one that an interrupted run had finished.
 
-        It comes first, so that every checkpoint of the base's is a whole adapter file. It takes seconds, and the same
-        seed gives the same weights: interrupted, it starts over.
+        It comes first, so that every checkpoint is a whole adapter file. It takes seconds, and the same seed gives the
+        same weights: interrupted, it starts over.
         """
-        assert self._superres is not None and self._refining is not None
         path = self._run.folder / SUPERRES
         try:
             saved, about = read_tensors(path)
@@ -346,16 +349,16 @@ class _Learning:
         except ModelError:
             saved, whole = {}, False
         if whole:
-            load_strictly(self._superres, own_tensors(saved, "superres."), str(path))
+            load_strictly(adapter, own_tensors(saved, "superres."), str(path))
         else:
-            self._refining.run(lambda progress: on_step(progress.step, progress.loss))
-            saved = tensors_of(self._superres, "superres.")
+            self._new_loop("superres", adapter, self._settings.superres_lr, self._settings.superres_steps).run(on_step)
+            saved = tensors_of(adapter, "superres.")
             if is_first():
                 save_tensors(path, saved, {"sha256": tensors_hash(saved)})
-        self.beside |= {n: t.detach() for n, t in tensors_of(self._superres, "superres.").items()}
+        self.beside |= {n: t.detach() for n, t in tensors_of(adapter, "superres.").items()}
 
-    def _go_on(self, on_message: Callable[[str], None]) -> None:
-        """Take up the newest state that is whole, if there is any."""
+    def _resume(self, on_message: OnMessage) -> None:
+        """Go on from the newest state that is whole, if there is any."""
         for state in self._run.states():
             try:
                 self._loop.resume(state)
@@ -363,16 +366,16 @@ class _Learning:
                 on_message(f"Warning: {error}; going on from the one before")
                 continue
             step = self._loop.progress.step
-            losses, checkpoints = _written(self._run.read(CURVE), scored=self._probes is not None)
+            losses, checkpoints = _sound_curve(self._run.read(CURVE), scored=self._scored)
             self._curve["losses"] = [point for point in losses if point[0] <= step]
-            done = [one for one in checkpoints if one["step"] <= step and self.file_of(one["step"]).exists()]
+            done = [c for c in checkpoints if c["step"] <= step and self._checkpoint_file(c["step"]).exists()]
             self._curve["checkpoints"] = done
             on_message(f"going on from step {step} of {self._settings.steps}")
             if is_first() and step in self._points and step not in [c["step"] for c in done]:
                 self._checkpoint()  # the interruption came between the step and its test pictures
             return
 
-    def _record(self) -> None:
+    def _record_loss(self) -> None:
         """Enter the loss of the newest step into the curve, once."""
         progress, losses = self._loop.progress, self._curve["losses"]
         due = progress.step % max(1, self._settings.steps // LOSSES) == 0
@@ -380,7 +383,7 @@ class _Learning:
             losses.append([progress.step, round(progress.loss, 4)])
 
     def _save(self) -> None:
-        self._record()
+        self._record_loss()
         self._run.write(CURVE, self._curve)
         self._run.save_state(self._loop.progress.step, self._loop.save)
 
@@ -393,19 +396,19 @@ class _Learning:
             named = asdict(scores) | {"total": scores.total}
             entry["scores"] = {name: round(value, 4) for name, value in named.items()}
             save_png(sheet, self._run.folder / f"{CHECKPOINT.format(progress.step)}.png")
-        write_adapter(self.file_of(progress.step), self._adapter, self._header | entry, self.beside)
+        write_adapter(self._checkpoint_file(progress.step), self._adapter, self._header | entry, self.beside)
         self._curve["checkpoints"].append(entry)
 
     def _choose(self) -> int:
         """The step of the last checkpoint that is as good as the best, as far as the test pictures can tell."""
         checkpoints = self._curve["checkpoints"]
-        if self._settings.last or self._probes is None:
+        if self._settings.last or not self._scored:
             return int(checkpoints[-1]["step"])
         best = max(c["scores"]["total"] for c in checkpoints)
         return max(int(c["step"]) for c in checkpoints if c["scores"]["total"] >= best - TIE_MARGIN)
 
 
-def _written(curve: Any, scored: bool) -> tuple[list[list[Any]], list[dict[str, Any]]]:
+def _sound_curve(curve: Any, scored: bool) -> tuple[list[list[Any]], list[dict[str, Any]]]:
     """The losses and the checkpoints of a curve's file; none if it is not as it was written."""
     try:
         sound = all(type(step) is int and isinstance(loss, float) for step, loss in curve["losses"]) and all(

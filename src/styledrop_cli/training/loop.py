@@ -1,7 +1,7 @@
 """The one training loop. It knows nothing of what it trains: a task's ``forward(batch)`` returns its loss.
 
-Several processes (see ``processes``) take a step as one would: each its own rows of the batch, whose loss counts by its
-share of the whole, so that the gradients of all add up to that of the batch.
+Several processes (see ``distributed``) take a step as one would: each computes the loss of its own rows of the batch,
+weighted by their share of it, so that the gradients of all add up to that of the batch.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from styledrop_cli.io.tensors import (
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
 from styledrop_cli.training.distributed import (
-    add_up,
+    all_reduce,
+    broadcast,
+    broadcast_number,
     own_rows,
-    place,
-    take_from_first,
+    rank_and_world_size,
     take_place,
-    told_by_first,
     uninterrupted,
 )
 
-# A step that took longer than this was interrupted (a paused process, a sleeping laptop): time is not charged for it.
+# Seconds of a step that count as training time. What is beyond was a pause: a stopped process, a sleeping laptop.
 LONGEST_STEP = 30.0
-# Nor is what a step took beyond so many times the usual, once so many are known: shorter pauses, and compiling.
+# Once USUAL steps are known, a step also counts as no more than UNUSUAL times their median: it was being compiled.
 UNUSUAL, USUAL = 5.0, 8
-WARMUP = 0.02
+WARMUP = 0.02  # of the budget
 AHEAD = 4  # batches, and threads that make them
 MOST_LEFT_OUT = 20  # steps in a row
 
@@ -70,7 +70,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a training goes: pictures a second, arithmetic a second, and that as a share of the machine's rate."""
+    """How fast a training goes: pictures and FLOPs a second, and those as a share of the machine's rate."""
 
     pictures: float
     flops: float
@@ -84,7 +84,7 @@ class Speed:
 
 @dataclass
 class Progress:
-    """Where a training stands; handed to the callbacks after every step. ``speed`` where somebody measures it."""
+    """Where a training stands, for the callbacks after every step. ``speed`` is None where nobody measures it."""
 
     step: int = 0
     seconds: float = 0.0
@@ -94,7 +94,7 @@ class Progress:
 
 
 def decay_to_zero(share: float) -> float:
-    """Learning-rate factor: a short linear warm-up, then straight down to zero (arXiv 2502.15938)."""
+    """Learning-rate factor at this ``share`` of the budget: a short warm-up, then linearly to 0 (arXiv 2502.15938)."""
     return min(share / WARMUP, 1.0) * (1 - share)
 
 
@@ -111,9 +111,9 @@ def masked_cross_entropy(
     adapter: AdapterFn | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean cross-entropy over the hidden positions of ``ids`` ``[B,H,W]``; ``masked`` is boolean, the same shape.
+    """Mean cross-entropy over the ``masked`` (bool) positions of ``ids``, both ``[B,H,W]`` (Muse, 2301.00704, 2.4).
 
-    Muse (arXiv 2301.00704, 2.4); logits are computed at the hidden positions only.
+    Logits are computed at the masked positions only.
     """
     hidden = ids.masked_fill(masked, transformer.config.mask_id)
     logits = transformer(hidden, condition, adapter, masked).float()
@@ -121,27 +121,28 @@ def masked_cross_entropy(
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """Randomness that depends on the step alone, so that a resumed run repeats nothing and skips nothing."""
+    """Randomness that depends on the step alone, so that a resumed run draws what the whole one would have."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
 def rows(batch: Any) -> int:
-    """What the loss of most tasks is a mean over."""
+    """How many rows a batch has: what most losses are a mean over."""
     return len(batch[0] if isinstance(batch, tuple) else batch)
 
 
 def hidden(batch: tuple[Tensor, ...]) -> int:
-    """What ``masked_cross_entropy`` is a mean over, for a batch of ids, which are masked, and anything else."""
+    """How many masked positions a batch ``(ids, masked, ...)`` has: what ``masked_cross_entropy`` is a mean over."""
     return int(batch[1].sum())
 
 
 class Loop:
     """Optimises a task within a budget, with checkpoints from which it goes on exactly.
 
-    ``batches(step)`` must depend on nothing but the step, so that a resumed run sees what the whole one would have; it
-    is a tensor or a tuple of tensors (or None), a row a picture. ``weight(batch)`` is how many its loss is a mean over.
-    A loss that is no mean over rows is up to the task (see ``processes.gathered``). ``ahead`` makes the next batches in
-    threads while a step is taken: a graphics card does not wait for them.
+    ``batches(step)`` depends on nothing but the step, so that a resumed run sees what the whole one would have; it is a
+    tensor or a tuple of tensors (or None), a row a picture. ``weight(batch)`` is how many elements its loss is a mean
+    over; a loss that is no such mean has to combine the processes' rows itself (``distributed.all_gather``).
+    ``average`` is the decay of a moving average of the weights. ``ahead`` makes the next batches in threads, so that a
+    graphics card does not wait for them.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Loop:
         compiled: bool = False,
         ahead: bool = False,
     ) -> None:
-        take_place()  # accelerate is told of no others: those that share in this are known to ``processes``
+        take_place()  # accelerate must not see the other processes: see ``distributed``
         precision = "bf16" if fast_bfloat16(device) else "no"
         with read_by("accelerate", "ACCELERATE_"):
             from accelerate import Accelerator
@@ -169,8 +170,7 @@ class Loop:
         prepared: nn.Module = self._accelerator.prepare_model(task)
         # Only the training step is compiled; measuring calls the plain task.
         self._prepared = torch.compile(prepared) if compiled else prepared
-        self._optimizers = [self._accelerator.prepare_optimizer(o) for o in optimizers]
-        self._plain_optimizers = optimizers
+        self._optimizers = optimizers
         self._rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
         self._batches, self._weight, self._device = batches, weight, device
         self._makers = ThreadPoolExecutor(AHEAD) if ahead else None
@@ -189,10 +189,16 @@ class Loop:
     def run(self, on_step: Callable[[Progress], None]) -> None:
         """Train until the budget is spent. ``on_step`` may save, measure, or raise to stop.
 
-        Of several processes, all call it; raises LostProcessError if one dies.
+        Of several processes all call it. Raises LostProcessError if one dies, StyledropError if they do not begin at
+        the same step or if too many steps in a row have no finite loss.
         """
         progress = self.progress
-        self._meet()
+        if broadcast_number(progress.step, self._device) != progress.step:
+            raise StyledropError(
+                "the processes of this run do not go on from the same step: they do not see the same folder",
+                "Name a folder with -o that all machines share.",
+            )
+        broadcast(list(self.trained.values()))
         progress.share = self._budget.progress(progress.step, progress.seconds)
         while progress.share < 1:
             with uninterrupted():
@@ -211,30 +217,21 @@ class Loop:
                 self._ready[one] = self._makers.submit(self._batches, one)
         return self._ready.pop(step).result()
 
-    def _meet(self) -> None:
-        """Let all processes begin with the first one's weights; raises StyledropError where one is at another step."""
-        if told_by_first(self.progress.step, self._device) != self.progress.step:
-            raise StyledropError(
-                "the processes of this run do not go on from the same step: they do not see the same folder",
-                "Name a folder with -o that all machines share.",
-            )
-        take_from_first(list(self.trained.values()))
-
     def _step(self) -> None:
         progress, started = self.progress, time.monotonic()
         # The middle of the step: at its start a warm-up would be zero, and a single step would learn nothing.
         factor = self._schedule(self._budget.progress(progress.step + 0.5, progress.seconds))
-        for optimizer, rates in zip(self._plain_optimizers, self._rates, strict=True):
+        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         loss = self._loss(self._batch())
         self._accelerator.backward(loss)
         loss = loss.detach()
-        add_up([loss, *(p.grad for p in self.trained.values() if p.grad is not None)])
+        all_reduce([loss, *(p.grad for p in self.trained.values() if p.grad is not None)])
         norm = self._accelerator.clip_grad_norm_(list(self.trained.values()), self._clip_norm)
         progress.step += 1
         progress.loss = float(loss)
-        # One bad step would spoil every weight for good, and then every checkpoint: it is left out.
+        # One bad step would spoil every weight, and then every checkpoint: it is left out.
         finite = math.isfinite(progress.loss) and math.isfinite(float(norm or 0.0))
         self._left_out = 0 if finite else self._left_out + 1
         self._learnt |= finite
@@ -244,42 +241,35 @@ class Loop:
             if finite:
                 optimizer.step()
             optimizer.zero_grad()
-        if finite:
-            self._update_average()
+        if finite and self._average is not None:
+            decay = min(self._average, (1 + progress.step) / (10 + progress.step))
+            torch._foreach_lerp_(list(self.averaged.values()), [p.detach() for p in self.trained.values()], 1 - decay)
         progress.seconds += self._charged(time.monotonic() - started)
-        progress.seconds = told_by_first(progress.seconds, self._device)
+        progress.seconds = broadcast_number(progress.seconds, self._device)
         progress.share = self._budget.progress(progress.step, progress.seconds)
 
     def _charged(self, seconds: float) -> float:
-        """What a step counts for that took so long: pauses are left out."""
+        """How many of the ``seconds`` that a step took count as training: pauses do not."""
         known = len(self._lately) >= USUAL
         charged = min(seconds, LONGEST_STEP, UNUSUAL * median(self._lately) if known else LONGEST_STEP)
         self._lately.append(seconds)
         return charged
 
     def _loss(self, batch: Any) -> Tensor:
-        """The loss of a batch, or of several processes this one's share of it."""
-        if place()[1] < 2:
+        """The loss of a batch or, of several processes, this one's share of it."""
+        if rank_and_world_size()[1] < 2:
             loss: Tensor = self._prepared(batch)
             return loss
         own = own_rows(batch)
         share: Tensor = self._prepared(own) * (self._weight(own) / self._weight(batch))
         return share
 
-    def _update_average(self) -> None:
-        if self._average is None:
-            return
-        step = self.progress.step
-        decay = min(self._average, (1 + step) / (10 + step))
-        old, new = list(self.averaged.values()), [p.detach() for p in self.trained.values()]
-        torch._foreach_lerp_(old, new, 1 - decay)
-
     def save(self, path: Path) -> None:
-        """Write everything that going on needs, atomically."""
+        """Write everything that ``resume`` needs, atomically."""
         tensors: dict[str, Tensor] = {f"task.{n}": p for n, p in self.trained.items()}
         tensors |= {f"average.{n}": p for n, p in self.averaged.items()}
         tensors |= {f"buffer.{n}": b for n, b in self.task.named_buffers()}
-        for index, optimizer in enumerate(self._plain_optimizers):
+        for index, optimizer in enumerate(self._optimizers):
             tensors |= {f"optimizer{index}.{n}": t for n, t in pack_optimizer(optimizer).items()}
         p = self.progress
         about = {"step": str(p.step), "seconds": str(p.seconds), "loss": str(p.loss)}
@@ -292,10 +282,10 @@ class Loop:
         if metadata.get("sha256", checksum) != checksum:
             raise ModelError(f"the checkpoint {path} is damaged: its checksum does not match", "Delete it.")
         parts = _by_prefix(tensors)
-        # Some buffers learn without a gradient (spectral norm).
+        # Some buffers are trained without a gradient (spectral norm).
         own: dict[str, Mapping[str, Tensor]]
         own = {"task": self.trained, "average": self.averaged, "buffer": dict(self.task.named_buffers())}
-        states = [(one, parts.get(f"optimizer{i}", {})) for i, one in enumerate(self._plain_optimizers)]
+        states = [(one, parts.get(f"optimizer{i}", {})) for i, one in enumerate(self._optimizers)]
         try:
             for part, held in own.items():
                 _refuse_others(held, parts.get(part, {}))
@@ -308,7 +298,7 @@ class Loop:
             raise ModelError(
                 f"the checkpoint {path} is of another training: {error}", "Start in another folder."
             ) from error
-        for part, held in own.items():  # only now: half of a state is none
+        for part, held in own.items():  # only now that all of it is known to be sound
             for name, saved in parts.get(part, {}).items():
                 held[name].data.copy_(saved)
         for optimizer, state in states:
@@ -324,7 +314,7 @@ def _astray(steps: int, last: int) -> StyledropError:
 
 
 def _refuse_others(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the ``saved`` tensors are finite ones of the names and shapes of a training's ``own``."""
+    """Raise ValueError unless the ``saved`` tensors are finite and have the names and shapes of ``own``."""
     if other := sorted(set(own) ^ set(saved)):
         raise ValueError(", ".join(other[:3]))
     for name, tensor in saved.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 from styledrop_cli.corpus.folder import Record, read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import read_tensors, save_tensors
-from styledrop_cli.training.distributed import add_up, is_first, place
+from styledrop_cli.training.distributed import all_reduce, is_first, rank_and_world_size
 
 ENCODED = 256  # pictures that a process reads and encodes at a time
 AT_ONCE = 64
@@ -44,7 +44,7 @@ def encoded(
 
     if (whole := kept(cache, len(records))) is not None:
         return whole
-    number, of = place()
+    number, of = rank_and_world_size()
     like = encode(torch.zeros(1, 3, side, side, device=device))
     # Added up below: in whole numbers of 32 bits, or in fp32.
     dtype = torch.float32 if like.is_floating_point() else torch.int32
@@ -63,7 +63,7 @@ def encoded(
                 here[AT_ONCE * at :][: len(chunk)] = encode(chunk.to(device).float() / 255)
         if is_first() and len(here) < len(records):
             save_tensors(piece, {"encoded": here.to("cpu", like.dtype)}, {"key": key})
-    add_up([total])  # each process has zeros where others encode
+    all_reduce([total])  # each process has zeros where others encode
     whole = total.to("cpu", like.dtype)
     if is_first():
         save_tensors(cache, {"encoded": whole}, {"key": key})

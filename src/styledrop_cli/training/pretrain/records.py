@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.base.folder import text_part
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import atomic_write, file_hash, read_bytes, read_json, to_json, write_json
 from styledrop_cli.io.tensors import read_tensors, tensors_hash
 
 WORK = ".training"  # the folder for work in progress
 FILES = {"base": "transformer"}  # the parts whose file has another name
-# Part -> those that it learns from, where a folder has them.
+# Part -> the parts that it learns from, where a folder has them. See ``needed_parts``.
 NEEDS = {
     "clip": ("text",),
     "scorer": ("clip", "text"),
@@ -54,13 +55,18 @@ def checkpoints(folder: Path, part: str) -> tuple[Path, Path]:
     return newest, before
 
 
+def needed_parts(folder: Path, part: str) -> list[str]:
+    """The parts that this one learns from: a CLIP only where prompts are read by its text tower."""
+    return [one for one in NEEDS.get(part, ()) if one != "clip" or text_part(folder) == "clip"]
+
+
 def inputs(folder: Path, part: str) -> dict[str, str]:
     """A hash of each part that this one learns from.
 
-    Of a CLIP all but its picture tower counts, which may go on learning beside a base.
+    A CLIP is hashed without its picture tower, which may be trained further beside a base.
     """
     found = {}
-    for needed in NEEDS.get(part, ()):
+    for needed in needed_parts(folder, part):
         if (path := part_file(folder, needed)).exists():
             tensors = {n: t for n, t in read_tensors(path)[0].items() if not n.startswith("visual.")}
             found[needed] = tensors_hash(tensors)

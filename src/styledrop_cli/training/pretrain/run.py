@@ -27,27 +27,29 @@ from styledrop_cli.io.run_folder import remove_state
 from styledrop_cli.io.tensors import read_tensors
 from styledrop_cli.training.distributed import (
     LostProcessError,
+    broadcast_number,
     is_first,
     refuse_uneven,
-    told_by_first,
     uninterrupted,
+    wait_for_everyone,
 )
 from styledrop_cli.training.loop import Budget, Loop, Progress
-from styledrop_cli.training.pretrain.captions import clip_job, scorer_job
-from styledrop_cli.training.pretrain.ids import superres_job, transformer_job
+from styledrop_cli.training.pretrain.clip import clip_job, scorer_job
 from styledrop_cli.training.pretrain.job import Job, Order
-from styledrop_cli.training.pretrain.pictures import decoder_job, tokenizer_job
 from styledrop_cli.training.pretrain.records import (
     WORK,
     Record,
     checkpoints,
     inputs,
     log,
+    needed_parts,
     read_record,
     write_record,
 )
+from styledrop_cli.training.pretrain.text import text_job
 from styledrop_cli.training.pretrain.throughput import Call, CallOverError, Meter, flops_a_picture
-from styledrop_cli.training.pretrain.words import text_job
+from styledrop_cli.training.pretrain.tokenizer import decoder_job, tokenizer_job
+from styledrop_cli.training.pretrain.transformers import superres_job, transformer_job
 
 
 class Part(NamedTuple):
@@ -116,7 +118,7 @@ def run(
     ``init_from`` is a model folder whose part is the starting point. ``compiled`` compiles the step first: a minute or
     two later, 1.4 times as fast on a CPU; needs a C++ compiler. None does so on a graphics card where it pays.
     When the ``call`` is about to be over, what was done is saved whole, to go on with.
-    Of several processes (``processes.together``) all call it, and the first alone writes. Raises UsageError for an
+    Of several processes (``distributed.together``) all call it, and the first alone writes. Raises UsageError for an
     unusable corpus, a missing earlier part, earlier parts that are not those the training began with, or a batch that
     several processes cannot share evenly; LostProcessError if one of them dies; StyledropError, having written nothing
     new, if weights are not finite.
@@ -164,7 +166,7 @@ def run(
     with _enough_memory(device, batch):
         meter = Meter(flops_a_picture(job.task, job.batches(0), device), arithmetic_rate(device), batch)
     call.took["step"] = time.monotonic() - began  # the counted one
-    if call.seconds is not None and told_by_first(float(call.over("step", "saving")), device):
+    if call.seconds is not None and broadcast_number(float(call.over("step", "saving")), device):
         return _not_begun(part, on_message)
     if compiled is None:
         pays = (budget.minutes or 0.0) >= COMPILED_FROM and not call.over(spare=60 * COMPILED_FROM)
@@ -228,7 +230,7 @@ def run(
         progress.speed = meter.speed(progress)
         on_step(progress)
         job.progress(progress.share)
-        if call.seconds is not None and told_by_first(float(call.over("step", "saving")), device):
+        if call.seconds is not None and broadcast_number(float(call.over("step", "saving")), device):
             raise CallOverError
         if not is_first():
             return
@@ -273,7 +275,7 @@ def _finish(out: Path, outcome: Outcome, record: Record, device: torch.device) -
         about = {"finished": True, "result": outcome.plain()}
         write_record(out, outcome.part, Record(**asdict(record) | about))
         remove_checkpoints(out, outcome.part)
-    told_by_first(0, device)
+    wait_for_everyone(device)
     return outcome
 
 
@@ -285,8 +287,12 @@ def remove_checkpoints(folder: Path, part: str) -> None:
 
 
 def refuse_other_inputs(folder: Path, part: str, there: Record, now: dict[str, str]) -> None:
-    """Raise UsageError if a part was made, or begun, with other parts than ``now`` lie beside it."""
-    if other := [name for name, digest in there.inputs.items() if now.get(name) != digest]:
+    """Raise UsageError if a part was made, or begun, with other parts than ``now`` lie beside it.
+
+    What its record lists and it does not need is not compared: older records list a CLIP beside any text encoder.
+    """
+    needed = needed_parts(folder, part)
+    if other := [name for name, digest in there.inputs.items() if name in needed and now.get(name) != digest]:
         raise UsageError(
             f"the {part} of {folder} was trained with another {' and '.join(other)} than is there now",
             f"Put that back, or delete {folder / WORK / f'{part}.json'} and the part's files beside it, to train it "

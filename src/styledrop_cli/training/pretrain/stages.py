@@ -16,21 +16,21 @@ import torch
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import read_config
-from styledrop_cli.training.distributed import is_first, told_by_first
+from styledrop_cli.training.distributed import broadcast_number, is_first
 from styledrop_cli.training.loop import Budget, Progress
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.records import (
     FILES,
-    NEEDS,
     WORK,
     checkpoints,
     inputs,
     is_as_recorded,
+    needed_parts,
     part_file,
     read_record,
 )
+from styledrop_cli.training.pretrain.text import INSTALL, PACKAGE
 from styledrop_cli.training.pretrain.throughput import Call
-from styledrop_cli.training.pretrain.words import INSTALL, PACKAGE
 
 # The stages in their order, and what each gets of the training time. The text encoder is written, not trained; the base
 # was still falling after all that it was given so far; the decoder comes last, for nothing needs it.
@@ -73,12 +73,12 @@ def due_stages(out: Path) -> list[str]:
     due: list[str] = []
     for part in stages():
         path, record = part_file(out, part), read_record(out, part)
-        under_way = any(state.exists() for state in checkpoints(out, part))
+        under_way, needed = any(state.exists() for state in checkpoints(out, part)), needed_parts(out, part)
         if record is None:
-            made_with = dict.fromkeys(NEEDS.get(part, ()), "") if path.exists() else {}
+            made_with = needed if path.exists() else []
             finished = path.exists() and not under_way
         else:
-            made_with = record.inputs if record.finished or under_way else {}
+            made_with = [name for name in needed if name in record.inputs] if record.finished or under_way else []
             finished = record.finished and (path.exists() or not record.file)
         if other := [name for name in made_with if name in due]:
             raise UsageError(
@@ -151,7 +151,7 @@ def train_all(
                 pretraining.remove_checkpoints(out, part)  # it was killed in between
             on_message(part, "is finished" if record else "is there already, and taken as it is")
             continue
-        if began and told_by_first(float(call.over(spare=BEGUN_WITH)), device):
+        if began and broadcast_number(float(call.over(spare=BEGUN_WITH)), device):
             break
         began = True
         outcome = pretraining.run(

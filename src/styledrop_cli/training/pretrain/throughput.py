@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from styledrop_cli.devices import autocast
-from styledrop_cli.training.distributed import own_rows, place
+from styledrop_cli.training.distributed import own_rows, rank_and_world_size
 from styledrop_cli.training.loop import Progress, Speed, rows
 
 MARGIN = 5.0  # seconds that a call keeps for ending
@@ -45,7 +45,7 @@ class Call:
 
     def check(self) -> None:
         """Raise CallOverError if the call is over. Of several processes none can leave the others: it does nothing."""
-        if place()[1] < 2 and self.over():
+        if rank_and_world_size()[1] < 2 and self.over():
             raise CallOverError
 
     def measure(self, kind: str, began: float) -> None:

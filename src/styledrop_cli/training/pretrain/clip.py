@@ -34,7 +34,7 @@ from styledrop_cli.io.files import atomic_write
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig, means
-from styledrop_cli.training.distributed import gathered, is_first
+from styledrop_cli.training.distributed import all_gather, is_first
 from styledrop_cli.training.loop import step_generator
 from styledrop_cli.training.pretrain.encoded import encoded
 from styledrop_cli.training.pretrain.features import published_features
@@ -142,7 +142,7 @@ def contrastive_loss(clip: Clip | HeadClip, pictures: Tensor, tokens: Tensor, st
     """
     image = F.normalize(_picture_embeds(clip, pictures).float(), dim=-1)
     text = F.normalize(_text_embeds(clip, tokens, states).float(), dim=-1)
-    (image, text), tokens = gathered(torch.stack([image, text], 1)).unbind(1), gathered(tokens)
+    (image, text), tokens = all_gather(torch.stack([image, text], 1)).unbind(1), all_gather(tokens)
     logits = clip.logit_scale.clamp(max=4.6052).exp() * image @ text.T
     same = (tokens[:, None] == tokens[None]).all(-1).float()
     same = same / same.sum(-1, keepdim=True)
