@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 import tiny
-from conftest import Run
+from conftest import SOURCE, Run
 from styledrop_cli import doctor
 from styledrop_cli.base import hub
 from styledrop_cli.doctor import BASE, DEVICES, LIBRARIES, NOTE, WRONG, Finding, ask, examine
@@ -359,7 +359,7 @@ def test_where_torch_is_broken_the_program_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken/torch/__init__.py").write_text(
         "raise OSError('libcudart.so.12: cannot open shared object file')"
     )
-    path = os.pathsep.join([str(tmp_path / "broken"), str(Path(doctor.__file__).parents[1])])
+    path = os.pathsep.join([str(tmp_path / "broken"), SOURCE])
     done = subprocess.run(
         [sys.executable, "-m", "styledrop_cli", "doctor"],
         env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,

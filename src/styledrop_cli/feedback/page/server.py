@@ -1,7 +1,6 @@
 """The picking page's server: it shows what the loop says and hands on what the person does, and decides nothing.
 
-It listens on 127.0.0.1 only, behind a door (see `door`). Pictures are served from memory; nothing a client sends is
-used as a path.
+It listens on 127.0.0.1 only, behind `guard`. Pictures are served from memory; nothing a client sends is used as a path.
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.feedback.page.address import listen, remember, remembered
 from styledrop_cli.feedback.page.choices import Choices
-from styledrop_cli.feedback.page.door import HOLD, Connection, Door, Refused, said_in
+from styledrop_cli.feedback.page.guard import HOLD, Connection, Guard, Refused, listen, remember, remembered, said_in
 
 PAGE = Path(__file__).with_name("page.html")
 REMEMBERED = "page.json"  # port and secret
@@ -80,7 +78,7 @@ class Gallery:
             "phase": "working", "note": "Getting ready", "share": 0.0, "round": 0, "enough": 0,
             "title": title, "references": self._keep(references), "pool": None, "sheet": None, "message": "",
         }  # fmt: skip
-        self._boot, self._number = secrets.token_hex(8), 0  # numbers of one process count on
+        self._boot, self._number = secrets.token_hex(8), 0  # of this process; of what it shows now
         self._candidates: list[Candidate] = []
         self._choices: Choices | None = None
         self._answered: bool | None = None
@@ -109,7 +107,7 @@ class Gallery:
             self._show(phase="picking", round=round, enough=enough, pool=pool, sheet=None, message="", note="")
             self._wait(lambda: choices.done)
             self._show(phase="training", share=0.0)
-        return choices.picked
+            return choices.picked
 
     def training(self, share: float, note: str) -> None:
         """An adapter is learning from the picks; a ``share`` in [0, 1] of it is done."""
@@ -148,7 +146,7 @@ class Gallery:
         try:
             remember(self._folder / REMEMBERED, port, secret)
             config = uvicorn.Config(
-                Door(self._routes(), port, secret),
+                Guard(self._routes(), port, secret),
                 log_config=None, log_level="error", access_log=False, server_header=False,
                 lifespan="off", ws="none", http=Connection, loop="asyncio", timeout_graceful_shutdown=1,
             )  # fmt: skip
