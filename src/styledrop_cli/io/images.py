@@ -224,11 +224,9 @@ def _in_eight_bits(image: Image.Image, key: Any, path: Path, on_message: OnMessa
         return image.convert(image.mode[:-1] + "A")
     if key is not None:
         image.info["transparency"] = key
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    if image.mode == "1":
-        return image.convert("L")
-    return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")
+    wanted = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    # What is not converted is not copied either.
+    return image if image.mode in (wanted, "LA", "CMYK", "LAB") else image.convert(wanted)
 
 
 def _from_deep_grey(image: Image.Image, key: Any, path: Path, on_message: OnMessage) -> Image.Image:
