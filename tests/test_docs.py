@@ -162,7 +162,7 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     tiny.shrink_rounds(monkeypatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
     stand_in_for_the_hub(monkeypatch)
-    monkeypatch.setattr(doctor.asking, "ask", lambda names: {})  # what is installed here may be broken
+    monkeypatch.setattr(doctor, "ask", lambda names: {})  # what is installed here may be broken
     of, short = TrainSettings.of, {"steps": 2, "views": 2, "superres_steps": 1, "width": 2}
     compared = {"style": {"checkpoints": 1}, "object": {}}  # an object has no test pictures
     monkeypatch.setattr(

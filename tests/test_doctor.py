@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
@@ -23,24 +23,20 @@ import tiny
 from conftest import SOURCE, Run
 from styledrop_cli import doctor
 from styledrop_cli.base import hub
-from styledrop_cli.doctor import examine
-from styledrop_cli.doctor.asking import BASE, DEVICES, ask
-from styledrop_cli.doctor.findings import NOTE, WRONG, Finding
-from styledrop_cli.doctor.libraries import LIBRARIES
-from styledrop_cli.io.tensors import save_tensors
+from styledrop_cli.doctor import BASE, DEVICES, LIBRARIES, NOTE, WRONG, Finding, ask, examine
 
 ROOT = Path(__file__).parents[1]
-CPU = {"built for": None, "cards": [], "mps": False, "picked": "cpu", "threads": 2, "bfloat16": False}
+CPU = {"built for": None, "cards": [], "picked": "cpu", "threads": 2}
 NMS = "RuntimeError: operator torchvision::nms does not exist"
 
 
 @pytest.fixture(autouse=True)
 def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores, no NVIDIA card, an empty cache, and no variable that matters."""
-    for name in doctor.surroundings.VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(doctor.machine, "_cores", lambda: 2)
-    monkeypatch.setattr(doctor.libraries, "has_nvidia", lambda: False)
+    for name in filter(doctor.VARIABLES.fullmatch, list(os.environ)):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(doctor, "_cores", lambda: 2)
+    monkeypatch.setattr(doctor, "has_nvidia", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path("cache").resolve()))
 
 
@@ -57,7 +53,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Says:
             of_bases = {name: given[BASE] for name in names if name.startswith(BASE) and BASE in given}
             return {name: said for name, said in {**well, **given, **of_bases}.items() if said is not None}
 
-        monkeypatch.setattr(doctor.asking, "ask", answer)
+        monkeypatch.setattr(doctor, "ask", answer)
 
     say()
     return say
@@ -89,15 +85,13 @@ def test_where_all_is_well_nothing_is_said(says: Says) -> None:
 
 
 def test_pypis_torchvision_beside_the_cpus_torch(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.libraries, "version_of", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
+    monkeypatch.setattr(doctor, "version_of", {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}.get)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(doctor.libraries, "_conflicts", lambda: iter(()))
+    monkeypatch.setattr(doctor, "_requirements", lambda user: [])
     says(torchvision={"error": NMS})
     one = found("torchvision")
     assert (one.state, one.found) == (NOTE, f"0.28.0 cannot be imported: {NMS}")
-    assert (
-        "styledrop works around it" in one.advice and "built for CUDA's PyTorch, and this is torch 2.13" in one.advice
-    )
+    assert "styledrop works around it" in one.advice
     command = "-m pip install --force-reinstall --no-deps torchvision==0.28.0 --index-url https://download.pytorch.org/whl/cpu"
     assert one.advice.endswith(command)
     says(torchvision={"error": NMS}, open_clip={"error": "open_clip cannot be imported"})
@@ -106,9 +100,9 @@ def test_pypis_torchvision_beside_the_cpus_torch(says: Says, monkeypatch: pytest
 
 @pytest.mark.parametrize("nvidia", [False, True])
 def test_torch_is_broken(says: Says, monkeypatch: pytest.MonkeyPatch, nvidia: bool) -> None:
-    monkeypatch.setattr(doctor.libraries, "version_of", {"torch": "2.13.0"}.get)
+    monkeypatch.setattr(doctor, "version_of", {"torch": "2.13.0"}.get)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(doctor.libraries, "has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(doctor, "has_nvidia", lambda: nvidia)
     lost = dict.fromkeys(("accelerate", "torchvision", "open_clip", DEVICES, BASE))
     says(torch={"error": "OSError: libcudart.so.12: cannot open shared object file"}, **lost)
     one = found("torch")
@@ -119,8 +113,8 @@ def test_torch_is_broken(says: Says, monkeypatch: pytest.MonkeyPatch, nvidia: bo
 
 
 def test_a_library_is_missing(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = doctor.libraries.version_of
-    monkeypatch.setattr(doctor.libraries, "version_of", lambda name: None if name == "pillow" else version(name))
+    version = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "pillow" else version(name))
     says(PIL={"error": "ModuleNotFoundError: No module named 'PIL'"})
     one = next(one for one in examine() if one.name == "pillow")
     assert (one.state, one.found) == (WRONG, "not installed")
@@ -129,7 +123,7 @@ def test_a_library_is_missing(says: Says, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_versions_that_do_not_fit(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
     needs = {"styledrop": ["rich>=99", 'colorama; sys_platform == "none"'], "torchvision": ["torch==1.0", "no such (("]}
-    monkeypatch.setattr(doctor.libraries, "_requirements", lambda name: needs.get(name, []))
+    monkeypatch.setattr(metadata, "requires", lambda name: needs.get(name, []))
     wrong = {one.name: one for one in examine() if one.state == WRONG}
     assert set(wrong) == {"rich", "torch"}
     assert wrong["rich"].found == f"styledrop asks for rich>=99; here is {metadata.version('rich')}"
@@ -152,7 +146,7 @@ def test_versions_that_do_not_fit(says: Says, monkeypatch: pytest.MonkeyPatch) -
 def test_cards(
     says: Says, monkeypatch: pytest.MonkeyPatch, says_torch: dict[str, Any], nvidia: bool, state: str, words: str
 ) -> None:
-    monkeypatch.setattr(doctor.libraries, "has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(doctor, "has_nvidia", lambda: nvidia)
     says(**{DEVICES: CPU | says_torch})
     one = found("cuda")
     assert one.state == state and words in one.found
@@ -178,14 +172,14 @@ def test_a_device_that_does_not_compute(says: Says) -> None:
     assert (one.state, one.advice) == (WRONG, "say --device cpu") and "no kernel image" in one.found
 
 
-@pytest.mark.parametrize(("threads", "advice"), [(1, "uses all cores"), (64, "wait for each other")])
+@pytest.mark.parametrize(("threads", "advice"), [(1, "not all cores are used"), (64, "wait for each other")])
 def test_threads(says: Says, threads: int, advice: str) -> None:
     says(**{DEVICES: CPU | {"threads": threads}})
     assert found("processor").state == NOTE and advice in found("processor").advice
 
 
 def test_memory(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.machine, "_memory", lambda: (8_000_000_000, 900_000_000))
+    monkeypatch.setattr(doctor, "_memory", lambda: (8_000_000_000, 900_000_000))
     assert found("memory") == Finding(
         "machine", "memory", "8.0 GB, 0.9 GB free", NOTE, "learning a style takes 1.4 GB: close other programs first"
     )
@@ -200,7 +194,7 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = Path("shipped").resolve()
     folder.mkdir()
     (folder / "a.safetensors").write_bytes(b"weights")
-    (folder / doctor.models.SUMS).write_text(f"{hashlib.sha256(b'weights').hexdigest()}  a.safetensors\n")
+    (folder / doctor.SUMS).write_text(f"{hashlib.sha256(b'weights').hexdigest()}  a.safetensors\n")
     find = hub.find
     monkeypatch.setattr(hub, "find", lambda model: folder if model == hub.BUNDLED else find(model))
     yield folder
@@ -208,7 +202,7 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_bundled_base_is_whole(says: Says, shipped: Path) -> None:
-    assert found("pocket").found.startswith("whole, and it loads")
+    assert found("pocket").found.startswith("whole, it loads")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +210,7 @@ def test_the_bundled_base_is_whole(says: Says, shipped: Path) -> None:
     [
         (lambda folder: (folder / "a.safetensors").write_bytes(b"weighty"), "a.safetensors is damaged"),
         (lambda folder: (folder / "a.safetensors").unlink(), "a.safetensors cannot be read: No such file"),
-        (lambda folder: (folder / doctor.models.SUMS).unlink(), "there is no"),
+        (lambda folder: (folder / doctor.SUMS).unlink(), f"{doctor.SUMS} cannot be read: No such file"),
     ],
 )
 def test_the_bundled_base_is_spoilt(says: Says, shipped: Path, spoil: Callable[[Path], None], words: str) -> None:
@@ -228,7 +222,7 @@ def test_the_bundled_base_is_spoilt(says: Says, shipped: Path, spoil: Callable[[
 def test_the_sums_are_those_of_the_weights() -> None:
     folder = hub.find(hub.BUNDLED)
     assert folder is not None
-    sums = dict(line.split("  ")[::-1] for line in (folder / doctor.models.SUMS).read_text().splitlines())
+    sums = dict(line.split("  ")[::-1] for line in (folder / doctor.SUMS).read_text().splitlines())
     assert sums == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.safetensors")}
 
 
@@ -244,7 +238,7 @@ def test_a_model_that_is_named(says: Says, tiny_model: Path, monkeypatch: pytest
     assert found("amused-256", model="amused-256").advice == "styledrop models fetch amused-256"
     assert remarkable(model="amused-256") == {"amused-256": NOTE}
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert remarkable(model="amused-256") == {"amused-256": WRONG, "HF_HUB_OFFLINE": NOTE}
+    assert remarkable(model="amused-256") == {"amused-256": WRONG}
 
 
 def test_models_in_the_cache(says: Says) -> None:
@@ -280,38 +274,11 @@ def test_models_in_the_cache(says: Says) -> None:
 # ---- this folder and the environment ----
 
 
-def test_runs_that_are_not_finished(says: Says) -> None:
-    for name, text in (
-        ("adapter.safetensors.run", '{"finished": false, "settings": {}}'),
-        ("rounds/round-1.run", '{"finished": false, "settings": {}}'),
-        ("done.run", '{"finished": true, "settings": {}}'),
-        ("torn.run", "{"),
-    ):
-        Path(name).mkdir(parents=True)
-        Path(name, "run.json").write_text(text)
-    assert remarkable() == {"adapter.safetensors.run": NOTE, "rounds/round-1.run": NOTE, "torn.run": WRONG}
-
-
-def test_many_runs_are_counted(says: Says) -> None:
-    for number in range(9):
-        Path(f"{number}.run").mkdir()
-        Path(f"{number}.run", "run.json").write_text('{"finished": false}')
-    assert len(remarkable()) == 7 and found("others").found == "3 more that are not finished"
-
-
-def test_weights_that_are_cut(says: Says) -> None:
-    Path("models").mkdir()
-    for name in ("whole", "adapter", "models/transformer"):
-        save_tensors(Path(f"{name}.safetensors"), {"a": torch.ones(1000)})
-    assert remarkable() == {}
-    for name in ("adapter", "models/transformer"):
-        os.truncate(f"{name}.safetensors", 1000)
-    assert remarkable() == {"adapter.safetensors": WRONG, "models/transformer.safetensors": WRONG}
-    assert "not whole: its tensors take 4,000 bytes, and it has " in found("adapter.safetensors").found
-
-
 def test_nothing_can_be_written(says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.surroundings, "_unwritable", lambda folder: "read-only file system")
+    def refuse(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert remarkable() == {"folder": WRONG, "temporary files": WRONG}
 
 
@@ -332,9 +299,6 @@ def test_a_folder_that_is_gone(says: Says, monkeypatch: pytest.MonkeyPatch) -> N
         ("OMP_NUM_THREADS", "4,2", "4,2", ""),
         ("OMP_NUM_THREADS", "all", "all", "it is ignored"),
         ("OMP_NUM_THREADS", "0", "0", "it is ignored"),
-        ("GOMP_SPINCOUNT", "1000", "1000", ""),
-        ("GOMP_SPINCOUNT", "infinity", "infinity", "several times slower"),
-        ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE", "several times slower"),
     ],
 )
 def test_variables(says: Says, monkeypatch: pytest.MonkeyPatch, name: str, value: str, shown: str, remark: str) -> None:
@@ -371,7 +335,7 @@ def test_a_library_may_raise_print_hang_or_take_its_process_along(
         "also_good": None,
     }
     (tmp_path / "hanging.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(doctor.asking, "PATIENCE", 1)
+    monkeypatch.setattr(doctor, "PATIENCE", 1)
     assert ask(["good", "hanging"]) == {"good": {}, "hanging": {"error": "nothing came of it in 1 seconds"}}
 
 
@@ -403,19 +367,19 @@ def test_where_torch_is_broken_the_program_says_so(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     said = " ".join(done.stdout.split())
     assert "cannot be imported: OSError: libcudart.so.12" in said and "-m pip install --force-reinstall torch" in said
-    assert "whole; not loaded without torch" in said and "thing is wrong" in said
+    assert "whole, not loaded without torch" in said and "thing is wrong" in said
     assert "Traceback" not in done.stderr
 
 
 def test_of_this_machine_it_knows_what_runs_these_tests(
     styledrop: Run, says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor.asking, "ask", ask)
+    monkeypatch.setattr(doctor, "ask", ask)
     code, out, err = styledrop("doctor", "--json")
     about = json.loads(out)
     one = {(one["section"], one["name"]): one for one in about["findings"]}
     assert one["libraries", "torch"]["found"] == metadata.version("torch")
-    assert one["models", "pocket"]["found"].startswith("whole, and it loads")
+    assert one["models", "pocket"]["found"].startswith("whole, it loads")
     assert one["devices", "taken"]["state"] == "fine"
     assert one["here", "folder"]["found"].startswith(str(Path.cwd()))
     assert code == bool(about["wrong"]) and err == ""

@@ -20,7 +20,7 @@ import pytest
 
 from conftest import draw
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.feedback.page import Candidate, Choices, Gallery, address, server
+from styledrop_cli.feedback.page import Candidate, Choices, Gallery, guard, server
 
 
 def encoded(kind: str, side: int = 8) -> bytes:
@@ -586,6 +586,6 @@ def test_no_port_is_said(tmp_path: Path, opened: list[str], monkeypatch: pytest.
     def bound(port: int) -> socket.socket:
         raise OSError(98, "Address already in use")
 
-    monkeypatch.setattr(address, "_bound", bound)
+    monkeypatch.setattr(guard, "_bound", bound)
     with pytest.raises(StyledropError, match="cannot be served.*already in use"), serve(tmp_path, opened):
         pass

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from conftest import SOURCE
-from styledrop_cli.feedback.page import Choices, Gallery, door, server
+from styledrop_cli.feedback.page import Choices, Gallery, guard, server
 from test_gallery import CANDIDATES, PNG, Client, picking
 
 NOTHING = b'{"error":"There is nothing here."}'
@@ -270,9 +270,9 @@ def test_other_methods_and_protocols(site: Any) -> None:
 
 def test_nothing_is_served_without_the_secret(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
-    compare = door.secrets.compare_digest
+    compare = guard.secrets.compare_digest
     spy = lambda one, other: compared.append((one, other)) or compare(one, other)  # noqa: E731
-    monkeypatch.setattr(door.secrets, "compare_digest", spy)
+    monkeypatch.setattr(guard.secrets, "compare_digest", spy)
     asked = [
         "",
         "state",
@@ -342,7 +342,7 @@ def gone(there: socket.socket) -> bool:
 
 
 def test_who_is_slow_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "LONGEST", 0.5)
+    monkeypatch.setattr(guard, "LONGEST", 0.5)
     large = PNG + bytes(20_000_000)
     with Gallery(tmp_path / "page", [large], "watercolor", lambda url: None) as gallery, ExitStack() as stack:
         client = Client(gallery)
@@ -373,7 +373,7 @@ def test_who_is_slow_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_many_connections_leave_room_for_a_click(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MOST", 10)
+    monkeypatch.setattr(guard, "MOST", 10)
     with ExitStack() as stack:
         tab = HTTPConnection("127.0.0.1", site.port, timeout=20)  # keeps its connection, as browsers do
         stack.callback(tab.close)

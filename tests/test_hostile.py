@@ -250,7 +250,7 @@ def test_views_that_show_ids_which_there_are_not(sound: Path, ids: torch.Tensor)
 # ---- JSON ----
 
 TEXTS = {
-    "[" * 100_000: "too deep in brackets",
+    "[" * 100_000: "nested too deep",
     "[" * 60 + "]" * 60: "more than 50 deep",
     '{"a":' * 60 + "1" + "}" * 60: "more than 50 deep",
     "9" * 41: "a number of 41 digits",

@@ -209,7 +209,7 @@ def test_the_installed_wheel_learns_and_draws_without_a_network(wheel: Path, tmp
     does_the_main_job(tmp_path / "venv", tmp_path / "work")
     doctor = run(tmp_path / "venv/bin/styledrop", "doctor", "--json", folder=tmp_path / "work")
     found = {(one["section"], one["name"]): one for one in json.loads(doctor.stdout)["findings"]}
-    assert found["models", "pocket"]["found"].startswith("whole, and it loads")
+    assert found["models", "pocket"]["found"].startswith("whole, it loads")
     assert str(packages) in found["versions", "styledrop"]["found"]
 
 

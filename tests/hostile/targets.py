@@ -47,7 +47,7 @@ from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.feedback import people, rounds
 from styledrop_cli.feedback import pool as pool_module
-from styledrop_cli.feedback.page import Choices, address
+from styledrop_cli.feedback.page import Choices, guard
 from styledrop_cli.generation.lists import file_names, kit_file, prompt_file, wildcards
 from styledrop_cli.generation.output_folder import Batch
 from styledrop_cli.io import images
@@ -688,7 +688,7 @@ def round_folder(data: bytes) -> None:
         attempt(
             lambda: Run.begin(folder, SETTINGS, fresh=False, own=(), unsaid={"learn": "style"}),
             lambda: Choices(4, folder / "round-2" / "choices.json"),
-            lambda: address.remembered(folder / "gallery.json"),
+            lambda: guard.remembered(folder / "gallery.json"),
             lambda: _planned(folder / "round-2" / "pool"),
             lambda: _told(folder),
         )

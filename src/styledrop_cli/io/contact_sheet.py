@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
+
+from styledrop_cli.io.fonts import font_for, spelt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +20,8 @@ _PAPER, _INK, _GREY, _EDGE = (250, 249, 246), (38, 38, 42), (108, 106, 104), (22
 _CARD, _ACCENT = (255, 255, 255), (200, 30, 95)
 _LARGEST = 2400  # pixels of a grid sheet's sides, as long as its pictures stay 32 px wide
 _LONGEST = 500  # characters of a line: no sheet is wider
+_SHAPE = 4 / 3  # width by height that a long contact sheet comes near to
+_LONG = 1.5  # height by width from which on a contact sheet is long
 
 
 def contact_sheet(
@@ -26,9 +31,10 @@ def contact_sheet(
     title: str | None = None,
     cell: int = 256,
 ) -> Image.Image:
-    """All `images` on one sheet, `columns` wide, each with its label (at most two lines) below.
+    """All ``images`` on one sheet, in rows of ``columns``, each with its label (at most two lines) below.
 
-    Each is fitted into a `cell` x `cell` square without cropping. `cell` is at least 32.
+    Each is fitted into a square of ``cell`` px, at least 32, without cropping. Where the rows make a long sheet, they
+    stand in several stacks side by side.
 
     Raises:
         ValueError: there are no images, or not as many labels as images.
@@ -36,33 +42,37 @@ def contact_sheet(
     if not images or (labels is not None and len(labels) != len(images)):
         raise ValueError(f"{len(images)} images and {len(labels or [])} labels make no sheet")
     columns = max(1, min(columns, len(images)))
-    rows = -(-len(images) // columns)
     gap, margin, text = max(6, cell // 16), max(12, cell // 9), max(11, cell // 17)
-    line = round(text * 1.35)
-    wrapped = [_wrap(label, _font(text, label), cell) for label in labels or [""] * len(images)]
-    label_height = max(map(len, wrapped)) * line + (gap // 2 if any(wrapped) else 0)
-    width = 2 * margin + columns * cell + (columns - 1) * gap
-    head, head_size = [], round(text * 1.6)
-    if title:
-        head = _wrap(title, _font(head_size, title), width - 2 * margin)
+    line, head_size = round(text * 1.35), round(text * 1.6)
+    wrapped = [_wrap(label, text, cell) for label in labels or [""] * len(images)]
+    high = cell + max(map(len, wrapped)) * line + (gap // 2 if any(wrapped) else 0) + gap
+    wide = columns * (cell + gap) - gap + 2 * margin  # of a stack
+    stacks, rows = _stacks(-(-len(images) // columns), wide, high)
+    width = stacks * wide
+    head = _wrap(title or "", head_size, width - 2 * margin)
     top = margin + (len(head) * round(head_size * 1.3) + gap if head else 0)
-    height = top + rows * (cell + label_height) + (rows - 1) * gap + margin
-    sheet = Image.new("RGB", (width, height), _PAPER)
+    sheet = Image.new("RGB", (width, top + rows * high - gap + margin), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, words in enumerate(head):
-        place = (margin, margin - head_size // 4 + index * round(head_size * 1.3))
-        draw.text(place, words, fill=_INK, font=_font(head_size, words))
+        _write(draw, (margin, margin - head_size // 4 + index * round(head_size * 1.3)), words, head_size)
     for index, (image, lines) in enumerate(zip(images, wrapped, strict=True)):
-        x = margin + index % columns * (cell + gap)
-        y = top + index // columns * (cell + label_height + gap)
+        stack, place = divmod(index, rows * columns)
+        x = margin + stack * wide + place % columns * (cell + gap)
+        y = top + place // columns * high
         fitted = ImageOps.contain(image.convert("RGB"), (cell, cell), Image.Resampling.LANCZOS)
-        spot = (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2)
-        sheet.paste(fitted, spot)
+        sheet.paste(fitted, (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2))
         draw.rectangle((x - 1, y - 1, x + cell, y + cell), outline=_EDGE)
         for number, words in enumerate(lines):
-            below = (x + cell / 2, y + cell + gap // 2 + number * line)
-            draw.text(below, words, fill=_GREY, font=_font(text, words), anchor="ma")
+            _write(draw, (x + cell / 2, y + cell + gap // 2 + number * line), words, text, _GREY, "ma")
     return sheet
+
+
+def _stacks(rows: int, wide: int, high: int) -> tuple[int, int]:
+    """In how many stacks ``rows`` stand side by side, and how many rows the first of them has."""
+    if rows * high <= _LONG * wide:
+        return 1, rows
+    ways = [(stacks, -(-rows // stacks)) for stacks in range(1, rows + 1)]
+    return min(ways, key=lambda way: abs(math.log(way[0] * wide / (way[1] * high) / _SHAPE)))
 
 
 @dataclass(frozen=True)
@@ -132,90 +142,74 @@ class _Grid:
     ) -> None:
         self.side = side
         self._rows, self._columns = rows, columns
-        down, across = shape
+        down, self._across = shape
         self._gap = max(2, side // 32)
-        inner = across * side + (across - 1) * self._gap
-        self._text = max(15, min(22, inner // 20))
-        self._large = round(self._text * 1.5)
-        self._pad, self._gutter, self._margin = self._text * 3 // 4, self._text, 2 * self._text
-        captions = [self._length(cell.caption, self._text) for cell in cells]
-        heads = [self._length(cell.head, self._large) + self._pill(cell.mark) for cell in cells]
-        labels = [self._length(f"{name}  ", self._text) + self._length(value, self._large) for name, value in columns]
+        inner = self._across * (side + self._gap) - self._gap
+        self._text = text = max(15, min(22, inner // 20))
+        self._large = large = round(text * 1.5)
+        self._pad, self._gutter, self._margin = text * 3 // 4, text, 2 * text
+        captions = [_length(cell.caption, text) for cell in cells]
+        heads = [_length(cell.head, large) + (_length(cell.mark, text) + 2 * text) * bool(cell.mark) for cell in cells]
+        labels = [_length(f"{name}  ", text) + _length(value, large) for name, value in columns]
         self._inner = round(max(inner, *captions, *heads, *labels))
-        self._line = round(self._text * 1.4)
-        self._pictures_high = down * side + (down - 1) * self._gap
-        self._across = across
-        self._card = (
-            self._inner + 2 * self._pad,
-            self._pictures_high + round(self._large * 1.5) + self._line + 2 * self._pad,
-        )
-        names = [max(self._length(name, self._text), self._length(value, self._large)) for name, value in rows]
-        self._left = self._margin + (round(max(names)) + self._gutter if max(names) else 0)
+        self._pictures_high = down * (side + self._gap) - self._gap
+        below = round(large * 1.5) + round(text * 1.4)
+        self._card = self._inner + 2 * self._pad, self._pictures_high + below + 2 * self._pad
+        names = max(max(_length(name, text), _length(value, large)) for name, value in rows)
+        self._left = self._margin + (round(names) + self._gutter if names else 0)
         width = self._left + len(columns) * (self._card[0] + self._gutter) - self._gutter + self._margin
         # As many references as leave half of the room to the words.
-        self.reference = 6 * self._text
+        self.reference = 6 * text
         step = self.reference + self._gutter
         shown = min(references, (width - 2 * self._margin) // (2 * step))
         self.reference_spots = [
             (width - self._margin + self._gutter - step * (shown - i), self._margin) for i in range(shown)
         ]
-        room = width - 2 * self._margin - step * shown
         # Title, notes and the columns' labels stand above each other: (top, size, colour, line).
         self._head: list[tuple[int, int, tuple[int, int, int], str]] = []
-        top = self._margin
-        for words, size, colour in ((title, 2 * self._text, _INK), *((note, self._text, _GREY) for note in notes)):
-            for line in _wrap(words, _font(size, words), room, 3):
+        top, room = self._margin, width - 2 * self._margin - step * shown
+        for words, size, colour in ((title, 2 * text, _INK), *((note, text, _GREY) for note in notes)):
+            for line in _wrap(words, size, room, 3):
                 self._head.append((top, size, colour, line))
                 top += round(size * 1.35)
         if shown:
             top = max(top, self._margin + self.reference)
-        self._labels_top = top + (self._text if top > self._margin else 0)
-        has_labels = any(name or value for name, value in columns)
-        self._top = self._labels_top + (round(self._large * 1.5) if has_labels else 0)
+        self._labels_top = top + (text if top > self._margin else 0)
+        self._top = self._labels_top + round(large * 1.5) * any(name or value for name, value in columns)
         height = self._top + len(rows) * (self._card[1] + self._gutter) - self._gutter + self._margin
         self.size = (width, height)
 
     def draw_labels(self, draw: ImageDraw.ImageDraw) -> None:
         """The title, the notes, and what stands beside rows and columns."""
         for top, size, colour, line in self._head:
-            draw.text((self._margin, top), line, fill=colour, font=_font(size, line))
+            _write(draw, (self._margin, top), line, size, colour)
         for index, (name, value) in enumerate(self._columns):
             x, y = self._corner(index)[0] + self._pad, self._labels_top + self._large
-            draw.text((x, y), name, fill=_GREY, font=_font(self._text, name), anchor="ls")
-            x += round(self._length(f"{name}  ", self._text))
-            draw.text((x, y), value, fill=_INK, font=_font(self._large, value), anchor="ls")
+            _write(draw, (x, y), name, self._text, _GREY, "ls")
+            _write(draw, (x + round(_length(f"{name}  ", self._text)), y), value, self._large, anchor="ls")
         for index, (name, value) in enumerate(self._rows):
             y = self._corner(index * len(self._columns))[1] + self._pad + self._pictures_high // 2
-            draw.text((self._margin, y), name, fill=_GREY, font=_font(self._text, name), anchor="ls")
-            y += self._text // 4
-            draw.text((self._margin, y), value, fill=_INK, font=_font(self._large, value), anchor="la")
+            _write(draw, (self._margin, y), name, self._text, _GREY, "ls")
+            _write(draw, (self._margin, y + self._text // 4), value, self._large)
 
     def draw_cell(self, draw: ImageDraw.ImageDraw, index: int, cell: GridCell) -> None:
         """A cell's frame and words."""
         x, y = self._corner(index)
         right, bottom = x + self._card[0], y + self._card[1]
-        frame = max(4, self._text // 3) if cell.best else 1
+        frame, colour = (max(4, self._text // 3), _ACCENT) if cell.best else (1, _EDGE)
         outside = frame - 1  # outwards, so that it covers nothing
-        draw.rounded_rectangle(
-            (x - outside, y - outside, right + outside, bottom + outside),
-            radius=self._pad,
-            fill=_CARD,
-            outline=_ACCENT if cell.best else _EDGE,
-            width=frame,
-        )
+        box = (x - outside, y - outside, right + outside, bottom + outside)
+        draw.rounded_rectangle(box, radius=self._pad, fill=_CARD, outline=colour, width=frame)
         base = y + self._pad + self._pictures_high + round(self._large * 1.25)
-        draw.text((x + self._pad, base), cell.head, fill=_INK, font=_font(self._large, cell.head), anchor="ls")
-        below = (x + self._pad, base + self._text // 2)
-        draw.text(below, cell.caption, fill=_GREY, font=_font(self._text, cell.caption), anchor="la")
+        _write(draw, (x + self._pad, base), cell.head, self._large, anchor="ls")
+        _write(draw, (x + self._pad, base + self._text // 2), cell.caption, self._text, _GREY)
         if cell.mark:
-            font = _font(self._text, cell.mark)
             end = right - self._pad
-            start = end - round(self._length(cell.mark, self._text)) - self._text
-            box = (start, base - round(self._text * 1.15), end, base + round(self._text * 0.35))
-            colour = _ACCENT if cell.best else _EDGE
-            draw.rounded_rectangle(box, radius=(box[3] - box[1]) // 2, fill=colour)
-            middle = ((start + end) / 2, (box[1] + box[3]) / 2)
-            draw.text(middle, cell.mark, fill=_CARD if cell.best else _INK, font=font, anchor="mm")
+            start = end - round(_length(cell.mark, self._text)) - self._text
+            top, bottom = base - round(self._text * 1.15), base + round(self._text * 0.35)
+            draw.rounded_rectangle((start, top, end, bottom), radius=(bottom - top) // 2, fill=colour)
+            middle = ((start + end) / 2, (top + bottom) / 2)
+            _write(draw, middle, cell.mark, self._text, _CARD if cell.best else _INK, "mm")
 
     def spots(
         self, index: int, lines: Sequence[Sequence[Image.Image]]
@@ -235,46 +229,40 @@ class _Grid:
             self._top + row * (self._card[1] + self._gutter),
         )
 
-    def _length(self, text: str, size: int) -> float:
-        return _font(size, text).getlength(text)
 
-    def _pill(self, mark: str) -> float:
-        """How wide a mark is, with the space before it."""
-        return self._length(mark, self._text) + 2 * self._text if mark else 0
-
-
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def _font(size: int, text: str) -> _Font:
-    """Pillow's own font; for words it cannot write (say, Chinese) one of the system's, if any."""
-    if not all(ord(letter) < 0x250 or 0x2000 <= ord(letter) < 0x2100 for letter in text):
-        for name in ("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "DejaVuSans.ttf"):
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    return ImageFont.load_default(size)
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    colour: tuple[int, int, int] = _INK,
+    anchor: str = "la",
+) -> None:
+    draw.text(place, text, fill=colour, font=font_for(text, size), anchor=anchor)
 
 
-def _wrap(text: str, font: _Font, width: int, most: int = 2) -> list[str]:
-    """`text` in at most `most` lines no wider than `width`, the last one cut with an ellipsis."""
+def _length(text: str, size: int) -> float:
+    return font_for(text, size).getlength(text)
+
+
+def _wrap(text: str, size: int, width: int, most: int = 2) -> list[str]:
+    """``text`` in at most ``most`` lines no wider than ``width``, the last one cut with an ellipsis."""
     lines: list[str] = []
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+    for word in spelt(text).split():
+        if lines and _length(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
     if len(lines) > most:
         lines = [*lines[: most - 1], f"{lines[most - 1]}…"]
-    return [_cut(line, font, width) for line in lines]
+    return [_cut(line, size, width) for line in lines]
 
 
-def _cut(line: str, font: _Font, width: int) -> str:
-    if len(line) <= _LONGEST and font.getlength(line) <= width:
+def _cut(line: str, size: int, width: int) -> str:
+    if len(line) <= _LONGEST and _length(line, size) <= width:
         return line
     line = line[:_LONGEST]
-    while len(line) > 1 and font.getlength(f"{line}…") > width:
+    while len(line) > 1 and _length(f"{line}…", size) > width:
         line = line[:-1]
     return f"{line.rstrip()}…"
 

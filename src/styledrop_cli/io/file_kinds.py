@@ -1,4 +1,4 @@
-"""What a file is that is not what was wanted, told by its first bytes: for who is to be told what to do about it."""
+"""What a file is, by its first bytes, that is no safetensors file: so that a person can be told what to do about it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,30 @@ _PICKLE = (
     "a pickle, which may run any code: it is not opened",
     "Get it as safetensors; newer releases of diffusers and peft write nothing else.",
 )
-_PACKED = "Unpack it, and name the safetensors file in it."
-# How a file begins, what it is then, and what to do about it; the first that fits counts.
-_KINDS: tuple[tuple[re.Pattern[bytes], tuple[str, str]], ...] = tuple(
-    (re.compile(begins, re.DOTALL | re.IGNORECASE), told)
-    for begins, told in (
-        (
-            rb"version https://git-lfs\.github\.com",
-            (
-                "a Git LFS pointer, which only says where the weights are",
-                "Fetch the file itself: 'git lfs pull' in its folder, or download it from its page.",
-            ),
-        ),
-        (
-            rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)",
-            (
-                "a web page",
-                "Download the file itself: on the hub its address says /resolve/, where its page's says /blob/.",
-            ),
-        ),
-        (rb"PK\x03\x04.{26}[^\0]*(data\.pkl|/\.format_version|/\.storage_alignment)", _PICKLE),  # torch's, in a zip
-        (rb"\x80[\x02-\x05]", _PICKLE),
-        (rb"PK[\x03\x05\x07]", ("a zip archive", _PACKED)),
-        (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|.{257}ustar", ("an archive", _PACKED)),
-        (
-            rb"GGUF|GGML|ggjt|lmgg",
-            ("a GGUF file, the quantised weights of other programs", "Get the model as safetensors."),
-        ),
-        (rb"\x89HDF", ("an HDF5 file, as Keras writes weights", "Get the model as safetensors.")),
-        (rb"\x93NUMPY", ("a NumPy array", _OTHER)),
-        (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|II\*\0|MM\0\*", ("a picture", _OTHER)),
-        (rb"%PDF", ("a PDF", _OTHER)),
-    )
+_POINTER = (
+    "a Git LFS pointer, which only says where the weights are",
+    "Fetch the file itself: 'git lfs pull' in its folder, or download it from its page.",
 )
+_WEB_PAGE = (
+    "a web page",
+    "Download the file itself: on the hub its address says /resolve/, where its page's says /blob/.",
+)
+_PACKED = "Unpack it, and name the safetensors file in it."
+_MODEL = "Get the model as safetensors."
+# How a file begins, what it is then, and what to do about it; the first that fits counts.
+_KINDS = {
+    rb"version https://git-lfs\.github\.com": _POINTER,
+    rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)": _WEB_PAGE,
+    rb"PK\x03\x04.{26}[^\0]*(data\.pkl|/\.format_version|/\.storage_alignment)": _PICKLE,  # torch's, in a zip
+    rb"\x80[\x02-\x05]": _PICKLE,
+    rb"PK[\x03\x05\x07]": ("a zip archive", _PACKED),
+    rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|.{257}ustar": ("an archive", _PACKED),
+    rb"GGUF|GGML|ggjt|lmgg": ("a GGUF file, the quantised weights of other programs", _MODEL),
+    rb"\x89HDF": ("an HDF5 file, as Keras writes weights", _MODEL),
+    rb"\x93NUMPY": ("a NumPy array", _OTHER),
+    rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|II\*\0|MM\0\*": ("a picture", _OTHER),
+    rb"%PDF": ("a PDF", _OTHER),
+}
 
 
 def kind_of(path: Path) -> tuple[str, str] | None:
@@ -58,8 +49,8 @@ def kind_of(path: Path) -> tuple[str, str] | None:
         return "empty", "Fetch or copy it again."
     if first[4:9] == b"\0\0\0\0{":  # the length of its head, below 4 GB; any bytes may come before
         return None
-    for begins, told in _KINDS:
-        if begins.match(first):
+    for begins, told in _KINDS.items():
+        if re.match(begins, first, re.DOTALL | re.IGNORECASE):
             return told
     text = first.decode("utf-8", "ignore")
     if len(text.encode()) < len(first) - 3 or not all(one.isprintable() or one.isspace() for one in text):

@@ -1,7 +1,7 @@
-"""Files: other people's are read within bounds, our own written whole or not at all.
+"""Files: other people's are read within bounds, our own are written whole or not at all.
 
-Standard library only. No pipe is waited for, no more is read than was meant, no JSON is without end; what is wrong with
-reading is an OSError or a ValueError, which whoever asked for the file puts in words.
+Standard library only. No pipe is waited for, and there is a bound to the size of a file and to the depth of its JSON.
+A file that cannot be read is an OSError or a ValueError, which whoever asked for the file puts in words.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from styledrop_cli.errors import ModelError, StyledropError
 
 LARGEST = 5_000_000  # bytes of what describes something: JSON, a header, a list, a vocabulary
 LONGEST_NAME = 120  # bytes of a name that a temporary one takes over whole: some file systems take 143, most 255
-LONGEST_SUFFIX = 15
 DEEPEST = 50  # brackets in brackets
+LONGEST_NUMBER = 40  # digits: nothing here counts further, and a float can hold it
 MOST_TENSORS = 20_000  # in a safetensors file
 # What tensors may be stored as; of the rest (8 bits of float, complex, packed) torch cannot even say what is finite.
 STORED = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
 DTYPE = re.compile(r"[FCUI]\d{1,3}(_E\d\w{1,10})?")  # how the format names the rest
-LONGEST_NUMBER = 40  # digits: nothing here counts further, and a float can hold it
 
-
-# Of picture files in the formats that are read, and in others, of which it is said that they are not.
+# The suffixes of picture files that are read, and of others, which are named as not read.
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 NOT_READ = frozenset({
     ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf",
 })  # fmt: skip
-OWN: set[Path] = set()  # the folders in which this process keeps its work, where no link is ours (``runs.alone_in``)
+OWN: set[Path] = (
+    set()
+)  # the folders in which this process keeps its work (``run_folder.alone_in``): no link there is ours
 
 # ---- reading ----
 
@@ -68,7 +68,7 @@ def file_hash(path: Path) -> str:
 
 
 def names_apart(paths: Sequence[Path]) -> list[str]:
-    """The name of each file, and of those that share one as much of their folders as tells them apart."""
+    """The name of each file, with as many of its folders in front as tell it from the other files."""
     longest = max((len(path.parts) for path in paths), default=0)
     found: dict[Path, str] = {}
     for count in range(1, longest + 1):
@@ -95,31 +95,36 @@ def read_json(path: Path, most: int = LARGEST) -> Any:
 def parse_json(text: str) -> Any:
     """What a JSON text says, for people and for tensors to be made of.
 
-    Raises ValueError for what is no JSON or no Unicode, for brackets more than ``DEEPEST`` deep, and for numbers of
-    more than ``LONGEST_NUMBER`` digits.
+    Raises ValueError for what is no JSON or no Unicode, for brackets nested more than ``DEEPEST`` deep, and for numbers
+    of more than ``LONGEST_NUMBER`` digits.
     """
     try:
         found = json.loads(text, parse_int=_whole)
     except RecursionError:
-        raise ValueError("its brackets are too deep in brackets") from None
-    level = [found]
-    for _ in range(DEEPEST):
-        level = [inner for one in level if isinstance(one, dict | list) for inner in _inside(one)]
-        if not level:
-            break
-    else:
-        raise ValueError(f"its brackets are more than {DEEPEST} deep in brackets")
+        raise ValueError("its brackets are nested too deep") from None
+    level, depth = [found], 0
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        depth += 1
+    if depth > DEEPEST:
+        raise ValueError(f"its brackets are nested more than {DEEPEST} deep")
     if "\\u" in text:  # half a character can be written so, and nowhere shown
         json.dumps(found, ensure_ascii=False).encode()
     return found
 
 
-def read_metadata(path: Path, *, any_type: bool = False) -> dict[str, str]:
-    """The metadata at the head of a safetensors file, of which no more is read: not even its tensors.
+def _whole(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"it has a number of {len(digits):,} digits")
+    return int(digits)
 
-    Raises OSError or ValueError where the head is none, promises other tensors than the file has room for, or is beyond
-    what is read here (``LARGEST`` bytes). Unless any file will do that is whole (``any_type``), raises ModelError for
-    one of more than ``MOST_TENSORS``, or of others than are ``STORED``.
+
+def read_metadata(path: Path, *, any_type: bool = False) -> dict[str, str]:
+    """The metadata in the header of a safetensors file, of which nothing else is read.
+
+    Raises OSError or ValueError if the header is damaged, larger than ``LARGEST`` bytes, or promises other tensors than
+    the file has room for; ModelError for more than ``MOST_TENSORS``, and for types of numbers that are not ``STORED``,
+    unless ``any_type`` will do.
     """
     refuse_irregular(path)
     with path.open("rb") as file:
@@ -138,17 +143,16 @@ def read_metadata(path: Path, *, any_type: bool = False) -> dict[str, str]:
         )
     end = 0
     for name, about in head.items():
-        stored = about.get("dtype") if isinstance(about, dict) else None
-        if stored not in STORED and isinstance(stored, str) and DTYPE.fullmatch(stored):
-            if not any_type:
-                raise ModelError(
-                    f"{path} stores {name[:80]} as {stored}{', 8 bits a number' * stored.startswith('F8')}, which is "
-                    "not read here",
-                    "Nothing is wrong with the file. Get it, or save it, as float16, bfloat16 or float32.",
-                )
-        elif stored not in STORED:
-            raise ValueError(f"{name[:80]} is stored as {stored if isinstance(about, dict) else about!r:.40}")
-        offsets = about.get("data_offsets")
+        stored = about.get("dtype") if isinstance(about, dict) else about
+        if not isinstance(stored, str) or not (stored in STORED or DTYPE.fullmatch(stored)):
+            raise ValueError(f"{name[:80]} is stored as {stored!r:.40}")
+        if stored not in STORED and not any_type:
+            raise ModelError(
+                f"{path} stores {name[:80]} as {stored}{', 8 bits a number' * stored.startswith('F8')}, which is "
+                "not read here",
+                "Nothing is wrong with the file. Get it, or save it, as float16, bfloat16 or float32.",
+            )
+        offsets = about.get("data_offsets") if isinstance(about, dict) else None
         if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(one) is int for one in offsets)):
             raise ValueError(f"{name[:80]} is nowhere in it")
         end = max(end, *offsets)
@@ -159,14 +163,13 @@ def read_metadata(path: Path, *, any_type: bool = False) -> dict[str, str]:
     return metadata
 
 
-def _inside(one: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(one.values()) if isinstance(one, dict) else one
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > LONGEST_NUMBER:
-        raise ValueError(f"it has a number of {len(digits):,} digits")
-    return int(digits)
+def why_cut(path: Path) -> str | None:
+    """Why a safetensors file is not whole, by the lengths in its own header; None if it is."""
+    try:
+        read_metadata(path, any_type=True)
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
 
 
 # ---- writing ----
@@ -174,40 +177,23 @@ def _whole(digits: str) -> int:
 _FULL = ("the disk is full", "make room on it, or choose another place with -o")
 _CLOSED = ("{folder} may not be written to", "choose another place with -o, or change the folder's permissions")
 _BLOCKED = ("a file is in the way of the folder {folder}", "choose another place with -o")
-# What a person can do about the ways in which writing fails.
+# The ways in which writing fails, in words, and what a person can do about them.
 _UNWRITABLE = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _CLOSED,
-    errno.EPERM: _CLOSED,
-    errno.EROFS: _CLOSED,
-    errno.ENOTDIR: _BLOCKED,
-    errno.EEXIST: _BLOCKED,
+    errno.ENOSPC: _FULL, errno.EDQUOT: _FULL,
+    errno.EACCES: _CLOSED, errno.EPERM: _CLOSED, errno.EROFS: _CLOSED,
+    errno.ENOTDIR: _BLOCKED, errno.EEXIST: _BLOCKED,
     errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one with -o"),
-}
+}  # fmt: skip
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong with writing `path` inside, or a folder for it, in words.
-
-    Raises:
-        StyledropError: it does.
-    """
+    """Turns an OSError of writing ``path``, or of making a folder for it, into a StyledropError in words."""
     try:
         yield
     except OSError as error:
         reason, hint = _UNWRITABLE.get(error.errno or 0, (error.strerror or str(error), "choose another place with -o"))
         raise StyledropError(f"cannot write {path}: {reason.format(folder=path.parent)}", hint) from None
-
-
-def why_cut(path: Path) -> str | None:
-    """Why a safetensors file is not whole, by the lengths that its own head says; None if it is."""
-    try:
-        read_metadata(path, any_type=True)
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "strerror", None) or error)
-    return None
 
 
 def real_place(path: Path) -> Path:
@@ -219,21 +205,18 @@ def real_place(path: Path) -> Path:
 
 
 def temporary_name(name: str) -> str:
-    """What a file of this name is called while it is written, but for the process: no file system finds it too long."""
-    if len(os.fsencode(name)) <= LONGEST_NAME:
+    """What a file called ``name`` is called while it is written, but for the process: a name that is never too long."""
+    whole = os.fsencode(name)
+    if len(whole) <= LONGEST_NAME:
         return name
-    suffix = Path(name).suffix[-LONGEST_SUFFIX:]
-    short = os.fsencode(name)[: LONGEST_NAME - 2 * LONGEST_SUFFIX].decode(errors="ignore")
-    return f"{short}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+    return f"{whole[:90].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}{Path(name).suffix[-15:]}"
 
 
 def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write `data` to `path` as a whole or not at all, making its folder if need be; `private` for this user's eyes.
+    """Write ``data`` to ``path`` whole or not at all, with its folder if need be; ``private``: for this user's eyes.
 
     A file that is there already keeps its permissions, and a link stays one: what it leads to is written.
-
-    Raises:
-        StyledropError: the folder or the file cannot be written.
+    StyledropError if the folder or the file cannot be written.
     """
     named = Path(path)
     with writing(named):
@@ -256,7 +239,7 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
 
 
 def to_text(text: str) -> str:
-    """A text that any file can hold: the name of a file may have bytes in it that are none, for which stands "?"."""
+    """A text that any file can hold, with "?" for the bytes of a file's name that are no text."""
     return text.encode(errors="replace").decode()
 
 
@@ -271,10 +254,10 @@ def write_json(path: Path, value: object) -> None:
 
 
 def remove_parts(folder: Path, name: str = "*", *, deep: bool = False, older: float = 0.0) -> None:
-    """Remove what killed processes left half written in `folder`, of files called `name`, which is a pattern.
+    """Remove what killed processes left half written in ``folder``, of files called ``name``, which is a pattern.
 
-    `deep` goes into the folders in it. Where other machines may be writing, whose processes are not known here, say how
-    much `older` than now, in seconds, is dead for sure.
+    ``deep`` goes into the folders in it. Where other machines write too, whose processes are not known here, only what
+    is ``older`` than so many seconds is surely left behind.
     """
     for part in folder.glob(f"{'**/' if deep else ''}.{name}.*.part"):
         pid = re.fullmatch(r"\..+\.([1-9][0-9]{0,8})\.part", part.name)
@@ -284,7 +267,7 @@ def remove_parts(folder: Path, name: str = "*", *, deep: bool = False, older: fl
 
 
 def _alive(pid: int) -> bool:
-    """Whether `pid` may be at work. Not this process: its own number is that of a namesake before it."""
+    """Whether the process ``pid`` may be at work. Not this one: what bears its number was left by one before it."""
     if pid == os.getpid() or os.name != "posix":  # elsewhere asking would end it, and an open file cannot be removed
         return False
     try:

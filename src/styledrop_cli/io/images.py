@@ -1,7 +1,6 @@
 """Picture files to tensors and back.
 
-Torch is imported by the two functions that need it, so that checking a picture or reading a PNG's
-settings stays instant.
+Torch is imported by the functions that need it, so that checking a picture or reading a PNG's settings stays instant.
 """
 
 from __future__ import annotations
@@ -63,31 +62,30 @@ _BROKEN = (
 
 
 def quietly(message: str) -> None:
-    """An `on_message` for where nobody listens."""
+    """An ``on_message`` for where nobody listens."""
 
 
 def load_picture(path: Path, on_message: OnMessage = quietly) -> Image.Image:
-    """The picture at `path` as plain 8-bit sRGB, upright, on white where it was transparent.
+    """The picture at ``path`` as ``RGB``: 8-bit sRGB, upright, on white where it was transparent.
 
-    EXIF rotation is applied, embedded colour profiles are converted to sRGB, and CMYK, palette,
-    grey, 16-bit and float pictures are turned into RGB. Of an animation the first frame is taken.
-    A picture of more than `LARGE` pixels comes back scaled down, or cut off at the ends of its longer side.
-    `on_message` is told what of it could not be taken as it is meant: a profile that cannot be
-    applied, values that are no numbers.
+    EXIF rotation is applied, embedded colour profiles are converted to sRGB, and CMYK, palette, grey, 16-bit and float
+    pictures are turned into RGB. Of an animation the first frame is taken. A picture of more than ``LARGE`` pixels is
+    scaled down, or cut off at the ends of its longer side. ``on_message`` is told what could not be read as it is
+    meant: a profile that cannot be applied, values that are no numbers.
 
     Raises:
         PictureError: it is missing, not a picture, cut short, or too large or too small to be meant.
     """
-    return _on(_picture(path, on_message), "white")
+    return _on(_read(path, on_message, SMALLEST), "white")
 
 
 def load_reference(path: Path, on_message: OnMessage = quietly) -> Image.Image:
-    """What `load_picture` gives, of a picture to learn from; `on_message` is told where it shows one colour alone.
+    """A picture to learn from, as ``load_picture`` reads it; ``on_message`` is told if it shows one colour alone.
 
     Raises:
-        PictureError: it is transparent all over, and as `load_picture` does.
+        PictureError: it is transparent all over, and as ``load_picture`` does.
     """
-    image = _picture(path, on_message)
+    image = _read(path, on_message, SMALLEST)
     if image.mode == "RGBA" and not any(image.getchannel("A").histogram()[256 - OPAQUE :]):
         raise PictureError(
             f"{path} is transparent all over: there is nothing in it to learn",
@@ -100,15 +98,11 @@ def load_reference(path: Path, on_message: OnMessage = quietly) -> Image.Image:
 
 
 def load_transparency(path: Path) -> Image.Image | None:
-    """Where the picture at `path` is transparent, if only a little: white there, black elsewhere; None if nowhere.
+    """Where the picture at ``path`` is transparent, if only a little: ``L``, white there and black elsewhere.
 
-    As large as what `load_picture` gives.
-
-    Raises:
-        PictureError: it is missing, not a picture, cut short, or too large to be meant.
+    It has the size of what ``load_picture`` gives, and raises as that does; None if nothing is transparent.
     """
-    with _opened(path) as image:
-        whole = _read(image, path, quietly)
+    whole = _read(path, quietly)
     if whole.mode != "RGBA":
         return None
     mask = whole.getchannel("A").point(lambda alpha: 0 if alpha >= OPAQUE else 255)
@@ -116,49 +110,43 @@ def load_transparency(path: Path) -> Image.Image | None:
 
 
 def load_mask(path: Path, on_message: OnMessage = quietly) -> Image.Image:
-    """The mask at `path` as `RGB`: what is transparent in it is black, as is what is not painted.
-
-    Else it is read as `load_picture` reads, and raises as that does; it may be of any size.
-    """
-    with _opened(path) as image:
-        return _on(_read(image, path, on_message), "black")
+    """The mask at ``path`` as ``RGB``, black where it is transparent; else as ``load_picture``, but of any size."""
+    return _on(_read(path, on_message), "black")
 
 
 def load_cutout(path: Path, size: int, on_message: OnMessage = quietly) -> Tensor:
-    """The square picture at `path` with its transparency: `[4,size,size]` in [0,1], colours not multiplied by alpha.
+    """The square picture at ``path`` with its transparency: ``[4,size,size]`` in [0,1], colours not times alpha.
 
-    Upright and in sRGB, as `load_picture` reads it; so is what `on_message` is told.
+    Upright and in sRGB, as ``load_picture`` reads it.
 
     Raises:
-        PictureError: it is missing, not a picture, cut short, too large, or not square.
+        PictureError: it is not square, and as ``load_picture`` does.
     """
-    with _opened(path) as image:
+    with _opened(path, LARGE) as image:
         if image.width != image.height:
             raise PictureError(f"{path} is {image.width} x {image.height} px", "a cut-out must be square")
-        if image.width * image.height > LARGE:
-            raise _too_large(path, f"{image.width} x {image.height} px", LARGE)
-        whole = _read(image, path, on_message)
+        whole = _upright_srgb(image, path, on_message)
     pixels = np.array(whole.convert("RGBA").resize((size, size), Image.Resampling.BOX))
     import torch
 
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-def _picture(path: Path, on_message: OnMessage) -> Image.Image:
-    path = Path(path)
-    with _opened(path) as image:
-        width, height = image.size
-        if min(width, height) < SMALLEST:
+def _read(path: Path, on_message: OnMessage, smallest: int = 1) -> Image.Image:
+    """What all pictures are read by: ``RGBA`` where there is transparency of any kind, else ``RGB``."""
+    with _opened(Path(path)) as image:
+        if min(image.size) < smallest:
             raise PictureError(
-                f"{path} is {width} x {height} px: too small to hold a style",
-                f"give a picture of at least {SMALLEST} px on its shorter side",
+                f"{path} is {image.width} x {image.height} px: too small to hold a style",
+                f"give a picture of at least {smallest} px on its shorter side",
             )
-        return _read(image, path, on_message)
+        return _upright_srgb(image, path, on_message)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture at `path`, its header read and its size bearable; what goes wrong with it is a PictureError."""
+def _opened(path: Path, most: int | None = None) -> Iterator[Image.Image]:
+    """The picture at ``path``, its header read, of at most ``most`` pixels; all that is wrong is a PictureError."""
+    most = LARGEST if most is None else most
     if not path.exists():
         raise PictureError(f"there is no picture at {path}", "check the spelling of the path")
     if path.is_dir():
@@ -170,16 +158,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             # Pillow warns about large pictures, odd EXIF and the like; only its errors matter here.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > LARGEST:
-                    raise _too_large(path, f"{image.width} x {image.height} px", LARGEST)
+                if image.width * image.height > most:
+                    raise _too_large(path, f"{image.width} x {image.height} px", most)
                 yield image
     except UnidentifiedImageError:
         if path.stat().st_size == 0:
             raise PictureError(f"{path} is empty", _AGAIN) from None
         raise PictureError(f"{path} is not a picture this program can read", _READABLE) from None
-    except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours, says but their number
+    except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours
         pixels = re.search(r"\d+", str(error))
-        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else str(error), LARGEST) from None
+        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else str(error), most) from None
     except PermissionError:
         raise PictureError(f"{path} may not be read", "check the file's permissions") from None
     except _BROKEN as error:
@@ -193,8 +181,8 @@ def _too_large(path: Path, size: str, most: int) -> PictureError:
     )
 
 
-def _read(image: Image.Image, path: Path, on_message: OnMessage) -> Image.Image:
-    """The picture that is opened as 8-bit sRGB, upright: `RGBA` if it has transparency of any kind, else `RGB`."""
+def _upright_srgb(image: Image.Image, path: Path, on_message: OnMessage) -> Image.Image:
+    """The opened picture: first its transparency, then its colours by its profile, both upright."""
     large, key = image.width * image.height > LARGE, _transparent_colour(image)
     if large and min(image.size) > ENOUGH:
         image.draft(None, _shorter_side(image.size, ENOUGH))  # a JPEG is decoded at a half, a quarter or an eighth
@@ -209,7 +197,7 @@ def _read(image: Image.Image, path: Path, on_message: OnMessage) -> Image.Image:
 
 
 def _on(image: Image.Image, ground: str) -> Image.Image:
-    """`RGB` or `RGBA` as `RGB`, on a ground of one colour where it is transparent."""
+    """``RGB`` or ``RGBA`` as ``RGB``, on a ground of one colour where it is transparent."""
     if image.mode != "RGBA":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
@@ -229,26 +217,20 @@ def _transparent_colour(image: Image.Image) -> Any:
 
 
 def _in_eight_bits(image: Image.Image, key: Any, path: Path, on_message: OnMessage) -> Image.Image:
-    """A picture of any mode as `L`, `RGB`, `CMYK` or `LAB`, the first two with an `A` if it has transparency.
-
-    `key` is what `_transparent_colour` said of it.
-    """
+    """A picture of any mode as ``L``, ``LA``, ``RGB``, ``RGBA``, ``CMYK`` or ``LAB``; ``key`` is transparent in it."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image, key, path, on_message)
-    if image.mode in ("P", "PA"):
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode in ("La", "RGBa"):  # multiplied by their alpha
         return image.convert(image.mode[:-1] + "A")
-    if key is not None and image.mode in ("1", "L", "RGB"):
+    if key is not None:
         image.info["transparency"] = key
-        return image.convert("RGBA" if image.mode == "RGB" else "LA")
-    if image.mode == "1":
-        return image.convert("L")
-    return image if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK", "LAB") else image.convert("RGB")
+    wanted = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    # What is not converted is not copied either.
+    return image if image.mode in (wanted, "LA", "CMYK", "LAB") else image.convert(wanted)
 
 
 def _from_deep_grey(image: Image.Image, key: Any, path: Path, on_message: OnMessage) -> Image.Image:
-    """Grey with more than 8 bits as `L`, or `LA` where the value `key` is transparent.
+    """Grey with more than 8 bits as ``L``, or ``LA`` where the value ``key`` is transparent.
 
     Pillow's own conversion clips it to white instead of scaling, and takes no heed of a TIFF that has white as zero.
     """
@@ -276,7 +258,7 @@ def _from_deep_grey(image: Image.Image, key: Any, path: Path, on_message: OnMess
 
 
 def _white(values: NDArray[Any], mode: str, bits: int, path: Path) -> float:
-    """Which of the deep grey `values` is white: what their type says or, if it does not, what nearly all of them say.
+    """Which of the deep grey ``values`` is white: what their type says or, if it does not, what nearly all of them say.
 
     A few that lie beyond are a dead pixel, a highlight, or what resampling adds.
     """
@@ -292,7 +274,7 @@ def _white(values: NDArray[Any], mode: str, bits: int, path: Path) -> float:
 
 
 def _scaled_down(image: Image.Image) -> Image.Image:
-    """A very large picture at `ENOUGH` px on its shorter side; the middle if narrow."""
+    """A very large picture at ``ENOUGH`` px on its shorter side; the middle if it is narrow."""
     if min(image.size) <= ENOUGH:
         width, height = (min(side, LARGE // min(image.size)) for side in image.size)
         left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -301,16 +283,15 @@ def _scaled_down(image: Image.Image) -> Image.Image:
 
 
 def _shorter_side(size: tuple[int, int], wanted: int) -> tuple[int, int]:
-    """`size` scaled so that its shorter side is the one `wanted`."""
+    """``size`` scaled so that its shorter side is the one ``wanted``."""
     scale = wanted / min(size)
     return round(size[0] * scale), round(size[1] * scale)
 
 
 def _to_srgb(image: Image.Image, path: Path, on_message: OnMessage) -> Image.Image:
-    """`L`, `RGB`, `CMYK` or `LAB` as `RGB`, by the embedded colour profile if there is one that can be applied."""
+    """``L``, ``RGB``, ``CMYK`` or ``LAB`` as ``RGB``, by the embedded colour profile if one can be applied."""
     if "icc_profile" not in image.info:
         return image.convert("RGB")
-    unused = "its colours are taken as if there were none"
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         space = profile.profile.xcolor_space.strip()
@@ -322,23 +303,24 @@ def _to_srgb(image: Image.Image, path: Path, on_message: OnMessage) -> Image.Ima
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         problem = "is damaged"
     on_message(
-        f"Warning: the colour profile in {path} {problem}: {unused}. Save the picture as sRGB to be sure of them"
+        f"Warning: the colour profile in {path} {problem}: its colours are taken as if there were none. Save the "
+        "picture as sRGB to be sure of them"
     )
     return image.convert("RGB")
 
 
 def _in_space(image: Image.Image, space: str) -> Image.Image | None:
-    """`image` in the mode that a profile of a colour `space` (ICC's name) is for; None if it is not of that kind."""
+    """``image`` in the mode that a profile of a colour ``space`` (ICC's name) is for; None if it is of another kind."""
     if space == "RGB" and image.mode == "L":
         return image.convert("RGB")  # grey is a colour
-    if space == "GRAY" and image.mode == "RGB":  # Pillow makes it so of 16-bit grey with alpha
+    if space == "GRAY" and image.mode == "RGB":  # so is grey with alpha here
         red, *others = image.split()
         return None if any(ImageChops.difference(red, other).getbbox() for other in others) else red
     return image if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space) == image.mode else None
 
 
 def _is_flat(image: Image.Image) -> bool:
-    """Whether all but a few pixels of an `RGB` picture have the same colour, or nearly."""
+    """Whether all but a few pixels of an ``RGB`` picture have the same colour, or nearly."""
     counts = np.array(image.histogram()).reshape(3, 256)
     middle = (counts.cumsum(1) * 2 >= counts.sum(1, keepdims=True)).argmax(1)
     near = abs(np.arange(256) - middle[:, None]) <= SAME
@@ -346,7 +328,7 @@ def _is_flat(image: Image.Image) -> bool:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The largest centred square of `image`, scaled to `size` x `size`; never squashed."""
+    """The largest centred square of ``image``, scaled to ``size`` x ``size``; never squashed."""
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
@@ -375,19 +357,16 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path, settings: dict[str, Any] | None = None) -> None:
-    """Write `image` as PNG, atomically, with `settings` inside.
+    """Write ``image`` as PNG, whole or not at all, with ``settings`` inside; StyledropError if it cannot be written.
 
-    They are stored twice: as JSON in the text chunk `styledrop` (read back by
-    `read_png_settings`), and in words in `parameters`, which other image generators' tools show.
-
-    Raises:
-        StyledropError: the file cannot be written.
+    They are stored twice: as JSON in the text chunk ``styledrop`` (``read_png_settings`` reads it), and in words in
+    ``parameters``, which other image generators' tools show.
     """
     atomic_write(path, png_bytes(image, settings))
 
 
 def png_bytes(image: Image.Image, settings: dict[str, Any] | None = None) -> bytes:
-    """What `save_png` writes."""
+    """What ``save_png`` writes."""
     chunks = PngImagePlugin.PngInfo()
     if settings is not None:
         chunks.add_itxt(SETTINGS_KEY, to_json(settings))
@@ -407,23 +386,20 @@ def jpeg_bytes(picture: Image.Image | Tensor, quality: int = 95) -> bytes:
 
 
 def _in_words(settings: dict[str, Any]) -> str:
-    """The `parameters` convention: the prompt, the negative prompt, each a line, then `Steps: 36, Key: value, ...`.
+    """The ``parameters`` convention: the prompt, the negative prompt, each a line, then ``Steps: 36, Key: value, ...``.
 
     A value that holds what stands between values is quoted, as AUTOMATIC1111's web UI writes and reads it. A prompt has
     no quotes there: one that begins as a negative prompt does gets a blank in front of its colon.
     """
+    prompt, negative = (" ".join(str(settings.get(key) or "").split()) for key in ("prompt", "negative"))
+    lines = [re.sub("^Negative prompt:", "Negative prompt :", prompt)]
+    if settings.get("negative"):
+        lines.append(f"Negative prompt: {negative}")
     rest = {key: value for key, value in settings.items() if key not in ("prompt", "negative")}
     if "steps" in rest:  # by these some programs know where the settings begin
         rest = {"steps": rest["steps"]} | rest
-    lines = [re.sub("^Negative prompt:", "Negative prompt :", _in_a_line(settings.get("prompt", "")))]
-    if settings.get("negative"):
-        lines.append(f"Negative prompt: {_in_a_line(settings['negative'])}")
     named = (f"{key.replace('_', ' ').capitalize()}: {_quoted(value)}" for key, value in rest.items())
     return "\n".join([*lines, ", ".join(named)])
-
-
-def _in_a_line(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 def _quoted(value: object) -> str:
@@ -435,7 +411,7 @@ def _quoted(value: object) -> str:
 
 
 def read_png_settings(path: Path) -> dict[str, Any] | None:
-    """The settings that `save_png` put into the picture at `path`, or None if it has none.
+    """The settings that ``save_png`` put into the picture at ``path``, or None if it has none.
 
     Raises:
         PictureError: it is missing or not a picture, or its settings are garbled.
@@ -447,8 +423,8 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        settings = parse_json(text) if isinstance(text, str) else None
-    except ValueError:
+        settings = parse_json(text)
+    except (ValueError, TypeError):
         settings = None
     if not isinstance(settings, dict):
         raise PictureError(f"the settings inside {path} are garbled")
@@ -463,18 +439,14 @@ def _ends(path: Path) -> bool:
 
 
 def thumbnail_base64(image: Image.Image, size: int = 96) -> str:
-    """A `size` x `size` JPEG of `image` as a `data:` address, small enough for a file header."""
+    """A ``size`` x ``size`` JPEG of ``image`` as a ``data:`` address, small enough for a file header."""
     buffer = io.BytesIO()
     square(image, size).convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def from_base64(address: str) -> Image.Image:
-    """The picture in a `data:` address, as `thumbnail_base64` writes it.
-
-    Raises:
-        PictureError: there is no picture in it.
-    """
+    """The picture in a ``data:`` address, as ``thumbnail_base64`` writes it; PictureError if there is none in it."""
     try:
         data = base64.b64decode(address.partition(",")[2], validate=True)
         with warnings.catch_warnings():

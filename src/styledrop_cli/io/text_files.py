@@ -1,6 +1,6 @@
 """What lists of every kind are read with: their text, their TOML, and what is wrong with them.
 
-Whatever is wrong with a list is said in one UsageError: a place and a sentence for each of its first problems.
+All that is wrong with a list is one UsageError, with a place and a sentence for each of the first problems.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_stdin(kind: str) -> str:
 def decoded(data: bytes, source: str, kind: str) -> str:
     """The text in what a ``source`` holds: in UTF-8 or, by the mark in front of it, in UTF-16 or UTF-32.
 
-    Raises UsageError for more than ``LARGEST`` bytes, and with the place of those that are no such text.
+    Raises UsageError for more than ``LARGEST`` bytes, and with the place of bytes that are no such text.
     """
     refuse_large(len(data), source, kind)
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
@@ -93,7 +93,7 @@ def plain(text: str) -> str:
 
 
 def says_something(text: str) -> bool:
-    """Whether there is a letter, a digit or a sign in a text, an emoji say."""
+    """Whether there is a letter, a digit or a symbol, such as an emoji, in a text."""
     return any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in text)
 
 

@@ -1,7 +1,6 @@
 """The picking page's server: it shows what the loop says and hands on what the person does, and decides nothing.
 
-It listens on 127.0.0.1 only, behind a door (see `door`). Pictures are served from memory; nothing a client sends is
-used as a path.
+It listens on 127.0.0.1 only, behind `guard`. Pictures are served from memory; nothing a client sends is used as a path.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
+from starlette.types import ASGIApp
 
 from styledrop_cli.errors import StyledropError
-from styledrop_cli.feedback.page.address import listen, remember, remembered
 from styledrop_cli.feedback.page.choices import Choices
-from styledrop_cli.feedback.page.door import HOLD, Connection, Door, Refused, said_in
+from styledrop_cli.feedback.page.guard import HOLD, Connection, Guard, Refused, listen, remember, remembered, said_in
 
 PAGE = Path(__file__).with_name("page.html")
 REMEMBERED = "page.json"  # port and secret
@@ -55,10 +54,9 @@ class Candidate:
 class Gallery:
     """The page for all rounds of one run; a context manager, within which it is served at ``url``.
 
-    ``references`` are PNG, JPEG or WebP files, ``title`` names the style. ``folder/page.json`` keeps the address, so
-    that a tab left open goes on when a killed run is started again; if its port is taken meanwhile, port and secret
-    are new. ``open_page`` is called with the address unless such a tab comes back. All methods may be called from any
-    thread; those that wait for the person let Ctrl-C through.
+    ``references`` are PNG, JPEG or WebP files, ``title`` names the style. ``folder/page.json`` keeps the address: if a
+    killed run is started again, a tab left open goes on. ``open_page`` is called with the address unless such a tab
+    comes back. All methods may be called from any thread; those that wait for the person let Ctrl-C through.
 
     Raises:
         StyledropError: on entering, the server cannot be started or the address not be kept.
@@ -80,7 +78,7 @@ class Gallery:
             "phase": "working", "note": "Getting ready", "share": 0.0, "round": 0, "enough": 0,
             "title": title, "references": self._keep(references), "pool": None, "sheet": None, "message": "",
         }  # fmt: skip
-        self._boot, self._number = secrets.token_hex(8), 0  # numbers of one process count on
+        self._boot, self._number = secrets.token_hex(8), 0  # of this process; of what it shows now
         self._candidates: list[Candidate] = []
         self._choices: Choices | None = None
         self._answered: bool | None = None
@@ -109,7 +107,7 @@ class Gallery:
             self._show(phase="picking", round=round, enough=enough, pool=pool, sheet=None, message="", note="")
             self._wait(lambda: choices.done)
             self._show(phase="training", share=0.0)
-        return choices.picked
+            return choices.picked
 
     def training(self, share: float, note: str) -> None:
         """An adapter is learning from the picks; a ``share`` in [0, 1] of it is done."""
@@ -147,15 +145,8 @@ class Gallery:
         port = listening.getsockname()[1]
         try:
             remember(self._folder / REMEMBERED, port, secret)
-            config = uvicorn.Config(
-                Door(self._routes(), port, secret),
-                log_config=None, log_level="error", access_log=False, server_header=False,
-                lifespan="off", ws="none", http=Connection, loop="asyncio", timeout_graceful_shutdown=1,
-            )  # fmt: skip
-            self._server = uvicorn.Server(config)
-            self._thread = threading.Thread(
-                target=self._server.run, kwargs={"sockets": [listening]}, name="gallery", daemon=True
-            )
+            self._server = uvicorn.Server(_config(Guard(self._routes(), port, secret)))
+            self._thread = threading.Thread(target=self._server.run, args=([listening],), name="gallery", daemon=True)
             self._thread.start()
             while not self._server.started:
                 if not self._thread.is_alive():
@@ -188,7 +179,7 @@ class Gallery:
         # A bare router: what it does not know is a 404, and it never redirects.
         return Router(
             [
-                Route("/", self._page),
+                Route("/", _page),
                 Route("/state", self._state),
                 Route("/pool/{name}", self._pool),
                 Route("/pictures/{name}/{number}", self._picture),
@@ -196,15 +187,6 @@ class Gallery:
             ],
             redirect_slashes=False,
         )
-
-    async def _page(self, request: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)
-        response = HTMLResponse(PAGE.read_text(encoding="utf-8").replace("NONCE", nonce))
-        response.headers["Content-Security-Policy"] = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        return response
 
     async def _state(self, request: Request) -> Response:
         """What is to be shown. One who has it already waits for news: browsers slow a hidden tab's clock, not this."""
@@ -316,6 +298,23 @@ class Gallery:
         with self._news:
             self._sets = {**self._sets, name: list(pictures)}
         return name
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, log_config=None, log_level="error", access_log=False, server_header=False,
+        lifespan="off", ws="none", http=Connection, loop="asyncio", timeout_graceful_shutdown=1,
+    )  # fmt: skip
+
+
+async def _page(request: Request) -> Response:
+    nonce = secrets.token_urlsafe(16)
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    page = PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
+    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
 
 def _words(candidate: Candidate) -> dict[str, Any]:
