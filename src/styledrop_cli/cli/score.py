@@ -26,7 +26,8 @@ from styledrop_cli.io.text_files import plain
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
-    from styledrop_cli.judging.evaluate import Picture, References, Row
+    from styledrop_cli.judging.evaluate import References
+    from styledrop_cli.judging.picture_files import Picture, Row
 
     Group = tuple[References | None, list["Found"]]
 
@@ -112,7 +113,7 @@ def score(
         from styledrop_cli.base.base import load_base
         from styledrop_cli.devices import pick_device
         from styledrop_cli.judging.clip_scorer import open_scorer
-        from styledrop_cli.judging.evaluate import appraise
+        from styledrop_cli.judging.picture_files import score_files
 
         base = load_base(base_folder, pick_device(device))
         clip_scorer = open_scorer(base, scorer)
@@ -136,7 +137,7 @@ def score(
             def on_progress(share: float, note: str, before: int = done, count: int = len(some)) -> None:
                 move((before + share * count) / len(found), note)
 
-            made = appraise(base, clip_scorer, some, references, on_progress, calibration)
+            made = score_files(base, clip_scorer, some, references, on_progress, calibration)
             rows |= {row.picture.path: row for row in made.rows}
             broken += made.unreadable
             done += len(some)
@@ -220,7 +221,7 @@ def _is_picture(path: Path) -> bool:
 
 def _asked(found: list[Found], prompt: str | None, references: References | None) -> list[Picture]:
     """What each was asked to show, or ``prompt``, without the style that was said behind it."""
-    from styledrop_cli.judging.evaluate import Picture, without_style
+    from styledrop_cli.judging.picture_files import Picture, without_style
 
     own = references.style if references else ""
     asked = []
@@ -237,7 +238,8 @@ def _given(base: Base, reference: list[Path], contents: list[str], screen: conso
     """The references that --reference names."""
     from styledrop_cli.io.images import load_reference
     from styledrop_cli.io.tensors import load_adapter
-    from styledrop_cli.judging.evaluate import References, contents_of
+    from styledrop_cli.judging.evaluate import References
+    from styledrop_cli.judging.picture_files import contents_of
 
     pictures = [path for path in reference if path.suffix != ".safetensors"]
     parts = [References.of_adapter(base, load_adapter(path)) for path in reference if path not in pictures]
@@ -307,7 +309,7 @@ def _show(
     screen: console.Screen, rows: list[Row], broken: list[tuple[Path, PictureError]], scorer: str, as_csv: bool
 ) -> None:
     """Print it, and end with 1 where something could not be read."""
-    from styledrop_cli.judging.evaluate import COLUMNS, means
+    from styledrop_cli.judging.picture_files import COLUMNS, means
 
     if not rows:
         _name(broken[1:], screen)
@@ -344,7 +346,7 @@ def _name(broken: list[tuple[Path, PictureError]], screen: console.Screen) -> No
 
 def _table(rows: list[Row], scorer: str) -> Table:
     """A row for each picture, or for each prompt where these are many, and the mean of all."""
-    from styledrop_cli.judging.evaluate import means
+    from styledrop_cli.judging.picture_files import means
 
     mean = means(rows)
     columns = [name for name, value in mean.items() if value is not None]

@@ -120,7 +120,7 @@ def sweep(
             settings,
             style=style,
             checkpoints=files,
-            on_progress=lambda done, total: move(done / total, f"{done}/{total}"),
+            on_progress=move,
         )
     cells = [
         {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}} for cell in result.cells

@@ -166,7 +166,7 @@ def _line(row: str, of: Mapping[str, Estimate]) -> dict[str, Any]:
 def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
     """A sentence that says what this adapter brings, and only what the pictures can tell."""
     sure, unsure = [], []
-    for measure, what in (("csls", "style"), ("text", "text"), ("object", "the thing itself"), ("leak", "leak")):
+    for measure, what in (("csls", "style"), ("text", "text"), ("object", "the subject"), ("leak", "leak")):
         one = of[measure]
         if not one.sure:
             unsure.append(what)

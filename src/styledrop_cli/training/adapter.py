@@ -215,10 +215,9 @@ class _Learning:
         self.beside = dict(examples.views)  # what stands in the file beside the adapter
         sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
         scored = settings.checkpoints > 0 and base.clip.visual is not None
-        given = examples.contents[: examples.references]
         # The first process draws them, while the others wait.
         draws = scored and is_first()
-        self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling) if draws else None
+        self._probes = Probes(base, examples, style, sampling) if draws else None
         count = settings.checkpoints if scored else 1
         self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
