@@ -18,8 +18,8 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 
 # What is in a folder, or lies beside the folders, imports from what stands before it, and from its own folder.
 ORDER = (
-    "errors", "environment", "settings", "progress", "io", "models", "devices", "sampling", "base", "corpus", "adapters",
-    "judging", "training", "generation", "feedback", "report", "doctor", "api", "cli", "__main__",
+    "errors", "environment", "settings", "progress", "io", "models", "devices", "sampling", "base", "corpus",
+    "adapters", "judging", "training", "generation", "feedback", "report", "doctor", "api", "cli", "__main__",
 )  # fmt: skip
 LAZY = {("__init__", "errors"), ("__init__", "api")}  # the package's own names: only when one is asked for
 

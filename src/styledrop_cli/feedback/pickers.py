@@ -12,7 +12,7 @@ from torch import Tensor
 
 from styledrop_cli.devices import generator
 from styledrop_cli.judging.evaluate import Evaluated
-from styledrop_cli.judging.scores import Scores, empty, repeats
+from styledrop_cli.judging.scores import Scores, flaws
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,9 @@ class Candidates:
     @classmethod
     def of(cls, prompts: list[str], drawn: Evaluated) -> Candidates:
         """The pictures of a pool that were ``drawn``, each for its one of ``prompts``."""
-        same = repeats(drawn.thumbnails, prompts, best_first(drawn.scores))
-        nothing = empty(drawn.thumbnails).tolist()
-        flaws = ["empty" if e else "" if of is None else f"like {of + 1}" for e, of in zip(nothing, same, strict=True)]
-        return cls(prompts, drawn.pictures, drawn.scores, flaws)
+        numbers = range(1, len(prompts) + 1)
+        found = flaws(drawn.thumbnails, prompts, best_first(drawn.scores), numbers)
+        return cls(prompts, drawn.pictures, drawn.scores, found)
 
     def in_turn(self, order: Sequence[int]) -> list[int]:
         """Flawless pictures, one a prompt, then the next of each; within a turn and a prompt, in the given order."""

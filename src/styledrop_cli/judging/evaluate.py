@@ -138,16 +138,16 @@ class Drawing:
 
     @classmethod
     def of_each(
-        cls, prompts: Sequence[str], texts: Sequence[str], seeds: Sequence[int], sampling: SampleSettings
+        cls,
+        prompts: Sequence[str],
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SampleSettings,
+        full_precision: bool = False,
     ) -> Drawing:
         """P prompts with K seeds each, prompt by prompt; ``texts`` are the prompts with their styles."""
-        each = len(seeds)
-        return cls(
-            [prompt for prompt in prompts for _ in range(each)],
-            [text for text in texts for _ in range(each)],
-            [*seeds] * len(prompts),
-            sampling,
-        )
+        asked, told = ([one for one in some for _ in seeds] for some in (prompts, texts))
+        return cls(asked, told, [*seeds] * len(prompts), sampling, full_precision=full_precision)
 
     @property
     def shards(self) -> list[slice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -17,6 +17,7 @@ from styledrop_cli.adapters.examples import guess_content
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import PictureError
+from styledrop_cli.io.files import names_apart
 from styledrop_cli.io.images import load_picture, square, to_tensor
 from styledrop_cli.judging.evaluate import (
     DRAWN_TOGETHER,
@@ -32,8 +33,7 @@ from styledrop_cli.judging.scores import (
     Judge,
     Measurements,
     StyleCalibration,
-    empty,
-    repeats,
+    flaws,
     scores,
     thumbnails,
 )
@@ -180,19 +180,13 @@ def _rows(pictures: Sequence[Picture], measured: Measurements, plain: Measuremen
 def _noted(rows: list[Row], small: Tensor) -> list[Row]:
     """The rows with their notes; of two pictures alike the better is the original, of equals the first by its path."""
 
-    def place(index: int) -> tuple[float, Path]:
-        row = rows[index]
+    def rank(place: int) -> tuple[float, Path]:
+        row = rows[place]
         return -round(row.object if row.total is None else row.total, DIGITS), row.picture.path
 
-    same = repeats(small, [row.picture.prompt for row in rows], sorted(range(len(rows)), key=place))
-    noted = []
-    for row, nothing, of in zip(rows, empty(small).tolist(), same, strict=True):
-        note = "empty" if nothing else ""
-        if of is not None and not nothing:
-            other = rows[of].picture.path
-            note = f"like {other.name if other.parent == row.picture.path.parent else other}"
-        noted.append(replace(row, note=note))
-    return noted
+    names = names_apart([row.picture.path for row in rows])
+    notes = flaws(small, [row.picture.prompt for row in rows], sorted(range(len(rows)), key=rank), names)
+    return [replace(row, note=note) for row, note in zip(rows, notes, strict=True)]
 
 
 def _batches(pictures: Sequence[Picture], side: int) -> Iterator[list[tuple[Picture, Tensor | PictureError]]]:
@@ -204,12 +198,10 @@ def _batches(pictures: Sequence[Picture], side: int) -> Iterator[list[tuple[Pict
         except PictureError as error:
             return picture, error
 
+    batches = [pictures[start : start + READ_TOGETHER] for start in range(0, len(pictures), READ_TOGETHER)]
     with ThreadPoolExecutor(READERS) as pool:
-
-        def begun(start: int) -> list[Future[tuple[Picture, Tensor | PictureError]]]:
-            return [pool.submit(read, picture) for picture in pictures[start : start + READ_TOGETHER]]
-
-        coming = begun(0)
-        for start in range(0, len(pictures), READ_TOGETHER):
-            found, coming = coming, begun(start + READ_TOGETHER)
-            yield [one.result() for one in found]
+        coming: Iterator[tuple[Picture, Tensor | PictureError]] | None = None
+        for batch in (*batches, ()):
+            found, coming = coming, pool.map(read, batch)
+            if found is not None:
+                yield list(found)

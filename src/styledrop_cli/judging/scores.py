@@ -223,19 +223,12 @@ def thumbnails(pictures: Tensor) -> Tensor:
     return F.interpolate(pictures.float(), (THUMBNAIL, THUMBNAIL), mode="area").flatten(1).cpu()
 
 
-def empty(small: Tensor) -> Tensor:
-    """Which of the ``thumbnails`` ``[N,D]`` show nothing, boolean ``[N]``."""
-    apart: Tensor = small.unflatten(1, (3, -1)).std(-1).amax(-1) < EMPTY
-    return apart
+def flaws(small: Tensor, groups: Sequence[object], order: Sequence[int], names: Sequence[object]) -> list[str]:
+    """What is wrong with the pictures of the ``thumbnails`` ``[N,D]``: ``empty``, ``like NAME`` or nothing.
 
-
-def repeats(small: Tensor, groups: Sequence[object], order: Sequence[int]) -> list[int | None]:
-    """Of which picture each of the ``thumbnails`` ``[N,D]`` is a near-duplicate; of none, None.
-
-    Only pictures of one group (a prompt) are compared; of two alike the one that comes later in ``order`` repeats the
-    other.
+    Only pictures of one group (a prompt) are compared; of two alike the one that comes later in ``order`` is the copy.
     """
-    found: list[int | None] = [None] * len(small)
+    found = ["empty" if flat else "" for flat in small.unflatten(1, (3, -1)).std(-1).amax(-1) < EMPTY]
     kept: dict[object, list[int]] = {}
     for place in order:
         others = kept.setdefault(groups[place], [])
@@ -243,7 +236,7 @@ def repeats(small: Tensor, groups: Sequence[object], order: Sequence[int]) -> li
             distance = (small[others] - small[place]).abs().mean(-1)
             nearest = int(distance.argmin())
             if distance[nearest] < ALIKE:
-                found[place] = others[nearest]
+                found[place] = found[place] or f"like {names[others[nearest]]}"
                 continue
         others.append(place)
     return found

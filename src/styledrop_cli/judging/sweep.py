@@ -150,10 +150,10 @@ def sweep(
     counter = Counter(on_progress, len(prompts) * (len(cells) * settings.number + PLAIN_EACH))
     candidates = range(PLAIN_SEED, PLAIN_SEED + PLAIN_EACH + settings.number)
     seeds = [seed for seed in candidates if seed not in settings.seeds][:PLAIN_EACH]
-    drawing = Drawing.of_each(prompts, texts, seeds, recommended)
-    drawing = replace(drawing, full_precision=True)  # the sheet shows the very pictures that generate draws
+    # In full precision: the sheet shows the very pictures that generate draws.
+    drawing = Drawing.of_each(prompts, texts, seeds, recommended, full_precision=True)
     plain = evaluate(base, judge, drawing, on_drawn=counter.add).measured.means(len(prompts), settings.number)
-    drawing = replace(Drawing.of_each(prompts, texts, settings.seeds, recommended), full_precision=True)
+    drawing = Drawing.of_each(prompts, texts, settings.seeds, recommended, full_precision=True)
     adapters: dict[float, Adapter] = {}
     made = []
     for values, sampling in zip(cells, samplings, strict=True):
@@ -161,16 +161,16 @@ def sweep(
         if step not in adapters:
             its_file = load_adapter((checkpoints or {})[int(step)]) if CHECKPOINT in values else file
             adapters[step] = open_adapter(base, its_file).base
-        cell = replace(drawing, sampling=sampling, adapter=adapters[step])
-        drawn = evaluate(base, judge, cell, plain, on_drawn=counter.add)
+        own = replace(drawing, sampling=sampling, adapter=adapters[step])
+        drawn = evaluate(base, judge, own, plain, on_drawn=counter.add)
         made.append(Cell(values, drawn.pictures, drawn.scores))
     trained = file.header.get("step")
-    present = [
-        index
-        for index, (values, sampling) in enumerate(zip(cells, samplings, strict=True))
+    as_it_was = (
+        place
+        for place, (values, sampling) in enumerate(zip(cells, samplings, strict=True))
         if sampling == recommended and values.get(CHECKPOINT, trained) == trained
-    ]
-    return judged(settings, made, references.shown.cpu(), present[0] if present else None)
+    )
+    return judged(settings, made, references.shown.cpu(), next(as_it_was, None))
 
 
 def judged(settings: SweepSettings, cells: list[Cell], references: Tensor, present: int | None) -> Sweep:

@@ -57,17 +57,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Graded:
-    """P prompts, K seeds. ``cells`` holds ``[P,K]`` by row and measure, ``pictures`` uint8 ``[P,K,3,S,S]`` by row."""
+    """P prompts, K seeds. ``cells`` holds ``[P,K]`` by row and measure, ``pictures`` uint8 ``[P,K,3,S,S]`` by row.
+
+    The rows begin with the base.
+    """
 
     prompts: list[str]
     seeds: list[int]
     cells: dict[str, dict[str, Tensor]]
     pictures: dict[str, Tensor]
-
-    @property
-    def rows(self) -> list[str]:
-        """The rows' names, the base first."""
-        return list(self.cells)
 
     def estimates(self) -> dict[str, dict[str, Estimate]]:
         """Of each row and measure."""
