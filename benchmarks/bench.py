@@ -163,6 +163,7 @@ def print_report(adapter: Path, folder: Path, runs: int) -> None:
     """What a report takes beside its drawing: with all its pictures there, it is graded and written again."""
     from styledrop_cli.base.base import load_base
     from styledrop_cli.judging.clip_scorer import open_second_scorer
+    from styledrop_cli.judging.csls import Calibration
     from styledrop_cli.report.grade import free_prompts, grade
     from styledrop_cli.report.history import read_story
     from styledrop_cli.report.page import Grader, write_page
@@ -171,7 +172,8 @@ def print_report(adapter: Path, folder: Path, runs: int) -> None:
         story, base = read_story(adapter), load_base("pocket", torch.device("cpu"))
         name, clip_scorer = open_second_scorer(base)
         prompts = free_prompts(base, story)
-        graded = grade(base, story, clip_scorer, prompts=prompts, number=14, seed=0, folder=folder)
+        calibration = Calibration(clip_scorer)
+        graded = grade(base, story, clip_scorer, calibration, prompts=prompts, number=14, seed=0, folder=folder)
         return write_page(base, story, graded, Grader(name, False), []).encode()
 
     size = len(make())
@@ -209,7 +211,7 @@ def main() -> None:
         ]
         chosen = [row for row in rows if only in row.name]
         if any(row.name.startswith("score") for row in chosen):
-            from styledrop_cli.feedback.rounds import SUBJECTS
+            from styledrop_cli.judging.prompts import SUBJECTS
 
             measure(train)
             measure(["generate", adapter, *SUBJECTS, "-n", "2", "-o", str(Path(folder, "few")), "--quiet"])

@@ -21,7 +21,7 @@ import tiny
 from styledrop_cli.base import base as base_module
 from styledrop_cli.cli import console, drawing
 from styledrop_cli.cli.app import app
-from styledrop_cli.feedback import pool as pool_module
+from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.training import adapter as adapter_training
 from styledrop_cli.training import loop as training_loop
 from styledrop_cli.training.loop import Budget
@@ -34,7 +34,7 @@ def small(patch: pytest.MonkeyPatch) -> None:
     """Make every command a small one, in this process."""
     tiny.shrink_rounds(patch)
     tiny.shrink_pretraining(patch)
-    patch.setattr(pool_module, "DRAWN_TOGETHER", 5)
+    patch.setattr(evaluate_module, "DRAWN_TOGETHER", 5)
     patch.setattr(base_module, "BATCH", 3)
     patch.setattr(adapter_training, "SAVE_EVERY", 3)
     patch.setattr(pretraining, "SAVE_EVERY", -1.0)

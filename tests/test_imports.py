@@ -18,8 +18,8 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 
 # What is in a folder, or lies beside the folders, imports from what stands before it, and from its own folder.
 ORDER = (
-    "errors", "environment", "settings", "io", "models", "devices", "sampling", "base", "corpus", "adapters", "judging",
-    "training", "generation", "feedback", "report", "doctor", "api", "cli", "__main__",
+    "errors", "environment", "settings", "progress", "io", "models", "devices", "sampling", "base", "corpus",
+    "adapters", "judging", "training", "generation", "feedback", "report", "doctor", "api", "cli", "__main__",
 )  # fmt: skip
 LAZY = {("__init__", "errors"), ("__init__", "api")}  # the package's own names: only when one is asked for
 
@@ -44,8 +44,8 @@ TYPES = {"PIL.Image.Image"}  # names for annotations only
 
 # `--help` and a refused command never wait for torch.
 WITHOUT_TORCH = (
-    "__init__", "__main__", "errors", "environment", "settings", "io/files", "io/file_kinds", "io/text_files",
-    "base/hub", "base/registry", "generation/lists", "doctor", "cli",
+    "__init__", "__main__", "errors", "environment", "settings", "progress", "io/files", "io/file_kinds",
+    "io/text_files", "base/hub", "base/registry", "generation/lists", "doctor", "cli",
 )  # fmt: skip
 
 

@@ -29,7 +29,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 def probes(base: Base, content: str = "a cat") -> Probes:
     reference = base.reconstruct(draw())
-    return Probes(base, reference.ids[None], reference.ids[None], [content], "watercolor", SAMPLING)
+    return Probes(base, views(reference.ids, content), "watercolor", SAMPLING)
+
+
+def views(ids: Tensor, content: str) -> TrainingViews:
+    """One reference, seen whole."""
+    return TrainingViews({"views.ids": ids[None], "views.picture": torch.tensor([0])}, [content], 1)
 
 
 def painter(base: Base, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,11 +58,10 @@ def test_the_references_own_content_is_not_asked_for(base: Base) -> None:
 def test_only_contents_that_can_be_told_leak(base: Base, content: str, told: list[str]) -> None:
     """Nobody can tell a content that has no name, or one that the base was never taught."""
     assert known_contents(base, [content, content]) == told
-    reference = base.reconstruct(draw()).ids[None]
-    examples = TrainingViews({"views.ids": reference, "views.picture": torch.tensor([0])}, [content], 1)
-    judge = judge_of(base, base, References.of_examples(base, examples), ["a tree"])
-    seen = judge.see(base.pictures(reference, base.sizes[0]), reference, ["a tree"])
-    assert (float(seen.content) > 0) is bool(told)
+    reference = base.reconstruct(draw()).ids
+    judge = judge_of(base, base, References.of_examples(base, views(reference, content)), ["a tree"])
+    measured = judge.measure(base.pictures(reference[None], base.sizes[0]), reference[None], ["a tree"])
+    assert (float(measured.content) > 0) is bool(told)
 
 
 def test_a_fresh_adapter_moves_and_leaks_nothing(base: Base) -> None:

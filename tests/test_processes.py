@@ -27,10 +27,12 @@ from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.feedback import pool as pool_module
 from styledrop_cli.feedback.pool import Plan, Pool
-from styledrop_cli.feedback.rounds import GRADED, assist
+from styledrop_cli.feedback.rounds import assist
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_tensors, save_part, tensors_hash
+from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.judging.evaluate import References, judge_of
+from styledrop_cli.judging.prompts import GRADED
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.training import distributed
 from styledrop_cli.training.loop import Budget, Loop
@@ -405,7 +407,7 @@ PLAN = Plan(("a cat", "a dog"), 5, 7, "ink", "", SampleSettings(steps=2, size=16
 
 @pytest.fixture
 def base(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(pool_module, "DRAWN_TOGETHER", 2)
+    monkeypatch.setattr(evaluate_module, "DRAWN_TOGETHER", 2)
     return load_base(str(tiny_model), tiny.CPU)
 
 
@@ -439,10 +441,13 @@ def test_what_a_slow_process_draws_is_not_drawn_twice(
     views = tokenize_views(base, [draw()], ["a cat"], 1, tiny.generator(), False)
     judge = judge_of(base, base, References.of_examples(base, TrainingViews(views, ["a cat"], 1)), PLAN.prompts)
 
-    def hear(done: int) -> None:
-        if done == 8:  # its own three shards, and the last of the other's two
+    drawn: list[int] = []
+
+    def hear(count: int) -> None:
+        drawn.append(count)
+        if sum(drawn) == 8:  # its own three shards, and the last of the other's two
             Pool(base, tmp_path, PLAN).help((1, 2))
 
-    assert len(Pool(base, tmp_path, PLAN).draw(judge, hear, (0, 2)).ids) == 10
+    assert len(Pool(base, tmp_path, PLAN).evaluate(judge, None, hear, (0, 2)).ids) == 10
     process = [read_tensors(tmp_path / f"ids-{start:05d}.safetensors")[1]["process"] for start in range(0, 10, 2)]
     assert process == ["0", "1", "0", "0", "0"]

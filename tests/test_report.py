@@ -21,12 +21,12 @@ from conftest import Outcome, Run, draw
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
 from styledrop_cli.feedback.pool import PLAN
-from styledrop_cli.feedback.rounds import GRADED, SUBJECTS
 from styledrop_cli.io.tensors import load_adapter, read_header, save_adapter, write_recommended
-from styledrop_cli.judging.probes import PROBES
+from styledrop_cli.judging.csls import Calibration
+from styledrop_cli.judging.prompts import CHOOSING, GRADED, PROBES, REPORT, SUBJECTS
 from styledrop_cli.report import grade
 from styledrop_cli.report.commands import commands
-from styledrop_cli.report.grade import PROMPTS, TOLD, Graded, also_chose, free_prompts
+from styledrop_cli.report.grade import TOLD, Graded, also_chose, free_prompts
 from styledrop_cli.report.history import read_story
 from styledrop_cli.settings import RoundSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
@@ -179,7 +179,7 @@ def test_an_adapter_is_graded_as_it_draws(made: Path, tiny_model: Path, tmp_path
     shutil.copy(made / "adapter.safetensors", adapter)
     write_recommended(adapter, {"temperature": 3.0})
     story = read_story(adapter)
-    grade.grade(base, story, base, prompts=["a tree"], number=1, seed=5, folder=tmp_path / "drawn")
+    grade.grade(base, story, base, Calibration(base), prompts=["a tree"], number=1, seed=5, folder=tmp_path / "drawn")
     plan = json.loads((tmp_path / "drawn" / "row-2" / PLAN).read_text())
     assert plan["sampling"] == asdict(base.sampling(**read_header(adapter)["recommended"]))
     assert plan["sampling"]["order"] == "confidence"  # the only one in which a temperature has a say
@@ -224,9 +224,10 @@ def test_a_stopped_report_goes_on(report: Report, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_prompts_choose_nothing_elsewhere() -> None:
-    assert not set(PROMPTS) & {*PROBES, *SUBJECTS, *GRADED}
+    lists = (PROBES, SUBJECTS, GRADED, REPORT)
+    assert len({*CHOOSING, *REPORT}) == sum(map(len, lists)), "a prompt stands in two of them"
     known = set(load_base("pocket", tiny.CPU).contents)
-    assert set(PROMPTS) <= known
+    assert set(REPORT) <= known
 
 
 def test_what_was_learnt_from_is_left_out(tiny_model: Path, made: Path) -> None:

@@ -25,6 +25,7 @@ from styledrop_cli.feedback.pool import Plan, Pool
 from styledrop_cli.feedback.rounds import Result, iterate
 from styledrop_cli.io import files, images, tensors
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, write_recommended
+from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.judging.scores import Scores
 from styledrop_cli.settings import RoundSettings, SampleSettings, TrainSettings
@@ -76,7 +77,7 @@ class Watcher:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps a picture, small pools and few checkpoints: what is tested is the way, not the pictures."""
     tiny.shrink_rounds(monkeypatch)
-    monkeypatch.setattr(pool_module, "DRAWN_TOGETHER", 5)
+    monkeypatch.setattr(evaluate_module, "DRAWN_TOGETHER", 5)
     monkeypatch.setattr(adapter_training, "SAVE_EVERY", 2)
 
 
@@ -353,14 +354,14 @@ def test_a_pool_drawn_by_two_is_the_pool_drawn_by_one(base: Base, trained: Path,
     adapter = str(trained.resolve())
     plan = Plan(tuple(PROMPTS), 4, 7, "watercolor", adapter, SAMPLING)
     judge = judge_of(base, base, References.of_adapter(base, load_adapter(trained)), PROMPTS)
-    alone = Pool(base, tmp_path / "alone", plan).draw(judge, lambda done: None)
+    alone = Pool(base, tmp_path / "alone", plan).evaluate(judge)
     heard: list[int] = []
     Pool(base, tmp_path / "both", plan).help((1, 2))
     assert len(list((tmp_path / "both").glob("ids-*"))) == 1  # the second of three shards
-    together = Pool(base, tmp_path / "both", plan).draw(judge, heard.append, (0, 2))
+    together = Pool(base, tmp_path / "both", plan).evaluate(judge, None, heard.append, (0, 2))
     assert torch.equal(alone.ids, together.ids)
     assert torch.equal(alone.pictures, together.pictures)
-    assert heard[-1] == len(plan) == 12
+    assert sum(heard) == len(plan) == 12
 
 
 def test_a_pool_is_of_its_adapter_wherever_that_lies(
@@ -389,7 +390,7 @@ def test_what_nobody_draws_is_drawn_in_the_end(
     monkeypatch.setattr(pool_module, "PATIENCE", 0.0)
     plan = Plan(tuple(PROMPTS), 4, 7, "watercolor", str(trained.resolve()), SAMPLING)
     judge = judge_of(base, base, References.of_adapter(base, load_adapter(trained)), PROMPTS)
-    assert len(Pool(base, tmp_path / "p", plan).draw(judge, lambda done: None, (0, 2)).ids) == 12
+    assert len(Pool(base, tmp_path / "p", plan).evaluate(judge, share=(0, 2)).ids) == 12
 
 
 def test_helpers_draw_what_is_planned_until_it_is_over(base: Base, go: Go, tmp_path: Path) -> None:

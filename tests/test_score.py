@@ -26,9 +26,10 @@ from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.io.images import load_picture, save_png
 from styledrop_cli.io.tensors import load_adapter, save_adapter
-from styledrop_cli.judging import clip_scorer
+from styledrop_cli.judging import clip_scorer, picture_files
 from styledrop_cli.judging import evaluate as evaluate_module
-from styledrop_cli.judging.evaluate import COLUMNS, Picture, References, Row, appraise, means, without_style
+from styledrop_cli.judging.evaluate import References
+from styledrop_cli.judging.picture_files import COLUMNS, Picture, Row, means, score_files, without_style
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
@@ -97,7 +98,7 @@ def close(one: Row, two: Row) -> None:
 
 
 def made(base: Base, pictures: list[Picture], references: References | None) -> list[Row]:
-    done = appraise(base, base, pictures, references)
+    done = score_files(base, base, pictures, references)
     assert not done.unreadable
     return done.rows
 
@@ -140,7 +141,7 @@ class ColourScorer:
 def test_its_caption_and_another(base: Base) -> None:
     Image.new("RGB", (40, 32), "red").save("red.png")
     both = [Picture(Path("red.png"), "a red dog"), Picture(Path("red.png"), "a green dog")]
-    right, wrong = appraise(base, ColourScorer(), both, None).rows
+    right, wrong = score_files(base, ColourScorer(), both, None).rows
     assert right.text > 0.9 > 0.5 > wrong.text
     assert right.object > 0.4 > 0.01 > wrong.object  # the base knows a red cat too
     assert (right.likeness, right.shape, right.style, right.leak, right.total) == (None,) * 5
@@ -149,7 +150,7 @@ def test_its_caption_and_another(base: Base) -> None:
 def test_one_eye_for_the_base_and_for_the_references(base: Base) -> None:
     Image.new("RGB", (32, 32), (0, 250, 0)).save("green.png")
     references = after(base, Image.new("RGB", (32, 32), (0, 255, 0)), Image.new("RGB", (32, 32), "red"))
-    (row,) = appraise(base, ColourScorer(), [Picture(Path("green.png"), "a red dog")], references).rows
+    (row,) = score_files(base, ColourScorer(), [Picture(Path("green.png"), "a red dog")], references).rows
     assert row.likeness == pytest.approx(1, abs=1e-3)  # the nearest of them
     assert row.text < 0.5
 
@@ -187,7 +188,7 @@ def test_the_better_of_two_alike_is_kept(base: Base) -> None:
 def test_neither_order_nor_batches_matter(base: Base, some: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:
     references = after(base, draw())
     first = {row.picture: row for row in made(base, some, references)}
-    monkeypatch.setattr(evaluate_module, "BATCH", 2)
+    monkeypatch.setattr(picture_files, "READ_TOGETHER", 2)
     monkeypatch.setattr(evaluate_module, "DRAWN_TOGETHER", 1)
     shuffled = random.Random(3).sample(some, len(some))
     rows = made(base, shuffled, references)
@@ -200,20 +201,18 @@ def test_one_bare_picture_of_each_prompt_where_there_are_many(
     base: Base, some: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for many, count in ((2, 4), (1, 2)):
-        monkeypatch.setattr(evaluate_module, "MANY", many)
+        monkeypatch.setattr(picture_files, "MANY_PROMPTS", many)
         heard: list[tuple[float, str]] = []
-        appraise(base, base, some, after(base, draw()), lambda *said, heard=heard: heard.append(said))
-        assert heard == [
-            (pytest.approx(count / (count + 9)), f"without an adapter {count}/{count}"),
-            (1.0, "9/9"),
-        ]
+        score_files(base, base, some, after(base, draw()), lambda *said, heard=heard: heard.append(said))
+        whole = count + 9
+        assert heard == [(pytest.approx(count / whole), f"{count}/{whole}"), (1.0, f"{whole}/{whole}")]
 
 
 def test_the_base_is_told_the_style_too(base: Base, some: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     sample = Base.sample
     monkeypatch.setattr(Base, "sample", lambda self, texts, *rest: told.extend(texts) or sample(self, texts, *rest))
-    appraise(base, base, [Picture(one.path, one.prompt, "ink") for one in some[:1]], after(base, draw()))
+    score_files(base, base, [Picture(one.path, one.prompt, "ink") for one in some[:1]], after(base, draw()))
     assert told == ["a cat in ink style"] * 2
 
 

@@ -25,6 +25,7 @@ from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import read_png_settings, to_tensor
 from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter, write_recommended
 from styledrop_cli.judging import clip_scorer
+from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.judging import sweep as sweep_module
 from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.scores import Scores
@@ -290,7 +291,7 @@ def test_a_cell_shows_what_generate_draws_with_its_settings(base: Base, adapter:
 
 def test_neither_order_nor_company_changes_a_cell(base: Base, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = of_values(swept(base, adapter, {"lambda_a": (0.0, 1.0, 2.0), "lambda_b": (1.0, 3.0)}))
-    monkeypatch.setattr(sweep_module, "DRAWN_TOGETHER", 3)
+    monkeypatch.setattr(evaluate_module, "DRAWN_TOGETHER", 3)
     two = of_values(swept(base, adapter, {"lambda_a": (2.0, 0.0), "lambda_b": (3.0, 1.0)}))
     assert set(two) < set(one)
     for values, cell in two.items():
@@ -310,11 +311,11 @@ def test_the_base_is_looked_at_with_other_seeds(base: Base, adapter: Path, monke
 
     monkeypatch.setattr(Base, "sample", note)
     monkeypatch.setattr(sweep_module, "PLAIN_SEED", 6)
-    said_so: list[tuple[int, int]] = []
+    said_so: list[tuple[float, str]] = []
     swept(base, adapter, {"strength": (1.0, 2.0)}, on_progress=lambda *share: said_so.append(share))
     assert [seed for plain, seed in seen if plain] == [7, 8, 7, 8]  # 5 and 6 are the cells'
     assert [seed for plain, seed in seen if not plain] == [5, 6, 5, 6] * 2
-    assert said_so == [(4, 12), (8, 12), (12, 12)]
+    assert said_so == [(4 / 12, "4/12"), (8 / 12, "8/12"), (1.0, "12/12")]
 
 
 def test_what_no_axis_sets_is_as_the_adapter_recommends(base: Base, adapter: Path) -> None:

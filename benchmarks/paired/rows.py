@@ -51,7 +51,8 @@ BATCH = 16
 # What an adapter depends on besides its settings.
 CODE = (
     "training/adapter.py", "training/loop.py", "adapters/examples.py", "adapters/file.py",
-    "judging/probes.py", "judging/scores.py", "base/base.py", "base/prompt_tokens.py", "models/*.py", "sampling/*.py",
+    "judging/evaluate.py", "judging/probes.py", "judging/prompts.py", "judging/scores.py", "base/base.py",
+    "base/prompt_tokens.py", "models/*.py", "sampling/*.py",
 )  # fmt: skip
 
 

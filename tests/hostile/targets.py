@@ -317,8 +317,8 @@ def use_adapter(path: Path, other: Path) -> None:
         carried,
         lambda: adapter_file.named(load_adapter(path).header).encode(),
         lambda: diffusers_lora.take_out(diffusers_lora.read_own(path), base, output),
-        lambda: rounds._training(load_adapter(path)),
-        lambda: rounds._round_of(load_adapter(path).header),
+        lambda: rounds.training_of(load_adapter(path)),
+        lambda: rounds.round_of(load_adapter(path).header),
     )
 
 
@@ -701,8 +701,8 @@ def _planned(folder: Path) -> None:
         return
     pool = pool_module.Pool(MODELS.base, folder, plan)
     pool._mark = "?"
-    pool._read(0)
-    assert len(plan.of_each) == len(plan) == len(plan.seeds)
+    pool._read(slice(0, 24))
+    assert len(plan.drawing.prompts) == len(plan) == len(plan.drawing.seeds)
     for said in (*plan.prompts, plan.style, plan.adapter):
         said.encode()
 

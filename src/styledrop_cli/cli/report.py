@@ -54,9 +54,10 @@ def report(
     asked = checks.prompts_in(prompts) if prompts else None
     started = time.monotonic()
     with load.loading(screen, model, device) as load_base:
-        from styledrop_cli.feedback.rounds import built_in_prompts
         from styledrop_cli.io.files import atomic_write, to_text
         from styledrop_cli.judging.clip_scorer import open_second_scorer
+        from styledrop_cli.judging.csls import Calibration
+        from styledrop_cli.judging.prompts import pool_prompts
         from styledrop_cli.report.commands import commands
         from styledrop_cli.report.grade import free_prompts, grade
         from styledrop_cli.report.history import check_one_base, read_story
@@ -78,16 +79,26 @@ def report(
     for error in story.unreadable:
         screen.warn(f"left out: {error.message}")
     work = output.with_name(output.name + checks.RUN)
-    with console.Steps(screen) as steps:
+    with screen.progress("looking at other styles") as move:
+        calibration = Calibration(clip_scorer, move)
+    with screen.progress("drawing") as move:
         graded = grade(
-            base, story, clip_scorer, prompts=wanted, number=number, seed=seed, folder=work, on_progress=steps.show
+            base,
+            story,
+            clip_scorer,
+            calibration,
+            prompts=wanted,
+            number=number,
+            seed=seed,
+            folder=work,
+            on_progress=move,
         )
     said = [f"-o {shlex.quote(output.name)}"]
     said += [f"-n {number}"] if number != NUMBER else []
     said += [f"--scorer {shlex.quote(scorer)}"] if scorer else []
     said += [f"--seed {seed}"] if seed != FIRST else []
     given = [str(content) for content in story.stages[0].header["contents"]]
-    again = commands(story, asked or [], built_in_prompts(base, given), model, " ".join(said))
+    again = commands(story, asked or [], pool_prompts(base, given), model, " ".join(said))
     page = write_page(base, story, graded, Grader(name, name == "clip"), again)
     atomic_write(output, to_text(page).encode())
     shutil.rmtree(work, ignore_errors=True)

@@ -20,8 +20,9 @@ from styledrop_cli.io.files import names_apart
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
-    from styledrop_cli.judging.evaluate import Picture, References, Row
+    from styledrop_cli.judging.evaluate import References
     from styledrop_cli.judging.found import Broken
+    from styledrop_cli.judging.picture_files import Picture, Row
     from styledrop_cli.judging.scores import ClipScorer
 
     Group = tuple[References | None, list[Picture]]
@@ -118,7 +119,8 @@ def _given(base: Base, reference: list[Path], contents: list[str], screen: conso
     """The references that --reference names."""
     from styledrop_cli.io.images import load_reference
     from styledrop_cli.io.tensors import load_adapter
-    from styledrop_cli.judging.evaluate import References, contents_of
+    from styledrop_cli.judging.evaluate import References
+    from styledrop_cli.judging.picture_files import contents_of
 
     pictures = [path for path in reference if path.suffix != checks.ADAPTER]
     parts = [References.of_adapter(base, load_adapter(path)) for path in reference if path not in pictures]
@@ -133,7 +135,7 @@ def _scored(
 ) -> tuple[dict[Path, Row], Broken]:
     """A row for each picture that could be read, by its path, and the others."""
     from styledrop_cli.judging.csls import Calibration
-    from styledrop_cli.judging.evaluate import appraise
+    from styledrop_cli.judging.picture_files import score_files
 
     calibration = None
     if any(references for references, _ in asked):
@@ -148,7 +150,7 @@ def _scored(
             def on_progress(share: float, note: str, before: int = done, count: int = len(some)) -> None:
                 move((before + share * count) / total, note)
 
-            made = appraise(base, clip_scorer, some, references, on_progress, calibration)
+            made = score_files(base, clip_scorer, some, references, on_progress, calibration)
             rows |= {row.picture.path: row for row in made.rows}
             broken += made.unreadable
             done += len(some)
@@ -160,7 +162,7 @@ def _scored(
 
 def _show(screen: console.Screen, rows: list[Row], broken: Broken, scorer: str, as_csv: bool) -> None:
     """Print it, and end with 1 where something could not be read."""
-    from styledrop_cli.judging.evaluate import COLUMNS, means
+    from styledrop_cli.judging.picture_files import COLUMNS, means
 
     if not rows:
         _fail(broken, screen)
@@ -202,7 +204,7 @@ def _name(broken: Broken, screen: console.Screen) -> None:
 
 def _table(rows: list[Row], scorer: str) -> Table:
     """A row for each picture, or for each prompt where these are many, and the mean of all."""
-    from styledrop_cli.judging.evaluate import means
+    from styledrop_cli.judging.picture_files import means
 
     mean = means(rows)
     columns = [name for name, value in mean.items() if value is not None]

@@ -119,7 +119,7 @@ def sweep(
             settings,
             style=style,
             checkpoints=files,
-            on_progress=lambda done, total: move(done / total, f"{done}/{total}"),
+            on_progress=move,
         )
     from styledrop_cli.generation.output_folder import about_mixture
     from styledrop_cli.generation.pipeline import StyleMix

@@ -1,7 +1,4 @@
-"""What a pool has to choose from, and who picks it without being a person: a CLIP and chance.
-
-A person looks the same from here: a ``Picker``. Those that one is behind are in ``cli/picking.py``.
-"""
+"""What a pool offers, and who picks from it: a CLIP or chance here, a person in ``cli/picking.py``."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.devices import generator
-from styledrop_cli.feedback.pool import Drawn, Plan
-from styledrop_cli.judging.scores import Scores, empty, repeats, scores
+from styledrop_cli.judging.evaluate import Evaluated
+from styledrop_cli.judging.scores import Scores, flaws
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,13 @@ class Candidates:
     scores: list[Scores]
     flaws: list[str]
 
+    @classmethod
+    def of(cls, prompts: list[str], drawn: Evaluated) -> Candidates:
+        """The pictures of a pool that were ``drawn``, each for its one of ``prompts``."""
+        numbers = range(1, len(prompts) + 1)
+        found = flaws(drawn.thumbnails, prompts, best_first(drawn.scores), numbers)
+        return cls(prompts, drawn.pictures, drawn.scores, found)
+
     def in_turn(self, order: Sequence[int]) -> list[int]:
         """Flawless pictures, one a prompt, then the next of each; within a turn and a prompt, in the given order."""
         turns: dict[str, int] = {}
@@ -41,14 +45,9 @@ class Candidates:
         return [index for _, _, index in sorted(ranked)]
 
 
-def candidates_of(drawn: Drawn, plain: Drawn, plan: Plan) -> Candidates:
-    """The pool ``drawn`` by ``plan``, scored against the base's ``plain`` pictures of the same prompts."""
-    found = scores(drawn.seen, plain.seen.means(len(plan.prompts), plan.per_prompt))
-    order = sorted(range(len(found)), key=lambda i: (-found[i].total, i))
-    same = repeats(drawn.small, plan.of_each, order)
-    nothing = empty(drawn.small).tolist()
-    flaws = ["empty" if e else "" if of is None else f"like {of + 1}" for e, of in zip(nothing, same, strict=True)]
-    return Candidates(plan.of_each, drawn.pictures, found, flaws)
+def best_first(scores: Sequence[Scores]) -> list[int]:
+    """The places of ``scores``, by their totals."""
+    return sorted(range(len(scores)), key=lambda i: (-scores[i].total, i))
 
 
 class Picker(Protocol):
@@ -66,12 +65,11 @@ class BestPicker:
     name = "clip"
 
     def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
-        totals = [s.total for s in candidates.scores]
-        return candidates.in_turn(sorted(range(len(totals)), key=lambda i: (-totals[i], i)))[:keep]
+        return candidates.in_turn(best_first(candidates.scores))[:keep]
 
 
 class RandomPicker:
-    """Chance, the control: any picture of each prompt."""
+    """Any picture of each prompt, by chance: the control."""
 
     name = "random"
 

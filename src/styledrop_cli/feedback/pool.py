@@ -1,4 +1,4 @@
-"""A pool of pictures to choose from: drawn into a folder, shard by shard, and looked at while it is drawn.
+"""A pool of pictures to choose from: drawn into a folder, shard by shard, and measured while it is drawn.
 
 What is on disk is the state: a shard that is there is not drawn again, whoever drew it. So a killed run goes on where
 it was, and several processes (``accelerate launch``) share a pool without a word to each other.
@@ -10,30 +10,27 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os.path import normpath
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
-from styledrop_cli.devices import autocast
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import file_hash, read_json, write_json
 from styledrop_cli.io.tensors import build_config, load_adapter, read_tensors, save_tensors
-from styledrop_cli.judging.evaluate import DRAWN_TOGETHER
-from styledrop_cli.judging.scores import Judge, Measurements, thumbnails
+from styledrop_cli.judging.evaluate import Drawing, Evaluated, Take, evaluate
+from styledrop_cli.judging.scores import Judge, Measurements
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
 from styledrop_cli.training.distributed import PATIENCE, Place, wait_for_others
 
-MOST = 1_000_000  # pictures of a pool
+LARGEST_POOL = 1_000_000  # pictures
 PLAN = "plan.json"
-IDS = "ids-{:05d}.safetensors"
+IDS = "ids-{:05d}.safetensors"  # a shard, by the number of its first picture
 
 
 @dataclass(frozen=True)
@@ -57,14 +54,10 @@ class Plan:
         return len(self.prompts) * self.per_prompt
 
     @property
-    def of_each(self) -> list[str]:
-        """The prompt of each picture, in order."""
-        return [prompt for prompt in self.prompts for _ in range(self.per_prompt)]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each picture, in order."""
-        return [*seeds_from(self.seed, self.per_prompt)] * len(self.prompts)
+    def drawing(self) -> Drawing:
+        """Its pictures, but for the adapter that draws them."""
+        texts = [with_style(prompt, self.style) for prompt in self.prompts]
+        return Drawing.of_each(self.prompts, texts, seeds_from(self.seed, self.per_prompt), self.sampling)
 
     @classmethod
     def read(cls, folder: Path) -> Plan | None:
@@ -75,25 +68,14 @@ class Plan:
             plan = build_config(cls, {**about, "sampling": sampling}, PLAN)
         except (OSError, ValueError, TypeError, KeyError, StyledropError):
             return None
-        return plan if len(plan) <= MOST else None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """N pictures: ``ids`` ``[N,h,w]``, ``pictures`` uint8 ``[N,3,S,S]``, what was ``seen``, ``small`` thumbnails."""
-
-    ids: Tensor
-    pictures: Tensor
-    seen: Measurements
-    small: Tensor
+        return plan if len(plan) <= LARGEST_POOL else None
 
 
 class Pool:
     """A plan's pictures in a folder of their own."""
 
     def __init__(self, base: Base, folder: Path, plan: Plan) -> None:
-        self._base, self._folder, self._plan = base, folder, plan
-        self._starts = range(0, len(plan), DRAWN_TOGETHER)
+        self._base, self._folder, self._plan, self._drawing = base, folder, plan, plan.drawing
         # What a shard is known by to be of this plan, drawn with the adapter as it is now, wherever that lies.
         self._adapter = Path(normpath(folder / plan.adapter)) if plan.adapter else None
         drawn_with = file_hash(self._adapter) if self._adapter else ""
@@ -101,82 +83,75 @@ class Pool:
         before = [asdict(plan), drawn_with]  # as shards were marked while the place counted, too
         self._mark, *self._marks = (hashlib.sha256(json.dumps(one).encode()).hexdigest() for one in (known, before))
 
-    def draw(self, judge: Judge, on_progress: Callable[[int], None], share: Place = (0, 1)) -> Drawn:
-        """Draw what is missing, look at all of it, and return it; ``on_progress`` hears how many are there.
+    def evaluate(
+        self,
+        judge: Judge,
+        plain: Measurements | None = None,
+        on_drawn: Callable[[int], None] = lambda count: None,
+        share: Place = (0, 1),
+    ) -> Evaluated:
+        """Draw what is missing, and measure and score all of it, as ``judging.evaluate`` does.
 
-        Looking at one shard goes on beside the drawing of the next. ``share`` is this process's number among how many:
-        the others' shards are waited for. Raises ModelError for an adapter of another base.
+        ``share`` is this process's number among how many: the others' shards are waited for. Raises ModelError for an
+        adapter of another base.
         """
         write_json(self._folder / PLAN, asdict(self._plan))
-        looks: dict[int, Future[Drawn]] = {}
-        with ThreadPoolExecutor(1) as pool:
 
-            def take(start: int, ids: Tensor) -> None:
-                looks[start] = pool.submit(self._look, start, ids, judge)
-                on_progress(sum(min(DRAWN_TOGETHER, len(self._plan) - s) for s in looks))
+        def draw(take: Take) -> None:
+            there: set[int] = set()
 
-            def left() -> int:
-                for start in self._starts:
-                    if start not in looks and (ids := self._read(start)) is not None:
-                        take(start, ids)
-                return len(self._starts) - len(looks)
+            def found(first: int, ids: Tensor) -> None:
+                there.add(first)
+                take(first, ids)
 
-            left()
-            own = [start for start in self._starts if start // DRAWN_TOGETHER % share[1] == share[0]]
-            slowest = self._draw([start for start in own if start not in looks], take, share[0])
-            wait_for_others(left, max(PATIENCE, 2 * slowest))
-            # From the end: who is only slow goes on from the beginning.
-            self._draw([start for start in reversed(self._starts) if start not in looks], take, share[0])
-            parts = [looks[start].result() for start in self._starts]
-        return Drawn(
-            torch.cat([p.ids for p in parts]),
-            torch.cat([p.pictures for p in parts]),
-            Measurements.cat([p.seen for p in parts]),
-            torch.cat([p.small for p in parts]),
-        )
+            def left() -> list[slice]:
+                for shard in self._drawing.shards:
+                    if shard.start not in there and (ids := self._read(shard)) is not None:
+                        found(shard.start, ids)
+                return [shard for shard in self._drawing.shards if shard.start not in there]
+
+            own = self._own(share)
+            slowest = self._draw([shard for shard in left() if shard in own], found, share[0])
+            wait_for_others(lambda: len(left()), max(PATIENCE, 2 * slowest))
+            # From the end: a process that is only slow goes on from the beginning.
+            self._draw(left()[::-1], found, share[0])
+
+        return evaluate(self._base, judge, self._drawing, plain, draw=draw, on_drawn=on_drawn)
 
     def help(self, share: Place) -> None:
         """Draw this process's share of what is missing."""
-        own = [start for start in self._starts if start // DRAWN_TOGETHER % share[1] == share[0]]
-        self._draw([start for start in own if self._read(start) is None], lambda start, ids: None, share[0])
+        self._draw([s for s in self._own(share) if self._read(s) is None], lambda first, ids: None, share[0])
 
-    @torch.no_grad()
-    def _draw(self, starts: Sequence[int], done: Callable[[int, Tensor], None], process: int) -> float:
-        """Draw those of ``starts`` that nobody has drawn by then; how many seconds the slowest took.
+    def _own(self, share: Place) -> list[slice]:
+        """The shards that this process draws."""
+        return self._drawing.shards[share[0] :: share[1]]
+
+    def _draw(self, shards: Sequence[slice], done: Take, process: int) -> float:
+        """Draw those of ``shards`` that nobody has drawn by then; how many seconds the slowest took.
 
         ``process`` is the number of this one, for the files to tell who drew them.
         """
-        if not starts:
+        if not shards:
             return 0.0
-        plan, base = self._plan, self._base
-        adapter = open_adapter(base, load_adapter(self._adapter)).base if self._adapter else None
-        texts = [with_style(prompt, plan.style) for prompt in plan.of_each]
+        adapter = open_adapter(self._base, load_adapter(self._adapter)).base if self._adapter else None
+        drawing = replace(self._drawing, adapter=adapter)
         slowest = 0.0
-        for start in starts:
+        for shard in shards:
             began = time.monotonic()
-            if (ids := self._read(start)) is None:
-                rows = slice(start, start + DRAWN_TOGETHER)
-                with autocast(base.device):
-                    ids = base.sample(texts[rows], plan.seeds[rows], plan.sampling, adapter).to("cpu", torch.int16)
+            if (ids := self._read(shard)) is None:
+                ids = drawing.sample(self._base, shard)
                 about = {"plan": self._mark, "process": str(process)}
-                save_tensors(self._folder / IDS.format(start), {"ids": ids}, about)
+                save_tensors(self._folder / IDS.format(shard.start), {"ids": ids}, about)
                 slowest = max(slowest, time.monotonic() - began)
-            done(start, ids)
+            done(shard.start, ids)
         return slowest
 
-    def _read(self, start: int) -> Tensor | None:
+    def _read(self, shard: slice) -> Tensor | None:
+        """The ids of a shard, if it is there, whole and of this plan."""
         try:
-            tensors, about = read_tensors(self._folder / IDS.format(start))
+            tensors, about = read_tensors(self._folder / IDS.format(shard.start))
         except ModelError:
             return None
-        ids, count = tensors.get("ids"), min(DRAWN_TOGETHER, len(self._plan) - start)
+        ids, count = tensors.get("ids"), len(self._drawing.prompts[shard])
         whole = ids is not None and len(ids) == count and is_grid(ids, self._base.grid, self._base.codes)
         return ids if whole and about.get("plan") in (self._mark, *self._marks) else None
-
-    @torch.no_grad()
-    def _look(self, start: int, ids: Tensor, judge: Judge) -> Drawn:
-        base = self._base
-        with autocast(base.device):
-            pictures = base.pictures(ids.long().to(base.device), base.sizes[0]).float()
-        seen = judge.see(pictures, ids, self._plan.of_each[start : start + DRAWN_TOGETHER])
-        return Drawn(ids, (pictures * 255).round().to("cpu", torch.uint8), seen, thumbnails(pictures))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,44 +21,30 @@ from torch import Tensor
 from styledrop_cli.adapters.file import open_adapter, references_of, widest
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.feedback.pickers import Candidates, Picker, candidates_of
-from styledrop_cli.feedback.pool import PLAN, Drawn, Plan, Pool
+from styledrop_cli.feedback.pickers import Candidates, Picker
+from styledrop_cli.feedback.pool import PLAN, Plan, Pool
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
 from styledrop_cli.io.tensors import AdapterFile, build_config, load_adapter, read_header
-from styledrop_cli.judging.evaluate import References, judge_of
-from styledrop_cli.judging.probes import PROBES
-from styledrop_cli.judging.scores import ClipScorer, Judge, Scores, mean, scores
+from styledrop_cli.judging.evaluate import PLAIN_EACH, Evaluated, References, judge_of
+from styledrop_cli.judging.prompts import graded_prompts, pool_prompts
+from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, mean, scores
+from styledrop_cli.progress import Counter
 from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter, train_on_picks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What a pool shows: subjects x settings (StyleDrop: 10 x 3), none of which chooses a checkpoint or a round.
-SUBJECTS = (
-    "a rabbit", "a lion", "a bird", "a horse", "a bus", "a chair", "a cup of coffee", "a mountain", "a robot",
-    "a banana", "a frog", "a turtle", "a panda", "a duck", "a whale", "a bear", "a train", "a truck", "a ship",
-    "a helicopter", "a sunflower", "a cactus", "a palm tree", "a carrot", "a hamburger", "a gift", "a camera",
-    "an alarm clock", "a hammer", "a balloon",
-)  # fmt: skip
-SETTINGS = ("", " in the snow", " in a forest")
-PROMPTS = 30
-# What the rounds are compared by, and nothing is ever picked from.
-GRADED = (
-    "a dog", "a bicycle", "an umbrella", "an owl", "a castle", "a strawberry", "an airplane", "an elephant",
-    "a sailboat", "a key",
-)  # fmt: skip
-GRADED_EACH = 4
-PLAIN_EACH = 2  # pictures that the base draws of each prompt, to compare with
+GRADED_EACH = 4  # pictures of each prompt that the rounds are compared by
 ADAPTER, POOL, PLAIN, GRADE = "adapter.safetensors", "pool", "plain", "graded"
 SCORES, PICKS, SHEET, TABLE, BEST = "scores.json", "picks.json", "sheet.png", "table.json", "best.safetensors"
 
 
 class Watcher(Protocol):
-    """Who is told how it goes on; shares of the way are in [0,1]."""
+    """Who is told how it goes on; with ``drawing``'s name said, both are ``progress.OnProgress``."""
 
     def say(self, message: str) -> None:
         """A remark; one that begins with ``Warning: `` is a warning."""
@@ -70,24 +57,6 @@ class Watcher(Protocol):
 
     def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
         """A round is over; whether to add another, which is only asked for where none is ``planned``."""
-
-
-def built_in_prompts(base: Base, contents: Sequence[str]) -> list[str]:
-    """Subjects x settings as far as ``base`` knows them, but for the references' own ``contents``."""
-    if base.contents:
-        settings: tuple[str, ...] = ("",)  # it draws one thing on a plain ground
-        subjects = [s for s in SUBJECTS if s in base.contents] or base.contents
-    else:
-        settings, subjects = SETTINGS, list(SUBJECTS)
-    subjects = [s for s in subjects if s not in contents]
-    return [subject + setting for subject in subjects[: PROMPTS // len(settings)] for setting in settings]
-
-
-def graded_prompts(base: Base, used: Sequence[str]) -> list[str]:
-    """What the rounds are compared by: prompts of which nothing was picked, and none of the references'."""
-    known = [p for p in GRADED if p in base.contents] or base.contents or list(GRADED)
-    free = [p for p in known if p not in used]
-    return (free or [p for p in PROBES if p not in used] or known)[: len(GRADED)]
 
 
 @dataclass(frozen=True)
@@ -116,9 +85,9 @@ def iterate(
     """Add rounds of feedback to the adapter ``start``, each in a folder in ``folder``, and choose the best round.
 
     The n-th round is picked by the n-th of ``pickers``, those beyond by the last. ``prompts``, without a style, are
-    what the pools show (default: ``built_in_prompts``). ``grader`` compares the rounds, on other prompts. The best, or
+    what the pools show (default: ``pool_prompts``). ``grader`` compares the rounds, on other prompts. The best, or
     the ``last``, becomes ``folder/best.safetensors``; ``start`` is only read. ``share`` is this process's number among
-    how many that draw (see ``Pool.draw``).
+    how many that draw (see ``Pool.evaluate``).
 
     Raises ModelError for an adapter of another base or without its references, UsageError for one that learnt an
     object, for another process at work in the folder, and for rounds that were begun with other settings, unless
@@ -161,13 +130,10 @@ def first_round(
             "contents": contents or header["contents"],
             "seed": settings.seed,
         }
-        pictures_there = [p.get("sha256") for p in header.get("pictures", ())]
-        there = header | header.get("settings", {}) | {"pictures": pictures_there}
-        if changed := [
-            f"{n}: {there.get(n)!s:.200} there, {value!s:.200} now"
-            for n, value in asked.items()
-            if there.get(n) != value
-        ]:
+        there = header | header.get("settings", {})
+        there["pictures"] = [picture.get("sha256") for picture in header.get("pictures", ())]
+        changed = [f"{n}: {there.get(n)!s:.200} there, {v!s:.200} now" for n, v in asked.items() if there.get(n) != v]
+        if changed:
             raise UsageError(
                 f"{path} was learnt from something else: {'; '.join(changed)}",
                 "Repeat its settings, say --fresh to start over, or choose another folder with -o.",
@@ -181,7 +147,7 @@ def first_round(
         settings=settings,
         output=path,
         fresh=fresh,
-        on_step=lambda step, total, loss: watcher.learning(step / total, f"{step}/{total}  loss {loss:.2f}"),
+        on_step=_heard_by(watcher),
         on_message=watcher.say,
     )
     return path
@@ -226,24 +192,19 @@ class Rounds:
         fresh: bool,
         share: tuple[int, int],
     ) -> None:
-        self._base, self._folder, self._settings, self._share = base, folder, settings, share
-        self._grades: dict[int, Drawn] = {}
-        self._pickers, self._watcher = pickers, watcher
         if start.resolve() == (folder / BEST).resolve():
             raise UsageError(f"{start} would be replaced by these rounds' own", "Choose another folder with -o.")
+        self._base, self._folder, self._settings, self._share = base, folder, settings, share
+        self._pickers, self._watcher = pickers, watcher
+        self._graded_pictures: dict[int, Evaluated] = {}
         parent = load_adapter(start)
-        open_adapter(base, parent)
-        self._examples, header = references_of(parent), parent.header
-        self._training = _training(parent)
-        self.first = _round_of(header)
-        given = self._examples.contents[: self._examples.references]
-        self._prompts = prompts or built_in_prompts(base, given)
-        self._graded = graded_prompts(base, [*self._prompts, *given])
-        self._style: str = header["style"]
-        self._sampling = base.sampling(**header["recommended"])
+        references = References.of_adapter(base, parent)
+        self._style, self._sampling = references.style, references.sampling
+        self._training, self.first = training_of(parent), round_of(parent.header)
+        self._prompts = prompts or pool_prompts(base, references.contents)
+        self._graded = graded_prompts(base, [*self._prompts, *references.contents])
         # A published base's CLIP sees no pictures: who grades them has to choose them too.
         chooser: ClipScorer = base if base.clip.visual is not None else grader
-        references = References.of_examples(base, self._examples)
         self._judge = judge_of(base, chooser, references, self._prompts)
         self._grader = judge_of(base, grader, references, self._graded)
         if fresh and (folder / MANIFEST).exists():
@@ -254,7 +215,7 @@ class Rounds:
             folder,
             {
                 "adapter": file_hash(start),
-                "base": header["base"],
+                "base": parent.header["base"],
                 "prompts": self._prompts,
                 **{name: value for name, value in asdict(settings).items() if name != "rounds"},
             },
@@ -274,8 +235,19 @@ class Rounds:
 
     def go(self, number: int) -> None:
         """Do what is not yet done of a round: draw, pick, train."""
-        if not self.adapter(number).exists():
-            self._learn(number, *self._picked(number))
+        if self.adapter(number).exists():
+            return
+        plan, drawn = self._draw_pool(number)
+        candidates = Candidates.of(plan.drawing.prompts, drawn)
+        entries = self._describe(number, plan, candidates)
+        picked, feedback = self._pick(number, candidates)
+        for i in picked:
+            path = self.place(number) / "picks" / f"{i + 1:04d}.png"
+            if not path.exists():
+                about = {"prompt": entries[i]["prompt"], "style": self._style, "seed": entries[i]["seed"]}
+                about["round"] = number - 1  # which drew it
+                save_png(to_image(candidates.pictures[i].float() / 255), path, about)
+        self._train(number, drawn.ids[picked], [entries[i] for i in picked], feedback)
 
     def show(self, number: int) -> Path:
         """A sheet of what the base, the round before and this one make of prompts that nothing was picked from."""
@@ -284,7 +256,7 @@ class Rounds:
             save_png(self._before_and_after(number), path)
         return path
 
-    # ---- the pool, and the picks from it ----
+    # ---- draw ----
 
     def _plan(self, number: int, folder: Path, prompts: Sequence[str], each: int, seed: int) -> Plan:
         """As the adapter of a round recommends; round 0 is the base alone."""
@@ -295,45 +267,29 @@ class Rounds:
             sampling = self._base.sampling(**recommended)  # its own, not the first adapter's
         return Plan(tuple(prompts), each, self._settings.seed + seed, self._style, adapter, sampling)
 
-    def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str) -> Drawn:
-        def move(done: int) -> None:
-            self._watcher.drawing(what, done / len(plan), f"{done}/{len(plan)}")
+    def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str, plain: Measurements | None = None) -> Evaluated:
+        counter = Counter(partial(self._watcher.drawing, what), len(plan))
+        return Pool(self._base, folder, plan).evaluate(judge, plain, counter.add, self._share)
 
-        return Pool(self._base, folder, plan).draw(judge, move, self._share)
-
-    def _picked(self, number: int) -> tuple[Tensor, list[dict[str, Any]], str]:
-        """Ids ``[N,h,w]`` of the picks, what is known of each, and who picked them."""
-        folder = self.place(number)
-        plan, drawn, candidates = self._pool(number)
-        entries = self._described(number, plan, candidates)
-        there = self._choice(number, candidates)
-        numbers = there.get("pictures")
-        if not (isinstance(numbers, list) and numbers and all(type(n) is int and 1 <= n <= len(plan) for n in numbers)):
-            raise UsageError(f"{folder / PICKS} does not name pictures of 1 to {len(plan)}", "Remove it to pick again.")
-        rows = [i - 1 for i in numbers]
-        for i in rows:
-            about = {"prompt": plan.of_each[i], "style": self._style, "seed": plan.seeds[i], "round": number - 1}
-            path = folder / "picks" / f"{i + 1:04d}.png"
-            if not path.exists():
-                save_png(to_image(candidates.pictures[i].float() / 255), path, about)
-        return drawn.ids[rows], [entries[i] for i in rows], str(there.get("feedback"))
-
-    def _pool(self, number: int) -> tuple[Plan, Drawn, Candidates]:
+    def _draw_pool(self, number: int) -> tuple[Plan, Evaluated]:
         """What a round has to choose from: drawn by the round before, and scored against the base's own."""
-        plain_plan = self._plan(0, self._folder / PLAIN, self._prompts, PLAIN_EACH, 0)
-        plain = self._drawn(self._folder / PLAIN, plain_plan, self._judge, "drawing without the adapter")
+        folder = self._folder / PLAIN
+        plan = self._plan(0, folder, self._prompts, PLAIN_EACH, 0)
+        plain = self._drawn(folder, plan, self._judge, "drawing without the adapter").measured
         # Every round sees other seeds, none of them a test picture's.
-        folder = self.place(number) / POOL
-        plan = self._plan(number - 1, folder, self._prompts, self._settings.per_prompt, SEEDS_OF_ROUND * number)
+        folder, each = self.place(number) / POOL, self._settings.per_prompt
+        plan = self._plan(number - 1, folder, self._prompts, each, SEEDS_OF_ROUND * number)
         more = min(self._sampling.lambda_a + self._settings.pool_lambda_a, SampleSettings.RANGES["lambda_a"][1])
         plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
-        drawn = self._drawn(folder, plan, self._judge, f"drawing to choose from, round {number}")
-        return plan, drawn, candidates_of(drawn, plain, plan)
+        what = f"drawing to choose from, round {number}"
+        return plan, self._drawn(folder, plan, self._judge, what, plain.means(len(self._prompts), each))
 
-    def _described(self, number: int, plan: Plan, candidates: Candidates) -> list[dict[str, Any]]:
+    # ---- pick ----
+
+    def _describe(self, number: int, plan: Plan, candidates: Candidates) -> list[dict[str, Any]]:
         """What is known of each picture of a pool; written to the round's folder, with a numbered sheet of them."""
         folder = self.place(number)
-        each = zip(plan.of_each, plan.seeds, candidates.scores, candidates.flaws, strict=True)
+        each = zip(candidates.prompts, plan.drawing.seeds, candidates.scores, candidates.flaws, strict=True)
         entries = [
             {"picture": i, "prompt": prompt, "seed": seed, **_rounded(score), "flaw": flaw}
             for i, (prompt, seed, score, flaw) in enumerate(each, 1)
@@ -346,28 +302,30 @@ class Rounds:
             save_png(contact_sheet(images, 8, labels, f"{self._style}, drawn by round {number - 1}", 96), sheet)
         return entries
 
-    def _choice(self, number: int, candidates: Candidates) -> dict[str, Any]:
-        """What is picked in a round, by its numbers, and by whom; asked for once, then as the folder has it."""
+    def _pick(self, number: int, candidates: Candidates) -> tuple[list[int], str]:
+        """The places of what is picked in a round, and by whom; asked for once, then as the folder has it."""
         folder, run = self.place(number), Run(self.place(number), {})
         there = run.read(PICKS)
-        if isinstance(there, dict):
-            return there
-        picker = self._pickers[min(number - self.first, len(self._pickers)) - 1]
-        picks = picker.pick(candidates, self._settings.keep or len(self._prompts), folder)
-        if not picks:
-            raise UsageError(
-                "there is nothing to pick: every picture of the pool is empty or a copy of another",
-                "Draw more with --per-prompt, or start from an adapter that was trained for fewer steps.",
-            )
-        there = {"feedback": picker.name, "pictures": [i + 1 for i in picks]}
-        run.write(PICKS, there)
-        return there
+        if not isinstance(there, dict):
+            picker = self._pickers[min(number - self.first, len(self._pickers)) - 1]
+            picks = picker.pick(candidates, self._settings.keep or len(self._prompts), folder)
+            if not picks:
+                raise UsageError(
+                    "there is nothing to pick: every picture of the pool is empty or a copy of another",
+                    "Draw more with --per-prompt, or start from an adapter that was trained for fewer steps.",
+                )
+            there = {"feedback": picker.name, "pictures": [i + 1 for i in picks]}
+            run.write(PICKS, there)
+        numbers, count = there.get("pictures"), len(candidates.prompts)
+        if not (isinstance(numbers, list) and numbers and all(type(n) is int and 1 <= n <= count for n in numbers)):
+            raise UsageError(f"{folder / PICKS} does not name pictures of 1 to {count}", "Remove it to pick again.")
+        return [n - 1 for n in numbers], str(there.get("feedback"))
 
-    # ---- training ----
+    # ---- train ----
 
-    def _learn(self, number: int, ids: Tensor, picks: list[dict[str, Any]], feedback: str) -> None:
+    def _train(self, number: int, ids: Tensor, picks: list[dict[str, Any]], feedback: str) -> None:
         parent = load_adapter(self.adapter(number - 1))
-        # To the end, as StyleDrop does: from many things one does not learn to copy one, and the rounds are compared.
+        # To the end, as StyleDrop does: of many pictures no single one is learnt by heart, and the rounds are compared.
         settings = replace(
             self._training,
             steps=self._settings.steps,
@@ -389,19 +347,20 @@ class Rounds:
                 "feedback": feedback,
                 "picks": [{name: p[name] for name in ("prompt", "seed", "total")} for p in picks],
             },
-            on_step=lambda step, total, loss: self._watcher.learning(step / total, f"{step}/{total}  loss {loss:.2f}"),
+            on_step=_heard_by(self._watcher),
             on_message=self._watcher.say,
         )
 
-    # ---- comparing the rounds ----
+    # ---- compare the rounds ----
 
-    def _grade(self, number: int) -> Drawn:
+    def _grade(self, number: int) -> Evaluated:
         """The graded prompts as a round draws them; round 0 is the base alone."""
-        if number not in self._grades:
+        if number not in self._graded_pictures:
             folder = (self.place(number) if number else self._folder) / GRADE
             plan = self._plan(number, folder, self._graded, GRADED_EACH, 0)
-            self._grades[number] = self._drawn(folder, plan, self._grader, f"drawing to compare, {_name(number)}")
-        return self._grades[number]
+            what = f"drawing to compare, {_name(number)}"
+            self._graded_pictures[number] = self._drawn(folder, plan, self._grader, what)
+        return self._graded_pictures[number]
 
     def _before_and_after(self, number: int) -> Image:
         rows = (0, number - 1, number)
@@ -410,11 +369,11 @@ class Rounds:
         return contact_sheet(images, len(self._graded), labels, f"{self._style}: before and after", 160)
 
     def choose(self, end: int, last: bool) -> Result:
-        """Grade every round, and write the best, of equals the earlier, or the ``last``."""
-        plain = self._grade(0).seen
+        """Grade every round, and write the best, the earlier of equal ones, or the ``last``."""
+        plain = self._grade(0).measured  # with the same seeds: each picture is compared with its own
         table = []
         for number in (0, *range(self.first, end + 1)):
-            score = mean(scores(self._grade(number).seen, plain))
+            score = mean(scores(self._grade(number).measured, plain))
             table.append({"round": number, **_rounded(score)})
         best = end if last else max(table[1:], key=lambda row: row["total"])["round"]
         self._run.write(TABLE, {"best": best, "prompts": self._graded, "rounds": table})
@@ -431,13 +390,19 @@ def _rounded(score: Scores) -> dict[str, float]:
     return {name: round(value, 4) for name, value in (asdict(score) | {"total": score.total}).items()}
 
 
-def _round_of(header: dict[str, Any]) -> int:
+def _heard_by(watcher: Watcher) -> Callable[[int, int, float], None]:
+    """What a training calls after each step."""
+    return lambda step, total, loss: watcher.learning(step / total, f"{step}/{total}  loss {loss:.2f}")
+
+
+def round_of(header: dict[str, Any]) -> int:
+    """Which round made an adapter; what `train` made is the first. Raises ModelError if its header is damaged."""
     number = header.get("round", 1)
     if type(number) is not int or number < 1:
         raise ModelError(f"the header of this adapter is damaged: its round is {number!r:.40}")
     return number
 
 
-def _training(file: AdapterFile) -> TrainSettings:
-    """The settings that the adapter in ``file`` was trained with."""
+def training_of(file: AdapterFile) -> TrainSettings:
+    """The settings that the adapter in ``file`` was trained with; raises ModelError if its header is damaged."""
     return build_config(TrainSettings, file.header.get("settings", {}), str(file.path))

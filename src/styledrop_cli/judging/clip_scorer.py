@@ -1,8 +1,7 @@
-"""How well a picture fits a text or another picture, by CLIP: the one home of open_clip.
+"""The CLIPs that look at pictures, by name; the one module that imports open_clip.
 
-A scorer is a CLIP of a model folder (``clip``, or ``scorer``, which had no say in what was drawn; open_clip runs it
-where it is of its kind), or any model that open_clip knows, with its weights: ``ViT-B-16/openai``, or
-``ViT-B-16/path/to/weights.safetensors``.
+``clip`` and ``scorer`` are those of a model folder: the second one had no say in what was drawn. Others are open_clip's
+models with their weights: ``ViT-B-16/openai``, or ``ViT-B-16/path/to/weights.safetensors``.
 """
 
 from __future__ import annotations
@@ -152,9 +151,8 @@ def _published(name: str, device: torch.device) -> Scorer:
         cache_folder()  # where they will be kept must be known
     try:
         with _quietly():
-            network = library.create_model(
-                model, weights, device=device, force_quick_gelu=quick_gelu, require_pretrained=True
-            )
+            how = {"device": device, "force_quick_gelu": quick_gelu, "require_pretrained": True}
+            network = library.create_model(model, weights, **how)
             tokenizer = library.get_tokenizer(model)
     except Exception as error:  # whatever a download, an unpickler or a state dict may raise
         cause = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -169,17 +167,10 @@ def _published(name: str, device: torch.device) -> Scorer:
             f"cannot load '{name}': {cause}", "Is the file whole, and does it hold the weights of that very model?"
         ) from error
     about = network.visual.preprocess_cfg
-    side = about["size"]
-    return Scorer(
-        name,
-        network.requires_grad_(False).eval(),
-        tokenizer,
-        (side, side) if isinstance(side, int) else tuple(side),
-        tuple(about["mean"]),
-        tuple(about["std"]),
-        "bilinear" if about["interpolation"] == "bilinear" else "bicubic",
-        device,
-    )
+    size = (about["size"],) * 2 if isinstance(about["size"], int) else tuple(about["size"])
+    mean, std, how = tuple(about["mean"]), tuple(about["std"]), about["interpolation"]
+    interpolation = "bilinear" if how == "bilinear" else "bicubic"
+    return Scorer(name, network.requires_grad_(False).eval(), tokenizer, size, mean, std, interpolation, device)
 
 
 def _refuse_pickles(folder: Path) -> None:

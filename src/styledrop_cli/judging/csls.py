@@ -1,15 +1,14 @@
 """How alike two styles are to a CLIP, once it is known how alike pictures are to it anyhow.
 
-A raw cosine with the reference says as much of what both show as of how it is drawn: a CLIP was taught to tell things
-apart. A bank of pictures, the same things in many other styles, says what is to be taken off. First the
+A raw cosine with the reference says as much of what both show as of how it is drawn: a CLIP was taught to tell
+subjects apart. A bank of pictures, the same subjects in many other styles, says what is to be taken off. First the
 directions in which pictures of one style differ are shrunk (within-class covariance normalization, Hatch et al.,
-Interspeech 2006): they are the things. Then two pictures count as alike only as far as they are more so than each is to
-its nearest ones in the bank (CSLS, arXiv 1710.04087, eq. 6, with the bank on both sides).
+Interspeech 2006): they are the subjects. Then two pictures count as alike only as far as they are more so than each is
+to its nearest ones in the bank (CSLS, arXiv 1710.04087, eq. 6, with the bank on both sides).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,28 +17,27 @@ from torch import Tensor
 
 from styledrop_cli.io.contact_sheet import read_tiles
 from styledrop_cli.judging.scores import ClipScorer
+from styledrop_cli.progress import Counter, OnProgress, unheard
 
-BANK = Path(__file__).with_name("bank.webp")  # a row for each style, a column for each thing
+BANK = Path(__file__).with_name("bank.webp")  # a row for each style, a column for each subject
 SIDE = 64  # pixels of a picture in it
 NEIGHBOURS = 10  # k of CSLS
 RIDGE = 0.3  # added to the covariance, as a share of its mean eigenvalue
-BATCH = 64
+TOGETHER = 64  # pictures of it that are looked at together
 
 
 class Calibration:
-    """One clip_scorer, and what it makes of the bank."""
+    """What one CLIP sees in the bank, and likenesses by it."""
 
-    def __init__(
-        self, clip_scorer: ClipScorer, on_progress: Callable[[float, str], None] = lambda share, note: None
-    ) -> None:
+    def __init__(self, clip_scorer: ClipScorer, on_progress: OnProgress = unheard) -> None:
         tiles = read_tiles(BANK, SIDE)
-        styles, things = tiles.shape[:2]
+        styles, subjects = tiles.shape[:2]
+        counter = Counter(on_progress, styles * subjects)
         parts = []
-        for chunk in tiles.flatten(0, 1).split(BATCH):
+        for chunk in tiles.flatten(0, 1).split(TOGETHER):
             parts.append(clip_scorer.picture_embeds(chunk.float() / 255).double().cpu())
-            done = sum(map(len, parts))
-            on_progress(done / (styles * things), f"{done}/{styles * things}")
-        bank = torch.cat(parts).view(styles, things, -1)
+            counter.add(len(chunk))
+        bank = torch.cat(parts).view(styles, subjects, -1)
         self._mean = bank.mean((0, 1))
         apart = (bank - bank.mean(1, keepdim=True)).flatten(0, 1)
         values, vectors = torch.linalg.eigh(apart.T @ apart / len(apart))

@@ -1,62 +1,40 @@
-"""How good given pictures are: do they show what was asked for, in the reference's style, without copying it?
+"""Draw pictures and score them: the one place for what checkpoints, settings, rounds and reports are chosen by.
 
-StyleDrop's Text and Style (arXiv 2306.00983, 4.1) are cosines in a CLIP's space; beside them stand the scores by which
-checkpoints and rounds are chosen, against what the base draws for the same prompts without an adapter.
+The same prompts and seeds are drawn with whatever is compared and by the base alone. A ``Judge`` measures both, and a
+score says how far the first are from the second (StyleDrop, arXiv 2306.00983, 4.1, has its Text and Style alone).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from math import isnan
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from styledrop_cli.adapters.examples import TrainingViews, guess_content, known_contents, tokenize_views
+from styledrop_cli.adapters.examples import TrainingViews, known_contents, tokenize_views
 from styledrop_cli.adapters.file import open_adapter, references_of
 from styledrop_cli.base.base import Base
-from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast, generator
-from styledrop_cli.errors import PictureError
-from styledrop_cli.io.images import load_picture, square, to_tensor
+from styledrop_cli.io.images import square, to_tensor
 from styledrop_cli.io.tensors import AdapterFile
-from styledrop_cli.judging.scores import (
-    ClipScorer,
-    Judge,
-    Measurements,
-    StyleCalibration,
-    empty,
-    repeats,
-    scores,
-    thumbnails,
-)
+from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, StyleCalibration, scores, thumbnails
+from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-COLUMNS = ("text", "likeness", "csls", "object", "shape", "style", "leak", "total")
-BATCH = 64  # pictures that are read and looked at together
-READERS = 2  # threads that decode them
-DRAWN_TOGETHER = 24  # pictures that the base draws together
-PLAIN_EACH = 2  # pictures that the base draws of each prompt, to compare with
-MANY = 64  # prompts beyond which it draws only one of each
-PLAIN_SEED = 1_000_003  # no picture's own but by chance: from one seed, base and adapter draw alike
-DIGITS = 4  # to which scores are compared: what differs by less is rounding
+DRAWN_TOGETHER = 24  # pictures of a shard
+PLAIN_EACH = 2  # pictures that the base alone draws of each prompt, to compare with
+PLAIN_SEED = 1_000_003  # of the first of them: hardly ever a compared picture's own, as from one seed both draw alike
+
+Take = Callable[[int, Tensor], None]  # a shard: the number of its first picture, its ids [B,H,W]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One to score: its file, the ``prompt`` it was drawn for, and the ``style`` that was said behind it, or none."""
-
-    path: Path
-    prompt: str
-    style: str = ""
+# ---- the judge ----
 
 
 @dataclass(frozen=True)
@@ -83,9 +61,10 @@ class References:
         return replace(cls.of_examples(base, references_of(file)), style=str(file.header["style"]), sampling=sampling)
 
     @classmethod
+    @torch.no_grad()
     def of_examples(cls, base: Base, examples: TrainingViews) -> References:
         """The references among the pictures that are learnt from."""
-        with torch.no_grad(), autocast(base.device):
+        with autocast(base.device):
             shown = base.pictures(examples.whole.long().to(base.device), base.sizes[0]).float()
         return cls(examples, shown, "", base.sampling())
 
@@ -108,117 +87,15 @@ class References:
             given = part.examples.views["views.picture"] < part.examples.references
             owners.append(part.examples.views["views.picture"][given] + len(contents))
             ids.append(part.examples.own_views)
-            contents += part.examples.contents[: part.examples.references]
+            contents += part.contents
         views = {"views.ids": torch.cat(ids), "views.picture": torch.cat(owners)}
-        return replace(
-            first,
-            examples=TrainingViews(views, contents, len(contents)),
-            shown=torch.cat([part.shown for part in parts]),
-        )
+        shown = torch.cat([part.shown for part in parts])
+        return replace(first, examples=TrainingViews(views, contents, len(contents)), shown=shown)
 
-
-@dataclass(frozen=True)
-class Row:
-    """What was made of one picture.
-
-    ``text`` and ``likeness`` in [-1,1]: cosines with its prompt and with the nearest reference (the paper's Text and
-    Style). ``csls`` in [-4,4]: the likeness of style, calibrated (see ``calibration``); None where nothing calibrates.
-    The others as in ``scores.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better
-    one of the same prompt, or nothing. Without a reference, only ``text`` and ``object`` are there.
-    """
-
-    picture: Picture
-    text: float
-    object: float
-    likeness: float | None = None
-    csls: float | None = None
-    shape: float | None = None
-    style: float | None = None
-    leak: float | None = None
-    total: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Appraisal:
-    """A row of each picture that could be read, in the order in which they were given, and why the others could not."""
-
-    rows: list[Row]
-    unreadable: list[tuple[Path, PictureError]]
-
-
-def without_style(prompt: str, style: str) -> str:
-    """``prompt`` without the style at its end, as ``with_style`` puts it there or behind a comma."""
-    style = " ".join(style.split()).removeprefix("in ")
-    said = re.fullmatch(rf"(.+?)(?:,| in) {re.escape(style)}(?: style)?", " ".join(prompt.split()), re.IGNORECASE)
-    return said[1] if style and said else " ".join(prompt.split())
-
-
-def contents_of(base: Base, images: Sequence[Image], paths: Sequence[Path]) -> list[str]:
-    """What given pictures show, guessed by the base's CLIP as for a training, without a word."""
-    return [guess_content(base, image, path, lambda message: None) for image, path in zip(images, paths, strict=True)]
-
-
-@torch.no_grad()
-def appraise(
-    base: Base,
-    clip_scorer: ClipScorer,
-    pictures: Sequence[Picture],
-    references: References | None,
-    on_progress: Callable[[float, str], None] = lambda share, note: None,
-    calibration: StyleCalibration | None = None,
-) -> Appraisal:
-    """Score ``pictures`` that were drawn after the same ``references``, or after none, with ``clip_scorer``.
-
-    Each is cut to its middle square and looked at as large as the base draws small, some at a time: memory does not
-    grow with their number. Their ids, by which copying is found, are read off the pixels, and so are those of what the
-    base draws to compare with: pocket reads two to four of five ids as they were drawn, and finds as much copied in
-    them, within 0.03 on average, or up to 0.05 more where a style was exaggerated. The likeness is
-    calibrated by ``calibration``.
-    """
-    distinct = sorted({(p.prompt, p.style) for p in pictures})
-    places = {said: place for place, said in enumerate(distinct)}
-    judge = judge_of(base, clip_scorer, references, sorted({prompt for prompt, _ in distinct}), calibration)
-    each = PLAIN_EACH if len(distinct) <= MANY else 1
-    work = len(pictures) + (each * len(distinct) if references else 0)
-
-    def move(done: int, note: str) -> None:
-        on_progress(done / work, note)
-
-    plain = _plain(base, judge, references.sampling, distinct, each, move) if references else None
-    drawn = work - len(pictures)
-    rows: list[Row] = []
-    small: list[Tensor] = []
-    unreadable: list[tuple[Path, PictureError]] = []
-    read = 0
-    for batch in _batches(pictures, base.sizes[0]):
-        read += len(batch)
-        whole = []
-        for picture, found in batch:
-            if isinstance(found, PictureError):
-                unreadable.append((picture.path, found))
-            else:
-                whole.append((picture, found))
-        if whole:
-            shown = torch.stack([pixels for _, pixels in whole]).to(base.device)
-            given = [picture for picture, _ in whole]
-            # Only copying goes by ids, and without references there is nothing to copy.
-            ids = base.tokenizer.encode(shown) if plain else torch.zeros(len(shown), 2, 2, dtype=torch.long)
-            seen = judge.see(shown, ids, [picture.prompt for picture in given])
-            beside = _rows_of(plain, [places[p.prompt, p.style] for p in given]) if plain else None
-            rows += _rows(given, seen, beside)
-            small.append(thumbnails(shown))
-        move(drawn + read, f"{read}/{len(pictures)}")
-    return Appraisal(_noted(rows, torch.cat(small)) if small else [], unreadable)
-
-
-def means(rows: Sequence[Row]) -> dict[str, float | None]:
-    """The mean of each of ``COLUMNS`` over the rows that have it; None where none has."""
-    found: dict[str, float | None] = {}
-    for name in COLUMNS:
-        values = [value for row in rows if (value := getattr(row, name)) is not None]
-        found[name] = sum(values) / len(values) if values else None
-    return found
+    @property
+    def contents(self) -> list[str]:
+        """What each reference shows, in words."""
+        return self.examples.contents[: self.examples.references]
 
 
 def judge_of(
@@ -227,93 +104,126 @@ def judge_of(
     references: References | None,
     prompts: Sequence[str],
     calibration: StyleCalibration | None = None,
+    others: Sequence[str] | None = None,
 ) -> Judge:
     """A judge of pictures drawn for ``prompts``, which say no style, after ``references`` or after none.
 
-    Of the references' contents those leak that ``known_contents`` has. ``calibration`` is the clip_scorer's own.
+    Of the references' contents those leak that ``known_contents`` has. What a picture might show instead of what was
+    asked for is ``others``, or else all that the base was taught. ``calibration`` is the ``clip_scorer``'s own.
     """
+    others = base.contents if others is None else others
     if references is None:  # grey stands for the reference that is not there; nothing is said of it
-        nothing = torch.full((1, 3, base.sizes[0], base.sizes[0]), 0.5, device=base.device)
-        return Judge(clip_scorer, list(prompts), base.contents, nothing, [], torch.zeros(1, 2, 2))
-    own = known_contents(base, references.examples.contents[: references.examples.references])
-    return Judge(
-        clip_scorer, list(prompts), base.contents, references.shown, own, references.examples.own_views, calibration
+        shown = torch.full((1, 3, base.sizes[0], base.sizes[0]), 0.5, device=base.device)
+        return Judge(clip_scorer, prompts, others, shown, [], torch.zeros(1, 2, 2))
+    own = known_contents(base, references.contents)
+    return Judge(clip_scorer, prompts, others, references.shown, own, references.examples.own_views, calibration)
+
+
+# ---- drawing and scoring ----
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """N pictures to draw, each with the prompt it is judged by, without a style, the text it is drawn from, a seed.
+
+    ``full_precision`` draws as ``generate`` does, to the last bit; else arithmetic is as fast as the device allows.
+    """
+
+    prompts: list[str]
+    texts: list[str]
+    seeds: list[int]
+    sampling: SampleSettings
+    adapter: Adapter | None = None
+    full_precision: bool = False
+
+    @classmethod
+    def of_each(
+        cls,
+        prompts: Sequence[str],
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SampleSettings,
+        full_precision: bool = False,
+    ) -> Drawing:
+        """P prompts with K seeds each, prompt by prompt; ``texts`` are the prompts with their styles."""
+        asked, told = ([one for one in some for _ in seeds] for some in (prompts, texts))
+        return cls(asked, told, [*seeds] * len(prompts), sampling, full_precision=full_precision)
+
+    @property
+    def shards(self) -> list[slice]:
+        """The pictures that are drawn together, in order."""
+        return [slice(i, i + DRAWN_TOGETHER) for i in range(0, len(self.prompts), DRAWN_TOGETHER)]
+
+    @torch.no_grad()
+    def sample(self, base: Base, shard: slice) -> Tensor:
+        """Draw a shard: ids int16 ``[B,H,W]``."""
+        with autocast(base.device, not self.full_precision):
+            ids = base.sample(self.texts[shard], self.seeds[shard], self.sampling, self.adapter)
+        return ids.to("cpu", torch.int16)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """N pictures: their ``ids`` ``[N,H,W]``, themselves uint8 ``[N,3,S,S]``, and what is said of each.
+
+    ``scores`` are empty for pictures that were compared with nothing.
+    """
+
+    ids: Tensor
+    pictures: Tensor
+    measured: Measurements
+    thumbnails: Tensor
+    scores: list[Scores]
+
+
+def evaluate(
+    base: Base,
+    judge: Judge,
+    drawing: Drawing,
+    plain: Measurements | None = None,
+    *,
+    draw: Callable[[Take], None] | None = None,
+    on_drawn: Callable[[int], None] = lambda count: None,
+    from_pixels: bool = False,
+) -> Evaluated:
+    """Draw, measure, and score against ``plain``, what ``judge`` measured in the base's own pictures, N of them.
+
+    ``draw`` calls what it is given with each shard's first number and ids, in any order; without it all are drawn here,
+    one after the other. Measuring goes on beside the drawing of the next shard. ``on_drawn`` hears how many pictures
+    more are drawn. ``from_pixels`` measures copying by the ids that the tokenizer reads off the pictures, as it must
+    for given ones, not by those that were drawn.
+    """
+    parts: dict[int, Future[Evaluated]] = {}
+    with ThreadPoolExecutor(1) as pool:
+
+        def take(first: int, ids: Tensor) -> None:
+            prompts = drawing.prompts[first : first + len(ids)]
+            parts[first] = pool.submit(_measured, base, judge, ids, prompts, drawing.full_precision, from_pixels)
+            on_drawn(len(ids))
+
+        if draw is None:
+            for shard in drawing.shards:
+                take(shard.start, drawing.sample(base, shard))
+        else:
+            draw(take)
+        done = [parts[first].result() for first in sorted(parts)]
+    measured = Measurements.cat([part.measured for part in done])
+    return Evaluated(
+        torch.cat([part.ids for part in done]),
+        torch.cat([part.pictures for part in done]),
+        measured,
+        torch.cat([part.thumbnails for part in done]),
+        scores(measured, plain) if plain is not None else [],
     )
 
 
-def _plain(
-    base: Base,
-    judge: Judge,
-    sampling: SampleSettings,
-    distinct: Sequence[tuple[str, str]],
-    each: int,
-    move: Callable[[int, str], None],
-) -> Measurements:
-    """What the base without an adapter makes of ``distinct`` prompts and styles: of each the mean of some pictures."""
-    work = [(prompt, style, PLAIN_SEED + i) for prompt, style in distinct for i in range(each)]
-    parts = []
-    for start in range(0, len(work), DRAWN_TOGETHER):
-        chunk = work[start : start + DRAWN_TOGETHER]
-        with autocast(base.device):
-            texts = [with_style(prompt, style) for prompt, style, _ in chunk]
-            ids = base.sample(texts, [seed for *_, seed in chunk], sampling)
-            shown = base.pictures(ids, base.sizes[0]).float()
-        parts.append(judge.see(shown, base.tokenizer.encode(shown), [prompt for prompt, *_ in chunk]))
-        move(start + len(chunk), f"without an adapter {start + len(chunk)}/{len(work)}")
-    return Measurements.cat(parts).means(len(distinct), 1)
-
-
-def _rows_of(seen: Measurements, places: list[int]) -> Measurements:
-    return Measurements(*(getattr(seen, name)[places] for name in Measurements.__dataclass_fields__))
-
-
-def _rows(pictures: Sequence[Picture], seen: Measurements, plain: Measurements | None) -> list[Row]:
-    texts, objects = seen.text.tolist(), seen.object.tolist()
-    rows = [Row(p, text, shown) for p, text, shown in zip(pictures, texts, objects, strict=True)]
-    if plain is None:
-        return rows
-    return [
-        replace(row, likeness=likeness, csls=None if isnan(csls) else csls, total=score.total, **asdict(score))
-        for row, likeness, csls, score in zip(
-            rows, seen.style.tolist(), seen.csls.tolist(), scores(seen, plain), strict=True
-        )
-    ]
-
-
-def _noted(rows: list[Row], small: Tensor) -> list[Row]:
-    """The rows with their notes; of two pictures alike the better is the original, of equals the first by its path."""
-
-    def place(index: int) -> tuple[float, Path]:
-        row = rows[index]
-        return -round(row.object if row.total is None else row.total, DIGITS), row.picture.path
-
-    same = repeats(small, [row.picture.prompt for row in rows], sorted(range(len(rows)), key=place))
-    noted = []
-    for row, nothing, of in zip(rows, empty(small).tolist(), same, strict=True):
-        note = "empty" if nothing else ""
-        if of is not None and not nothing:
-            other = rows[of].picture.path
-            note = f"like {other.name if other.parent == row.picture.path.parent else other}"
-        noted.append(replace(row, note=note))
-    return noted
-
-
-def _batches(pictures: Sequence[Picture], side: int) -> Iterator[list[tuple[Picture, Tensor | PictureError]]]:
-    """The pictures' pixels, or why there are none, a batch at a time; the next is read while one is looked at."""
-
-    def read(path: Path) -> Tensor | PictureError:
-        try:
-            return to_tensor(square(load_picture(path), side))
-        except PictureError as error:
-            return error
-
-    with ThreadPoolExecutor(READERS) as pool:
-
-        def begun(start: int) -> list[Future[Tensor | PictureError]]:
-            return [pool.submit(read, picture.path) for picture in pictures[start : start + BATCH]]
-
-        coming = begun(0)
-        for start in range(0, len(pictures), BATCH):
-            found, coming = coming, begun(start + BATCH)
-            results: Iterable[Tensor | PictureError] = (one.result() for one in found)
-            yield list(zip(pictures[start : start + BATCH], results, strict=True))
+@torch.no_grad()
+def _measured(
+    base: Base, judge: Judge, ids: Tensor, prompts: list[str], full_precision: bool, from_pixels: bool
+) -> Evaluated:
+    with autocast(base.device, not full_precision):
+        pictures = base.pictures(ids.long().to(base.device), base.sizes[0]).float()
+    if from_pixels:
+        ids = base.tokenizer.encode(pictures).to("cpu", torch.int16)
+    shown = (pictures * 255).round().to("cpu", torch.uint8)
+    return Evaluated(ids, shown, judge.measure(pictures, ids, prompts), thumbnails(pictures), [])

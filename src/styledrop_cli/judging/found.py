@@ -20,7 +20,8 @@ from styledrop_cli.io.files import NOT_READ, SUFFIXES, file_hash
 from styledrop_cli.io.images import read_png_settings
 from styledrop_cli.io.tensors import load_adapter, read_header
 from styledrop_cli.io.text_files import plain
-from styledrop_cli.judging.evaluate import Picture, References, without_style
+from styledrop_cli.judging.evaluate import References
+from styledrop_cli.judging.picture_files import Picture, without_style
 
 SHEET = re.compile(r"(sheet(-\d+)?|pool|step-\d+)\.png")  # what rounds and trainings call theirs; generate's say so
 READERS = 2  # threads that look for what pictures say of themselves

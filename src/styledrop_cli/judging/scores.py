@@ -50,7 +50,7 @@ class Measurements:
     """What was seen in each of N pictures, ``[N]`` each.
 
     ``text`` in [-1,1]: cosine with what was asked for, the style left out. ``object`` in [0,1]: the probability that
-    this is what it shows, among everything that the judge knows. ``style`` in [-1,1]: cosine with the nearest
+    this is what it shows, among everything that the judge knows. ``likeness`` in [-1,1]: cosine with the nearest
     reference. ``csls`` in [-4,4]: that likeness as the judge's calibration measures it, NaN without one. ``palette`` in
     [0,1]: how far the colours are the nearest reference's (Bhattacharyya coefficient of their histograms). ``content``
     in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the share of the picture's 2x2 blocks
@@ -60,7 +60,7 @@ class Measurements:
 
     text: Tensor
     object: Tensor
-    style: Tensor
+    likeness: Tensor
     csls: Tensor
     palette: Tensor
     content: Tensor
@@ -76,6 +76,10 @@ class Measurements:
         """Of N pictures in as many ``groups``, one after the other, the mean of each group, ``each`` times over."""
         values = (getattr(self, name).unflatten(0, (groups, -1)).mean(1) for name in self.__dataclass_fields__)
         return Measurements(*(v.repeat_interleave(each, 0) for v in values))
+
+    def rows(self, places: Sequence[int]) -> Measurements:
+        """Those of the pictures at ``places``, which may repeat."""
+        return Measurements(*(getattr(self, name)[list(places)] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -100,48 +104,48 @@ class Scores:
 
     @property
     def balance(self) -> float:
-        """What a choice among settings goes by, in [0,1]: the thing and the style must both be there.
+        """What a choice among settings goes by, in [0,1]: the subject and the style must both be there.
 
         The harmonic mean of (object + shape) / 2 and style - leak, each within [0,1]. A sum would have one make up for
         the other: it is highest without any adapter or, with more weight on the style, for copies (docs/lab/tuning.md).
         """
-        thing, style = (min(max(v, 0.0), 1.0) for v in ((self.object + self.shape) / 2, self.style - self.leak))
-        return 2 * thing * style / (thing + style) if thing + style else 0.0
+        subject, style = (min(max(v, 0.0), 1.0) for v in ((self.object + self.shape) / 2, self.style - self.leak))
+        return 2 * subject * style / (subject + style) if subject + style else 0.0
 
 
 class Judge:
-    """One clip_scorer, what may be asked for, and the references that copying would be from."""
+    """Measures pictures with one CLIP: which prompts they may be of, and the references that they may copy."""
 
     def __init__(
         self,
         clip_scorer: ClipScorer,
-        asked: list[str],
-        known: list[str],
-        shown: Tensor,
-        own: list[str],
-        ids: Tensor,
+        prompts: Sequence[str],
+        others: Sequence[str],
+        references: Tensor,
+        reference_contents: Sequence[str],
+        reference_ids: Tensor,
         calibration: StyleCalibration | None = None,
     ) -> None:
-        """``asked`` are the prompts, without a style, ``known`` other things that a picture might show instead.
+        """``prompts`` say no style, ``others`` are what a picture might show instead.
 
-        Of the references: ``shown`` ``[R,3,S,S]`` are the pictures in [0,1], ``own`` what they show in words, ``ids``
-        ``[V,H,W]`` their ids, in as many views as there are. ``calibration`` is the clip_scorer's own.
+        ``references`` ``[R,3,S,S]`` are pictures in [0,1], ``reference_contents`` what they show in words, as far as
+        that may leak, ``reference_ids`` ``[V,H,W]`` their ids, in as many views as there are. ``calibration`` is the
+        ``clip_scorer``'s own.
         """
         self._clip_scorer, self._calibration = clip_scorer, calibration
-        own = list(dict.fromkeys(own))
-        texts = list(dict.fromkeys([*asked, *own, *known]))
+        texts = list(dict.fromkeys([*prompts, *reference_contents, *others]))
         self._places = {text: i for i, text in enumerate(texts)}
         self._texts = clip_scorer.text_embeds(texts)
-        self._own = torch.tensor([self._places[text] for text in own], dtype=torch.long)
-        self._shown, self._palettes = clip_scorer.picture_embeds(shown), palettes(shown)
-        self._blocks = blocks(ids.long()).unique()
+        self._own = torch.tensor([self._places[text] for text in reference_contents], dtype=torch.long)
+        self._references, self._palettes = clip_scorer.picture_embeds(references), palettes(references)
+        self._blocks = blocks(reference_ids.long()).unique()
         # "a red cat" is a cat too: what only says less of the same is no other answer.
         said = [set(words(text)) for text in texts]
         self._rivals = torch.tensor([[i == j or not b <= a for j, b in enumerate(said)] for i, a in enumerate(said)])
 
     @torch.no_grad()
-    def see(self, pictures: Tensor, ids: Tensor, prompts: Sequence[str]) -> Measurements:
-        """Look at pictures ``[N,3,S,S]`` in [0,1] with ids ``[N,H,W]``, drawn for ``prompts`` that were ``asked``."""
+    def measure(self, pictures: Tensor, ids: Tensor, prompts: Sequence[str]) -> Measurements:
+        """Measure pictures ``[N,3,S,S]`` in [0,1] with ids ``[N,H,W]``, drawn for N of the judge's ``prompts``."""
         embeds = self._clip_scorer.picture_embeds(pictures)
         wanted = torch.tensor([self._places[prompt] for prompt in prompts])
         chances = self._clip_scorer.chances(embeds, self._texts).float().cpu()
@@ -153,8 +157,8 @@ class Judge:
         return Measurements(
             text=(embeds * self._texts[wanted.to(self._texts.device)]).sum(-1).float().cpu(),
             object=among[rows, wanted],
-            style=(embeds @ self._shown.T).amax(-1).float().cpu(),
-            csls=self._calibration.likeness(embeds, self._shown)
+            likeness=(embeds @ self._references.T).amax(-1).float().cpu(),
+            csls=self._calibration.likeness(embeds, self._references)
             if self._calibration
             else torch.full((len(embeds),), torch.nan),
             palette=(palettes(pictures) @ self._palettes.T).amax(-1).cpu(),
@@ -167,15 +171,15 @@ class Judge:
 def scores(now: Measurements, plain: Measurements) -> list[Scores]:
     """The scores of pictures ``now`` against what the base drew in their place, both of N pictures.
 
-    object = now.object, shape = cos(now.contours, plain.contours), style = the mean over CLIP's style and the palette
-    of (now - plain) / (1 - plain), leak = max(0, now.content - plain.content + now.copied - plain.copied).
+    object = now.object, shape = cos(now.contours, plain.contours), style = the mean over likeness and palette of
+    (now - plain) / (1 - plain), leak = max(0, now.content - plain.content + now.copied - plain.copied).
     """
 
     def moved(after: Tensor, before: Tensor) -> Tensor:
         return ((after - before) / (1 - before).clamp(min=1e-3)).clamp(-1, 1)
 
     shape = F.cosine_similarity(now.contours, plain.contours, dim=-1)
-    style = (moved(now.style, plain.style) + moved(now.palette, plain.palette)) / 2
+    style = (moved(now.likeness, plain.likeness) + moved(now.palette, plain.palette)) / 2
     leak = (now.content + now.copied - plain.content - plain.copied).clamp(min=0)
     return [Scores(*map(float, row)) for row in zip(now.object, shape, style, leak, strict=True)]
 
@@ -219,19 +223,12 @@ def thumbnails(pictures: Tensor) -> Tensor:
     return F.interpolate(pictures.float(), (THUMBNAIL, THUMBNAIL), mode="area").flatten(1).cpu()
 
 
-def empty(small: Tensor) -> Tensor:
-    """Which of the ``thumbnails`` ``[N,D]`` show nothing, boolean ``[N]``."""
-    apart: Tensor = small.unflatten(1, (3, -1)).std(-1).amax(-1) < EMPTY
-    return apart
+def flaws(small: Tensor, groups: Sequence[object], order: Sequence[int], names: Sequence[object]) -> list[str]:
+    """What is wrong with the pictures of the ``thumbnails`` ``[N,D]``: ``empty``, ``like NAME`` or nothing.
 
-
-def repeats(small: Tensor, groups: Sequence[object], order: Sequence[int]) -> list[int | None]:
-    """Of which picture each of the ``thumbnails`` ``[N,D]`` is a near-duplicate; of none, None.
-
-    Only pictures of one group (a prompt) are compared; of two alike the one that comes later in ``order`` repeats the
-    other.
+    Only pictures of one group (a prompt) are compared; of two alike the one that comes later in ``order`` is the copy.
     """
-    found: list[int | None] = [None] * len(small)
+    found = ["empty" if flat else "" for flat in small.unflatten(1, (3, -1)).std(-1).amax(-1) < EMPTY]
     kept: dict[object, list[int]] = {}
     for place in order:
         others = kept.setdefault(groups[place], [])
@@ -239,7 +236,7 @@ def repeats(small: Tensor, groups: Sequence[object], order: Sequence[int]) -> li
             distance = (small[others] - small[place]).abs().mean(-1)
             nearest = int(distance.argmin())
             if distance[nearest] < ALIKE:
-                found[place] = others[nearest]
+                found[place] = found[place] or f"like {names[others[nearest]]}"
                 continue
         others.append(place)
     return found

@@ -1,16 +1,15 @@
 """Which settings suit an adapter: the same prompts and seeds drawn at every combination of some, beside each other.
 
 Each combination is a cell. Its pictures are scored as checkpoints and rounds are, against what the base draws for the
-same prompts without the adapter, and the cell with the best balance of thing and style is recommended.
+same prompts without the adapter, and the cell with the best balance of subject and style is recommended.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +24,11 @@ from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import to_image
 from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_header
 from styledrop_cli.judging.bootstrap import paired_interval
-from styledrop_cli.judging.evaluate import DRAWN_TOGETHER, PLAIN_EACH, PLAIN_SEED, References, judge_of, without_style
-from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, mean, scores
+from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Drawing, References, evaluate, judge_of
+from styledrop_cli.judging.picture_files import without_style
+from styledrop_cli.judging.scores import ClipScorer, Scores, mean
 from styledrop_cli.models.adapter import Adapter
+from styledrop_cli.progress import Counter, OnProgress, unheard
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings
 
 if TYPE_CHECKING:
@@ -120,7 +121,6 @@ def checkpoints_of(file: AdapterFile) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-@torch.no_grad()
 def sweep(
     base: Base,
     clip_scorer: ClipScorer,
@@ -129,7 +129,7 @@ def sweep(
     *,
     style: str | None = None,
     checkpoints: Mapping[int, Path] | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = unheard,
 ) -> Sweep:
     """Draw and score every cell of ``settings`` with the adapter in ``file``; ``clip_scorer`` judges.
 
@@ -139,25 +139,21 @@ def sweep(
     """
     references = References.of_adapter(base, file)
     style = references.style if style is None else style
-    asked = [without_style(prompt, style) for prompt in settings.prompts]
-    judge = judge_of(base, clip_scorer, references, asked, None)
-    usual, cells = references.sampling, settings.combinations
+    prompts = [without_style(prompt, style) for prompt in settings.prompts]
+    texts = [with_style(prompt, style) for prompt in settings.prompts]
+    judge = judge_of(base, clip_scorer, references, prompts)
+    recommended, cells = references.sampling, settings.combinations
     samplings = [
         base.sampling(**(file.header["recommended"] | {n: v for n, v in values.items() if n != CHECKPOINT}))
         for values in cells
     ]
-    each = len(settings.prompts) * settings.number
-    total = len(cells) * each + len(asked) * PLAIN_EACH
-    done = 0
-
-    def move(drawn: int) -> None:
-        nonlocal done
-        done += drawn
-        on_progress(done, total)
-
-    drawing = _Drawing(base, judge, asked, [with_style(prompt, style) for prompt in settings.prompts], move)
-    others = islice((seed for seed in count(PLAIN_SEED) if seed not in settings.seeds), PLAIN_EACH)
-    plain = drawing.draw(list(others), usual, None)[1].means(len(asked), settings.number)
+    counter = Counter(on_progress, len(prompts) * (len(cells) * settings.number + PLAIN_EACH))
+    candidates = range(PLAIN_SEED, PLAIN_SEED + PLAIN_EACH + settings.number)
+    seeds = [seed for seed in candidates if seed not in settings.seeds][:PLAIN_EACH]
+    # In full precision: the sheet shows the very pictures that generate draws.
+    drawing = Drawing.of_each(prompts, texts, seeds, recommended, full_precision=True)
+    plain = evaluate(base, judge, drawing, on_drawn=counter.add).measured.means(len(prompts), settings.number)
+    drawing = Drawing.of_each(prompts, texts, settings.seeds, recommended, full_precision=True)
     adapters: dict[float, Adapter] = {}
     made = []
     for values, sampling in zip(cells, samplings, strict=True):
@@ -165,19 +161,20 @@ def sweep(
         if step not in adapters:
             its_file = load_adapter((checkpoints or {})[int(step)]) if CHECKPOINT in values else file
             adapters[step] = open_adapter(base, its_file).base
-        pictures, seen = drawing.draw(settings.seeds, sampling, adapters[step])
-        made.append(Cell(values, pictures, scores(seen, plain)))
+        own = replace(drawing, sampling=sampling, adapter=adapters[step])
+        drawn = evaluate(base, judge, own, plain, on_drawn=counter.add)
+        made.append(Cell(values, drawn.pictures, drawn.scores))
     trained = file.header.get("step")
-    present = [
-        index
-        for index, (values, sampling) in enumerate(zip(cells, samplings, strict=True))
-        if sampling == usual and values.get(CHECKPOINT, trained) == trained
-    ]
-    return judged(settings, made, references.shown.cpu(), present[0] if present else None)
+    as_it_was = (
+        place
+        for place, (values, sampling) in enumerate(zip(cells, samplings, strict=True))
+        if sampling == recommended and values.get(CHECKPOINT, trained) == trained
+    )
+    return judged(settings, made, references.shown.cpu(), next(as_it_was, None))
 
 
 def judged(settings: SweepSettings, cells: list[Cell], references: Tensor, present: int | None) -> Sweep:
-    """Which of the ``cells`` is best, of equals the first, and how sure that is; ``present`` is recommended so far."""
+    """Which of the ``cells`` is best, the first of equal ones, and how sure that is; ``present`` was, so far."""
     order = sorted(range(len(cells)), key=lambda index: (-cells[index].balance, index))
     best, second = order[:2]
     other = second if present is None or present == best else present
@@ -211,35 +208,10 @@ def sheet_of(result: Sweep, title: str, scorer: str) -> Image:
         title,
         [
             f"{prompts}   ({', '.join([*fixed, seeds])})",
-            f"balance of thing (object, shape) and style (less leak), by {scorer}",
+            f"balance of subject (object, shape) and style (less leak), by {scorer}",
         ],
         [to_image(one) for one in result.references],
     )
-
-
-class _Drawing:
-    """Each of some prompts with each of some seeds, drawn and looked at a batch at a time."""
-
-    def __init__(
-        self, base: Base, judge: Judge, asked: list[str], texts: list[str], on_drawn: Callable[[int], None]
-    ) -> None:
-        self._base, self._judge, self._on_drawn = base, judge, on_drawn
-        self._prompts = list(zip(asked, texts, strict=True))
-
-    def draw(self, seeds: list[int], sampling: SampleSettings, adapter: Adapter | None) -> tuple[Tensor, Measurements]:
-        """Pictures uint8 ``[P*K,3,S,S]``, prompt by prompt, and what was seen in them."""
-        base = self._base
-        work = [(asked, text, seed) for asked, text in self._prompts for seed in seeds]
-        pictures, seen = [], []
-        for start in range(0, len(work), DRAWN_TOGETHER):
-            asked, texts, its_seeds = map(list, zip(*work[start : start + DRAWN_TOGETHER], strict=True))
-            # Without autocast: the sheet shows the very pictures that generate draws with these settings.
-            ids = base.sample(texts, its_seeds, sampling, adapter)
-            shown = base.pictures(ids, base.sizes[0])
-            seen.append(self._judge.see(shown, ids, asked))
-            pictures.append((shown * 255).round().to("cpu", torch.uint8))
-            self._on_drawn(len(asked))
-        return torch.cat(pictures), Measurements.cat(seen)
 
 
 # ---- the sheet ----

@@ -1,5 +1,5 @@
-"""A report of an adapter or of rounds: one file that shows what was learnt, how good it is, and how it came about.
+"""A report of an adapter or of rounds: one HTML file that shows what was learnt, how good it is, and its history.
 
-``story`` finds out what there is, ``grading`` draws and grades it, ``commands`` says how to make it again, ``plots``
-draws the curves and ``page`` writes the file.
+``history`` reads what there is, ``grade`` draws and scores it, ``commands`` says how to make it again, ``plots`` draws
+the curves and ``page`` writes the file.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,20 +12,9 @@ from styledrop_cli.io.text_files import CONTROLS
 from styledrop_cli.report.history import ROUNDS, Stage, Story
 from styledrop_cli.settings import RoundSettings, TrainSettings
 
-# The settings that have an option, and what it is called.
-TRAIN = {
-    "kind": "--kind",
-    "steps": "--steps",
-    "lr": "--lr",
-    "width": "--width",
-    "targets": "--targets",
-    "checkpoints": "--checkpoints",
-    "last": "--last",
-    "lambda_a": "--lambda-a",
-    "lambda_b": "--lambda-b",
-    "seed": "--seed",
-}
-ROUND = {"per_prompt": "--per-prompt", "keep": "--keep", "steps": "--steps", "seed": "--seed"}
+# The settings that have an option of their name.
+TRAIN = ("kind", "steps", "lr", "width", "targets", "checkpoints", "last", "lambda_a", "lambda_b", "seed")
+ROUND = ("per_prompt", "keep", "steps", "seed")
 FEEDBACK = ("clip", "human", "terminal", "random")
 
 
@@ -36,14 +25,13 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
     --model was given.
     """
     adapter, base = "adapter.safetensors", [] if model == "pocket" else ["--model", model]
-    lines: list[str] = []
     first = story.stages[0]
     if first.header.get("round", 1) == 1:
         make = _merging if first.header.get("merged") else _training
-        lines += make(first, [*base, "-o", adapter])
+        lines = make(first, [*base, "-o", adapter])
     else:
         adapter = first.file.name
-        lines.append("# what came before is not here: this adapter is of a later round")
+        lines = ["# what came before is not here: this adapter is of a later round"]
     target = adapter
     if len(story.stages) > 1:
         target = f"adapter{ROUNDS}"
@@ -94,7 +82,7 @@ def _rounds(story: Story, adapter: str, built_in: Sequence[str], rest: list[str]
 
 
 def _options(
-    settings: Mapping[str, Any], usual: Mapping[str, Any], names: Mapping[str, str]
+    settings: Mapping[str, Any], usual: Mapping[str, Any], names: Collection[str]
 ) -> tuple[list[str], list[str]]:
     """Options for what differs from the defaults, and a remark for each difference that has no option."""
     words: list[str] = []
@@ -105,10 +93,10 @@ def _options(
             continue
         if name not in names:
             unsaid.append(f"# {name} was {value}, for which there is no option")
-        elif value is True:
-            words.append(names[name])
         elif value is not False:
-            words += [names[name], ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
+            words.append(f"--{name.replace('_', '-')}")
+            if value is not True:
+                words.append(",".join(map(str, value)) if isinstance(value, tuple) else f"{value}")
     return words, unsaid
 
 

@@ -6,7 +6,7 @@ others too, and the CLIP is the second one, which has neither drawn nor picked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
@@ -17,22 +17,16 @@ from torch import Tensor
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback.pool import Plan, Pool
-from styledrop_cli.feedback.rounds import GRADED, SUBJECTS
 from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.judging.bootstrap import paired_interval
-from styledrop_cli.judging.csls import Calibration
-from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, References, judge_of
-from styledrop_cli.judging.probes import PROBES
-from styledrop_cli.judging.scores import ClipScorer, scores
+from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Evaluated, References, judge_of
+from styledrop_cli.judging.prompts import CHOOSING, report_prompts
+from styledrop_cli.judging.scores import ClipScorer, Measurements, StyleCalibration
+from styledrop_cli.progress import Counter, OnProgress, unheard
 from styledrop_cli.report.history import Story
 from styledrop_cli.settings import SampleSettings, seeds_from
 
-# None of these chooses anything anywhere.
-PROMPTS = (
-    "a guitar", "a butterfly", "a mushroom", "a pineapple", "a penguin", "a crab", "a crown", "a motorcycle",
-    "a volcano", "a snowman", "an octopus", "a candle",
-)  # fmt: skip
-BASE, TOLD = "base", "style in words"  # the rows without an adapter; the second is what all others are held against
+BASE, TOLD = "base", "style in words"  # the rows without an adapter; all others are compared with the second
 # Of each measure: its name, what it says, and whether more of it is better.
 MEASURES = (
     ("text", "CLIP's cosine of the picture with the prompt, the style left out: the paper's Text", True),
@@ -63,29 +57,27 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Graded:
-    """P prompts, K seeds. ``cells`` holds ``[P,K]`` by row and measure, ``pictures`` uint8 ``[P,K,3,S,S]`` by row."""
+    """P prompts, K seeds. ``cells`` holds ``[P,K]`` by row and measure, ``pictures`` uint8 ``[P,K,3,S,S]`` by row.
+
+    The rows begin with the base.
+    """
 
     prompts: list[str]
     seeds: list[int]
     cells: dict[str, dict[str, Tensor]]
     pictures: dict[str, Tensor]
 
-    @property
-    def rows(self) -> list[str]:
-        """The rows' names, the base first."""
-        return list(self.cells)
-
     def estimates(self) -> dict[str, dict[str, Estimate]]:
         """Of each row and measure."""
-        made: dict[str, dict[str, Estimate]] = {}
-        for row, of in self.cells.items():
-            made[row] = {}
-            for name, values in of.items():
-                apart = values - self.cells[TOLD][name]
-                made[row][name] = Estimate(
-                    float(values.mean()), *paired_interval(values), float(apart.mean()), *paired_interval(apart)
-                )
-        return made
+        return {
+            row: {name: estimate(values, values - self.cells[TOLD][name]) for name, values in of.items()}
+            for row, of in self.cells.items()
+        }
+
+
+def estimate(values: Tensor, apart: Tensor) -> Estimate:
+    """Of a measure ``[P,K]`` and its difference ``[P,K]`` to the row ``TOLD``."""
+    return Estimate(float(values.mean()), *paired_interval(values), float(apart.mean()), *paired_interval(apart))
 
 
 def free_prompts(base: Base, story: Story) -> list[str]:
@@ -93,84 +85,70 @@ def free_prompts(base: Base, story: Story) -> list[str]:
 
     Raises UsageError if there are none.
     """
-    used = {*story.used, *PROBES, *SUBJECTS, *GRADED}
-    free = [p for p in (*PROMPTS, *base.contents) if (not base.contents or p in base.contents) and p not in used]
-    chosen = list(dict.fromkeys(free))[: len(PROMPTS)]
-    if not chosen:
+    if not (free := report_prompts(base, story.used)):
         raise UsageError(
             f"everything that {base.name} knows was used to choose by",
             "Name prompts that were not, a line each: --prompts FILE",
         )
-    return chosen
+    return free
 
 
 def also_chose(story: Story, prompts: Sequence[str]) -> list[str]:
     """Those of ``prompts`` by which something was chosen or learnt, too."""
-    used = {*story.used, *PROBES, *SUBJECTS, *GRADED}
-    return [prompt for prompt in prompts if prompt in used]
+    return [prompt for prompt in prompts if prompt in CHOOSING or prompt in story.used]
 
 
 def grade(
     base: Base,
     story: Story,
     clip_scorer: ClipScorer,
+    calibration: StyleCalibration,
     *,
     prompts: Sequence[str],
     number: int,
     seed: int,
     folder: Path,
-    on_progress: Callable[[str, float, str], None] = lambda what, share, note: None,
+    on_progress: OnProgress = unheard,
 ) -> Graded:
     """Draw ``number`` pictures of each prompt by every row, in ``folder``, and have ``clip_scorer`` grade them.
 
-    The rows are the base, the base told the style in words, and every adapter at the scales that it recommends. The
-    same call goes on where a stopped one was. Raises ModelError for an adapter of another base or without references.
+    The rows are the base, the base told the style in words, and every adapter at the scales that it recommends.
+    ``calibration`` is the ``clip_scorer``'s own. The same call goes on where a stopped one was. Raises ModelError for
+    an adapter of another base or without references.
     """
     references = References.of_adapter(base, load_adapter(story.stages[0].file))
-    calibration = Calibration(clip_scorer, lambda share, note: on_progress("looking at other styles", share, note))
     judge = judge_of(base, clip_scorer, references, prompts, calibration)
-    drawn_so = base.sampling()
+    shape, usual, style = (len(prompts), number), base.sampling(), story.style
+    rows: list[tuple[str, str, Path | None, SampleSettings]] = [(BASE, "", None, usual), (TOLD, style, None, usual)]
+    rows += [(s.name, style, s.file, base.sampling(**s.header["recommended"])) for s in story.stages]
+    counter = Counter(on_progress, (len(rows) * number + PLAIN_EACH) * len(prompts))
 
-    def plan(style: str, adapter: Path | None, sampling: SampleSettings, each: int, first: int, where: Path) -> Plan:
-        return Plan(tuple(prompts), each, first, style, relpath(adapter, where) if adapter else "", sampling)
+    def drawn(
+        name: str, style: str, adapter: Path | None, sampling: SampleSettings, each: int, first: int,
+        plain: Measurements | None = None,
+    ) -> Evaluated:  # fmt: skip
+        its_file = relpath(adapter, folder / name) if adapter else ""
+        plan = Plan(tuple(prompts), each, first, style, its_file, sampling)
+        return Pool(base, folder / name, plan).evaluate(judge, plain, counter.add)
 
-    rows: list[tuple[str, str, Path | None, SampleSettings]] = [
-        (BASE, "", None, drawn_so),
-        (TOLD, story.style, None, drawn_so),
-    ]
-    for stage in story.stages:
-        rows.append((stage.name, story.style, stage.file, base.sampling(**stage.header["recommended"])))
-    work = len(rows) * number + PLAIN_EACH
-    done = 0
-
-    def move(ready: int) -> None:
-        of = work * len(prompts)
-        on_progress("drawing", (done + ready) / of, f"{done + ready}/{of}")
-
-    def draw(name: str, made: Plan) -> Pool:
-        return Pool(base, folder / name, made)
-
-    plain_plan = plan(story.style, None, drawn_so, PLAIN_EACH, PLAIN_SEED, folder / "plain")
-    plain = draw("plain", plain_plan).draw(judge, move)
-    done += len(plain_plan)
-    beside = plain.seen.means(len(prompts), number)
-    cells: dict[str, dict[str, Tensor]] = {}
-    pictures: dict[str, Tensor] = {}
-    shape = (len(prompts), number)
-    for place, (row, style, adapter, sampling) in enumerate(rows):
-        where = f"row-{place}"
-        made = plan(style, adapter, sampling, number, seed, folder / where)
-        drawn = draw(where, made).draw(judge, move)
-        done += len(made)
-        found = scores(drawn.seen, beside)
-        values = {
-            "text": drawn.seen.text,
-            "object": drawn.seen.object,
-            "shape": torch.tensor([s.shape for s in found]),
-            "likeness": drawn.seen.style,
-            "csls": drawn.seen.csls,
-            "leak": torch.tensor([s.leak for s in found]),
-        }
-        cells[row] = {name: value.view(shape) for name, value in values.items()}
-        pictures[row] = drawn.pictures.unflatten(0, shape)
+    plain = drawn("plain", style, None, usual, PLAIN_EACH, PLAIN_SEED).measured.means(*shape)
+    by_row = {
+        row: drawn(f"row-{i}", said, file, sampling, number, seed, plain)
+        for i, (row, said, file, sampling) in enumerate(rows)
+    }
+    cells = {row: {name: of.view(shape) for name, of in measures(one).items()} for row, one in by_row.items()}
+    pictures = {row: one.pictures.unflatten(0, shape) for row, one in by_row.items()}
     return Graded(list(prompts), list(seeds_from(seed, number)), cells, pictures)
+
+
+def measures(drawn: Evaluated) -> dict[str, Tensor]:
+    """Each of ``MEASURES`` of N pictures, ``[N]``."""
+    measured, scores = drawn.measured, drawn.scores
+    return {
+        "text": measured.text,
+        "object": measured.object,
+        "shape": torch.tensor([score.shape for score in scores]),
+        "likeness": measured.likeness,
+        "csls": measured.csls,
+        "leak": torch.tensor([score.leak for score in scores]),
+    }

@@ -137,22 +137,21 @@ def _picks(folder: Path, header: Mapping[str, Any], unreadable: list[PictureErro
     listed = [p for p in header.get("picks") or [] if isinstance(p, dict)]
     if not listed:
         return []
-    there = _json(folder / PICKS)
-    numbers = there.get("pictures") if isinstance(there, dict) else None
+    about = _json(folder / PICKS)
+    numbers = about.get("pictures") if isinstance(about, dict) else None
     if not (isinstance(numbers, list) and len(numbers) == len(listed) and all(type(n) is int for n in numbers)):
         numbers = [0] * len(listed)
     picks = []
     for number, one in zip(numbers, listed, strict=True):
         file = folder / "picks" / f"{number:04d}.png"
-        try:
-            load_picture(file)
-        except PictureError as error:
-            if file.exists():
+        if there := file.exists():
+            try:
+                load_picture(file)
+            except PictureError as error:
                 unreadable.append(error)
                 continue
         seed = one.get("seed")
-        at_hand = file if file.exists() else None
-        picks.append(Pick(str(one.get("prompt", "")), seed if isinstance(seed, int) else None, at_hand))
+        picks.append(Pick(str(one.get("prompt", "")), seed if isinstance(seed, int) else None, file if there else None))
     return picks
 
 
@@ -162,9 +161,9 @@ def _curve(path: Path, header: Mapping[str, Any]) -> Curve | None:
     None where there is nothing, it is not whole, or it is of another training: none of its checkpoints is that adapter.
     """
     about = _json(path)
-    own = ("step", "loss", "scores")
     try:
-        if not any(all(one.get(name) == header.get(name) for name in own) for one in about["checkpoints"]):
+        known = [[of.get(name) for name in ("step", "loss", "scores")] for of in (header, *about["checkpoints"])]
+        if known[0] not in known[1:]:
             return None
         losses = [(int(step), float(loss)) for step, loss in about["losses"] if math.isfinite(loss)]
         checkpoints = [
@@ -177,13 +176,9 @@ def _curve(path: Path, header: Mapping[str, Any]) -> Curve | None:
         return None
     shown = [number for point in losses for number in point]
     shown += [number for one in checkpoints for number in (one.step, *one.scores.values())]
-    if not all(abs(number) < BEYOND for number in shown):  # nor is NaN
+    if not losses or not all(abs(number) < BEYOND for number in shown):  # nor is NaN
         return None
-    return (
-        Curve(losses, checkpoints, chosen if isinstance(chosen, int) and abs(chosen) < BEYOND else None)
-        if losses
-        else None
-    )
+    return Curve(losses, checkpoints, chosen if isinstance(chosen, int) and abs(chosen) < BEYOND else None)
 
 
 def _json(path: Path) -> Any:

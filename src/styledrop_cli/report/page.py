@@ -34,13 +34,7 @@ class Grader:
     chose: bool
 
 
-def write_page(
-    base: Base,
-    story: Story,
-    graded: Graded,
-    grader: Grader,
-    commands: Sequence[str],
-) -> str:
+def write_page(base: Base, story: Story, graded: Graded, grader: Grader, commands: Sequence[str]) -> str:
     """The HTML of the report."""
     import jinja2
 
@@ -83,17 +77,15 @@ def _references(base: Base, story: Story) -> list[dict[str, str]]:
     shown = base.pictures(examples.whole.long().to(base.device), base.sizes[-1])
     made = []
     for picture, about, content in zip(shown, header["pictures"], examples.contents, strict=False):
-        image = _original(about, [Path(), story.place.parent, story.stages[0].file.parent])
-        said = "the picture itself" if image is not None else "as the base model's tokens show it"
-        if image is None:
-            image = to_image(picture.cpu())
+        original = _original(about, [Path(), story.place.parent, story.stages[0].file.parent])
+        image = original or to_image(picture.cpu())
         made.append(
             {
                 "src": _address(jpeg_bytes(square(image, REFERENCE_SIDE), REFERENCE)),
                 "content": content,
                 "name": str(about.get("name", "")),
                 "sha256": str(about.get("sha256", "")),
-                "said": said,
+                "said": "the picture itself" if original else "as the base model's tokens show it",
             }
         )
     return made
@@ -116,21 +108,16 @@ def _original(about: Mapping[str, Any], folders: Sequence[Path]) -> Image | None
 
 def _of_stage(stage: Stage, before: Stage | None) -> dict[str, Any]:
     header = stage.header
-    settings = {name: value for name, value in header.get("settings", {}).items() if value is not None}
     return {
         "name": stage.name,
         "hash": stage.hash,
-        "created": header.get("created", ""),
-        "kind": header["kind"],
-        "base": header["base"],
+        **{name: header.get(name, "") for name in ("created", "feedback", "kind", "base", "recommended")},
         "parent": parent_of(stage, before),
         "references": len(header.get("pictures") or []),
-        "feedback": header.get("feedback", ""),
         "picks": [
             {"prompt": p.prompt, "seed": p.seed, "src": _address(_small(p.file)) if p.file else ""} for p in stage.picks
         ],
-        "settings": settings,
-        "recommended": header["recommended"],
+        "settings": {name: value for name, value in header.get("settings", {}).items() if value is not None},
     }
 
 
@@ -141,15 +128,13 @@ def _small(path: Path) -> bytes:
 
 def _strip(graded: Graded, place: int) -> dict[str, Any]:
     """One prompt: of each row the pictures of all seeds, with their scores."""
-    rows = []
-    for row in graded.rows:
-        tiles = []
-        for k, seed in enumerate(graded.seeds):
-            scores = {name: float(values[place, k]) for name, values in graded.cells[row].items()}
-            tiles.append(
-                {"src": _address(jpeg_bytes(graded.pictures[row][place, k], PICTURE)), "seed": seed, "scores": scores}
-            )
-        rows.append({"name": row, "tiles": tiles})
+
+    def tile(row: str, k: int, seed: int) -> dict[str, Any]:
+        scores = {name: float(values[place, k]) for name, values in graded.cells[row].items()}
+        src = _address(jpeg_bytes(graded.pictures[row][place, k], PICTURE))
+        return {"src": src, "seed": seed, "scores": scores}
+
+    rows = [{"name": row, "tiles": [tile(row, *one) for one in enumerate(graded.seeds)]} for row in graded.cells]
     return {"prompt": graded.prompts[place], "rows": rows}
 
 
@@ -166,17 +151,16 @@ def _line(row: str, of: Mapping[str, Estimate]) -> dict[str, Any]:
 def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
     """A sentence that says what this adapter brings, and only what the pictures can tell."""
     sure, unsure = [], []
-    for measure, what in (("csls", "style"), ("text", "text"), ("object", "the thing itself"), ("leak", "leak")):
+    for measure, what in (("csls", "style"), ("text", "text"), ("object", "the subject"), ("leak", "leak")):
         one = of[measure]
         if not one.sure:
             unsure.append(what)
             continue
         way = "more" if one.difference > 0 else "less"
         sure.append(f"{way} {what} ({one.difference:+.2f}, {one.difference_low:+.2f} to {one.difference_high:+.2f})")
-    parts = [f"{', '.join(sure)}" if sure else "no difference that these pictures can tell"]
-    if sure and unsure:
-        parts.append(f"no difference that these pictures can tell in {', '.join(unsure)}")
-    return f"{name}: {'; '.join(parts)}."
+    none = "no difference that these pictures can tell"
+    parts = [", ".join(sure), f"{none} in {', '.join(unsure)}" if unsure else ""] if sure else [none]
+    return f"{name}: {'; '.join(filter(None, parts))}."
 
 
 def _plot(plot: plots.Plot) -> dict[str, str]:

@@ -34,24 +34,13 @@ def text_against_style(found: Mapping[str, Mapping[str, Estimate]], plain: int) 
     for place, (row, of) in enumerate(found.items()):
         x, y = of["csls"], of["text"]
         colour = GREYS[place] if place < plain else COLOURS[(place - plain) % len(COLOURS)]
-        axes.errorbar(
-            x.mean,
-            y.mean,
-            xerr=_arms(x),
-            yerr=_arms(y),
-            fmt="o",
-            color=colour,
-            markersize=7,
-            elinewidth=1.5,
-            capsize=3,
-            label=row,
-        )
+        look = {"fmt": "o", "color": colour, "markersize": 7, "elinewidth": 1.5, "capsize": 3}
+        axes.errorbar(x.mean, y.mean, xerr=_arms(x), yerr=_arms(y), label=row, **look)
         if before is not None:
             arrow = {"arrowstyle": "->", "color": LINE, "shrinkA": 8, "shrinkB": 8}
             axes.annotate("", (x.mean, y.mean), before, arrowprops=arrow, zorder=0)
         before = (x.mean, y.mean)
-    axes.set_xlabel("style: calibrated likeness to the reference (csls)")
-    axes.set_ylabel("text: cosine with the prompt")
+    axes.set(xlabel="style: calibrated likeness to the reference (csls)", ylabel="text: cosine with the prompt")
     axes.margins(x=0.12, y=0.12)
     # Beside each other in a legend: rounds lie close together, and their names would cover each other and the arms.
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -67,8 +56,7 @@ def losses(curves: Mapping[str, Curve]) -> Plot:
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
         axes.plot(steps, _smooth(values, max(1, len(values) // 10)), color=colour, linewidth=1.8, label=name)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a masked id)")
+    axes.set(xlabel="step", ylabel="loss (nats a masked id)")
     if len(curves) > 1:
         axes.legend(frameon=False, fontsize=9)
     ends = "; ".join(f"{name} ends at {curve.losses[-1][1]:.2f}" for name, curve in curves.items())
@@ -79,19 +67,16 @@ def checkpoints(curve: Curve, name: str) -> Plot:
     """The scores of the test pictures at each checkpoint, and which one was chosen."""
     figure, axes = _figure(6.4, 3.2)
     steps = [point.step for point in curve.checkpoints]
+    colours = (INK, *COLOURS)
     for place, score in enumerate(("total", "object", "shape", "style", "leak")):
         values = [point.scores[score] for point in curve.checkpoints]
-        colour = INK if score == "total" else COLOURS[place - 1]
-        width = 2.2 if score == "total" else 1.4
-        axes.plot(steps, values, "o-", color=colour, linewidth=width, markersize=4, label=score)
+        width = 1.4 if place else 2.2
+        axes.plot(steps, values, "o-", color=colours[place], linewidth=width, markersize=4, label=score)
     if curve.chosen is not None:
         axes.axvline(curve.chosen, color=SOFT, linestyle=":", linewidth=1.2)
-        axes.annotate(
-            "taken", (curve.chosen, 1), (-4, -10), xycoords=("data", "axes fraction"), textcoords="offset points",
-            color=SOFT, fontsize=9, ha="right",
-        )  # fmt: skip
-    axes.set_xlabel("step")
-    axes.set_ylabel("mean score of the test pictures")
+        where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right"}
+        axes.annotate("taken", (curve.chosen, 1), (-4, -10), color=SOFT, fontsize=9, **where)
+    axes.set(xlabel="step", ylabel="mean score of the test pictures")
     axes.legend(frameon=False, fontsize=9, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _drawn(figure, f"Checkpoints of {name}; step {curve.chosen} was taken")
 
@@ -118,13 +103,11 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(SOFT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(SOFT)
     axes.tick_params(colors=SOFT, labelsize=9)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(INK)
     axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes

@@ -234,11 +234,9 @@ class _Training:
         self._header = describe(base, adapter, examples.contents, style, settings) | about
         self.beside = dict(examples.views)  # what stands in the file beside the adapter
         self._scored = settings.checkpoints > 0 and base.clip.visual is not None
-        self._probes = None
-        if self._scored and is_first():  # rank 0 draws the test pictures, while the others wait
-            sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
-            given = examples.contents[: examples.references]
-            self._probes = Probes(base, examples.whole, examples.own_views, given, style, sampling)
+        sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
+        # Rank 0 draws the test pictures, while the others wait.
+        self._probes = Probes(base, examples, style, sampling) if self._scored and is_first() else None
         count = settings.checkpoints if self._scored else 1
         self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
