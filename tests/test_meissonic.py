@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 import tiny
 from styledrop_cli.io.tensors import load_strictly
+from styledrop_cli.models.adapter import KINDS
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
 
 SMALL = MeissonicConfig(
     codebook_size=64,
     vocab_size=72,
     num_layers=2,
-    num_single_layers=3,
+    num_single_layers=4,
     attention_head_dim=16,
     num_attention_heads=4,
     joint_attention_dim=24,
@@ -98,6 +99,32 @@ def test_conditions_join_and_part() -> None:
     assert all(torch.equal(getattr(again, name), getattr(second, name)) for name in ("text", "summary", "left"))
 
 
+@pytest.mark.parametrize("kind", ["bottleneck", "lora", "prompt"])
+def test_adapters_begin_as_nothing_and_reach_every_block(kind: str) -> None:
+    net, ids = network(), grid()
+    make, sizes = KINDS[kind]
+    adapter = make(sizes(), cast(Any, net))
+    adapter.initialise(tiny.generator(1))
+    plain = net(ids, prompt(net))
+    assert torch.equal(net(ids, prompt(net), adapter), plain)
+    blocks = {site.name.rpartition(".attn")[0] or site.name.rpartition(".")[0] for site in net.sites}
+    assert len(blocks) == SMALL.num_layers + SMALL.num_single_layers
+    tiny.randomise(adapter)
+    adapter.requires_grad_(False)
+    heard: set[str] = set()
+
+    def listening(site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        after: Tensor = adapter(site, module, source, value)
+        heard.update([site] if after is not value else [])
+        return after
+
+    assert (net(ids, prompt(net), listening) - plain).abs().max() > 1e-3
+    assert len({name.split(".attn")[0].removesuffix(".mlp").removesuffix(".attention") for name in heard}) == len(
+        blocks
+    )
+    assert heard <= {site.name for site in net.sites}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -106,6 +133,7 @@ def test_conditions_join_and_part() -> None:
         ({"axes_dims_rope": (4, 6, 4)}, "do not fill a head of 16"),
         ({"axes_dims_rope": (4, 5, 7)}, "must be even"),
         ({"upsample": False}, "on or off together"),
+        ({"num_single_layers": 3}, "num_single_layers 3 is odd"),
         ({"sample_size": 7}, "sample_size 7"),
         ({"sample_size": 1000}, "sample_size 1000"),
     ],

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.models.layers import NORM_EPS, AdapterFn, RMSNorm, sinusoidal
+from styledrop_cli.models.layers import NORM_EPS, AdapterFn, RMSNorm, Site, sinusoidal
 from styledrop_cli.models.transformer import LARGEST_GRID, Resample
 
 WAVES = 256  # features of the step and of each micro-condition
@@ -60,6 +61,8 @@ class MeissonicConfig:
             problems.append(f"axes_dims_rope {self.axes_dims_rope} do not fill a head of {self.attention_head_dim}")
         if any(width % 2 for width in self.axes_dims_rope):
             problems.append(f"axes_dims_rope {self.axes_dims_rope} must be even")
+        if self.num_single_layers % 2:
+            problems.append(f"num_single_layers {self.num_single_layers} is odd: adapters take them in pairs")
         if self.downsample != self.upsample:
             problems.append("downsample and upsample must be on or off together")
         if not 1 <= self.sample_size <= LARGEST_GRID or self.sample_size % (1 + self.downsample):
@@ -181,11 +184,10 @@ class JointAttention(nn.Module):
     ``[B,heads,n,d]``); with ``joint`` the projections' sites are the picture's alone.
     """
 
-    def __init__(self, config: MeissonicConfig, *, joint: bool) -> None:
+    def __init__(self, config: MeissonicConfig, path: str, *, joint: bool) -> None:
         super().__init__()
         width, head = config.hidden_size, config.attention_head_dim
-        self.heads, self.joint = config.num_attention_heads, joint
-        self.path = ""  # its name in the transformer, which sets it
+        self.width, self.heads, self.path, self.joint = width, config.num_attention_heads, path, joint
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.norm_q, self.norm_k = ScaledNorm(head), ScaledNorm(head)
         if joint:
@@ -193,6 +195,12 @@ class JointAttention(nn.Module):
             self.norm_added_q, self.norm_added_k = ScaledNorm(head), ScaledNorm(head)
             self.to_out = nn.ModuleList([nn.Linear(width, width)])
             self.to_add_out = nn.Linear(width, width)
+
+    def sites(self) -> list[Site]:
+        """Its projections of the picture's tokens, and where learned text may be read beside the prompt."""
+        names = ("to_q", "to_k", "to_v", "to_out") if self.joint else ("to_q", "to_k", "to_v")
+        projections = [Site(f"{self.path}.{name}", name, self.width, self.width) for name in names]
+        return [*projections, Site(f"{self.path}.mix", "mix", self.width, self.width, self.heads)]
 
     def keys_values(self, context: Tensor, adapter: AdapterFn | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values ``[B,heads,T,d]`` of states ``[B,T,D]`` that stand where the text stands, not rotated."""
@@ -259,13 +267,18 @@ class Mlp(nn.Module):
 class TwoStreamBlock(nn.Module):
     """Picture and text, each with its own weights, meet in one attention."""
 
-    def __init__(self, config: MeissonicConfig) -> None:
+    def __init__(self, config: MeissonicConfig, path: str) -> None:
         super().__init__()
         width = config.hidden_size
-        self.path = ""  # its name in the transformer, which sets it
+        self.path = path
         self.norm1, self.norm1_context = Modulation(width, 6), Modulation(width, 6)
-        self.attn = JointAttention(config, joint=True)
+        self.attn = JointAttention(config, f"{path}.attn", joint=True)
         self.ff, self.ff_context = Mlp(width), Mlp(width)
+
+    def sites(self) -> list[Site]:
+        """The attention's, and the picture after each half of the block."""
+        width = self.attn.width
+        return [*self.attn.sites(), *(Site(f"{self.path}.{half}", half, width, width) for half in ("attention", "mlp"))]
 
     def forward(
         self, image: Tensor, text: Tensor, condition: Tensor, turn: Turn, adapter: AdapterFn | None
@@ -288,16 +301,24 @@ class TwoStreamBlock(nn.Module):
 
 
 class OneStreamBlock(nn.Module):
-    """Text and picture as one sequence ``[B,T+N,D]``; attention and MLP side by side, one projection behind both."""
+    """Text and picture as one sequence ``[B,T+N,D]``; attention and MLP side by side, one projection behind both.
 
-    def __init__(self, config: MeissonicConfig) -> None:
+    ``place`` is the kind of its only site for a bottleneck, after the block: "attention" or "mlp".
+    """
+
+    def __init__(self, config: MeissonicConfig, path: str, place: str) -> None:
         super().__init__()
         width = config.hidden_size
-        self.path = ""  # its name in the transformer, which sets it
+        self.path, self.place = path, place
         self.norm = Modulation(width, 3)
-        self.attn = JointAttention(config, joint=False)
+        self.attn = JointAttention(config, f"{path}.attn", joint=False)
         self.proj_mlp = nn.Linear(width, 4 * width)
         self.proj_out = nn.Linear(5 * width, width)
+
+    def sites(self) -> list[Site]:
+        """The attention's, and the picture after the block."""
+        width = self.attn.width
+        return [*self.attn.sites(), Site(f"{self.path}.{self.place}", self.place, width, width)]
 
     def forward(self, x: Tensor, told: int, condition: Tensor, turn: Turn, adapter: AdapterFn | None) -> Tensor:
         """``told`` is how many tokens in front are the text's."""
@@ -309,7 +330,7 @@ class OneStreamBlock(nn.Module):
         if adapter is None:
             return x
         image = x[:, told:]
-        after = adapter(f"{self.path}.mlp", self, image, image)
+        after = adapter(f"{self.path}.{self.place}", self, image, image)
         return x if after is image else torch.cat((x[:, :told], after), 1)
 
 
@@ -390,15 +411,23 @@ class MeissonicTransformer(nn.Module):
         self.down_block = Stage("downsample", width, up=False, there=config.downsample)
         self.project_to_hidden_norm = ScaledNorm(width)
         self.project_to_hidden = nn.Linear(width, width, bias=False)
-        self.transformer_blocks = nn.ModuleList(TwoStreamBlock(config) for _ in range(config.num_layers))
-        self.single_transformer_blocks = nn.ModuleList(OneStreamBlock(config) for _ in range(config.num_single_layers))
+        self.transformer_blocks: Any = nn.ModuleList(
+            TwoStreamBlock(config, f"transformer_blocks.{i}") for i in range(config.num_layers)
+        )
+        # Bottlenecks need as many sites of one kind as of the other, so that one-stream blocks take turns.
+        self.single_transformer_blocks: Any = nn.ModuleList(
+            OneStreamBlock(config, f"single_transformer_blocks.{i}", ("attention", "mlp")[i % 2])
+            for i in range(config.num_single_layers)
+        )
         self.project_from_hidden_norm = ScaledNorm(width)
         self.project_from_hidden = nn.Linear(width, width, bias=False)
         self.up_block = Stage("upsample", width, up=True, there=config.upsample)
         self.mlm_layer = Head(config)
-        for name, module in self.named_modules():
-            if hasattr(module, "path"):
-                module.path = name
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where adapters may change it, in the order in which they come."""
+        return [site for block in (*self.transformer_blocks, *self.single_transformer_blocks) for site in block.sites()]
 
     def condition(
         self, text: Tensor, pooled: Tensor, micro: Tensor, adapter: AdapterFn | None = None
