@@ -1,0 +1,253 @@
+"""Meissonic's network: what holds by itself, and number for number beside diffusers' parts where it is installed."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from styledrop_cli.io.tensors import load_strictly
+from styledrop_cli.models.adapter import KINDS
+from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
+
+SMALL = MeissonicConfig(
+    codebook_size=64,
+    vocab_size=72,
+    num_layers=2,
+    num_single_layers=4,
+    attention_head_dim=16,
+    num_attention_heads=4,
+    joint_attention_dim=24,
+    pooled_projection_dim=64,
+    axes_dims_rope=(4, 6, 6),
+    sample_size=8,
+)
+WHOLE = MeissonicConfig(**{**vars(SMALL), "downsample": False, "upsample": False})
+MONETICO = MeissonicConfig(sample_size=32, downsample=False, upsample=False)
+
+
+def network(config: MeissonicConfig = SMALL) -> MeissonicTransformer:
+    made = MeissonicTransformer(config)
+    tiny.randomise(made)
+    return made.requires_grad_(False).eval()
+
+
+def prompt(net: MeissonicTransformer, rows: int = 2, seed: int = 1) -> MeissonicCondition:
+    return net.condition(*told(net.config, rows, seed))
+
+
+def told(config: MeissonicConfig, rows: int = 2, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Words, summaries and micro-conditions of so many prompts."""
+    draws = tiny.generator(seed)
+    words = torch.randn(rows, 7, config.joint_attention_dim, generator=draws)
+    summary = torch.randn(rows, config.pooled_projection_dim, generator=draws)
+    return words, summary, torch.tensor([[128.0, 128, 0, 0, 6], [300, 200, 5, 9, 6]])[:rows]
+
+
+def grid(config: MeissonicConfig = SMALL, rows: int = 2, side: int = 8) -> Tensor:
+    return torch.randint(config.vocab_size, (rows, side, side), generator=tiny.generator(2))
+
+
+@pytest.mark.parametrize(("config", "weights"), [(MeissonicConfig(), 1_006_946_304), (MONETICO, 998_555_648)])
+def test_the_published_sizes(config: MeissonicConfig, weights: int) -> None:
+    """Meissonic's files hold 4.028 GB in fp32, Monetico's 3.994 GB."""
+    with torch.device("meta"):
+        made = MeissonicTransformer(config)
+    assert sum(parameter.numel() for parameter in made.parameters()) == weights
+    names = set(made.state_dict())
+    assert len(names) == 867 - (0 if config.downsample else 4)
+    assert {"transformer_blocks.13.attn.add_k_proj.bias", "single_transformer_blocks.27.proj_out.weight"} <= names
+
+
+@pytest.mark.parametrize("config", [SMALL, WHOLE], ids=["compressing", "not compressing"])
+def test_rows_do_not_hear_of_each_other(config: MeissonicConfig) -> None:
+    net, ids = network(config), grid(config)
+    condition = prompt(net).at(torch.tensor([3.0, 11.0]))
+    both = net(ids, condition)
+    assert both.shape == (2, 8, 8, config.codebook_size)
+    for row in range(2):
+        alone = net(ids[row : row + 1], condition.select(torch.tensor([row])))
+        torch.testing.assert_close(alone[0], both[row], atol=1e-5, rtol=1e-4)
+
+
+def test_only_some_places_are_asked_for() -> None:
+    net, ids = network(), grid()
+    where = torch.rand(ids.shape, generator=tiny.generator(3)) < 0.3
+    condition = prompt(net)
+    torch.testing.assert_close(net(ids, condition, None, where), net(ids, condition)[where])
+
+
+def test_step_prompt_and_place_have_a_say() -> None:
+    net, ids = network(), grid()
+    plain = net(ids, prompt(net))
+    for other in (prompt(net).at(1), prompt(net, seed=5)):
+        assert (net(ids, other) - plain).abs().max() > 1e-3
+    alike = torch.full_like(ids, SMALL.mask_id)
+    assert net(alike, prompt(net)).flatten(1, 2).std(1).max() > 1e-4  # places differ by their rotary angles alone
+
+
+def test_conditions_join_and_part() -> None:
+    net = network()
+    first, second = prompt(net), prompt(net, seed=4).at(7)
+    joined = MeissonicCondition.cat([first, second])
+    assert len(joined) == 4
+    again = joined.select(torch.tensor([2, 3]))
+    assert all(torch.equal(getattr(again, name), getattr(second, name)) for name in ("text", "summary", "left"))
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "lora", "prompt"])
+def test_adapters_begin_as_nothing_and_reach_every_block(kind: str) -> None:
+    net, ids = network(), grid()
+    make, sizes = KINDS[kind]
+    adapter = make(sizes(), cast(Any, net))
+    adapter.initialise(tiny.generator(1))
+    plain = net(ids, prompt(net))
+    assert torch.equal(net(ids, prompt(net), adapter), plain)
+    blocks = {site.name.rpartition(".attn")[0] or site.name.rpartition(".")[0] for site in net.sites}
+    assert len(blocks) == SMALL.num_layers + SMALL.num_single_layers
+    tiny.randomise(adapter)
+    adapter.requires_grad_(False)
+    heard: set[str] = set()
+
+    def listening(site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        after: Tensor = adapter(site, module, source, value)
+        heard.update([site] if after is not value else [])
+        return after
+
+    assert (net(ids, prompt(net), listening) - plain).abs().max() > 1e-3
+    assert len({name.split(".attn")[0].removesuffix(".mlp").removesuffix(".attention") for name in heard}) == len(
+        blocks
+    )
+    assert heard <= {site.name for site in net.sites}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"vocab_size": 64}, "no mask token"),
+        ({"pooled_projection_dim": 32}, "not the width 64"),
+        ({"axes_dims_rope": (4, 6, 4)}, "do not fill a head of 16"),
+        ({"axes_dims_rope": (4, 5, 7)}, "must be even"),
+        ({"upsample": False}, "on or off together"),
+        ({"num_single_layers": 3}, "num_single_layers 3 is odd"),
+        ({"sample_size": 7}, "sample_size 7"),
+        ({"sample_size": 1000}, "sample_size 1000"),
+    ],
+)
+def test_impossible_sizes(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MeissonicConfig(**{**vars(SMALL), **change})
+
+
+def test_text_of_another_encoder() -> None:
+    net = network()
+    with pytest.raises(ValueError, match=r"expected \[B,T,24\]"):
+        net.condition(torch.zeros(1, 7, 25), torch.zeros(1, 64), torch.zeros(1, 5))
+
+
+# ---- beside diffusers ----
+
+
+class Upstream(nn.Module):
+    """The same network of parts that diffusers ships, under the published names."""
+
+    def __init__(self, diffusers: Any, config: MeissonicConfig) -> None:
+        super().__init__()
+        parts = diffusers.models
+        flux, norms = parts.transformers.transformer_flux, parts.normalization
+        width, heads, head = config.hidden_size, config.num_attention_heads, config.attention_head_dim
+
+        def norm() -> nn.Module:
+            made: nn.Module = norms.RMSNorm(width, 1e-6, True)
+            return made
+
+        self.pos_embed = flux.FluxPosEmbed(10000, list(config.axes_dims_rope))
+        self.time_text_embed = parts.embeddings.CombinedTimestepTextProjEmbeddings(width, width)
+        self.cond_embed = parts.embeddings.TimestepEmbedding(1280 + width, width, sample_proj_bias=False)
+        self.context_embedder = nn.Linear(config.joint_attention_dim, width)
+        self.encoder_proj_layer_norm = norm()
+        uvit = parts.unets.uvit_2d
+        self.embed = uvit.UVit2DConvEmbed(width, width, config.vocab_size, True, 1e-6, False)
+        self.project_to_hidden_norm, self.project_to_hidden = norm(), nn.Linear(width, width, bias=False)
+        self.transformer_blocks = nn.ModuleList(
+            flux.FluxTransformerBlock(width, heads, head) for _ in range(config.num_layers)
+        )
+        self.single_transformer_blocks = nn.ModuleList(
+            flux.FluxSingleTransformerBlock(width, heads, head) for _ in range(config.num_single_layers)
+        )
+        self.project_from_hidden_norm, self.project_from_hidden = norm(), nn.Linear(width, width, bias=False)
+        self.mlm_layer = uvit.ConvMlmLayer(width, width, False, True, 1e-6, config.codebook_size)
+        fold = {"kernel_size": 2, "padding": 0, "norm_type": "rms_norm", "eps": 1e-6, "bias": False}
+        self.down_block, self.up_block = nn.Module(), nn.Module()
+        self.down_block.downsample = self.up_block.upsample = None
+        if config.downsample:
+            resnet = parts.resnet
+            self.down_block.downsample = resnet.Downsample2D(
+                width, use_conv=True, name="Conv2d_0", elementwise_affine=True, **fold
+            )
+            self.up_block.upsample = resnet.Upsample2D(
+                width, use_conv_transpose=True, name="conv", interpolate=False, elementwise_affine=True, **fold
+            )
+        self.waves = parts.embeddings.get_timestep_embedding
+
+    def forward(self, ids: Tensor, words: Tensor, summary: Tensor, micro: Tensor, left: Tensor) -> Tensor:
+        waves = self.waves(micro.flatten(), 256, flip_sin_to_cos=True, downscale_freq_shift=0)
+        pooled = self.cond_embed(torch.cat((summary, waves.reshape(len(ids), -1)), 1))
+        told = self.time_text_embed(left * 1000, pooled)
+        text = self.encoder_proj_layer_norm(self.context_embedder(words))
+        x = self.embed(ids)
+        x = x if self.down_block.downsample is None else self.down_block.downsample(x)
+        side = x.shape[-2:]
+        image = self.project_to_hidden(self.project_to_hidden_norm(x.flatten(2).transpose(1, 2)))
+        axes = [torch.arange(size) for size in (1, *side)]
+        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        turn = self.pos_embed(torch.cat((torch.zeros(text.shape[1], 3), places)))
+        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
+            text, image = block(image, text, told, turn)
+        x = self.project_from_hidden(self.project_from_hidden_norm(image)).transpose(1, 2).unflatten(2, side)
+        x = x if self.up_block.upsample is None else self.up_block.upsample(x)
+        out: Tensor = self.mlm_layer(x)
+        return out.permute(0, 2, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def diffusers() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = tiny.beside_torchvision("diffusers", "UVit2DModel")
+            tiny.beside_torchvision("diffusers.models.transformers.transformer_flux", "FluxTransformerBlock")
+            return module
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"diffusers cannot be imported: {error}")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("config", [SMALL, WHOLE], ids=["compressing", "not compressing"])
+@pytest.mark.parametrize("left", [0, 3, 47])
+def test_logits(diffusers: Any, config: MeissonicConfig, left: int, record_property: Any) -> None:
+    upstream, ours = Upstream(diffusers, config), MeissonicTransformer(config)
+    tiny.randomise(upstream)
+    load_strictly(ours, upstream.state_dict(), "upstream")
+    with torch.no_grad():
+        wanted = upstream(grid(config), *told(config), torch.tensor([left]))
+        made = ours(grid(config), prompt(ours).at(left))
+    difference = float((made - wanted).abs().max())
+    record_property("max |difference| of the logits", difference)
+    assert wanted.std() > 1e-3
+    assert difference <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parity
+def test_published_names(diffusers: Any) -> None:
+    with torch.device("meta"):
+        upstream, ours = Upstream(diffusers, MeissonicConfig()), MeissonicTransformer(MeissonicConfig())
+    assert shapes(ours) == shapes(upstream)
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
