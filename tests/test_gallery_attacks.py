@@ -462,7 +462,7 @@ def test_a_click_is_answered_within_a_second_beside_a_thousand_slow_clients(site
 SERVE = """
 import sys, time
 from pathlib import Path
-from styledrop_cli.gallery import Candidate, Choices, Gallery
+from styledrop_cli.feedback.page import Candidate, Choices, Gallery
 picture = Path("picture.png").read_bytes()
 with Gallery(Path("page"), [picture], "load", lambda url: print(url, flush=True)) as gallery:
     gallery.pick([Candidate("a cat", picture, {"total": 1.0})] * 200, Choices(200, Path("choices.json")), 2, 10)
