@@ -330,7 +330,7 @@ def shown(data: bytes) -> None:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                inspect.inspect(path, as_json)
+                inspect.inspect(path, screen=console.Screen(as_json=as_json))
             except StyledropError as error:
                 console._show_error(error.message, error.hint)
         for printed in (out.getvalue(), err.getvalue()):

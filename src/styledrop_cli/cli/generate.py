@@ -117,7 +117,9 @@ def generate(
     ] = None,
     *,
     number: Annotated[int, options.number("How many pictures to draw of each prompt.")] = 4,
-    output: Annotated[Path, options.output("FOLDER", "The folder for the pictures.")] = OUTPUT,
+    output: Annotated[
+        Path, options.output("FOLDER", "The folder for the pictures; for a single one also its file: cat.png.")
+    ] = OUTPUT,
     base_only: Annotated[bool, flag("Draw with the base model alone, no adapter.", "--base-only")] = False,
     style: options.OwnStyle = None,
     many: ManyPrompts,
