@@ -7,12 +7,21 @@ back with what they had.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from torch import Tensor
+
+from styledrop_cli import __version__
 from styledrop_cli.errors import ModelError
+from styledrop_cli.io.files import parse_json, read_metadata
+from styledrop_cli.io.tensors import LARGEST_SIZE, read_tensors, reading, save_tensors
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, STYLE, SampleSettings
 
 KEY = "styledrop"
@@ -40,6 +49,9 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 REQUIRED = tuple(TYPES)[:6]
 LISTS_OF_OBJECTS = ("pictures", "picks", "merged")
+LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
+# Each kind's size, as its configuration calls it, and the tensors and the dimension of them that have it.
+SIZES = {"bottleneck": ("width", "down", -1), "lora": ("rank", r"a\..+", -1), "prompt": ("vectors", "vectors", 1)}
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class AdapterHeader:
     base: Mapping[str, Any]
     style: str
     contents: list[str]
-    recommended: Mapping[str, float]
+    recommended: dict[str, Any]
     learns: str = STYLE
     settings: Mapping[str, Any] = field(default_factory=dict)
     pictures: list[dict[str, Any]] = field(default_factory=list)
@@ -133,6 +145,11 @@ class AdapterHeader:
         return replace(self, **values, written=written)
 
 
+def made_now() -> dict[str, str]:
+    """When a header is made, and by which version of styledrop."""
+    return {"created": datetime.now(UTC).isoformat(timespec="seconds"), "styledrop": __version__}
+
+
 def _key(name: str) -> str:
     """The file's key of a field: its name, but for ``number``."""
     return "round" if name == "number" else name
@@ -157,3 +174,81 @@ def _is_recommendable(name: str, value: object) -> bool:
     least, most = SCALES[name]
     whole = isinstance(value, int) or not isinstance(SampleSettings.defaults()[name], int)
     return whole and least <= value <= most
+
+
+# ---- files -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter as read: its header, its tensors, and where it came from."""
+
+    path: Path
+    header: AdapterHeader
+    tensors: dict[str, Tensor]
+
+
+def save_adapter(path: Path, tensors: Mapping[str, Tensor], header: AdapterHeader, extra: Mapping[str, str]) -> None:
+    """Write an adapter; ``extra`` are flat metadata keys that other tools read (modelspec)."""
+    save_tensors(path, tensors, {"format": "pt", KEY: json.dumps(header.to_json(), ensure_ascii=False), **extra})
+
+
+def write_recommended(path: Path, values: Mapping[str, float], source: Path | None = None) -> None:
+    """Let the adapter file at ``path`` recommend ``values``, beside what it recommends already; atomically.
+
+    All else stays as it is, the tensors to the bit. With ``source``, another checkpoint of its training, it becomes
+    that one.
+    """
+    recommended = {**read_header(path).recommended, **values}
+    tensors, metadata = read_tensors(source or path)
+    header = _header(path, metadata).with_values(recommended=recommended)
+    metadata |= {KEY: json.dumps(header.to_json(), ensure_ascii=False)}
+    _header(path, metadata)  # nothing is written that could not be read
+    save_tensors(path, tensors, metadata)
+
+
+def read_header(path: Path) -> AdapterHeader:
+    """What an adapter file says of itself; raises ModelError if it says nothing or is no safetensors file."""
+    with reading(path, "adapter file"):
+        metadata = read_metadata(path)
+    return _header(path, metadata)
+
+
+def load_adapter(path: Path) -> AdapterFile:
+    """Read an adapter file whole; raises ModelError as ``read_header`` does, and for values that are not finite."""
+    header = read_header(path)
+    tensors, _ = read_tensors(path, LARGEST_ADAPTER)
+    bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if bad:
+        raise ModelError(f"{path} is damaged: {bad[0]} holds a value that is not finite")
+    _refuse_other_sizes(path, header, tensors)
+    return AdapterFile(path, header, tensors)
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> AdapterHeader:
+    if KEY not in metadata:
+        raise ModelError(
+            f"{path} was not written by styledrop: its header has no '{KEY}' entry",
+            "Give an adapter made by 'styledrop train'; 'styledrop convert' makes one of a LoRA of aMUSEd.",
+        )
+    try:
+        said = parse_json(metadata[KEY])
+    except ValueError as error:
+        raise ModelError(f"the header of {path} is damaged: {error}") from error
+    return AdapterHeader.read(said, str(path))
+
+
+def _refuse_other_sizes(path: Path, header: AdapterHeader, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError where the header says another width or rank than the adapter's own tensors have."""
+    size, tensor, dimension = SIZES.get(header.kind, ("", "", 0))
+    for network, config in (("adapter", header.config), ("superres", header.superres or {})):
+        said = config.get(size)
+        if type(said) is not int or not 0 < said <= LARGEST_SIZE:
+            continue  # whoever opens it says so
+        for name, values in tensors.items():
+            if re.fullmatch(rf"{network}\.{tensor}", name) and values.ndim > 1 and values.shape[dimension] != said:
+                raise ModelError(
+                    f"{path} is damaged: its header says {size} {said:,}, and its tensors have "
+                    f"{values.shape[dimension]:,} ({name})",
+                    "Get it anew, or train it again.",
+                )
