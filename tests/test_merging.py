@@ -318,7 +318,7 @@ def test_references_stand_before_what_was_picked(base: Base, train: Train) -> No
     rows = examples.rows(torch.arange(40), tiny.generator())
     assert set(owners[rows[::2]].tolist()) == {0, 1, 2}  # every other turn is a reference's
     assert set(owners[rows[1::2]].tolist()) == {3, 4, 5, 6}
-    assert not {"round", "picks", "feedback"} & set(file.header)
+    assert not {"round", "picks", "feedback"} & set(file.header.written)
 
 
 def test_what_they_recommend_is_weighed(base: Base, train: Train) -> None:
