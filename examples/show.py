@@ -11,12 +11,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import load_base
 from styledrop_cli.devices import pick_device
 from styledrop_cli.generation import pipeline
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import load_picture, save_png, square
-from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training import adapter as adapter_training
 

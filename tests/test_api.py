@@ -41,7 +41,7 @@ def test_learn_and_draw(loaded: StyleDrop, picture: Path) -> None:
     adapter = loaded.train(
         picture, "ink", contents="a cat", output="a.safetensors", on_step=lambda s, n, loss: seen.append(s), **QUICK
     )
-    assert adapter.path == Path("a.safetensors") and adapter.header["style"] == "ink" and seen[-1] > 0
+    assert adapter.path == Path("a.safetensors") and adapter.header.style == "ink" and seen[-1] > 0
     made = loaded.generate(["a cat", "a dog"], adapter, number=2, seed=5, steps=2, lambda_b=3)
     assert [(one.prompt, one.seed) for one in made] == [("a cat", 5), ("a cat", 6), ("a dog", 5), ("a dog", 6)]
     assert all(one.image.size == (32, 32) for one in made)

@@ -28,6 +28,7 @@ from safetensors.torch import save
 
 import tiny
 from conftest import SOURCE, Outcome, Run, draw
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.registry import BATCH
 from styledrop_cli.cli.app import app
@@ -35,7 +36,6 @@ from styledrop_cli.errors import StyledropError
 from styledrop_cli.io import images
 from styledrop_cli.io.files import atomic_write
 from styledrop_cli.io.images import read_png_settings
-from styledrop_cli.io.tensors import load_adapter, save_adapter
 from styledrop_cli.settings import LARGEST_SEED, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
@@ -260,7 +260,7 @@ def test_training_with_a_long_content(styledrop: Run, picture: Path, tiny_model:
     code, out, err = styledrop(*command, "--model", tiny_model)
     assert code == 0, err
     assert "of its 10,000 characters only the first" in err
-    (content,) = load_adapter(Path(out.strip())).header["contents"]
+    (content,) = load_adapter(Path(out.strip())).header.contents
     assert LONG.startswith(f"{content} ")
 
 
@@ -447,7 +447,7 @@ def test_what_is_overwritten_keeps_its_link_and_its_permissions(
     assert outcome.code == 0, outcome.err
     assert Path("link.safetensors").is_symlink() and kept.read_bytes() != b"old"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o640
-    assert load_adapter(kept).header["style"] == "x"
+    assert load_adapter(kept).header.style == "x"
     assert [path.name for path in Path("kept").iterdir()] == ["real.safetensors"]
 
 
@@ -588,7 +588,7 @@ def test_headers_that_lie(
     styledrop: Run, adapter: Path, tiny_model: Path, change: dict[str, Any], words: str, seen: bool
 ) -> None:
     file = load_adapter(adapter)
-    save_adapter(Path("liar.safetensors"), file.tensors, file.header | change, {})
+    tiny.write_adapter(Path("liar.safetensors"), file.tensors, file.header.to_json() | change)
     before = peak()
     refused(styledrop("generate", "liar.safetensors", "a cat", "--model", tiny_model), 1, "liar.safetensors", words)
     assert peak() - before < 100

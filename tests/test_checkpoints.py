@@ -17,22 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import tiny
+from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.folder import PARTS, load_module
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import (
     build_config,
-    load_adapter,
     load_strictly,
     pack_optimizer,
     read_config,
-    read_header,
     read_tensors,
-    save_adapter,
     save_part,
     save_tensors,
     unpack_optimizer,
-    write_recommended,
 )
 from styledrop_cli.models.tokenizer import TokenizerConfig
 from styledrop_cli.models.transformer import TransformerConfig
@@ -99,7 +96,7 @@ def folder(path: Path) -> None:
 )
 def test_broken_files(read: Callable[[Path], object], damage: Callable[[Path], None], words: str) -> None:
     path = Path("x.safetensors")
-    save_adapter(path, {"adapter.down": torch.ones(9)}, HEADER, {})
+    tiny.write_adapter(path, {"adapter.down": torch.ones(9)}, HEADER)
     damage(path)
     with pytest.raises(ModelError, match=words) as error:
         read(path)
@@ -186,11 +183,11 @@ def test_a_header_that_the_tensors_contradict(
     kind: str, config: dict[str, int], tensors: dict[str, tuple[int, ...]], words: str
 ) -> None:
     path, held = Path("x.safetensors"), {name: torch.ones(shape) for name, shape in tensors.items()}
-    save_adapter(path, held, HEADER | {"kind": kind, "config": config}, {})
+    tiny.write_adapter(path, held, HEADER | {"kind": kind, "config": config})
     with pytest.raises(ModelError, match=f"x.safetensors is damaged: its header says {words}"):
         load_adapter(path)
     finer = {name.replace("adapter.", "superres."): tensor for name, tensor in held.items()}
-    save_adapter(path, finer, HEADER | {"kind": kind, "superres": config}, {})
+    tiny.write_adapter(path, finer, HEADER | {"kind": kind, "superres": config})
     with pytest.raises(ModelError, match="its header says"):
         load_adapter(path)
 
@@ -307,11 +304,11 @@ def test_adapters_round_trip() -> None:
     path = Path("a.safetensors")
     tensors = {f"adapter.{n}": t for n, t in tiny.adapter().state_dict().items()}
     tensors["views.ids"] = torch.arange(8, dtype=torch.int16).view(2, 2, 2)
-    save_adapter(path, tensors, HEADER, {"modelspec.title": "naïve “art”"})
-    assert read_header(path) == HEADER
+    tiny.write_adapter(path, tensors, HEADER, **{"modelspec.title": "naïve “art”"})
+    assert read_header(path).to_json() == HEADER
     file = load_adapter(path)
     assert file.path == path
-    assert file.header == HEADER
+    assert file.header.to_json() == HEADER
     assert set(file.tensors) == set(tensors)
     assert all(torch.equal(file.tensors[n], t) and file.tensors[n].dtype == t.dtype for n, t in tensors.items())
     assert read_tensors(path)[1]["modelspec.title"] == "naïve “art”"
@@ -347,23 +344,23 @@ def test_foreign_and_damaged_headers(metadata: dict[str, str] | None, words: str
 def test_a_file_recommends_what_it_is_told_and_else_stays_as_it_is() -> None:
     path, other = Path("a.safetensors"), Path("b.safetensors")
     tensors = {"adapter.down": torch.rand(3, 2).half(), "views.ids": torch.arange(4, dtype=torch.int16)}
-    save_adapter(path, tensors, HEADER, {"modelspec.title": "art"})
-    save_adapter(other, {"adapter.down": torch.zeros(3, 2)}, HEADER | {"step": 3, "recommended": {}}, {})
+    tiny.write_adapter(path, tensors, HEADER, **{"modelspec.title": "art"})
+    tiny.write_adapter(other, {"adapter.down": torch.zeros(3, 2)}, HEADER | {"step": 3, "recommended": {}})
     write_recommended(path, {"lambda_b": 3.0, "steps": 12, "strength": 0.5, "temperature": 1.5})
     wanted = {"lambda_a": 2.0, "lambda_b": 3.0, "steps": 12, "strength": 0.5, "temperature": 1.5}
-    assert read_header(path) == HEADER | {"recommended": wanted}
+    assert read_header(path).to_json() == HEADER | {"recommended": wanted}
     back, metadata = read_tensors(path)
     assert set(back) == set(tensors)
     assert all(torch.equal(back[n], t) and back[n].dtype == t.dtype for n, t in tensors.items())
     assert metadata["modelspec.title"] == "art"
     write_recommended(path, {"steps": 9}, other)  # it becomes the other, and keeps what it recommends
-    assert read_header(path) == HEADER | {"step": 3, "recommended": wanted | {"steps": 9}}
+    assert read_header(path).to_json() == HEADER | {"step": 3, "recommended": wanted | {"steps": 9}}
     assert torch.equal(load_adapter(path).tensors["adapter.down"], torch.zeros(3, 2))
     assert sorted(p.name for p in Path().iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
 def test_what_may_not_be_recommended_is_not_written() -> None:
-    save_adapter(Path("a.safetensors"), {}, HEADER, {})
+    tiny.write_adapter(Path("a.safetensors"), {}, HEADER)
     before = Path("a.safetensors").read_bytes()
     for values in ({"steps": 2.5}, {"strength": 99.0}, {"seed": 3}):
         with pytest.raises(ModelError, match="damaged: recommended"):
@@ -372,7 +369,7 @@ def test_what_may_not_be_recommended_is_not_written() -> None:
 
 
 def test_values_that_are_not_finite() -> None:
-    save_adapter(Path("a.safetensors"), {"adapter.down": torch.ones(2)}, HEADER, {})
+    tiny.write_adapter(Path("a.safetensors"), {"adapter.down": torch.ones(2)}, HEADER)
     tiny.spoil(Path("a.safetensors"), "adapter.down", torch.nan)
     with pytest.raises(ModelError, match=r"damaged: adapter\.down"):
         load_adapter(Path("a.safetensors"))
@@ -382,11 +379,11 @@ def test_values_that_are_not_finite() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_values_that_are_not_finite_are_never_written(value: float, dtype: torch.dtype) -> None:
     path, good = Path("a.safetensors"), {"adapter.down": torch.ones(2), "views.ids": torch.zeros(3, dtype=torch.int16)}
-    save_adapter(path, good, HEADER, {})
+    tiny.write_adapter(path, good, HEADER)
     before = path.read_bytes()
     bad = good | {"adapter.up": torch.tensor([1, value], dtype=dtype)}
     words = r"a\.safetensors is not written: 1 of its 3 tensors hold values that are not finite, .* adapter\.up"
-    for write in (lambda: save_tensors(path, bad), lambda: save_adapter(path, bad, HEADER, {})):
+    for write in (lambda: save_tensors(path, bad), lambda: tiny.write_adapter(path, bad, HEADER)):
         with pytest.raises(StyledropError, match=words) as caught:
             write()
         assert "What was saved before is whole" in str(caught.value.hint)

@@ -13,11 +13,11 @@ import typer
 
 from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
+from styledrop_cli.adapters.header import write_recommended
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app, main
 from styledrop_cli.cli.hints import OTHER_NAMES
 from styledrop_cli.io.images import read_png_settings, save_png
-from styledrop_cli.io.tensors import write_recommended
 from styledrop_cli.settings import PRESETS, SampleSettings
 
 COMMANDS = ("train", "fine-tune", "generate", "sample", "tokenize", "inspect", "pretrain")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from conftest import Run
 from styledrop_cli import devices
+from styledrop_cli.adapters.header import read_header
 from styledrop_cli.base import acceptance, registry, sample
 from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
@@ -24,7 +25,6 @@ from styledrop_cli.base.published_files import weight_files
 from styledrop_cli.base.registry import AMUSED
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.images import load_picture
-from styledrop_cli.io.tensors import read_header
 from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.tokenizer import ImageTokenizer
@@ -190,7 +190,7 @@ def test_train_and_generate(folder: Path, picture: Path, styledrop: Run, kind: s
     short = ("--steps", "2", "--width", "1", "--kind", kind)
     trained = styledrop("train", picture, "--style", "ink", "--content", "a cat", "--model", folder, *short)
     assert trained.code == 0, trained.err
-    header = read_header(Path("adapter.safetensors"))
+    header = read_header(Path("adapter.safetensors")).to_json()
     assert header["recommended"]["lambda_b"] == 9.0
     assert header["base"]["name"] == "amused"
     drawn = styledrop("generate", "adapter.safetensors", "a dog", "--model", folder, "--steps", "2", "-o", "out")
@@ -232,7 +232,7 @@ def test_a_round_of_feedback(
     done = styledrop(*go, "--prompts", "prompts.txt", "--scorer", "ViT", "--json")
     assert done.code == 0, done.err
     assert Path(json.loads(done.out)["adapter"]).exists()
-    assert read_header(Path("adapter.rounds/round-1/adapter.safetensors"))["recommended"]["lambda_b"] == 9.0
+    assert read_header(Path("adapter.rounds/round-1/adapter.safetensors")).recommended["lambda_b"] == 9.0
 
 
 def test_what_cannot_be_done_with_it_is_said(folder: Path, picture: Path, styledrop: Run) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import tiny
 from conftest import Outcome, Run, draw
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.registry import BATCH
@@ -30,7 +31,6 @@ from styledrop_cli.generation.editing.seams import joined, spread
 from styledrop_cli.generation.editing.windows import MOST_SPOTS, Window, plan
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.images import load_transparency, read_png_settings, to_image, to_tensor
-from styledrop_cli.io.tensors import load_adapter
 
 ALONE = StyleMix()
 

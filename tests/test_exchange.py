@@ -19,9 +19,10 @@ import tiny
 from conftest import Outcome, Run
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters.file import open_adapter
+from styledrop_cli.adapters.header import load_adapter, read_header
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter
+from styledrop_cli.io.tensors import read_tensors
 from styledrop_cli.judging import clip_scorer
 from styledrop_cli.models.adapter import LoraAdapter, LoraConfig, at_strength
 from styledrop_cli.models.layers import AdapterFn
@@ -637,7 +638,7 @@ def test_there_and_back_by_command(styledrop: Run, published: Path) -> None:
     assert "rank 2, alpha 4, to_q, to_k, to_v" in err
     assert "Warning" not in err
     assert f'styledrop generate adapter.safetensors "a cat" --model {published}' in err
-    header = read_header(Path("adapter.safetensors"))
+    header = read_header(Path("adapter.safetensors")).to_json()
     assert header["kind"] == "lora"
     assert header["config"] == {"rank": 2, "alpha": 4.0, "targets": ["to_q", "to_k", "to_v"]}
     assert header["base"] == {"name": "published", "hash": load_base(str(published), tiny.CPU).hash}
@@ -650,7 +651,7 @@ def test_there_and_back_by_command(styledrop: Run, published: Path) -> None:
     code, out, err = styledrop("convert", "adapter.safetensors", *to)
     made = Path("adapter-diffusers") / WEIGHTS
     assert (code, out) == (0, f"{made}\n"), err
-    assert "'a cat in [V] style', and guidance_scale is 10" in err
+    assert "'a cat in [V] style', and set guidance_scale to 10" in err
     assert 'load_lora_adapter("adapter-diffusers"' in err
     tensors, first = read_tensors(made)[0], tiny.lora_tensors()
     assert tensors.keys() == first.keys()
@@ -723,8 +724,8 @@ def test_adapters_that_stay(styledrop: Run, picture: Path, published: Path) -> N
     assert styledrop(*train, "-o", "b.safetensors", "--model", published).code == 0
     refused(styledrop("convert", "b.safetensors"), 1, "of kind 'bottleneck'", "--kind lora")
     of_pocket = replace(load_adapter(Path("b.safetensors")), path=Path("p.safetensors"))
-    of_pocket.header["base"]["name"] = "pocket"
-    save_adapter(of_pocket.path, of_pocket.tensors, of_pocket.header, {})
+    of_pocket.header.base["name"] = "pocket"
+    tiny.write_adapter(of_pocket.path, of_pocket.tensors, of_pocket.header.to_json())
     refused(styledrop("convert", "p.safetensors"), 1, "trained on pocket", "--kind lora --model amused-256")
 
 

@@ -31,6 +31,7 @@ from conftest import SOURCE, Run, draw
 from hostile import targets, watching
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
+from styledrop_cli.adapters.header import load_adapter, read_header
 from styledrop_cli.base import hub
 from styledrop_cli.base.base import load_base
 from styledrop_cli.base.published import open_published
@@ -47,16 +48,7 @@ from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import MOST_TENSORS, parse_json, read_json
 from styledrop_cli.io.run_folder import Run as RunFolder
 from styledrop_cli.io.run_folder import alone_in
-from styledrop_cli.io.tensors import (
-    build_config,
-    load_adapter,
-    read_config,
-    read_header,
-    read_tensors,
-    save_adapter,
-    save_part,
-    save_tensors,
-)
+from styledrop_cli.io.tensors import build_config, read_config, read_tensors, save_part, save_tensors
 from styledrop_cli.judging import clip_scorer
 from styledrop_cli.judging.found import Found
 from styledrop_cli.models.clip import ClipConfig
@@ -179,7 +171,7 @@ def test_a_name_that_is_given_twice_is_one_tensor() -> None:
 def test_values_that_are_not_finite(sound: Path, value: float, dtype: torch.dtype) -> None:
     file = load_adapter(sound)
     name = next(name for name in file.tensors if name.startswith("adapter."))
-    save_adapter(FILE, file.tensors, file.header, {})
+    tiny.write_adapter(FILE, file.tensors, file.header.to_json())
     tiny.spoil(FILE, name, value, dtype)
     with pytest.raises(ModelError, match=f"{name} holds a value that is not finite"):
         load_adapter(FILE)
@@ -221,7 +213,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_headers_of_the_wrong_kind(sound: Path, change: dict[str, Any], words: str) -> None:
     file = load_adapter(sound)
-    save_adapter(FILE, file.tensors, file.header | change, {})
+    tiny.write_adapter(FILE, file.tensors, file.header.to_json() | change)
     for read in (read_header, load_adapter):
         with pytest.raises(ModelError, match=f"the header of x.safetensors is damaged: {words}"):
             read(FILE)
@@ -232,7 +224,7 @@ def test_headers_of_the_wrong_kind(sound: Path, change: dict[str, Any], words: s
 )
 def test_sizes_that_no_adapter_has(sound: Path, config: dict[str, Any]) -> None:
     file = load_adapter(sound)
-    save_adapter(FILE, file.tensors, file.header | {"config": config}, {})
+    tiny.write_adapter(FILE, file.tensors, file.header.to_json() | {"config": config})
     with pytest.raises(ModelError, match=r"x\.safetensors"):
         adapter_file.open_adapter(targets.MODELS.base, load_adapter(FILE))
 
@@ -242,7 +234,7 @@ def test_sizes_that_no_adapter_has(sound: Path, config: dict[str, Any]) -> None:
 )
 def test_views_that_show_ids_which_there_are_not(sound: Path, ids: torch.Tensor) -> None:
     file = load_adapter(sound)
-    save_adapter(FILE, file.tensors | {"views.ids": ids}, file.header, {})
+    tiny.write_adapter(FILE, file.tensors | {"views.ids": ids}, file.header.to_json())
     with pytest.raises(ModelError, match=r"x\.safetensors is damaged: its views\.ids are no 4 x 4 ids of model"):
         adapter_file.open_adapter(targets.MODELS.base, load_adapter(FILE))
 
@@ -458,8 +450,8 @@ def test_a_file_may_be_called_by_any_bytes(sound: Path) -> None:
     draw().save(path, "PNG")
     about = adapter_file.of_pictures([path], [draw()], [20.0])
     file = load_adapter(sound)
-    save_adapter(FILE, file.tensors, file.header | about, {})
-    assert read_header(FILE)["pictures"][0]["name"] == "caf?\x1b.png"
+    tiny.write_adapter(FILE, file.tensors, file.header.to_json() | about)
+    assert read_header(FILE).pictures[0]["name"] == "caf?\x1b.png"
 
 
 # ---- the hub's answers ----
@@ -741,7 +733,7 @@ def test_small_pictures_that_are_none() -> None:
 
 
 def hostile_header(sound: Path) -> dict[str, Any]:
-    header = read_header(sound)
+    header = read_header(sound).to_json()
     odd = {
         f"odd{ESCAPES}": "x",
         "[/red]": "[link=https://evil.example]click[/link]",
@@ -754,7 +746,7 @@ def hostile_header(sound: Path) -> dict[str, Any]:
 def test_inspect_shows_no_commands_to_the_terminal(styledrop: Run, sound: Path) -> None:
     file = load_adapter(sound)
     path = Path("[bold]a[/].safetensors")
-    save_adapter(path, file.tensors, hostile_header(sound), {})
+    tiny.write_adapter(path, file.tensors, hostile_header(sound))
     code, out, err = styledrop("inspect", path)
     assert code == 0, err
     assert "[bold]a[/].safetensors" in out and "[/red]" in out and "[link=https://evil.example]" in out
@@ -767,7 +759,7 @@ def test_inspect_shows_no_commands_to_the_terminal(styledrop: Run, sound: Path) 
 
 def test_errors_carry_no_commands_to_the_terminal(styledrop: Run, sound: Path) -> None:
     file = load_adapter(sound)
-    save_adapter(FILE, file.tensors, file.header | {"kind": f"{ESCAPES}{'z' * 100_000}"}, {})
+    tiny.write_adapter(FILE, file.tensors, file.header.to_json() | {"kind": f"{ESCAPES}{'z' * 100_000}"})
     code, out, err = styledrop("generate", FILE, "a cat", "--model", targets.MODELS.folder)
     assert (code, out) == (1, "")
     assert "is an adapter of kind '" in err
@@ -782,10 +774,10 @@ def test_a_prompt_in_a_picture_is_no_command_to_the_terminal() -> None:
 def test_the_report_is_text_where_a_file_is_markup(styledrop: Run, sound: Path) -> None:
     file = load_adapter(sound)
     script = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
-    pictures = [picture | {"name": script} for picture in file.header["pictures"]]
+    pictures = [picture | {"name": script} for picture in file.header.pictures]
     said = {"style": f"watercolor {script}", "contents": [f"a cat {script}"], "pictures": pictures, "created": script}
     said |= {"settings": {script: script, "kind": "lora"}, "feedback": script, "parent": script}
-    save_adapter(FILE, file.tensors, file.header | said, {})
+    tiny.write_adapter(FILE, file.tensors, file.header.to_json() | said)
     Path("prompts.txt").write_text("a cat\n")
     command = (
         "report",
@@ -812,7 +804,7 @@ def test_the_report_is_text_where_a_file_is_markup(styledrop: Run, sound: Path) 
 
 def test_what_is_copied_from_a_report_is_no_second_command(sound: Path) -> None:
     line = "x\nrm -rf ~\r\x1b[2J"
-    header = read_header(sound) | {"style": line, "feedback": line, "contents": [line], "round": 2}
+    header = read_header(sound).to_json() | {"style": line, "feedback": line, "contents": [line], "round": 2}
     stages = [history.Stage(f"round {n}", FILE, "0", header | {"round": n}, None, []) for n in (1, 2)]
     told = history.Story(Path(), stages, {"prompts": [line], "seed": line, "per_prompt": [line]}, [])
     found = commands.commands(told, [line], [], "pocket", "-o r.html")

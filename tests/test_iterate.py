@@ -17,11 +17,11 @@ import pytest
 import tiny
 from conftest import Outcome, Run, draw
 from person import Person
+from styledrop_cli.adapters.header import load_adapter, read_header
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import checks
 from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback.people import numbers
-from styledrop_cli.io.tensors import load_adapter, read_header
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
@@ -73,7 +73,7 @@ def test_the_newest_adapter_here_is_gone_on_from(iterate: Iterate, trained: Path
     code, out, err = iterate("-q")
     assert code == 0, err
     assert out == "adapter.rounds/best.safetensors\n"
-    assert read_header(Path("adapter.rounds/round-2/adapter.safetensors"))["round"] == 2
+    assert read_header(Path("adapter.rounds/round-2/adapter.safetensors")).number == 2
     # What a round made is never the newest adapter here, wherever it is copied.
     shutil.copy("adapter.rounds/round-2/adapter.safetensors", "newest.safetensors")
     later = time.time() + 60
@@ -104,14 +104,14 @@ def test_pictures_are_learnt_from_first(iterate: Iterate) -> None:
     command = ("ref.png", "--style", "ink", "--content", "a cat", "-o", "ink")
     code, _, err = iterate(*command)
     assert code == 0, err
-    assert read_header(Path("ink/round-1/adapter.safetensors"))["style"] == "ink"
-    assert read_header(Path("ink/round-2/adapter.safetensors"))["contents"][0] == "a cat"
+    assert read_header(Path("ink/round-1/adapter.safetensors")).style == "ink"
+    assert read_header(Path("ink/round-2/adapter.safetensors")).contents[0] == "a cat"
     assert iterate(*command).code == 0  # and not again
     code, _, err = iterate("ref.png", "--style", "chalk", "--content", "a cat", "-o", "ink")
     assert code == 2
     assert "style: ink there, chalk now" in err
     assert iterate("ref.png", "--style", "chalk", "--content", "a cat", "-o", "ink", "--fresh").code == 0
-    assert read_header(Path("ink/best.safetensors"))["style"] == "chalk"
+    assert read_header(Path("ink/best.safetensors")).style == "chalk"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_numbers_in_a_file(iterate: Iterate) -> None:
     Path("picks.txt").write_text("2, 6\n5 # the red one, a café\n", encoding="utf-16")
     assert iterate("--picks", "picks.txt").code == 0
     assert picked(Path("adapter.rounds/round-2")) == [2, 6, 5]
-    assert load_adapter(Path("adapter.rounds/round-2/adapter.safetensors")).header["feedback"] == "file"
+    assert load_adapter(Path("adapter.rounds/round-2/adapter.safetensors")).header.feedback == "file"
 
 
 @pytest.mark.parametrize("text", ["", "cat", "0", "7", "1 -2", "1.5"])
@@ -222,7 +222,7 @@ def test_a_person_on_the_page(iterate: Iterate, monkeypatch: pytest.MonkeyPatch)
     assert [phase for phase in person.phases if phase in ("picking", "asking")] == ["picking", "asking"] * 2
     for number in (2, 3):  # the second because it was asked for
         assert picked(Path(f"adapter.rounds/round-{number}")) == [1, 5]
-        assert read_header(Path(f"adapter.rounds/round-{number}/adapter.safetensors"))["feedback"] == "human"
+        assert read_header(Path(f"adapter.rounds/round-{number}/adapter.safetensors")).feedback == "human"
 
 
 def test_first_clip_then_a_person(iterate: Iterate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_first_clip_then_a_person(iterate: Iterate, monkeypatch: pytest.MonkeyPa
     code, _, err = iterate("--feedback", "clip,human", "--rounds", "2")
     assert code == 0, err
     assert person.failed == []
-    found = [read_header(Path(f"adapter.rounds/round-{n}/adapter.safetensors"))["feedback"] for n in (2, 3)]
+    found = [read_header(Path(f"adapter.rounds/round-{n}/adapter.safetensors")).feedback for n in (2, 3)]
     assert found == ["clip", "human"]
 
 

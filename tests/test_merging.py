@@ -17,20 +17,14 @@ from conftest import Outcome, Run, draw
 from styledrop_cli import __version__
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters.file import examples_of, open_adapter
+from styledrop_cli.adapters.header import AdapterFile, load_adapter, write_recommended
 from styledrop_cli.adapters.merge import Part, joined_styles, merge, read_parts, recommended_by, sum_of
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.generation.output_folder import about_mixture
 from styledrop_cli.generation.pipeline import StyleMix
 from styledrop_cli.io.files import file_hash, names_apart
-from styledrop_cli.io.tensors import (
-    AdapterFile,
-    load_adapter,
-    read_tensors,
-    save_adapter,
-    save_tensors,
-    write_recommended,
-)
+from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.models.adapter import KINDS, Adapter, BottleneckAdapter, LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import MaskedTransformer
@@ -201,15 +195,15 @@ def merged(
     output = Path("merged.safetensors")
     header = merge(base, read_parts(paths, weights), **({"style": None} | given), output=output, on_message=said.append)
     file = load_adapter(output)
-    assert json.loads(json.dumps(header)) == file.header
+    assert json.loads(json.dumps(header.to_json())) == file.header.to_json()
     return file, said
 
 
 def changed(path: Path, name: str, **header: Any) -> Path:
     """A copy whose header says something else; what is None is left out."""
     file, to = load_adapter(path), Path(name)
-    said = {key: value for key, value in (file.header | header).items() if value is not None}
-    save_adapter(to, file.tensors, said, {})
+    said = {key: value for key, value in (file.header.to_json() | header).items() if value is not None}
+    tiny.write_adapter(to, file.tensors, said)
     return to
 
 
@@ -231,7 +225,7 @@ def test_a_merged_file_is_an_adapter(base: Base, train: Train, one: dict[str, An
     both = [(o[1], w) for o, w in parts if o[1] is not None]
     close(logits(superres, base.superres), logits(by_hand(both), base.superres))
     assert "% of the base" in said[-1] and not any("Warning" in line for line in said)
-    header = file.header
+    header = file.header.to_json()
     assert header["base"] == {"name": "tiny", "hash": base.hash}
     assert header["merged"] == [
         {"name": "a.safetensors", "weight": 0.6, "style": "ink", "sha256": file_hash(a)},
@@ -240,8 +234,8 @@ def test_a_merged_file_is_an_adapter(base: Base, train: Train, one: dict[str, An
     assert (header["style"], header["learns"]) == ("ink and flat art", "style")
     assert header["contents"] == ["a cat", "a dog"]
     assert [picture["name"] for picture in header["pictures"]] == ["a-0.png", "b-0.png"]
-    assert header["thumbnail"] == load_adapter(a).header["thumbnail"]
-    assert header["settings"] == load_adapter(a).header["settings"]
+    assert header["thumbnail"] == load_adapter(a).header.thumbnail
+    assert header["settings"] == load_adapter(a).header.settings
     assert header["styledrop"] == __version__
     metadata = read_tensors(file.path)[1]
     assert metadata["modelspec.description"].endswith("merged from a.safetensors (0.6), b.safetensors (0.4)")
@@ -254,7 +248,7 @@ def test_merging_one_changes_nothing(base: Base, train: Train) -> None:
     assert file.tensors.keys() == before.tensors.keys()
     assert all(torch.equal(tensor, before.tensors[name]) for name, tensor in file.tensors.items())
     for name in ("kind", "config", "base", "style", "contents", "recommended", "superres", "pictures", "thumbnail"):
-        assert file.header[name] == before.header[name]
+        assert getattr(file.header, name) == getattr(before.header, name)
     assert len(said) == 1
 
 
@@ -265,8 +259,8 @@ def test_merged_files_merge_and_a_file_may_stand_twice(base: Base, train: Train)
     file, _ = merged(base, inner, a, a, weights=[0.5, 0.25, 0.25])
     parts = [(opened(base, a)[0], 0.75), (opened(base, b)[0], 0.25)]
     close(logits(opened(base, file.path)[0], base.transformer), logits(by_hand(parts), base.transformer))
-    assert file.header["style"] == "ink and gold and ink"
-    assert file.header["contents"] == ["a cat", "a dog", "a cat", "a cat"]
+    assert file.header.style == "ink and gold and ink"
+    assert file.header.contents == ["a cat", "a dog", "a cat", "a cat"]
     assert len(examples_of(file).whole) == 4
 
 
@@ -280,7 +274,7 @@ def test_an_adapter_without_super_resolution_adds_nothing_there(base: Base, trai
         close(logits(superres, base.superres), logits(by_hand([(own, 0.25)]), base.superres))
         assert "views.superres" not in file.tensors
     file, _ = merged(base, b, b)
-    assert file.header["superres"] is None
+    assert file.header.superres is None
     assert not any("superres" in name for name in file.tensors)
 
 
@@ -310,11 +304,11 @@ def test_references_stand_before_what_was_picked(base: Base, train: Train) -> No
             contents=[f"a house {number}", "a teapot"],
             settings=TrainSettings(steps=1, width=1, checkpoints=0, superres_steps=0),
             output=files[-1],
-            about={"round": 2, "feedback": "clip", "picks": []},
+            about={"number": 2, "feedback": "clip", "picks": []},
         )
     file, _ = merged(base, *files)
     examples = examples_of(file)
-    assert (examples.references, len(file.header["pictures"])) == (3, 3)
+    assert (examples.references, len(file.header.pictures)) == (3, 3)
     assert examples.contents == ["a cat", "a tree", "a dog", "a house 0", "a teapot", "a house 1", "a teapot"]
     owners, ids = examples.views["views.picture"], examples.views["views.ids"]
     assert owners.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3, 4, 5, 6]
@@ -324,14 +318,14 @@ def test_references_stand_before_what_was_picked(base: Base, train: Train) -> No
     rows = examples.rows(torch.arange(40), tiny.generator())
     assert set(owners[rows[::2]].tolist()) == {0, 1, 2}  # every other turn is a reference's
     assert set(owners[rows[1::2]].tolist()) == {3, 4, 5, 6}
-    assert not {"round", "picks", "feedback"} & set(file.header)
+    assert not {"round", "picks", "feedback"} & set(file.header.written)
 
 
 def test_what_they_recommend_is_weighed(base: Base, train: Train) -> None:
     a, b = train("a", lambda_a=1.0, lambda_b=2.0), train("b", lambda_a=2.0, lambda_b=2.0)
     write_recommended(a, {"steps": 10, "strength": 0.5})
     write_recommended(b, {"steps": 17})
-    assert merged(base, a, b)[0].header["recommended"] == {"lambda_a": 1.5, "lambda_b": 2.0, "steps": 14}
+    assert merged(base, a, b)[0].header.recommended == {"lambda_a": 1.5, "lambda_b": 2.0, "steps": 14}
     parts = [Part(load_adapter(path), weight) for path, weight in ((a, 3.0), (b, -1.0))]
     assert recommended_by(parts) == {"lambda_a": 1.25, "lambda_b": 2.0, "steps": 12}
 
@@ -357,7 +351,7 @@ def test_weights_out_of_range(train: Train, weight: float) -> None:
 
 def test_a_style_of_its_own_and_one_that_is_too_long(base: Base, train: Train) -> None:
     a, b = train("a"), train("b", "ink")
-    assert merged(base, a, b, style="gold on black")[0].header["style"] == "gold on black"
+    assert merged(base, a, b, style="gold on black")[0].header.style == "gold on black"
     before = Path("merged.safetensors").read_bytes()
     with pytest.raises(UsageError, match="the style 'gold and gold and gold") as error:
         merged(base, a, b, style="gold and " * 20)
@@ -409,7 +403,7 @@ def test_files_of_one_name_are_told_apart(base: Base, train: Train) -> None:
         Path(folder).mkdir()
         path.rename(Path(folder) / "adapter.safetensors")
     file, _ = merged(base, Path("ink/adapter.safetensors"), Path("gold/adapter.safetensors"))
-    names = [one["name"] for one in file.header["merged"]]
+    names = [one["name"] for one in file.header.merged]
     assert names == ["ink/adapter.safetensors", "gold/adapter.safetensors"]
     assert names_apart([Path("a/x.png"), Path("b/x.png"), Path("y.png")]) == ["a/x.png", "b/x.png", "y.png"]
     assert names_apart([Path("x.png"), Path("b/x.png"), Path("b/x.png")]) == ["x.png", "b/x.png", "b/x.png"]
@@ -427,8 +421,8 @@ def test_objects_merge_with_objects_alone(base: Base, train: Train) -> None:
         assert "styledrop generate a.safetensors ... --object thing.safetensors" in str(error.value.hint)
     other = train("other", "", ["my cat"], learn="object")
     file, said = merged(base, thing, other, weights=(1, 1))
-    assert (file.header["learns"], file.header["style"]) == ("object", "")
-    assert file.header["contents"] == ["my dog", "my dog", "my cat"]
+    assert (file.header.learns, file.header.style) == ("object", "")
+    assert file.header.contents == ["my dog", "my dog", "my cat"]
     assert "the objects come out stronger" in said[0]
     assert read_tensors(file.path)[1]["modelspec.title"] == "my dog, my cat"
     with pytest.raises(UsageError, match="objects have no style"):
@@ -438,11 +432,13 @@ def test_objects_merge_with_objects_alone(base: Base, train: Train) -> None:
 def test_a_file_without_its_views_and_one_that_does_not_fit(base: Base, train: Train) -> None:
     a = train("a")
     file = load_adapter(a)
-    save_adapter(Path("bare.safetensors"), {n: t for n, t in file.tensors.items() if "views" not in n}, file.header, {})
+    tiny.write_adapter(
+        Path("bare.safetensors"), {n: t for n, t in file.tensors.items() if "views" not in n}, file.header.to_json()
+    )
     with pytest.raises(ModelError, match=r"bare\.safetensors does not hold the pictures"):
         merged(base, a, Path("bare.safetensors"))
     short = file.tensors | {"views.superres": file.tensors["views.superres"][:1]}
-    save_adapter(Path("short.safetensors"), short, file.header, {})
+    tiny.write_adapter(Path("short.safetensors"), short, file.header.to_json())
     with pytest.raises(ModelError, match=r"views\.superres of a\.safetensors and the others do not fit"):
         merged(base, a, Path("short.safetensors"))
     assert not Path("merged.safetensors").exists()
@@ -450,11 +446,11 @@ def test_a_file_without_its_views_and_one_that_does_not_fit(base: Base, train: T
 
 def test_files_of_before_there_were_objects_are_styles(base: Base, train: Train) -> None:
     a = train("a")
-    settings = {name: value for name, value in load_adapter(a).header["settings"].items() if name != "learn"}
+    settings = {name: value for name, value in load_adapter(a).header.settings.items() if name != "learn"}
     old = changed(a, "old.safetensors", learns=None, settings=settings)
     file, _ = merged(base, old, a)
-    assert file.header["learns"] == "style"
-    assert "learn" not in file.header["settings"]
+    assert file.header.learns == "style"
+    assert "learn" not in file.header.settings
 
 
 def test_a_lora_from_elsewhere_has_no_views(tmp_path: Path) -> None:
@@ -475,9 +471,9 @@ def test_a_lora_from_elsewhere_has_no_views(tmp_path: Path) -> None:
     whole = opened(base, Path("one.safetensors"))[0]
     network = tiny.transformer(tiny.PUBLISHED_TRANSFORMER)
     close(logits(opened(base, file.path)[0], network), logits(whole, network))  # two of the same
-    assert (file.header["pictures"], file.header["contents"]) == ([], [])
-    assert file.header["source"]["name"] == "lora.safetensors"
-    assert file.header["style"] == "[V] style and ink"
+    assert (file.header.pictures, file.header.contents) == ([], [])
+    assert file.header.source["name"] == "lora.safetensors"
+    assert file.header.style == "[V] style and ink"
     assert not any("views" in name for name in file.tensors)
     with pytest.raises(ModelError, match="brought from elsewhere, without the pictures"):
         examples_of(file)
@@ -557,8 +553,8 @@ def test_everything_takes_a_merged_file(
     again = "styledrop merge a.safetensors:0.5 b.safetensors:0.5 --style"
     assert again in Path("report.html").read_text(encoding="utf-8")
     best = load_adapter(Path("merged.rounds/round-2/adapter.safetensors")).header
-    assert best["style"] == "ink and flat art"
-    assert best["settings"]["steps"] == RoundSettings(steps=2).steps
+    assert best.style == "ink and flat art"
+    assert best.settings["steps"] == RoundSettings(steps=2).steps
 
 
 @pytest.mark.parametrize(
@@ -599,7 +595,7 @@ def test_files_that_are_no_adapters(go: Callable[..., Outcome]) -> None:
 def test_what_is_there_is_replaced_only_when_told_to(go: Callable[..., Outcome]) -> None:
     before = Path("a.safetensors").read_bytes()
     assert go("a.safetensors", "b.safetensors", "-o", "a.safetensors", "--overwrite", "-q").code == 0
-    assert load_adapter(Path("a.safetensors")).header["merged"][0]["name"] == "a.safetensors"
+    assert load_adapter(Path("a.safetensors")).header.merged[0]["name"] == "a.safetensors"
     assert Path("a.safetensors").read_bytes() != before
 
 

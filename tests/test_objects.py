@@ -13,9 +13,10 @@ import pytest
 import tiny
 from conftest import Outcome, Run, draw
 from styledrop_cli.adapters.file import examples_of, open_adapter, references_of
+from styledrop_cli.adapters.header import AdapterFile, load_adapter
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import UsageError
-from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
+from styledrop_cli.io.tensors import read_tensors
 from styledrop_cli.judging import probes
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter, train_on_picks
@@ -72,7 +73,7 @@ def test_it_is_told_its_names_and_no_style(base: Base, monkeypatch: pytest.Monke
 def test_the_last_step_is_taken_and_nothing_drawn(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes.Probes, "__init__", None)
     file = learn(base)
-    assert file.header["step"] == STEPS
+    assert file.header.step == STEPS
     run = Path(f"{OUTPUT}.run")
     assert not list(run.glob("*.png"))
     assert json.loads((run / "curve.json").read_text())["chosen"] == STEPS
@@ -80,7 +81,7 @@ def test_the_last_step_is_taken_and_nothing_drawn(base: Base, monkeypatch: pytes
 
 def test_its_file_says_what_it_is(base: Base) -> None:
     file = learn(base, ["my dog", "my sleeping dog", "my dog"])
-    header = file.header
+    header = file.header.to_json()
     assert (header["learns"], header["style"], header["settings"]["learn"]) == ("object", "", "object")
     assert header["settings"]["checkpoints"] == 0
     assert header["contents"] == ["my dog", "my sleeping dog", "my dog"]
@@ -124,15 +125,15 @@ def test_a_style_and_an_object_are_other_runs(base: Base) -> None:
     with pytest.raises(UsageError, match='learn: "style" there, "object" now'):
         learn(base)
     steps: list[int] = []
-    assert style(on_step=lambda step, total, loss: steps.append(step)).header["learns"] == "style"
+    assert style(on_step=lambda step, total, loss: steps.append(step)).header.learns == "style"
     assert steps == [STEPS]
 
 
 def test_files_of_before_there_were_objects_are_styles(base: Base) -> None:
     file = learn(base, ["my dog"], style="ink", learn="style", checkpoints=0)
-    settings = {name: value for name, value in file.header["settings"].items() if name != "learn"}
-    header = {name: value for name, value in file.header.items() if name != "learns"} | {"settings": settings}
-    save_adapter(Path("old.safetensors"), file.tensors, header, {})
+    settings = {name: value for name, value in file.header.settings.items() if name != "learn"}
+    header = {name: value for name, value in file.header.to_json().items() if name != "learns"} | {"settings": settings}
+    tiny.write_adapter(Path("old.safetensors"), file.tensors, header)
     old = load_adapter(Path("old.safetensors"))
     assert references_of(old).contents == ["my dog"]
     made = train_on_picks(
@@ -142,9 +143,9 @@ def test_files_of_before_there_were_objects_are_styles(base: Base) -> None:
         contents=["a cat"],
         settings=TrainSettings(steps=1, width=1, checkpoints=0),
         output=Path("round.safetensors"),
-        about={"round": 2},
+        about={"number": 2},
     )
-    assert load_adapter(made.path).header["learns"] == "style"
+    assert load_adapter(made.path).header.learns == "style"
 
 
 def test_there_is_no_feedback_on_an_object(base: Base) -> None:
@@ -189,7 +190,7 @@ def test_one_name_for_all_pictures_or_one_each(styledrop: Run, picture: Path, ti
     draws = f"styledrop generate style.safetensors 'my dog on ...' --object {OUTPUT} --model {tiny_model}"
     assert f"draw it in a style:  {draws}" in err
     assert "2 steps" in err
-    assert load_adapter(OUTPUT).header["contents"] == ["my dog", "my dog"]
+    assert load_adapter(OUTPUT).header.contents == ["my dog", "my dog"]
     code, out, err = styledrop(
         *LEARN, "--content", "my dog", "--content", "my wet dog", "--json", "-q", "--overwrite", *model
     )

@@ -12,10 +12,11 @@ from torch.nn.utils import parametrize
 
 import tiny
 from conftest import draw
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import load_base
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.io.tensors import load_adapter, read_config, read_tensors, save_part
+from styledrop_cli.io.tensors import read_config, read_tensors, save_part
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, scalar_grid
 from styledrop_cli.models.transformer import MaskedTransformer

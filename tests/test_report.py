@@ -18,10 +18,10 @@ import typer
 
 import tiny
 from conftest import Outcome, Run, draw
+from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
 from styledrop_cli.feedback.pool import PLAN
-from styledrop_cli.io.tensors import load_adapter, read_header, save_adapter, write_recommended
 from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.prompts import CHOOSING, GRADED, PROBES, REPORT, SUBJECTS
 from styledrop_cli.report import grade
@@ -181,7 +181,7 @@ def test_an_adapter_is_graded_as_it_draws(made: Path, tiny_model: Path, tmp_path
     story = read_story(adapter)
     grade.grade(base, story, base, Calibration(base), prompts=["a tree"], number=1, seed=5, folder=tmp_path / "drawn")
     plan = json.loads((tmp_path / "drawn" / "row-2" / PLAN).read_text())
-    assert plan["sampling"] == asdict(base.sampling(**read_header(adapter)["recommended"]))
+    assert plan["sampling"] == asdict(base.sampling(**read_header(adapter).recommended))
     assert plan["sampling"]["order"] == "confidence"  # the only one in which a temperature has a say
 
 
@@ -323,7 +323,7 @@ def test_far_too_many_pictures(report: Report) -> None:
 def test_an_adapter_without_its_references(report: Report) -> None:
     file = load_adapter(Path("adapter.safetensors"))
     tensors = {n: t for n, t in file.tensors.items() if not n.startswith("views.")}
-    save_adapter(Path("bare.safetensors"), tensors, dict(file.header), {})
+    tiny.write_adapter(Path("bare.safetensors"), tensors, file.header.to_json())
     code, _, err = report("bare.safetensors")
     assert code == 1
     assert "does not hold the pictures that it was trained on" in err
@@ -354,11 +354,11 @@ def test_words_that_look_like_html_are_words(report: Report) -> None:
     """Style, contents and prompts come from a file that anyone may have made."""
     file = load_adapter(Path("adapter.safetensors"))
     evil = "<script>alert(1)</script>\" onload=alert(2) '"
-    header = dict(file.header) | {"style": evil, "contents": [evil], "feedback": evil, "created": evil}
+    header = file.header.to_json() | {"style": evil, "contents": [evil], "feedback": evil, "created": evil}
     header["picks"] = [{"prompt": evil, "seed": evil}]
     header["pictures"] = [{"name": evil, "sha256": evil}]
     header["settings"] = dict(header["settings"]) | {evil: evil}
-    save_adapter(Path("evil.safetensors"), file.tensors, header, {})
+    tiny.write_adapter(Path("evil.safetensors"), file.tensors, header)
     assert report("evil.safetensors", "-q").code == 0
     page = Path("report.html").read_text()
     assert "<script" not in page

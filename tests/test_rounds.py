@@ -16,6 +16,7 @@ import torch
 import tiny
 from conftest import draw
 from styledrop_cli.adapters.file import examples_of
+from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.feedback import pool as pool_module
@@ -24,7 +25,7 @@ from styledrop_cli.feedback.pickers import BestPicker, Candidates, Picker, Rando
 from styledrop_cli.feedback.pool import Plan, Pool
 from styledrop_cli.feedback.rounds import Result, iterate
 from styledrop_cli.io import files, images, tensors
-from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, write_recommended
+from styledrop_cli.io.tensors import read_tensors
 from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.judging.scores import Scores
@@ -154,9 +155,9 @@ def test_picks_train_on_their_own_ids_beside_the_references(go: Go, start: Path,
     assert examples.contents == ["a cat", "a dog", "a house", "a teapot"]  # each pick's own text
     assert examples.references == 1
     assert start.read_bytes() == before
-    assert made.header["round"] == 2
-    assert made.header["parent"] == files.file_hash(start)
-    assert [pick["seed"] for pick in made.header["picks"]] == [2001, 2002, 2003]
+    assert made.header.number == 2
+    assert made.header.parent == files.file_hash(start)
+    assert [pick["seed"] for pick in made.header.picks] == [2001, 2002, 2003]
     assert result.path.read_bytes() in {start.read_bytes(), made.path.read_bytes()}
 
 
@@ -166,8 +167,8 @@ def test_each_round_draws_with_the_adapter_before_it(go: Go, tmp_path: Path) -> 
     folder = tmp_path / "rounds"
     assert [path.parent.name for path in watcher.sheets] == ["round-2", "round-3"]
     third = read_header(folder / "round-3/adapter.safetensors")
-    assert third["parent"] == files.file_hash(folder / "round-2/adapter.safetensors")
-    assert len(third["contents"]) == 4  # the second round's picks, not the first's as well
+    assert third.parent == files.file_hash(folder / "round-2/adapter.safetensors")
+    assert len(third.contents) == 4  # the second round's picks, not the first's as well
     assert not torch.equal(pool_of(folder / "round-2"), pool_of(folder / "round-3"))
     table = json.loads((folder / "table.json").read_text())
     assert [row["round"] for row in table["rounds"]] == [0, 1, 2, 3]
@@ -179,9 +180,7 @@ def test_the_widest_adapter_below_one_per_cent_is_trained(go: Go, base: Base, st
     sizes = {}
     for path in (start, tmp_path / "rounds/round-2/adapter.safetensors"):
         file = load_adapter(path)
-        sizes[file.header["config"]["width"]] = sum(
-            t.numel() for n, t in file.tensors.items() if n.startswith("adapter.")
-        )
+        sizes[file.header.config["width"]] = sum(t.numel() for n, t in file.tensors.items() if n.startswith("adapter."))
     (narrow, wide), whole = sorted(sizes), sum(p.numel() for p in base.transformer.parameters())
     assert narrow < wide
     assert sizes[wide] < 0.01 * whole <= sizes[wide] * (wide + 1) / wide
@@ -237,7 +236,7 @@ def test_superresolution_goes_over_as_it_is(tmp_path: Path) -> None:
         prompts=PROMPTS,
     )
     before, after = load_adapter(start), load_adapter(tmp_path / "r/round-2/adapter.safetensors")
-    assert before.header["superres"] == after.header["superres"]
+    assert before.header.superres == after.header.superres
     for name in (n for n in before.tensors if n.startswith("superres.")):
         assert torch.equal(before.tensors[name], after.tensors[name])
 
@@ -410,7 +409,7 @@ def test_helpers_draw_what_is_planned_until_it_is_over(base: Base, go: Go, tmp_p
 def test_an_adapter_without_its_references_is_refused(go: Go, start: Path) -> None:
     file = load_adapter(start)
     views = {name: t for name, t in file.tensors.items() if not name.startswith("views.")}
-    tensors.save_adapter(start, views, file.header, {})
+    tiny.write_adapter(start, views, file.header.to_json())
     with pytest.raises(ModelError, match="does not hold the pictures"):
         go()
 
@@ -427,4 +426,4 @@ def test_rounds_go_on_from_a_round(go: Go, tmp_path: Path) -> None:
     go(Fake(0), last=True)
     result = go(Fake(0), start=tmp_path / "rounds/best.safetensors", folder=tmp_path / "more")
     assert [row["round"] for row in result.table] == [0, 2, 3]
-    assert read_header(tmp_path / "more/round-3/adapter.safetensors")["round"] == 3
+    assert read_header(tmp_path / "more/round-3/adapter.safetensors").number == 3

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import tiny
 from conftest import Outcome, Run, draw
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.io.images import load_picture, save_png
-from styledrop_cli.io.tensors import load_adapter, save_adapter
 from styledrop_cli.judging import clip_scorer, picture_files
 from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.judging.evaluate import References
@@ -461,8 +461,10 @@ def test_what_is_refused(
     garbled(Path("garbled.png"))
     cut(Path("cut.jpg"))
     file = load_adapter(adapter)
-    save_adapter(
-        Path("mega/mega.safetensors"), file.tensors, file.header | {"base": {"name": "mega", "hash": "f" * 64}}, {}
+    tiny.write_adapter(
+        Path("mega/mega.safetensors"),
+        file.tensors,
+        file.header.to_json() | {"base": {"name": "mega", "hash": "f" * 64}},
     )
     save_png(draw(), Path("mega/a.png"), {"prompt": "a cat", "seed": 1, "adapter": "mega.safetensors"})
     outcome = score(*arguments)

@@ -17,13 +17,14 @@ from PIL import Image
 
 import tiny
 from conftest import Outcome, Run, draw
+from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io import contact_sheet
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import read_png_settings, to_tensor
-from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, save_adapter, write_recommended
+from styledrop_cli.io.tensors import read_tensors
 from styledrop_cli.judging import clip_scorer
 from styledrop_cli.judging import evaluate as evaluate_module
 from styledrop_cli.judging import sweep as sweep_module
@@ -356,7 +357,7 @@ def test_checkpoints_that_are_not_its_own(adapter: Path) -> None:
     run = Path("water.safetensors.run")
     checkpoint = next(run.glob("step-*.safetensors"))
     file = load_adapter(checkpoint)
-    save_adapter(checkpoint, file.tensors, file.header | {"style": "ink"}, {})
+    tiny.write_adapter(checkpoint, file.tensors, file.header.to_json() | {"style": "ink"})
     with pytest.raises(ModelError, match=f"{checkpoint} is of another training than water.safetensors"):
         checkpoints_of(load_adapter(adapter))
     checkpoint.write_bytes(b"")
@@ -455,9 +456,9 @@ def test_saved_it_can_become_another_checkpoint(go: Go, adapter: Path, monkeypat
     assert found["recommended"] == {"steps": 2, CHECKPOINT: 2}
     after, wanted = read_tensors(adapter)[0], read_tensors(files[2])[0]
     assert set(after) == set(wanted) and all(torch.equal(after[name], t) for name, t in wanted.items())
-    header = read_header(adapter)
+    header = read_header(adapter).to_json()
     assert header["step"] == 2
-    assert header["recommended"] == read_header(files[2])["recommended"] | {"steps": 2}
+    assert header["recommended"] == read_header(files[2]).recommended | {"steps": 2}
     again = said(go("a cat", "--checkpoints", "-n", "1", "--json", "--overwrite"))
     assert [cell[CHECKPOINT] for cell in again["cells"]] == [2, 4]
 
@@ -528,9 +529,11 @@ def test_what_is_refused(
 
 def test_adapters_that_are_refused(styledrop: Run, adapter: Path, tiny_model: Path) -> None:
     file = load_adapter(adapter)
-    save_adapter(Path("other.safetensors"), file.tensors, file.header | {"base": {"name": "mega", "hash": "f"}}, {})
+    tiny.write_adapter(
+        Path("other.safetensors"), file.tensors, file.header.to_json() | {"base": {"name": "mega", "hash": "f"}}
+    )
     own = {name: t for name, t in file.tensors.items() if not name.startswith("views.")}
-    save_adapter(Path("bare.safetensors"), own, file.header, {})
+    tiny.write_adapter(Path("bare.safetensors"), own, file.header.to_json())
     shutil.rmtree("water.safetensors.run")
     for arguments, code, words in (
         (("a cat", "a dog"), 2, "'a cat' is no adapter file"),

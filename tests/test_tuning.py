@@ -21,9 +21,10 @@ from conftest import draw
 from styledrop_cli import __version__
 from styledrop_cli.adapters.examples import guess_content, tokenize_views
 from styledrop_cli.adapters.file import new_adapter, open_adapter
+from styledrop_cli.adapters.header import AdapterFile, load_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, PictureError, UsageError
-from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_tensors, save_adapter
+from styledrop_cli.io.tensors import read_tensors
 from styledrop_cli.judging.probes import Probes, Scores
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -139,8 +140,8 @@ def test_every_reference_is_used(base: Base) -> None:
     assert ids.dtype == torch.int16
     assert torch.equal(ids[:4], two.tensors["views.ids"][:4])
     assert not torch.equal(ids[4:], two.tensors["views.ids"][4:])
-    assert [p["name"] for p in one.header["pictures"]] == ["disc.png", "red.png"]
-    assert one.header["contents"] == ["a cat", "a dog"]
+    assert [p["name"] for p in one.header.pictures] == ["disc.png", "red.png"]
+    assert one.header.contents == ["a cat", "a dog"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -343,7 +344,7 @@ def tiny_clip(base: Base, temperature: float) -> Any:
 def test_an_adapter_file_explains_itself(base: Base) -> None:
     file = train(base, "disc.png", "red.png", lambda_a=1.5, seed=5)
     settings = replace(SETTINGS, lambda_a=1.5, seed=5)
-    header = file.header
+    header = file.header.to_json()
     assert header["format"] == 1
     assert header["kind"] == "bottleneck"
     assert header["config"] == {"width": 2, "shared": False}
@@ -369,7 +370,7 @@ def test_an_adapter_file_explains_itself(base: Base) -> None:
 def test_an_adapter_comes_back_exactly(base: Base, changes: dict[str, Any]) -> None:
     file = train(base, "disc.png", **changes)
     adapter = open_adapter(base, file).base
-    assert file.header["kind"] == adapter.kind == changes.get("kind", "bottleneck")
+    assert file.header.kind == adapter.kind == changes.get("kind", "bottleneck")
     assert not any(p.requires_grad for p in adapter.parameters())
     assert set(adapter.state_dict()) == set(learnt(file))
     for name, tensor in adapter.state_dict().items():
@@ -398,7 +399,7 @@ def test_an_adapter_of_another_base_is_refused(base: Base) -> None:
 )
 def test_adapters_that_do_not_fit(base: Base, changes: dict[str, Any], words: str) -> None:
     file = train(base, "disc.png", steps=1)
-    save_adapter(file.path, file.tensors, file.header | changes, {})
+    tiny.write_adapter(file.path, file.tensors, file.header.to_json() | changes)
     with pytest.raises(ModelError, match=words):
         open_adapter(base, load_adapter(file.path))
 
@@ -455,7 +456,7 @@ def test_a_resumed_run_ends_in_the_same_bits(base: Base, changes: dict[str, Any]
     assert set(again.tensors) == set(whole.tensors)
     assert all(torch.equal(again.tensors[name], whole.tensors[name]) for name in whole.tensors)
     assert (RUN / "curve.json").read_text(encoding="utf-8") == curve
-    assert again.header | {"created": 0} == whole.header | {"created": 0}
+    assert again.header.to_json() | {"created": 0} == whole.header.to_json() | {"created": 0}
 
 
 def test_ctrl_c_while_the_test_pictures_are_drawn(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +492,7 @@ def test_other_settings_are_refused_by_name(base: Base, changes: dict[str, Any],
     assert "a.safetensors.run holds an unfinished run" in error.value.message
     assert error.value.hint
     assert "--fresh" in error.value.hint
-    assert go(base, fresh=True, **changes).header["style"] == changes.get("style", "watercolor")
+    assert go(base, fresh=True, **changes).header.style == changes.get("style", "watercolor")
 
 
 def test_another_picture_of_the_same_name_is_another_run(base: Base) -> None:
@@ -594,7 +595,7 @@ def test_the_best_checkpoint_is_written(
     monkeypatch.setattr(Probes, "measure", measured(*totals))
     file = go(base, steps=6, checkpoints=3, last=last)
     curve = json.loads((RUN / "curve.json").read_text("utf-8"))
-    assert curve["chosen"] == file.header["step"] == chosen
+    assert curve["chosen"] == file.header.step == chosen
     assert [c["step"] for c in curve["checkpoints"]] == [2, 4, 6]
     assert [c["scores"]["total"] for c in curve["checkpoints"]] == list(totals)
     assert [p[0] for p in curve["losses"]] == [1, 2, 3, 4, 5, 6]
@@ -607,7 +608,7 @@ def test_the_best_checkpoint_is_written(
 def test_without_checkpoints_no_picture_is_drawn(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Probes, "__init__", None)
     file = go(base, checkpoints=0)
-    assert file.header["step"] == 8
+    assert file.header.step == 8
     assert not list(RUN.glob("*.png"))
 
 
@@ -616,7 +617,7 @@ def test_a_base_that_cannot_see_takes_the_last(base: Base) -> None:
 
     clip = copy.deepcopy(base.clip)
     clip.visual = None
-    assert go(base.having(clip=clip)).header["step"] == 8
+    assert go(base.having(clip=clip)).header.step == 8
 
 
 # ---- drawing with it ----
@@ -677,7 +678,7 @@ def test_super_resolution_gets_an_adapter_of_its_own(tmp_path: Path, changes: di
 def test_super_resolution_can_be_left_out(tmp_path: Path) -> None:
     base = tiny.base(tmp_path / "tiny", superres=True)
     file = train(base, "disc.png", superres_steps=0)
-    assert file.header["superres"] is None
+    assert file.header.superres is None
     assert not any("superres" in n for n in file.tensors)
     assert open_adapter(base, file).superres is None
 

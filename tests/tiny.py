@@ -6,7 +6,7 @@ import importlib.machinery
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,9 +17,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from conftest import draw
+from styledrop_cli.adapters.header import KEY, AdapterFile
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
@@ -27,7 +28,7 @@ from styledrop_cli.base.known_things import THINGS, Thing, write_things
 from styledrop_cli.base.prompt_tokens import write_merges
 from styledrop_cli.feedback import rounds
 from styledrop_cli.generation import pipeline
-from styledrop_cli.io.tensors import AdapterFile, read_tensors, save_part, save_tensors
+from styledrop_cli.io.tensors import read_tensors, save_part, save_tensors
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
@@ -204,6 +205,11 @@ def adapter(kind: str = "bottleneck", **config: Any) -> Adapter:
     made = fresh_adapter(kind, **config)
     randomise(made, 1)
     return made.requires_grad_(False)
+
+
+def write_adapter(path: Path, tensors: Mapping[str, Tensor], said: Mapping[str, Any], **more: str) -> None:
+    """An adapter file whose header says just that, be it wrong; ``more`` is metadata beside it."""
+    save_tensors(path, tensors, {"format": "pt", KEY: json.dumps(said, ensure_ascii=False), **more})
 
 
 def superres_network(config: SuperResConfig = SUPERRES, seed: int = 0) -> SuperResTransformer:

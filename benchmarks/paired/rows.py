@@ -22,13 +22,13 @@ from paired.families import HELD_OUT, HeldOut
 from paired.openmoji import OPENMOJI
 from paired.renders import round_trip, shrunk
 from styledrop_cli.adapters.file import AdapterPair, open_adapter
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import save_png, to_image
-from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 

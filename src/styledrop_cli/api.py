@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from styledrop_cli.adapters.header import AdapterFile, load_adapter
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.devices import pick_device
 from styledrop_cli.errors import UsageError
@@ -26,7 +27,6 @@ from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 from styledrop_cli.generation.pipeline import GAMMA, PictureRequest, StyleMix, check_size, draw
 from styledrop_cli.generation.resolve import settings_of
-from styledrop_cli.io.tensors import AdapterFile, load_adapter
 from styledrop_cli.settings import SampleSettings, preset_values, seeds_from
 from styledrop_cli.training.adapter import train_adapter
 

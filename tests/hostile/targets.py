@@ -36,6 +36,7 @@ from conftest import draw
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.adapters import merge as merge_module
+from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base import hub, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module
@@ -52,7 +53,7 @@ from styledrop_cli.generation.lists import file_names, kit_file, prompt_file, wi
 from styledrop_cli.generation.output_folder import Batch
 from styledrop_cli.io import images
 from styledrop_cli.io.run_folder import Run
-from styledrop_cli.io.tensors import load_adapter, read_header, read_tensors, tensors_hash, write_recommended
+from styledrop_cli.io.tensors import read_tensors, tensors_hash
 from styledrop_cli.judging import found as found_module
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.report import commands, history
@@ -246,9 +247,9 @@ def use(base: Base) -> None:
 def header_seeds() -> list[bytes]:
     made = []
     for index, kind in enumerate(KINDS):
-        header = read_header(adapter_of_kind(kind))
+        header = read_header(adapter_of_kind(kind)).to_json()
         made.append(bytes([index]) + json.dumps(header).encode())
-    header = read_header(adapter_of_kind("bottleneck"))
+    header = read_header(adapter_of_kind("bottleneck")).to_json()
     more = {
         "round": 2, "parent": "0" * 64, "feedback": "clip", "learns": "object", "settings": {"kind": "lora"},
         "picks": [{"prompt": "a dog", "seed": 3, "total": 0.5}], "source": {"name": "a.safetensors", "sha256": "0"},
@@ -284,7 +285,7 @@ def use_adapter(path: Path, other: Path) -> None:
     def opened() -> None:
         file = load_adapter(path)
         found = adapter_file.open_adapter(base, file)
-        base.sample(["a cat"], [0], base.sampling(**{**file.header["recommended"], "steps": 1}), found.base)
+        base.sample(["a cat"], [0], base.sampling(**{**file.header.recommended, "steps": 1}), found.base)
 
     def examples() -> None:
         file = load_adapter(path)
@@ -307,7 +308,7 @@ def use_adapter(path: Path, other: Path) -> None:
     def carried() -> None:
         shutil.copyfile(path, output)
         write_recommended(output, {"lambda_a": 1.0})
-        assert read_header(output)["recommended"]["lambda_a"] == 1.0
+        assert read_header(output).recommended["lambda_a"] == 1.0
 
     attempt(
         opened,
@@ -315,7 +316,7 @@ def use_adapter(path: Path, other: Path) -> None:
         merged,
         told,
         carried,
-        lambda: adapter_file.named(load_adapter(path).header).encode(),
+        lambda: load_adapter(path).header.name.encode(),
         lambda: diffusers_lora.take_out(diffusers_lora.read_own(path), base, output),
         lambda: rounds.training_of(load_adapter(path)),
         lambda: rounds.round_of(load_adapter(path).header),

@@ -12,15 +12,13 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from styledrop_cli import __version__
 from styledrop_cli.adapters.file import LARGEST_SHARE, open_adapter, share, write_adapter
+from styledrop_cli.adapters.header import KEY, LARGEST_ADAPTER, AdapterFile, AdapterHeader, load_adapter, made_now
 from styledrop_cli.adapters.lora_claims import ABOUT, PEFT_CONFIG, claims_of, refuse_other_base
 from styledrop_cli.adapters.lora_names import (
     ALPHA,
@@ -36,15 +34,7 @@ from styledrop_cli.adapters.lora_names import (
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash
-from styledrop_cli.io.tensors import (
-    FORMAT,
-    HEADER_KEY,
-    LARGEST_ADAPTER,
-    AdapterFile,
-    load_adapter,
-    read_tensors,
-    save_tensors,
-)
+from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.models.adapter import LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import PROJECTIONS
 from styledrop_cli.models.transformer import MaskedTransformer
@@ -75,7 +65,7 @@ class Lora:
 
 def is_ours(path: Path) -> bool:
     """Whether a file is an adapter of ours; raises ModelError if it is no safetensors file at all."""
-    return HEADER_KEY in read_tensors(path, LARGEST_ADAPTER)[1]
+    return KEY in read_tensors(path, LARGEST_ADAPTER)[1]
 
 
 def read_lora(path: Path) -> Lora:
@@ -263,7 +253,7 @@ def bring_in(
     alpha: float | None,
     output: Path,
     on_message: Callable[[str], None],
-) -> dict[str, Any]:
+) -> AdapterHeader:
     """Write ``lora`` as an adapter for ``base``, as ``published_base`` opens it; returns the header.
 
     ``alpha`` is what it was trained with, where its file does not say it. Raises UsageError where the file says
@@ -292,19 +282,17 @@ def bring_in(
             "its picture"
         )
     path = Path(lora.source)
-    header = {
-        "format": FORMAT,
-        "kind": adapter.kind,
-        "config": asdict(adapter.config),
-        "base": {"name": base.name, "hash": base.hash},
-        "style": style,
-        "contents": [],
-        "recommended": {"lambda_a": SampleSettings.lambda_a, "lambda_b": base.spec.sampling["lambda_b"]},
-        "pictures": [],
-        "source": {"name": path.name, "sha256": file_hash(path)},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "styledrop": __version__,
-    }
+    header = AdapterHeader.new(
+        kind=adapter.kind,
+        config=asdict(adapter.config),
+        base={"name": base.name, "hash": base.hash},
+        style=style,
+        contents=[],
+        recommended={"lambda_a": SampleSettings.lambda_a, "lambda_b": base.spec.sampling["lambda_b"]},
+        pictures=[],
+        source={"name": path.name, "sha256": file_hash(path)},
+        **made_now(),
+    )
     write_adapter(output, adapter, header, {})
     return header
 
@@ -312,14 +300,14 @@ def bring_in(
 def read_own(path: Path) -> AdapterFile:
     """An adapter of ours that may be taken elsewhere; raises ModelError if it is of another kind, or pocket's."""
     file = load_adapter(path)
-    if file.header["base"].get("name") == "pocket":
+    if file.header.base.get("name") == "pocket":
         raise ModelError(
             f"{path} was trained on pocket, which has no equivalent in diffusers",
             "Train one on a published base: 'styledrop train ... --kind lora --model amused-256'.",
         )
-    if file.header["kind"] != LoraAdapter.kind:
+    if file.header.kind != LoraAdapter.kind:
         raise ModelError(
-            f"{path} is an adapter of kind '{file.header['kind']}', which diffusers does not have",
+            f"{path} is an adapter of kind '{file.header.kind}', which diffusers does not have",
             "It has LoRAs: 'styledrop train ... --kind lora'.",
         )
     return file

@@ -5,29 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from styledrop_cli import __version__
 from styledrop_cli.adapters.examples import TrainingViews
+from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, made_now, save_adapter
 from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.images import thumbnail_base64
-from styledrop_cli.io.tensors import (
-    FORMAT,
-    AdapterFile,
-    build_config,
-    is_object,
-    load_strictly,
-    network_of,
-    save_adapter,
-)
+from styledrop_cli.io.tensors import build_config, load_strictly, network_of
 from styledrop_cli.models.adapter import (
     KINDS,
     Adapter,
@@ -118,26 +109,26 @@ def open_adapter(base: Base, file: AdapterFile) -> AdapterPair:
     Raises ModelError if it belongs to another base, or holds what fits no base of its name.
     """
     header = file.header
-    about, own = header["base"], {"name": base.name, "hash": base.hash}
+    about, own = header.base, {"name": base.name, "hash": base.hash}
     if about.get("hash") != base.hash:
         its, this = bases_apart(about, own)
         hint = "Choose its base with --model, or train it again on this one."
         if about.get("name") == base.name:
             made = " and ".join(
-                f"{what} {str(header[name])[:10]}"
-                for what, name in (("made", "created"), ("by styledrop", "styledrop"))
-                if name in header
+                f"{what} {said[:10]}"
+                for what, said in (("made", header.created), ("by styledrop", header.styledrop))
+                if said
             )
             hint = (
                 f"They are two versions of {base.name}, of other weights. Train it again on this one, or choose with "
                 f"--model the folder of the version that it was trained on{f' (it was {made})' * bool(made)}."
             )
         raise ModelError(f"{file.path} was trained on another base ({its}) than this one ({this})", hint)
-    if header["kind"] not in KINDS:
-        raise ModelError(f"{file.path} is an adapter of kind '{header['kind']}', which is not known here")
-    adapter = _open(file, header["config"], "adapter.", base.transformer).to(base.device)
+    if header.kind not in KINDS:
+        raise ModelError(f"{file.path} is an adapter of kind '{header.kind}', which is not known here")
+    adapter = _open(file, header.config, "adapter.", base.transformer).to(base.device)
     _refuse_foreign_ids(base, file)
-    config = header.get("superres")
+    config = header.superres
     if config is None or base.superres is None:
         return AdapterPair(adapter, None)
     return AdapterPair(adapter, _open(file, config, "superres.", base.superres).to(base.device))
@@ -152,8 +143,8 @@ def bases_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, 
     return f"{its}, {a}", f"{own}, {b}"
 
 
-def _open(file: AdapterFile, config: dict[str, Any], prefix: str, network: MaskedTransformer) -> Adapter:
-    make, sizes = KINDS[file.header["kind"]]
+def _open(file: AdapterFile, config: Mapping[str, Any], prefix: str, network: MaskedTransformer) -> Adapter:
+    make, sizes = KINDS[file.header.kind]
     built = build_config(sizes, config, str(file.path))
     adapter = network_of(lambda: make(built, network), str(file.path))
     load_strictly(adapter, own_tensors(file.tensors, prefix), str(file.path))
@@ -180,27 +171,25 @@ def tensors_of(adapter: Adapter, prefix: str = "adapter.") -> dict[str, Tensor]:
     return {f"{prefix}{n}": t for n, t in adapter.state_dict().items()}
 
 
-def write_adapter(path: Path, adapter: Adapter, header: dict[str, Any], beside: dict[str, Tensor]) -> None:
+def write_adapter(path: Path, adapter: Adapter, header: AdapterHeader, beside: dict[str, Tensor]) -> None:
     """Write ``adapter`` with its header and what stands ``beside`` it: super-resolution's, the views it learnt from."""
     save_adapter(path, tensors_of(adapter) | beside, header, modelspec(header))
 
 
-def describe(base: Base, adapter: Adapter, contents: list[str], style: str, settings: TrainSettings) -> dict[str, Any]:
+def describe(base: Base, adapter: Adapter, contents: list[str], style: str, settings: TrainSettings) -> AdapterHeader:
     """The header of an adapter file, but for its pictures: everything needed to use it, and to train it again."""
-    return {
-        "format": FORMAT,
-        "kind": adapter.kind,
-        "config": asdict(adapter.config),
-        "base": {"name": base.name, "hash": base.hash},
-        "learns": settings.learn,
-        "style": " ".join(style.split()),
-        "contents": contents,
-        "settings": asdict(settings),
-        "recommended": {"lambda_a": settings.lambda_a, "lambda_b": settings.lambda_b},
-        "seed": settings.seed,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "styledrop": __version__,
-    }
+    return AdapterHeader.new(
+        kind=adapter.kind,
+        config=asdict(adapter.config),
+        base={"name": base.name, "hash": base.hash},
+        learns=settings.learn,
+        style=" ".join(style.split()),
+        contents=contents,
+        settings=asdict(settings),
+        recommended={"lambda_a": settings.lambda_a, "lambda_b": settings.lambda_b},
+        seed=settings.seed,
+        **made_now(),
+    )
 
 
 def of_pictures(paths: list[Path], images: list[Image], quality: list[float]) -> dict[str, Any]:
@@ -223,11 +212,10 @@ def of_pictures(paths: list[Path], images: list[Image], quality: list[float]) ->
 def examples_of(file: AdapterFile) -> TrainingViews:
     """What the adapter in ``file`` was trained on; raises ModelError if the file does not hold it."""
     views = {name: file.tensors.get(name) for name in ("views.ids", "views.picture")}
-    pictures, contents = file.header.get("pictures"), file.header["contents"]
+    pictures, contents = file.header.pictures, file.header.contents
     ids, owners = views.values()
     whole = (
-        isinstance(pictures, list)
-        and ids is not None
+        ids is not None
         and owners is not None
         and ids.ndim == 3
         and owners.shape == ids.shape[:1]
@@ -235,7 +223,7 @@ def examples_of(file: AdapterFile) -> TrainingViews:
         and owners.unique().tolist() == list(range(len(contents)))
         and 0 < len(pictures) <= len(contents)
     )
-    if not whole and "source" in file.header:
+    if not whole and file.header.source:
         raise ModelError(
             f"{file.path} was brought from elsewhere, without the pictures that it was trained on",
             "Draw with it; what needs its pictures takes adapters made by 'styledrop train'.",
@@ -244,44 +232,37 @@ def examples_of(file: AdapterFile) -> TrainingViews:
         raise ModelError(
             f"{file.path} does not hold the pictures that it was trained on", "Train it again with 'styledrop train'."
         )
-    return TrainingViews({n: t for n, t in views.items() if t is not None}, list(contents), len(pictures or []))
+    return TrainingViews({n: t for n, t in views.items() if t is not None}, list(contents), len(pictures))
 
 
 def references_of(file: AdapterFile) -> TrainingViews:
     """``examples_of`` an adapter that learnt a style; raises UsageError for one that learnt an object."""
-    if is_object(file.header):
+    if file.header.is_object:
         raise UsageError(
-            f"{file.path} learnt an object, {named(file.header)}, and no style that its pictures could be judged by",
+            f"{file.path} learnt an object, {file.header.name}, and no style that its pictures could be judged by",
             f"Draw it in a style, and go by that style's adapter: --object {file.path} is an option of generate.",
         )
     return examples_of(file)
 
 
-def named(header: Mapping[str, Any]) -> str:
-    """What an adapter draws, in words: its style, or the names of its object."""
-    if not is_object(header):
-        return str(header["style"])
-    return ", ".join(dict.fromkeys(map(str, header["contents"])))
-
-
-def modelspec(header: dict[str, Any]) -> dict[str, str]:
+def modelspec(header: AdapterHeader) -> dict[str, str]:
     """The flat keys of the Stability AI model metadata standard, which other tools show."""
-    pictures, name = header["pictures"], named(header)
-    if "merged" in header:
-        source = "merged from " + ", ".join(f"{one['name']} ({one['weight']:g})" for one in header["merged"])
+    pictures, name = header.pictures, header.name
+    if header.merged:
+        source = "merged from " + ", ".join(f"{one['name']} ({one['weight']:g})" for one in header.merged)
     else:
-        source = f"learnt from {len(pictures)} picture(s)" if pictures else f"brought from {header['source']['name']}"
+        source = f"learnt from {len(pictures)} picture(s)" if pictures else f"brought from {header.source['name']}"
     hint = f'FILE "{with_style("a cat", name)}"'
-    if is_object(header):
+    if header.is_object:
         hint = f'STYLE.safetensors "{name}" --object FILE'
     made = {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"styledrop-{header['base'].get('name', 'unnamed')}/{header['kind']}",
+        "modelspec.architecture": f"styledrop-{header.base.get('name', 'unnamed')}/{header.kind}",
         "modelspec.implementation": "styledrop",
         "modelspec.title": name,
         "modelspec.description": f"StyleDrop adapter for '{name}', {source}",
         "modelspec.usage_hint": f"styledrop generate {hint}",
-        "modelspec.date": header["created"],
+        "modelspec.date": header.created,
         "modelspec.resolution": "256x256",
     }
-    return made | ({"modelspec.thumbnail": header["thumbnail"]} if pictures else {})
+    return made | ({"modelspec.thumbnail": header.thumbnail} if pictures else {})

@@ -9,21 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from styledrop_cli import __version__
 from styledrop_cli.adapters.examples import TrainingViews
 from styledrop_cli.adapters.file import bases_apart, examples_of, open_adapter, share, tensors_of, write_adapter
+from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, load_adapter, made_now
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import ROOM
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash, names_apart
-from styledrop_cli.io.tensors import FORMAT, AdapterFile, is_object, load_adapter
 from styledrop_cli.models.adapter import (
     Adapter,
     BottleneckAdapter,
@@ -132,14 +129,14 @@ def read_parts(paths: Sequence[Path], weights: Sequence[float] | None = None) ->
     named = " ".join(f"--mix {part.file.path}:{part.weight:.3g}" for part in parts)
     mix = f"Mix them as they draw, whatever their kinds: styledrop generate {named} ..."
     for file in (first, *others):
-        if file.header["kind"] == PromptAdapter.kind:
+        if file.header.kind == PromptAdapter.kind:
             raise ModelError(
                 f"{file.path} is an adapter of kind '{PromptAdapter.kind}', and these do not merge: each has a softmax "
                 "of its own",
                 mix,
             )
     for file in others:
-        kinds, bases = ([one.header[name] for one in (first, file)] for name in ("kind", "base"))
+        kinds, bases = ([getattr(one.header, name) for one in (first, file)] for name in ("kind", "base"))
         if kinds[0] != kinds[1]:
             raise ModelError(
                 f"{first.path} is an adapter of kind '{kinds[0]}' and {file.path} of kind '{kinds[1]}': only those of "
@@ -152,8 +149,8 @@ def read_parts(paths: Sequence[Path], weights: Sequence[float] | None = None) ->
                 f"{first.path} was trained on another base ({its}) than {file.path} ({own})",
                 "Train one of them again on the other's base.",
             )
-        if is_object(first.header) != is_object(file.header):
-            style, thing = (file, first) if is_object(first.header) else (first, file)
+        if first.header.is_object != file.header.is_object:
+            style, thing = (file, first) if first.header.is_object else (first, file)
             raise ModelError(
                 f"{thing.path} learnt an object and {style.path} a style: merged, either would lose",
                 f"Draw the one in the other: styledrop generate {style.path} ... --object {thing.path}",
@@ -168,7 +165,7 @@ def merge(
     style: str | None,
     output: Path,
     on_message: Callable[[str], None] = lambda message: None,
-) -> dict[str, Any]:
+) -> AdapterHeader:
     """Write ``parts``, as ``read_parts`` gives them, as one adapter file; returns its header.
 
     ``style`` is said instead of the styles of all. The pictures and views of all go along, references first, so that
@@ -180,10 +177,10 @@ def merge(
     """
     files = [part.file for part in parts]
     headers = [file.header for file in files]
-    objects = is_object(headers[0])
+    objects = headers[0].is_object
     if objects and style is not None:
         raise UsageError("objects have no style", "leave --style out")
-    style = "" if objects else style or joined_styles([str(header["style"]) for header in headers])
+    style = "" if objects else style or joined_styles([str(header.style) for header in headers])
     try:
         base.text_tokenizer.cut(ROOM, style)
     except UsageError as error:
@@ -196,36 +193,35 @@ def merge(
     adapter = sum_of([(one.base, weight) for one, weight in opened], base.transformer)
     finer = [(one.superres, weight) for one, weight in opened if one.superres is not None]
     superres = sum_of(finer, base.superres) if finer and base.superres is not None else None
-    elsewhere = [header["source"] for header in headers if "source" in header and not header.get("pictures")]
+    elsewhere = [header.source for header in headers if header.source and not header.pictures]
     examples = None if elsewhere else _joined(files)
     name, size = next((name, size) for name, size in asdict(adapter.config).items() if name in SIZES)
     on_message(f"{adapter.kind}, {name} {size}: {share(adapter, base.transformer):.1%} of the base")
-    header: dict[str, Any] = {
-        "format": FORMAT,
-        "kind": adapter.kind,
-        "config": asdict(adapter.config),
-        "base": headers[0]["base"],
-        "merged": [
+    # What is trained on it, a round of feedback, is trained as the first was.
+    settings = {"settings": headers[0].settings} if headers[0].settings else {}
+    header = AdapterHeader.new(
+        kind=adapter.kind,
+        config=asdict(adapter.config),
+        base=headers[0].base,
+        merged=[
             {
                 "name": name,
                 "weight": part.weight,
-                "style": part.file.header["style"],
+                "style": part.file.header.style,
                 "sha256": file_hash(part.file.path),
             }
             for name, part in zip(names_apart([part.file.path for part in parts]), parts, strict=True)
         ],
-        "learns": OBJECT if objects else STYLE,
-        "style": style,
-        "contents": examples.contents if examples else [],
-        "recommended": recommended_by(parts),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "styledrop": __version__,
-        "superres": asdict(superres.config) if superres is not None else None,
-        "pictures": [picture for one in headers for picture in one.get("pictures", ())] if examples else [],
-    }
-    if "settings" in headers[0]:  # what is trained on it, a round of feedback, is trained as the first was
-        header["settings"] = headers[0]["settings"]
-    header |= {"thumbnail": headers[0].get("thumbnail", "")} if examples else {"source": elsewhere[0]}
+        learns=OBJECT if objects else STYLE,
+        style=style,
+        contents=examples.contents if examples else [],
+        recommended=recommended_by(parts),
+        **made_now(),
+        superres=asdict(superres.config) if superres is not None else None,
+        pictures=[picture for one in headers for picture in one.pictures] if examples else [],
+        **settings,
+        **({"thumbnail": headers[0].thumbnail} if examples else {"source": elsewhere[0]}),
+    )
     beside = dict(examples.views) if examples else {}
     if superres is not None:
         beside |= tensors_of(superres, "superres.")
@@ -241,7 +237,7 @@ def joined_styles(styles: Sequence[str]) -> str:
 
 def recommended_by(parts: Sequence[Part]) -> dict[str, float]:
     """The mean of each value that all files recommend, by how much of each file there is."""
-    values = [part.file.header["recommended"] for part in parts]
+    values = [part.file.header.recommended for part in parts]
     total = sum(abs(part.weight) for part in parts)
     means: dict[str, float] = {}
     for name in values[0]:

@@ -93,17 +93,15 @@ def _bring_in(
     lora = diffusers_lora.read_lora(file)
     base = diffusers_lora.published_base(load.located(screen, model))
     header = diffusers_lora.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
-    config = header["config"]
+    config = header.config
     screen.say(f"rank {config['rank']}, alpha {config['alpha']:g}, {', '.join(config['targets'])}; the adapter:")
-    screen.result({"adapter": output, "style": style, **config, "base": header["base"]["name"]}, [output])
+    screen.result({"adapter": output, "style": style, **config, "base": header.base["name"]}, [output])
     say_how_to_draw(screen, output, model)
 
 
 def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: console.Screen) -> None:
     from styledrop_cli.adapters import diffusers_lora
-    from styledrop_cli.adapters.file import named
     from styledrop_cli.base.prompt_tokens import with_style
-    from styledrop_cli.io.tensors import is_object
 
     own = diffusers_lora.read_own(file)
     output = folder / diffusers_lora.WEIGHTS
@@ -112,12 +110,12 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: con
     base = diffusers_lora.published_base(load.located(screen, model))
     diffusers_lora.take_out(own, base, output)
     header = own.header
-    scale = 1 + header["recommended"].get("lambda_b", 0.0)
-    what, prompt = "style", with_style("a cat", header["style"])
-    if is_object(header):
-        what, prompt = "object", named(header)
+    scale = 1 + header.recommended.get("lambda_b", 0.0)
+    what, prompt = "style", with_style("a cat", header.style)
+    if header.is_object:
+        what, prompt = "object", header.name
     screen.say(f"name the {what} in prompts, '{prompt}', and set guidance_scale to {scale:g}; the LoRA:")
-    about = {"lora": output, "style": header["style"], "prompt": prompt, "guidance_scale": scale}
+    about = {"lora": output, "style": header.style, "prompt": prompt, "guidance_scale": scale}
     screen.result(about, [output])
     call = (
         f'load_lora_adapter("{folder}", weight_name="{diffusers_lora.WEIGHTS}", prefix="{diffusers_lora.PREFIX[:-1]}")'

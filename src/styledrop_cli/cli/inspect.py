@@ -57,9 +57,9 @@ def inspect(
 
 
 def _adapter(file: Path) -> dict[str, Any]:
-    from styledrop_cli.io import tensors
+    from styledrop_cli.adapters.header import load_adapter
 
-    return {**tensors.load_adapter(file).header, "file_size": file_size(file.stat().st_size)}
+    return {**load_adapter(file).header.to_json(), "file_size": file_size(file.stat().st_size)}
 
 
 def _picture(file: Path) -> dict[str, Any] | None:

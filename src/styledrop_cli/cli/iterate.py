@@ -204,7 +204,7 @@ def _start(files: list[Path], style: str | None, content: list[str] | None) -> t
 
 def _newest(folder: Path) -> Path:
     """The newest adapter of a style in ``folder`` that `train` made: what a round made is never meant."""
-    from styledrop_cli.io.tensors import is_object, read_header
+    from styledrop_cli.adapters.header import read_header
 
     found = []
     for path in folder.glob(f"*{checks.ADAPTER}"):
@@ -212,7 +212,7 @@ def _newest(folder: Path) -> Path:
             header = read_header(path)
         except ModelError:
             continue
-        if header.get("round", 1) == 1 and not is_object(header):
+        if header.number == 1 and not header.is_object:
             found.append((path.stat().st_mtime, path))
     if not found:
         raise UsageError(

@@ -26,10 +26,10 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     the model cannot be fetched.
     """
     if model is None and adapter is not None:
+        from styledrop_cli.adapters.header import read_header
         from styledrop_cli.base.hub import PUBLISHED
-        from styledrop_cli.io.tensors import read_header
 
-        own = str(read_header(adapter)["base"].get("name"))
+        own = str(read_header(adapter).base.get("name"))
         model = own if own in PUBLISHED else None
     model = model or "pocket"
     if model == "pocket":
@@ -96,8 +96,8 @@ def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[flo
 
 def read_mixture(styles: Shares, thing: Path | None = None, gamma: float | None = None) -> StyleMix:
     """The adapter files of a mixture, read. UsageError: shares do not add up to 1. ModelError: a file is no adapter."""
+    from styledrop_cli.adapters.header import load_adapter
     from styledrop_cli.generation.pipeline import GAMMA, StyleMix
-    from styledrop_cli.io.tensors import load_adapter
 
     files = tuple((load_adapter(path), share) for path, share in styles)
     return StyleMix(files, load_adapter(thing) if thing else None, GAMMA if gamma is None else gamma)

@@ -53,6 +53,7 @@ def merge(
     with load.loading(screen, model, "cpu", paths[0]) as load_base:
         header = merge_module.merge(load_base(), parts, style=style, output=output, on_message=screen.say)
     screen.say(f"the adapter ({file_size(output.stat().st_size)}):")
-    about = {name: header[name] for name in ("learns", "style", "contents", "kind", "config", "recommended", "merged")}
+    said = ("learns", "style", "contents", "kind", "config", "recommended", "merged")
+    about = {name: getattr(header, name) for name in said}
     screen.result({"adapter": output, **about}, [output])
-    say_how_to_draw(screen, output, model, header["contents"][0] if header["learns"] == OBJECT else None)
+    say_how_to_draw(screen, output, model, header.contents[0] if header.learns == OBJECT else None)

@@ -94,11 +94,11 @@ def _ask(question: str) -> str:
 
 def gallery_of(base: Base, start: Path, folder: Path) -> Gallery:
     """The page on which a person picks, which shows the references of the adapter at the `start`."""
+    from styledrop_cli.adapters.header import read_header
     from styledrop_cli.feedback.page import Gallery
     from styledrop_cli.feedback.rounds import reference_pictures
-    from styledrop_cli.io.tensors import read_header
 
-    return Gallery(folder, reference_pictures(base, start), read_header(start)["style"])
+    return Gallery(folder, reference_pictures(base, start), read_header(start).style)
 
 
 class Watcher:

@@ -97,7 +97,7 @@ def report(
     said += [f"-n {number}"] if number != NUMBER else []
     said += [f"--scorer {shlex.quote(scorer)}"] if scorer else []
     said += [f"--seed {seed}"] if seed != FIRST else []
-    given = [str(content) for content in story.stages[0].header["contents"]]
+    given = [str(content) for content in story.stages[0].header.contents]
     again = commands(story, asked or [], pool_prompts(base, given), model, " ".join(said))
     page = write_page(base, story, graded, Grader(name, name == "clip"), again)
     atomic_write(output, to_text(page).encode())

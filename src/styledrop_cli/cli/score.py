@@ -109,7 +109,7 @@ def _check_references(reference: list[Path], content: list[str] | None) -> list[
     checks.refuse_references(pictures)
     for path in reference:
         if path not in pictures:
-            from styledrop_cli.io.tensors import read_header
+            from styledrop_cli.adapters.header import read_header
 
             read_header(path)
     return contents
@@ -117,8 +117,8 @@ def _check_references(reference: list[Path], content: list[str] | None) -> list[
 
 def _given(base: Base, reference: list[Path], contents: list[str], screen: console.Screen) -> References:
     """The references that --reference names."""
+    from styledrop_cli.adapters.header import load_adapter
     from styledrop_cli.io.images import load_reference
-    from styledrop_cli.io.tensors import load_adapter
     from styledrop_cli.judging.evaluate import References
     from styledrop_cli.judging.picture_files import contents_of
 

@@ -96,8 +96,8 @@ def sweep(
     _refuse_files(adapter, save, output, overwrite)
     started = time.monotonic()
     with load.loading(screen, model, device) as load_base:
+        from styledrop_cli.adapters.header import load_adapter, write_recommended
         from styledrop_cli.io.images import save_png
-        from styledrop_cli.io.tensors import load_adapter, write_recommended
         from styledrop_cli.judging import sweep as sweep_module
         from styledrop_cli.judging.clip_scorer import open_scorer
 
@@ -107,7 +107,7 @@ def sweep(
         settings = SweepSettings(sweep_module.whole_grid(every, file), prompts, number, seed)
         base = load_base()
         clip_scorer = open_scorer(base, scorer)
-    style = str(file.header["style"]) if style is None else style
+    style = str(file.header.style) if style is None else style
     prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]
     settings = replace(settings, prompts=list(dict.fromkeys(prompts)))
     screen.warn_of_unknown(base, prompts)

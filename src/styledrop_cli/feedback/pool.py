@@ -18,11 +18,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from styledrop_cli.adapters.file import open_adapter
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import file_hash, read_json, write_json
-from styledrop_cli.io.tensors import build_config, load_adapter, read_tensors, save_tensors
+from styledrop_cli.io.tensors import build_config, read_tensors, save_tensors
 from styledrop_cli.judging.evaluate import Drawing, Evaluated, Take, evaluate
 from styledrop_cli.judging.scores import Judge, Measurements
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from

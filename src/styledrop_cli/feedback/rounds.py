@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from styledrop_cli.adapters.file import open_adapter, references_of, widest
+from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.feedback.pickers import Candidates, Picker
@@ -27,7 +28,7 @@ from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
-from styledrop_cli.io.tensors import AdapterFile, build_config, load_adapter, read_header
+from styledrop_cli.io.tensors import build_config
 from styledrop_cli.judging.evaluate import PLAIN_EACH, Evaluated, References, judge_of
 from styledrop_cli.judging.prompts import graded_prompts, pool_prompts
 from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, mean, scores
@@ -127,11 +128,11 @@ def first_round(
             "style": " ".join(style.split()),
             "pictures": [file_hash(p) for p in pictures],
             "steps": settings.steps,
-            "contents": contents or header["contents"],
+            "contents": contents or header.contents,
             "seed": settings.seed,
         }
-        there = header | header.get("settings", {})
-        there["pictures"] = [picture.get("sha256") for picture in header.get("pictures", ())]
+        there = header.to_json() | dict(header.settings)
+        there["pictures"] = [picture.get("sha256") for picture in header.pictures]
         changed = [f"{n}: {there.get(n)!s:.200} there, {v!s:.200} now" for n, v in asked.items() if there.get(n) != v]
         if changed:
             raise UsageError(
@@ -215,7 +216,7 @@ class Rounds:
             folder,
             {
                 "adapter": file_hash(start),
-                "base": parent.header["base"],
+                "base": parent.header.base,
                 "prompts": self._prompts,
                 **{name: value for name, value in asdict(settings).items() if name != "rounds"},
             },
@@ -263,7 +264,7 @@ class Rounds:
         adapter, sampling = "", self._sampling
         if number:
             adapter = relpath(self.adapter(number), folder)
-            recommended = read_header(self.adapter(number))["recommended"]
+            recommended = read_header(self.adapter(number)).recommended
             sampling = self._base.sampling(**recommended)  # its own, not the first adapter's
         return Plan(tuple(prompts), each, self._settings.seed + seed, self._style, adapter, sampling)
 
@@ -342,7 +343,7 @@ class Rounds:
             settings=widest(self._base.transformer, settings),
             output=self.adapter(number),
             about={
-                "round": number,
+                "number": number,
                 "parent": file_hash(parent.path),
                 "feedback": feedback,
                 "picks": [{name: p[name] for name in ("prompt", "seed", "total")} for p in picks],
@@ -395,9 +396,9 @@ def _heard_by(watcher: Watcher) -> Callable[[int, int, float], None]:
     return lambda step, total, loss: watcher.learning(step / total, f"{step}/{total}  loss {loss:.2f}")
 
 
-def round_of(header: dict[str, Any]) -> int:
+def round_of(header: AdapterHeader) -> int:
     """Which round made an adapter; what `train` made is the first. Raises ModelError if its header is damaged."""
-    number = header.get("round", 1)
+    number = header.number
     if type(number) is not int or number < 1:
         raise ModelError(f"the header of this adapter is damaged: its round is {number!r:.40}")
     return number
@@ -405,4 +406,4 @@ def round_of(header: dict[str, Any]) -> int:
 
 def training_of(file: AdapterFile) -> TrainSettings:
     """The settings that the adapter in ``file`` was trained with; raises ModelError if its header is damaged."""
-    return build_config(TrainSettings, file.header.get("settings", {}), str(file.path))
+    return build_config(TrainSettings, file.header.settings, str(file.path))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from styledrop_cli.adapters.file import AdapterPair, open_adapter
+from styledrop_cli.adapters.header import AdapterFile
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
 from styledrop_cli.base.sample import AdapterShare
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import to_image
-from styledrop_cli.io.tensors import AdapterFile
 from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:
@@ -71,17 +71,17 @@ class StyleMix:
     @property
     def style(self) -> str:
         """The names of the styles, joined."""
-        return " and ".join(dict.fromkeys(said for file, _ in self.styles if (said := str(file.header["style"]))))
+        return " and ".join(dict.fromkeys(said for file, _ in self.styles if (said := str(file.header.style))))
 
     @property
     def learnt(self) -> str:
         """The words that the adapters were taught: their styles, and what the object is called."""
-        return " ".join([self.style, *(self.thing.header["contents"] if self.thing else [])])
+        return " ".join([self.style, *(self.thing.header.contents if self.thing else [])])
 
     @property
     def recommended(self) -> dict[str, Any]:
         """The mean, by shares, of the settings that all files of styles recommend; steps are rounded."""
-        every = [(file.header.get("recommended", {}), share) for file, share in self.styles]
+        every = [(file.header.recommended, share) for file, share in self.styles]
         names = [name for name in (every[0][0] if every else ()) if all(name in one for one, _ in every)]
         mean = {name: sum(one[name] * share for one, share in every) for name in names}
         return {name: round(value) if name == "steps" else value for name, value in mean.items()}
@@ -90,14 +90,14 @@ class StyleMix:
         self, base: Base, prompt: str, style: str | None, on_message: Callable[[str], None] = lambda message: None
     ) -> str:
         """As much of a prompt as ``base`` can read with each of the styles behind it; see ``TextTokenizer.cut``."""
-        for said in [str(file.header["style"]) for file, _ in self.styles] or [""] if style is None else [style]:
+        for said in [str(file.header.style) for file, _ in self.styles] or [""] if style is None else [style]:
             prompt = base.text_tokenizer.cut(prompt, said, on_message)
         return prompt
 
     def open(self, base: Base) -> LoadedStyleMix:
         """All adapters, ready for ``base``; raises ModelError for one that belongs to another base."""
         return LoadedStyleMix(
-            [(open_adapter(base, file), share, str(file.header["style"])) for file, share in self.styles],
+            [(open_adapter(base, file), share, str(file.header.style)) for file, share in self.styles],
             open_adapter(base, self.thing) if self.thing is not None else None,
             self,
             base.text_tokenizer,

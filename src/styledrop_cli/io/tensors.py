@@ -8,12 +8,10 @@ Everything is read strictly: a missing, extra or misshapen tensor is an error, n
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -28,17 +26,14 @@ from styledrop_cli.io.file_kinds import kind_of
 from styledrop_cli.io.files import (
     atomic_write,
     did_you_mean,
-    parse_json,
     read_bytes,
     read_json,
     read_metadata,
     to_text,
     write_json,
 )
-from styledrop_cli.settings import OBJECT, RECOMMENDABLE, SampleSettings
 
 CONFIG = "config.json"
-HEADER_KEY = "styledrop"
 FORMAT = 1
 LARGEST_SIZE = 1_000_000  # of a dimension of a network
 MOST_LAYERS = 256  # of a network, and blocks in one of its stages
@@ -50,25 +45,6 @@ OPTIMIZERS = {
     "AdamW": ("step", "exp_avg", "exp_avg_sq"),
     "Muon": ("momentum_buffer",),
 }
-LONGEST_TEXT = 10_000  # characters of a style or a content
-LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
-# What every adapter's header holds, and of what type; training.adapter writes it. The rest only some have.
-HEADER = {"kind": str, "config": dict, "base": dict, "style": str, "contents": list, "recommended": dict}
-HEADER_OF_SOME = {
-    "learns": str,
-    "settings": dict,
-    "pictures": list,
-    "thumbnail": str,
-    "superres": dict | None,
-    "source": dict,
-    "merged": list,
-    "picks": list,
-    "round": int,
-    "created": str,
-}
-# Each kind's size, as its configuration calls it, and the tensors and the dimension of them that have it.
-SIZES = {"bottleneck": ("width", "down", -1), "lora": ("rank", r"a\..+", -1), "prompt": ("vectors", "vectors", 1)}
-SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
 Config = TypeVar("Config")
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -331,118 +307,3 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tenso
         state_of: dict[str, Any] = whole["state"].setdefault(int(index), {})
         state_of[name] = value
     optimizer.load_state_dict(whole)
-
-
-# ---- adapters ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AdapterFile:
-    """An adapter as read: its header (see ``training.adapter`` for the keys), its tensors, and where it came from."""
-
-    path: Path
-    header: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-
-def save_adapter(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any], extra: dict[str, str]) -> None:
-    """Write an adapter; ``extra`` are flat metadata keys that other tools read (modelspec)."""
-    metadata = {"format": "pt", HEADER_KEY: json.dumps(header, ensure_ascii=False), **extra}
-    save_tensors(path, tensors, metadata)
-
-
-def write_recommended(path: Path, values: Mapping[str, float], source: Path | None = None) -> None:
-    """Let the adapter file at ``path`` recommend ``values``, beside what it recommends already; atomically.
-
-    All else stays as it is, the tensors to the bit. With ``source``, another checkpoint of its training, it becomes
-    that one.
-    """
-    recommended = read_header(path)["recommended"] | dict(values)
-    tensors, metadata = read_tensors(source or path)
-    header = _header(path, metadata) | {"recommended": recommended}
-    metadata |= {HEADER_KEY: json.dumps(header, ensure_ascii=False)}
-    _header(path, metadata)  # nothing is written that could not be read
-    save_tensors(path, tensors, metadata)
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """What an adapter file says of itself; raises ModelError if it says nothing or is no safetensors file."""
-    with reading(path, "adapter file"):
-        metadata = read_metadata(path)
-    return _header(path, metadata)
-
-
-def is_object(header: Mapping[str, Any]) -> bool:
-    """Whether an adapter learnt an object; files of before there was that choice hold styles."""
-    return header.get("learns") == OBJECT
-
-
-def load_adapter(path: Path) -> AdapterFile:
-    """Read an adapter file whole; raises ModelError as ``read_header`` does, and for values that are not finite."""
-    header = read_header(path)
-    tensors, _ = read_tensors(path, LARGEST_ADAPTER)
-    bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
-    if bad:
-        raise ModelError(f"{path} is damaged: {bad[0]} holds a value that is not finite")
-    _refuse_other_sizes(path, header, tensors)
-    return AdapterFile(path, header, tensors)
-
-
-def _refuse_other_sizes(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Raise ModelError where the header says another width or rank than the adapter's own tensors have."""
-    size, tensor, dimension = SIZES.get(header["kind"], ("", "", 0))
-    for network, config in (("adapter", header["config"]), ("superres", header.get("superres") or {})):
-        said = config.get(size)
-        if type(said) is not int or not 0 < said <= LARGEST_SIZE:
-            continue  # whoever opens it says so
-        for name, values in tensors.items():
-            if re.fullmatch(rf"{network}\.{tensor}", name) and values.ndim > 1 and values.shape[dimension] != said:
-                raise ModelError(
-                    f"{path} is damaged: its header says {size} {said:,}, and its tensors have "
-                    f"{values.shape[dimension]:,} ({name})",
-                    "Get it anew, or train it again.",
-                )
-
-
-def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    if HEADER_KEY not in metadata:
-        raise ModelError(
-            f"{path} was not written by styledrop: its header has no '{HEADER_KEY}' entry",
-            "Give an adapter made by 'styledrop train'; 'styledrop convert' makes one of a LoRA of aMUSEd.",
-        )
-    try:
-        header = parse_json(metadata[HEADER_KEY])
-    except ValueError as error:
-        raise ModelError(f"the header of {path} is damaged: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ModelError(f"{path} is an adapter of another format", "Update styledrop, or train it again.")
-    wrong = [name for name, kind in HEADER.items() if not isinstance(header.get(name), kind)]
-    wrong += [name for name, kind in HEADER_OF_SOME.items() if name in header and not isinstance(header[name], kind)]
-    if not wrong:
-        wrong = [name for name, sound in _inside(header).items() if not sound]
-    if wrong:
-        raise ModelError(f"the header of {path} is damaged: {', '.join(wrong)} missing or of the wrong kind")
-    return header
-
-
-def _inside(header: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether what an adapter's header holds is sound inside, by its names."""
-    base, source = header["base"], header.get("source", {"name": ""})
-    return {
-        "base": all(isinstance(base.get(name, ""), str) for name in ("name", "hash")),
-        "style": len(header["style"]) <= LONGEST_TEXT,
-        "contents": all(isinstance(one, str) and len(one) <= LONGEST_TEXT for one in header["contents"]),
-        "recommended": all(_recommendable(*item) for item in header["recommended"].items()),
-        "source": isinstance(source.get("name"), str),
-        **{
-            name: all(isinstance(one, dict) for one in header.get(name, ())) for name in ("pictures", "picks", "merged")
-        },
-    }
-
-
-def _recommendable(name: str, value: object) -> bool:
-    if name not in SCALES or not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    least, most = SCALES[name]
-    whole = isinstance(value, int) or not isinstance(SampleSettings.defaults()[name], int)
-    return whole and least <= value <= most

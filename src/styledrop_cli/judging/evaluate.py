@@ -16,10 +16,10 @@ from torch import Tensor
 
 from styledrop_cli.adapters.examples import TrainingViews, known_contents, tokenize_views
 from styledrop_cli.adapters.file import open_adapter, references_of
+from styledrop_cli.adapters.header import AdapterFile
 from styledrop_cli.base.base import Base
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.io.images import square, to_tensor
-from styledrop_cli.io.tensors import AdapterFile
 from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, StyleCalibration, scores, thumbnails
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -57,8 +57,8 @@ class References:
         Raises ModelError if it lacks them, or is of another base, UsageError if it learnt an object.
         """
         open_adapter(base, file)
-        sampling = base.sampling(**file.header["recommended"])
-        return replace(cls.of_examples(base, references_of(file)), style=str(file.header["style"]), sampling=sampling)
+        sampling = base.sampling(**file.header.recommended)
+        return replace(cls.of_examples(base, references_of(file)), style=str(file.header.style), sampling=sampling)
 
     @classmethod
     @torch.no_grad()

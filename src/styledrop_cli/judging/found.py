@@ -12,13 +12,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.adapters.header import load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import quoted
 from styledrop_cli.corpus.folder import NOT_READ_HERE, told
 from styledrop_cli.errors import PictureError, StyledropError, UsageError
 from styledrop_cli.io.files import NOT_READ, SUFFIXES, file_hash
 from styledrop_cli.io.images import read_png_settings
-from styledrop_cli.io.tensors import load_adapter, read_header
 from styledrop_cli.io.text_files import plain
 from styledrop_cli.judging.evaluate import References
 from styledrop_cli.judging.picture_files import Picture, without_style

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.adapters.file import open_adapter
+from styledrop_cli.adapters.header import AdapterFile, load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import to_image
-from styledrop_cli.io.tensors import AdapterFile, load_adapter, read_header
 from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Drawing, References, evaluate, judge_of
 from styledrop_cli.judging.picture_files import without_style
@@ -97,7 +97,7 @@ def whole_grid(axes: Mapping[str, Sequence[float]], file: AdapterFile) -> dict[s
     given = {name: tuple(dict.fromkeys(values)) for name, values in axes.items()}
     if any(len(values) > 1 for values in given.values()):
         return given
-    recommended = SampleSettings(**file.header["recommended"])
+    recommended = SampleSettings(**file.header.recommended)
     usual = {name: tuple(sorted({*values, getattr(recommended, name)})) for name, values in GRID.items()}
     return usual | given
 
@@ -116,7 +116,8 @@ def checkpoints_of(file: AdapterFile) -> dict[int, Path]:
         )
     for path in found.values():
         header = read_header(path)
-        if any(header.get(name) != file.header.get(name) for name in ("kind", "base", "style", "contents", "pictures")):
+        alike = ("kind", "base", "style", "contents", "pictures")
+        if any(getattr(header, name) != getattr(file.header, name) for name in alike):
             raise ModelError(f"{path} is of another training than {file.path}", "leave --checkpoints out")
     return dict(sorted(found.items()))
 
@@ -144,7 +145,7 @@ def sweep(
     judge = judge_of(base, clip_scorer, references, prompts)
     recommended, cells = references.sampling, settings.combinations
     samplings = [
-        base.sampling(**(file.header["recommended"] | {n: v for n, v in values.items() if n != CHECKPOINT}))
+        base.sampling(**(file.header.recommended | {n: v for n, v in values.items() if n != CHECKPOINT}))
         for values in cells
     ]
     counter = Counter(on_progress, len(prompts) * (len(cells) * settings.number + PLAIN_EACH))
@@ -164,7 +165,7 @@ def sweep(
         own = replace(drawing, sampling=sampling, adapter=adapters[step])
         drawn = evaluate(base, judge, own, plain, on_drawn=counter.add)
         made.append(Cell(values, drawn.pictures, drawn.scores))
-    trained = file.header.get("step")
+    trained = file.header.step
     as_it_was = (
         place
         for place, (values, sampling) in enumerate(zip(cells, samplings, strict=True))

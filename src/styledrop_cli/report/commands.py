@@ -26,8 +26,8 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
     """
     adapter, base = "adapter.safetensors", [] if model == "pocket" else ["--model", model]
     first = story.stages[0]
-    if first.header.get("round", 1) == 1:
-        make = _merging if first.header.get("merged") else _training
+    if first.header.number == 1:
+        make = _merging if first.header.merged else _training
         lines = make(first, [*base, "-o", adapter])
     else:
         adapter = first.file.name
@@ -45,16 +45,16 @@ def commands(story: Story, prompts: Sequence[str], built_in: Sequence[str], mode
 
 
 def _merging(stage: Stage, rest: list[str]) -> list[str]:
-    parts = [one for one in stage.header["merged"] if isinstance(one, dict)]
+    parts = [one for one in stage.header.merged if isinstance(one, dict)]
     words = [f"{one.get('name')}:{one.get('weight')}" for one in parts]
-    return [_line("merge", [*words, "--style", escaped(str(stage.header["style"])), *rest])]
+    return [_line("merge", [*words, "--style", escaped(str(stage.header.style)), *rest])]
 
 
 def _training(stage: Stage, rest: list[str]) -> list[str]:
-    header, settings = stage.header, stage.header.get("settings", {})
-    pictures = [str(p.get("name", "reference.png")) for p in header.get("pictures", ())]
-    words = [*pictures, "--style", escaped(str(header["style"]))]
-    for content in header["contents"][: len(pictures)]:
+    header, settings = stage.header, stage.header.settings
+    pictures = [str(p.get("name", "reference.png")) for p in header.pictures]
+    words = [*pictures, "--style", escaped(str(header.style))]
+    for content in header.contents[: len(pictures)]:
         words += ["--content", escaped(str(content))]
     usual = asdict(TrainSettings.of(str(settings.get("kind", TrainSettings.kind))))
     usual["kind"] = TrainSettings.kind
@@ -65,14 +65,14 @@ def _training(stage: Stage, rest: list[str]) -> list[str]:
 def _rounds(story: Story, adapter: str, built_in: Sequence[str], rest: list[str]) -> list[str]:
     settings, later = story.rounds or {}, story.stages[1:]
     lines, words = [], [adapter, "--rounds", str(len(later))]
-    who = [str(stage.header.get("feedback")) for stage in later]
+    who = [str(stage.header.feedback) for stage in later]
     if set(who) <= set(FEEDBACK):
         if set(who) != {"clip"}:
             words += ["--feedback", ",".join(who)]
     else:
         lines.append(f"# picked by {', '.join(who)}: the numbers are in each round's picks.json")
         for stage in later:
-            words += ["--picks", f"picks-{stage.header.get('round')}.txt"]
+            words += ["--picks", f"picks-{stage.header.number}.txt"]
     asked = [str(prompt) for prompt in settings.get("prompts", [])]
     if asked and asked != list(built_in):
         lines.append(f"# subjects.txt holds, a line each: {' / '.join(map(escaped, asked))}")

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback.pool import Plan, Pool
-from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Evaluated, References, judge_of
 from styledrop_cli.judging.prompts import CHOOSING, report_prompts
@@ -120,7 +120,7 @@ def grade(
     judge = judge_of(base, clip_scorer, references, prompts, calibration)
     shape, usual, style = (len(prompts), number), base.sampling(), story.style
     rows: list[tuple[str, str, Path | None, SampleSettings]] = [(BASE, "", None, usual), (TOLD, style, None, usual)]
-    rows += [(s.name, style, s.file, base.sampling(**s.header["recommended"])) for s in story.stages]
+    rows += [(s.name, style, s.file, base.sampling(**s.header.recommended)) for s in story.stages]
     counter = Counter(on_progress, (len(rows) * number + PLAIN_EACH) * len(prompts))
 
     def drawn(

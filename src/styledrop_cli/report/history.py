@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.adapters.file import bases_apart
+from styledrop_cli.adapters.header import AdapterHeader, read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
 from styledrop_cli.feedback.rounds import ADAPTER, PICKS
 from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.images import load_picture
-from styledrop_cli.io.tensors import read_header
 from styledrop_cli.training.adapter import CURVE
 
 RUN, ROUNDS = ".run", ".rounds"  # what the folders beside an adapter end in
@@ -55,7 +55,7 @@ class Stage:
     name: str
     file: Path
     hash: str
-    header: Mapping[str, Any]
+    header: AdapterHeader
     curve: Curve | None
     picks: list[Pick]
 
@@ -76,12 +76,12 @@ class Story:
     @property
     def style(self) -> str:
         """The style in words."""
-        return str(self.stages[0].header["style"])
+        return str(self.stages[0].header.style)
 
     @property
     def used(self) -> list[str]:
         """Every prompt and content that something was learnt from or picked by, as far as it is known."""
-        said = [c for stage in self.stages for c in stage.header["contents"]]
+        said = [c for stage in self.stages for c in stage.header.contents]
         said += [pick.prompt for stage in self.stages for pick in stage.picks]
         said += (self.rounds or {}).get("prompts", [])
         return list(dict.fromkeys(str(text) for text in said))
@@ -132,9 +132,9 @@ def _stage(name: str, file: Path, runs: list[Path], folder: Path, unreadable: li
     return Stage(name, file, file_hash(file), header, curve, _picks(folder, header, unreadable))
 
 
-def _picks(folder: Path, header: Mapping[str, Any], unreadable: list[PictureError]) -> list[Pick]:
+def _picks(folder: Path, header: AdapterHeader, unreadable: list[PictureError]) -> list[Pick]:
     """The pictures beside the adapter, or what its header says of them."""
-    listed = [p for p in header.get("picks") or [] if isinstance(p, dict)]
+    listed = [p for p in header.picks if isinstance(p, dict)]
     if not listed:
         return []
     about = _json(folder / PICKS)
@@ -155,14 +155,16 @@ def _picks(folder: Path, header: Mapping[str, Any], unreadable: list[PictureErro
     return picks
 
 
-def _curve(path: Path, header: Mapping[str, Any]) -> Curve | None:
+def _curve(path: Path, header: AdapterHeader) -> Curve | None:
     """What the training of the adapter with this ``header`` wrote of itself.
 
     None where there is nothing, it is not whole, or it is of another training: none of its checkpoints is that adapter.
     """
     about = _json(path)
     try:
-        known = [[of.get(name) for name in ("step", "loss", "scores")] for of in (header, *about["checkpoints"])]
+        known = [
+            [of.get(name) for name in ("step", "loss", "scores")] for of in (header.to_json(), *about["checkpoints"])
+        ]
         if known[0] not in known[1:]:
             return None
         losses = [(int(step), float(loss)) for step, loss in about["losses"] if math.isfinite(loss)]
@@ -190,8 +192,8 @@ def _json(path: Path) -> Any:
 
 def parent_of(stage: Stage, before: Stage | None) -> str:
     """Whether the header's parent is the stage before: for the lineage."""
-    parent = stage.header.get("parent")
-    if parent is None:
+    parent = stage.header.parent
+    if not parent:
         return ""
     if before is not None and parent == before.hash:
         return f"made from {before.name}"
@@ -202,8 +204,8 @@ def check_one_base(story: Story) -> None:
     """Raise ModelError unless all adapters were trained on one base."""
     first, *others = story.stages
     for other in others:
-        if other.header["base"].get("hash") != first.header["base"].get("hash"):
-            its, own = bases_apart(other.header["base"], first.header["base"])
+        if other.header.base.get("hash") != first.header.base.get("hash"):
+            its, own = bases_apart(other.header.base, first.header.base)
             raise ModelError(
                 f"{other.file} was trained on another base ({its}) than {first.file} ({own})", "Report on each alone."
             )

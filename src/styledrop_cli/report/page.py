@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
 from styledrop_cli.adapters.file import references_of
+from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import jpeg_bytes, load_picture, square, to_image
-from styledrop_cli.io.tensors import load_adapter
 from styledrop_cli.report import plots
 from styledrop_cli.report.grade import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
 from styledrop_cli.report.history import Stage, Story, parent_of
@@ -76,7 +76,7 @@ def _references(base: Base, story: Story) -> list[dict[str, str]]:
     examples = references_of(load_adapter(story.stages[0].file))
     shown = base.pictures(examples.whole.long().to(base.device), base.sizes[-1])
     made = []
-    for picture, about, content in zip(shown, header["pictures"], examples.contents, strict=False):
+    for picture, about, content in zip(shown, header.pictures, examples.contents, strict=False):
         original = _original(about, [Path(), story.place.parent, story.stages[0].file.parent])
         image = original or to_image(picture.cpu())
         made.append(
@@ -111,13 +111,13 @@ def _of_stage(stage: Stage, before: Stage | None) -> dict[str, Any]:
     return {
         "name": stage.name,
         "hash": stage.hash,
-        **{name: header.get(name, "") for name in ("created", "feedback", "kind", "base", "recommended")},
+        **{name: getattr(header, name) for name in ("created", "feedback", "kind", "base", "recommended")},
         "parent": parent_of(stage, before),
-        "references": len(header.get("pictures") or []),
+        "references": len(header.pictures),
         "picks": [
             {"prompt": p.prompt, "seed": p.seed, "src": _address(_small(p.file)) if p.file else ""} for p in stage.picks
         ],
-        "settings": {name: value for name, value in header.get("settings", {}).items() if value is not None},
+        "settings": {name: value for name, value in header.settings.items() if value is not None},
     }
 
 

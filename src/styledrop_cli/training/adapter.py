@@ -30,6 +30,7 @@ from styledrop_cli.adapters.file import (
     tensors_of,
     write_adapter,
 )
+from styledrop_cli.adapters.header import AdapterFile
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.known_things import FILLERS
 from styledrop_cli.base.prompt_tokens import with_style, words
@@ -38,7 +39,7 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
 from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png
 from styledrop_cli.io.run_folder import Run, alone_in
-from styledrop_cli.io.tensors import AdapterFile, load_strictly, read_tensors, save_tensors, tensors_hash
+from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.judging.probes import STEPS, Probes
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
@@ -203,9 +204,9 @@ def train_on_picks(
     started = time.monotonic()
     header = parent.header
     examples = references_of(parent).with_picks(ids, contents)
-    kept = {name: header.get(name, usual) for name, usual in (("superres", None), ("pictures", []), ("thumbnail", ""))}
+    kept = {"superres": header.superres, "pictures": header.pictures, "thumbnail": header.thumbnail}
     adapter = new_adapter(base.transformer, settings)
-    training = _Training(base, examples, header["style"], settings, adapter, None, kept | about)
+    training = _Training(base, examples, header.style, settings, adapter, None, kept | about)
     training.beside |= {n: t for n, t in parent.tensors.items() if n.startswith("superres.")}
     step = training.into(output, [tensors_hash(examples.views)], False, on_step, on_message)
     return TrainResult(output, examples.contents, 0.0, step, time.monotonic() - started)
@@ -231,7 +232,7 @@ class _Training:
             )
         self._base, self._settings, self._adapter, self._superres = base, settings, adapter, superres
         self._examples = examples
-        self._header = describe(base, adapter, examples.contents, style, settings) | about
+        self._header = describe(base, adapter, examples.contents, style, settings).with_values(**about)
         self.beside = dict(examples.views)  # what stands in the file beside the adapter
         self._scored = settings.checkpoints > 0 and base.clip.visual is not None
         sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
@@ -273,11 +274,11 @@ class _Training:
         header, device = self._header, self._base.device
         folder = output.with_name(output.name + ".run")
         settings = {
-            "base": header["base"],
+            "base": header.base,
             "pictures": sources,
-            "contents": header["contents"],
-            "style": header["style"],
-            **header["settings"],
+            "contents": header.contents,
+            "style": header.style,
+            **header.settings,
         }
         with alone_in(folder) if is_first() else nullcontext():
             if is_first():
@@ -394,7 +395,9 @@ class _Training:
             named = asdict(scores) | {"total": scores.total}
             entry["scores"] = {name: round(value, 4) for name, value in named.items()}
             save_png(sheet, self._run.folder / f"{CHECKPOINT.format(progress.step)}.png")
-        write_adapter(self._checkpoint_file(progress.step), self._adapter, self._header | entry, self.beside)
+        write_adapter(
+            self._checkpoint_file(progress.step), self._adapter, self._header.with_values(**entry), self.beside
+        )
         self._curve["checkpoints"].append(entry)
 
     def _choose(self) -> int:

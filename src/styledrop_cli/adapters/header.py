@@ -1,0 +1,254 @@
+"""What an adapter file says of itself: the only place that knows the keys of its header.
+
+The header is JSON under ``styledrop`` in the metadata of the safetensors file, so that any tool shows it. Files of
+earlier versions lack keys that came later, and files of later versions may have others: both are read, and written
+back with what they had.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from torch import Tensor
+
+from styledrop_cli import __version__
+from styledrop_cli.errors import ModelError
+from styledrop_cli.io.files import parse_json, read_metadata
+from styledrop_cli.io.tensors import LARGEST_SIZE, read_tensors, reading, save_tensors
+from styledrop_cli.settings import OBJECT, RECOMMENDABLE, STYLE, SampleSettings
+
+KEY = "styledrop"
+FORMAT = 1
+LONGEST_TEXT = 10_000  # characters of a style or a content
+SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
+# The types that JSON may hold under each key; the first six every file has, the others only some.
+TYPES: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "config": (dict,),
+    "base": (dict,),
+    "style": (str,),
+    "contents": (list,),
+    "recommended": (dict,),
+    "learns": (str,),
+    "settings": (dict,),
+    "pictures": (list,),
+    "thumbnail": (str,),
+    "superres": (dict, NoneType),
+    "source": (dict,),
+    "merged": (list,),
+    "picks": (list,),
+    "round": (int,),
+    "created": (str,),
+}
+REQUIRED = tuple(TYPES)[:6]
+LISTS_OF_OBJECTS = ("pictures", "picks", "merged")
+LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
+# Each kind's size, as its configuration calls it, and the tensors and the dimension of them that have it.
+SIZES = {"bottleneck": ("width", "down", -1), "lora": ("rank", r"a\..+", -1), "prompt": ("vectors", "vectors", 1)}
+
+
+@dataclass(frozen=True)
+class AdapterHeader:
+    """What is known of an adapter beside its tensors.
+
+    ``kind`` is one of ``models.adapter.KINDS`` and ``config`` its configuration; ``superres`` is the configuration of
+    the super-resolution transformer's own adapter, None without one. ``base`` has the ``name`` and the ``hash`` of the
+    base it belongs to. It ``learns`` a style or an object. ``style`` is the style in words, ``contents`` what each
+    picture that was learnt from shows: the references (``pictures``: name, sha256, width, height, psnr in dB) and, of
+    a round of feedback, the ``picks`` (prompt, seed, total). ``recommended`` are settings to draw with.
+
+    ``settings`` are those of its training, ``step`` the checkpoint it is, with the training's ``loss`` there and the
+    ``scores`` of its test pictures. A round of feedback has its ``number`` (``round`` in the file), the sha256 of its
+    ``parent`` and who picked (``feedback``). A file brought from another tool has a ``source`` (name, sha256) in place
+    of pictures, a merged one the parts it was ``merged`` from (name, weight, style, sha256). ``thumbnail`` is the
+    first reference as a data URL. ``others`` are keys that this version does not know.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    base: Mapping[str, Any]
+    style: str
+    contents: list[str]
+    recommended: dict[str, Any]
+    learns: str = STYLE
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pictures: list[dict[str, Any]] = field(default_factory=list)
+    thumbnail: str = ""
+    superres: Mapping[str, Any] | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    merged: list[dict[str, Any]] = field(default_factory=list)
+    picks: list[dict[str, Any]] = field(default_factory=list)
+    number: int = 1
+    parent: str = ""
+    feedback: str = ""
+    seed: int | None = None
+    created: str = ""
+    styledrop: str = ""
+    step: int | None = None
+    loss: float | None = None
+    scores: Mapping[str, float] | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+    written: tuple[str, ...] = ()  # the keys that its file has, in their order
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it learnt an object, and no style."""
+        return self.learns == OBJECT
+
+    @property
+    def name(self) -> str:
+        """The style in words, or what the object is."""
+        return ", ".join(dict.fromkeys(map(str, self.contents))) if self.is_object else self.style
+
+    @classmethod
+    def new(cls, **values: Any) -> AdapterHeader:
+        """A header as this version writes it, made now; ``values`` are the fields, in the order of the file."""
+        made = cls(**values)
+        return replace(made, written=("format", *map(_key, values)))
+
+    @classmethod
+    def read(cls, said: object, source: str) -> AdapterHeader:
+        """The header that a file ``source`` holds as JSON; raises ModelError for one that is not as it was written."""
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
+            raise ModelError(f"{source} is an adapter of another format", "Update styledrop, or train it again.")
+        wrong = [
+            name
+            for name, kinds in TYPES.items()
+            if (name in said or name in REQUIRED) and not isinstance(said.get(name), kinds)
+        ]
+        wrong = wrong or [name for name, sound in _inside(said).items() if not sound]
+        if wrong:
+            raise ModelError(f"the header of {source} is damaged: {', '.join(wrong)} missing or of the wrong kind")
+        names = {_key(one.name): one.name for one in fields(cls) if one.name not in ("others", "written")}
+        known = {names[key]: value for key, value in said.items() if key in names}
+        others = {key: value for key, value in said.items() if key not in names and key != "format"}
+        return cls(**known, others=others, written=tuple(said))
+
+    def to_json(self) -> dict[str, Any]:
+        """The header as a file holds it."""
+        values = {
+            _key(one.name): getattr(self, one.name) for one in fields(self) if one.name not in ("others", "written")
+        }
+        values |= {"format": FORMAT, **self.others}
+        return {key: values[key] for key in self.written}
+
+    def with_values(self, **values: Any) -> AdapterHeader:
+        """The same header with other ``values``, which are written whether the file had them or not."""
+        written = (*self.written, *(key for key in map(_key, values) if key not in self.written))
+        return replace(self, **values, written=written)
+
+
+def made_now() -> dict[str, str]:
+    """When a header is made, and by which version of styledrop."""
+    return {"created": datetime.now(UTC).isoformat(timespec="seconds"), "styledrop": __version__}
+
+
+def _key(name: str) -> str:
+    """The file's key of a field: its name, but for ``number``."""
+    return "round" if name == "number" else name
+
+
+def _inside(said: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether what a header holds is sound inside, by its keys."""
+    base, source = said["base"], said.get("source", {"name": ""})
+    return {
+        "base": all(isinstance(base.get(name, ""), str) for name in ("name", "hash")),
+        "style": len(said["style"]) <= LONGEST_TEXT,
+        "contents": all(isinstance(one, str) and len(one) <= LONGEST_TEXT for one in said["contents"]),
+        "recommended": all(_is_recommendable(*item) for item in said["recommended"].items()),
+        "source": isinstance(source.get("name"), str),
+        **{name: all(isinstance(one, dict) for one in said.get(name, ())) for name in LISTS_OF_OBJECTS},
+    }
+
+
+def _is_recommendable(name: str, value: object) -> bool:
+    if name not in SCALES or not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    least, most = SCALES[name]
+    whole = isinstance(value, int) or not isinstance(SampleSettings.defaults()[name], int)
+    return whole and least <= value <= most
+
+
+# ---- files -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter as read: its header, its tensors, and where it came from."""
+
+    path: Path
+    header: AdapterHeader
+    tensors: dict[str, Tensor]
+
+
+def save_adapter(path: Path, tensors: Mapping[str, Tensor], header: AdapterHeader, extra: Mapping[str, str]) -> None:
+    """Write an adapter; ``extra`` are flat metadata keys that other tools read (modelspec)."""
+    save_tensors(path, tensors, {"format": "pt", KEY: json.dumps(header.to_json(), ensure_ascii=False), **extra})
+
+
+def write_recommended(path: Path, values: Mapping[str, float], source: Path | None = None) -> None:
+    """Let the adapter file at ``path`` recommend ``values``, beside what it recommends already; atomically.
+
+    All else stays as it is, the tensors to the bit. With ``source``, another checkpoint of its training, it becomes
+    that one.
+    """
+    recommended = {**read_header(path).recommended, **values}
+    tensors, metadata = read_tensors(source or path)
+    header = _header(path, metadata).with_values(recommended=recommended)
+    metadata |= {KEY: json.dumps(header.to_json(), ensure_ascii=False)}
+    _header(path, metadata)  # nothing is written that could not be read
+    save_tensors(path, tensors, metadata)
+
+
+def read_header(path: Path) -> AdapterHeader:
+    """What an adapter file says of itself; raises ModelError if it says nothing or is no safetensors file."""
+    with reading(path, "adapter file"):
+        metadata = read_metadata(path)
+    return _header(path, metadata)
+
+
+def load_adapter(path: Path) -> AdapterFile:
+    """Read an adapter file whole; raises ModelError as ``read_header`` does, and for values that are not finite."""
+    header = read_header(path)
+    tensors, _ = read_tensors(path, LARGEST_ADAPTER)
+    bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if bad:
+        raise ModelError(f"{path} is damaged: {bad[0]} holds a value that is not finite")
+    _refuse_other_sizes(path, header, tensors)
+    return AdapterFile(path, header, tensors)
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> AdapterHeader:
+    if KEY not in metadata:
+        raise ModelError(
+            f"{path} was not written by styledrop: its header has no '{KEY}' entry",
+            "Give an adapter made by 'styledrop train'; 'styledrop convert' makes one of a LoRA of aMUSEd.",
+        )
+    try:
+        said = parse_json(metadata[KEY])
+    except ValueError as error:
+        raise ModelError(f"the header of {path} is damaged: {error}") from error
+    return AdapterHeader.read(said, str(path))
+
+
+def _refuse_other_sizes(path: Path, header: AdapterHeader, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError where the header says another width or rank than the adapter's own tensors have."""
+    size, tensor, dimension = SIZES.get(header.kind, ("", "", 0))
+    for network, config in (("adapter", header.config), ("superres", header.superres or {})):
+        said = config.get(size)
+        if type(said) is not int or not 0 < said <= LARGEST_SIZE:
+            continue  # whoever opens it says so
+        for name, values in tensors.items():
+            if re.fullmatch(rf"{network}\.{tensor}", name) and values.ndim > 1 and values.shape[dimension] != said:
+                raise ModelError(
+                    f"{path} is damaged: its header says {size} {said:,}, and its tensors have "
+                    f"{values.shape[dimension]:,} ({name})",
+                    "Get it anew, or train it again.",
+                )
