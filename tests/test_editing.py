@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,24 @@ from styledrop_cli.cli import edit as edit_module
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation import pipeline
 from styledrop_cli.generation.editing import edit, seams
-from styledrop_cli.generation.editing.edit import inpaint, outpaint, resample, restyle
+from styledrop_cli.generation.editing.edit import SUITS, Edit
 from styledrop_cli.generation.editing.seams import joined, spread
 from styledrop_cli.generation.editing.windows import MOST_SPOTS, Window, plan
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.images import load_transparency, read_png_settings, to_image, to_tensor
 
 ALONE = StyleMix()
+Way = Callable[..., Iterator[tuple[int, Image.Image]]]
+
+
+def way(name: str) -> Way:
+    """One way of editing: `(base, mixture, wanted, picture, how, on_step)`."""
+    return lambda base, mixture, wanted, picture, how, *rest: Edit(name, picture, how, {}).draw(
+        base, mixture, wanted, *rest
+    )
+
+
+inpaint, outpaint, restyle, resample = map(way, SUITS)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from styledrop_cli.io.images import (
     to_tensor,
 )
 from styledrop_cli.sampling.decoding import LogitsFn, decode
-from styledrop_cli.settings import LARGEST_SEED, SampleSettings, exact
+from styledrop_cli.settings import LARGEST_SEED, exact
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,14 +82,18 @@ class Edit:
     def draw(
         self, base: Base, mixture: StyleMix, wanted: Sequence[PictureRequest], on_step: OnStep = lambda share: None
     ) -> Iterator[tuple[int, Image]]:
-        """Draw all that is ``wanted``, of the same settings, yielding ``(which of them, picture)``."""
+        """Draw all that is ``wanted``, of the same settings, yielding ``(which of them, picture)``.
+
+        Raises UsageError for what does not fit the picture, ModelError if an adapter is not this base's.
+        """
+        drawing = _Drawing(base, mixture, wanted, on_step)
         ways: dict[str, Callable[..., Iterator[tuple[int, Image]]]] = {
-            "inpaint": inpaint,
-            "outpaint": outpaint,
-            "restyle": restyle,
-            "mask-free": resample,
+            "inpaint": drawing.inpaint,
+            "outpaint": drawing.outpaint,
+            "restyle": drawing.restyle,
+            "mask-free": drawing.resample,
         }
-        return ways[self.name](base, mixture, wanted, self.picture, self.how, on_step)
+        return ways[self.name](self.picture, self.how)
 
 
 def edit_of(
@@ -181,182 +185,158 @@ def check_sides(picture: Image, sides: Sides) -> None:
         raise UsageError(f"{width:,} x {height:,} px are too many: at most {LARGE:,} pixels in all", "Add fewer.")
 
 
-def inpaint(
-    base: Base,
-    mixture: StyleMix,
-    wanted: Sequence[PictureRequest],
-    picture: Image,
-    mask: Image,
-    on_step: OnStep = lambda share: None,
-) -> Iterator[tuple[int, Image]]:
-    """Draw anew where ``mask`` is white, yielding ``(which of wanted, picture)``; all else stays, bit for bit.
+class _Drawing:
+    """All that is ``wanted`` of one edit, drawn; each way yields ``(which of wanted, picture)``.
 
-    All that is ``wanted`` has the same settings. ``on_step`` is told what share in [0,1] of all steps is taken. Raises
-    as ``check_mask`` does, ModelError if an adapter is not this base's.
+    Raises ValueError if what is wanted has several settings.
     """
-    unknown = check_mask(picture, mask)
-    most = min(picture.size)
-    windows = plan(unknown, min(base.sizes[0], most), most)
-    return _fill(base, mixture, wanted, _canvas(picture, (0, 0, 0, 0)), windows, on_step)
 
+    def __init__(self, base: Base, mixture: StyleMix, wanted: Sequence[PictureRequest], on_step: OnStep) -> None:
+        self.base, self.mixture, self.wanted, self.on_step = base, mixture, wanted, on_step
+        (self.settings,) = {replace(one.settings, seed=0) for one in wanted}
 
-def outpaint(
-    base: Base,
-    mixture: StyleMix,
-    wanted: Sequence[PictureRequest],
-    picture: Image,
-    sides: Sides,
-    on_step: OnStep = lambda share: None,
-) -> Iterator[tuple[int, Image]]:
-    """Draw what lies around a picture, as ``inpaint`` does; the picture stays in its place, bit for bit.
+    def inpaint(self, picture: Image, mask: Image) -> Iterator[tuple[int, Image]]:
+        """Draw anew where ``mask`` is white; all else stays, bit for bit. Raises as ``check_mask`` does."""
+        unknown = check_mask(picture, mask)
+        most = min(picture.size)
+        return self._fill(_canvas(picture, (0, 0, 0, 0)), plan(unknown, min(self.base.sizes[0], most), most))
 
-    Raises as ``check_sides`` does, ModelError if an adapter is not this base's.
-    """
-    check_sides(picture, sides)
-    left, top, right, bottom = sides
-    (width, height), shorter = picture.size, min(picture.size)
-    whole = max(width + 2 * max(left, right), height + 2 * max(top, bottom))
-    alone = whole <= MOST_WHOLE * shorter
-    # A base draws its subject in the middle: a square around the picture, if it is not too large, is drawn whole.
-    ahead = ((whole - width) // 2, (whole - height) // 2) if alone else (left, top)
-    room = (*ahead, whole - width - ahead[0], whole - height - ahead[1]) if alone else sides
-    canvas = _canvas(picture, room)
-    unknown = torch.ones(canvas.shape[1:], dtype=torch.bool)
-    unknown[ahead[1] : ahead[1] + height, ahead[0] : ahead[0] + width] = False
-    windows = [Window(0, 0, whole, unknown)] if alone else plan(unknown, shorter, shorter)
-    box = (ahead[0] - left, ahead[1] - top, ahead[0] + width + right, ahead[1] + height + bottom)
-    return ((index, made.crop(box)) for index, made in _fill(base, mixture, wanted, canvas, windows, on_step))
+    def outpaint(self, picture: Image, sides: Sides) -> Iterator[tuple[int, Image]]:
+        """Draw what lies around a picture; it stays in its place, bit for bit. Raises as ``check_sides`` does."""
+        check_sides(picture, sides)
+        left, top, right, bottom = sides
+        (width, height), shorter = picture.size, min(picture.size)
+        whole = max(width + 2 * max(left, right), height + 2 * max(top, bottom))
+        alone = whole <= MOST_WHOLE * shorter
+        # A base draws its subject in the middle: a square around the picture, if it is not too large, is drawn whole.
+        ahead = ((whole - width) // 2, (whole - height) // 2) if alone else (left, top)
+        room = (*ahead, whole - width - ahead[0], whole - height - ahead[1]) if alone else sides
+        canvas = _canvas(picture, room)
+        unknown = torch.ones(canvas.shape[1:], dtype=torch.bool)
+        unknown[ahead[1] : ahead[1] + height, ahead[0] : ahead[0] + width] = False
+        windows = [Window(0, 0, whole, unknown)] if alone else plan(unknown, shorter, shorter)
+        box = (ahead[0] - left, ahead[1] - top, ahead[0] + width + right, ahead[1] + height + bottom)
+        return ((index, made.crop(box)) for index, made in self._fill(canvas, windows))
 
+    def restyle(self, picture: Image, share: float) -> Iterator[tuple[int, Image]]:
+        """Draw a ``share`` in [0,1] of a picture's ids anew, chosen by chance.
 
-def restyle(
-    base: Base,
-    mixture: StyleMix,
-    wanted: Sequence[PictureRequest],
-    picture: Image,
-    share: float,
-    on_step: OnStep = lambda share: None,
-) -> Iterator[tuple[int, Image]]:
-    """Draw a ``share`` in [0,1] of a picture's ids anew, chosen by chance, yielding ``(which of wanted, picture)``.
+        Of the picture the middle square is taken, at the base's smallest size; what comes is its largest.
+        """
+        ids = self._ids(to_tensor(square(picture, self.base.sizes[0])))
+        drawers, steps = self.mixture.open(self.base), self.settings.steps
+        for first, pictures in self._batches():
+            masked = self._some(share, [generator(one.seed ^ ANOTHER_MASK) for one in pictures])
+            rows = ids.expand(len(pictures), -1, -1).masked_fill(masked, self.base.mask_id)
+            step_taken = self._steps(first * steps, len(pictures), steps)
+            rows = self._draw(drawers, pictures, [one.seed for one in pictures], rows, step_taken)
+            yield from enumerate(map(to_image, self._shown(rows)), first)
 
-    Of the picture the middle square is taken, at the base's smallest size; what comes is its largest.
-    """
-    ids = _ids_of(base, to_tensor(square(picture, base.sizes[0])))
-    drawers, steps = mixture.open(base), _settings(wanted).steps
-    for first, pictures in _batches(base, wanted):
-        masked = _some(base, share, [generator(one.seed ^ ANOTHER_MASK) for one in pictures])
-        rows = ids.expand(len(pictures), -1, -1).masked_fill(masked, base.mask_id)
-        part = _part(on_step, first * steps, len(pictures), len(wanted) * steps)
-        rows = _drawn(base, drawers, pictures, [one.seed for one in pictures], rows, part)
-        yield from enumerate(map(to_image, _shown(base, rows)), first)
+    def resample(self, picture: Image, iterations: int) -> Iterator[tuple[int, Image]]:
+        """Draw a picture's ids anew, a few at a time, so that it comes to show the prompt (Muse, 3: mask-free editing).
 
+        In each iteration a share ``AGAIN`` of them is chosen by chance and drawn at once, at the scales and the
+        ``top_k`` of the settings. Squares and sizes as in ``restyle``.
+        """
+        base, drawers = self.base, self.mixture.open(self.base)
+        ids = self._ids(to_tensor(square(picture, base.sizes[0])))
+        # A guide may remember what it said a step ago, but here other ids are asked for each time.
+        settings = replace(self.settings, guidance_every=1, guidance_from=0.0, guidance_to=1.0)
+        for first, pictures in self._batches():
+            draws = [generator(one.seed) for one in pictures]
+            chances = [generator(one.seed ^ ANOTHER_MASK) for one in pictures]
+            step_taken = self._steps(first * iterations, len(pictures), iterations)
+            rows = ids.repeat(len(pictures), 1, 1)
+            with torch.no_grad(), base.arithmetic(settings.precision):
+                guide = base.guide(drawers.texts(pictures), settings, drawers.shares(pictures))
 
-def resample(
-    base: Base,
-    mixture: StyleMix,
-    wanted: Sequence[PictureRequest],
-    picture: Image,
-    iterations: int,
-    on_step: OnStep = lambda share: None,
-) -> Iterator[tuple[int, Image]]:
-    """Draw a picture's ids anew, a few at a time, so that it comes to show what is said (Muse, 3: mask-free editing).
+                def in_full(ids: Tensor, masked: Tensor, progress: float, guide: LogitsFn = guide) -> Tensor:
+                    return guide(ids, masked, 1.0)  # scales that grow have grown
 
-    In each iteration a share ``AGAIN`` of them is chosen by chance and drawn at once, at the scales and the ``top_k``
-    of the settings. Squares and sizes as in ``restyle``.
-    """
-    ids = _ids_of(base, to_tensor(square(picture, base.sizes[0])))
-    drawers = mixture.open(base)
-    # A guide may remember what it said a step ago, but here other ids are asked for each time.
-    settings = replace(_settings(wanted), guidance_every=1, guidance_from=0.0, guidance_to=1.0)
-    for first, pictures in _batches(base, wanted):
-        draws = [generator(one.seed) for one in pictures]
-        chances = [generator(one.seed ^ ANOTHER_MASK) for one in pictures]
-        part = _part(on_step, first * iterations, len(pictures), len(wanted) * iterations)
-        rows = ids.repeat(len(pictures), 1, 1)
-        with torch.no_grad(), base.arithmetic(settings.precision):
-            guide = base.guide(drawers.texts(pictures), settings, drawers.shares(pictures))
+                for iteration in range(iterations):
+                    rows = decode(
+                        rows.masked_fill(self._some(AGAIN, chances), base.mask_id),
+                        in_full,
+                        mask_id=base.mask_id,
+                        steps=1,
+                        temperature=0.0,
+                        generator=draws,
+                        noise=settings.noise,
+                    )
+                    step_taken(iteration, rows)
+            base.done_with("transformer")
+            yield from enumerate(map(to_image, self._shown(rows)), first)
 
-            def in_full(ids: Tensor, masked: Tensor, progress: float, guide: LogitsFn = guide) -> Tensor:
-                return guide(ids, masked, 1.0)  # scales that grow have grown
+    def _fill(self, canvas: Tensor, windows: list[Window]) -> Iterator[tuple[int, Image]]:
+        """Draw the targets of ``windows``, one after the other, on ``canvas``, uint8 ``[3,H,W]``."""
+        base, drawers = self.base, self.mixture.open(self.base)
+        steps = len(windows) * self.settings.steps
+        unknown = torch.zeros(canvas.shape[1:], dtype=torch.bool)
+        for window in windows:
+            unknown[window.inside] |= window.target
+        for first, pictures in self._batches():
+            canvases, missing = [canvas.clone() for _ in pictures], unknown.clone()
+            for number, window in enumerate(windows):
+                inside = window.inside
+                known = ~missing[inside]
+                # What is not known yet has no say in the ids beside it: they see what is known, spread out.
+                seen = (continued(one[:, *inside] / 255, known) for one in canvases)
+                ids = torch.cat([self._ids(_scaled(one, base.sizes[0])) for one in seen])
+                touched = F.adaptive_max_pool2d((~known)[None].float(), base.grid)[0] > 0
+                ids = ids.masked_fill(touched.to(base.device), base.mask_id)
+                seeds = [one.seed ^ (number * ANOTHER_WINDOW & LARGEST_SEED) for one in pictures]
+                before = first * steps + len(pictures) * number * self.settings.steps
+                ids = self._draw(drawers, pictures, seeds, ids, self._steps(before, len(pictures), steps))
+                for one, made in zip(canvases, self._shown(ids), strict=True):
+                    view = one[:, *inside]
+                    new = joined(_scaled(made, window.side), view / 255, known, window.side / base.grid)
+                    one[:, *inside] = torch.where(window.target, new.mul(255).round().to(torch.uint8), view)
+                missing[inside] &= ~window.target
+            yield from ((first + index, to_image(one.float() / 255)) for index, one in enumerate(canvases))
 
-            for iteration in range(iterations):
-                rows = decode(
-                    rows.masked_fill(_some(base, AGAIN, chances), base.mask_id),
-                    in_full,
-                    mask_id=base.mask_id,
-                    steps=1,
-                    temperature=0.0,
-                    generator=draws,
-                    noise=settings.noise,
-                )
-                part(iteration, rows)
-        base.done_with("transformer")
-        yield from enumerate(map(to_image, _shown(base, rows)), first)
+    def _batches(self) -> Iterator[tuple[int, Sequence[PictureRequest]]]:
+        """Those that are drawn at once, and the number of the first."""
+        for first in range(0, len(self.wanted), self.base.batch):
+            yield first, self.wanted[first : first + self.base.batch]
 
+    def _steps(self, before: int, each: int, of_one: int) -> Callable[[int, Tensor], None]:
+        """Tells ``on_step`` of steps that count ``each``, with ``before`` taken; a picture has ``of_one`` in all."""
+        return lambda step, ids: self.on_step((before + each * (step + 1)) / (len(self.wanted) * of_one))
 
-def _fill(
-    base: Base,
-    mixture: StyleMix,
-    wanted: Sequence[PictureRequest],
-    canvas: Tensor,
-    windows: list[Window],
-    on_step: OnStep,
-) -> Iterator[tuple[int, Image]]:
-    """Draw the targets of ``windows``, one after the other, on ``canvas``, uint8 ``[3,H,W]``."""
-    drawers, steps = mixture.open(base), _settings(wanted).steps
-    unknown = torch.zeros(canvas.shape[1:], dtype=torch.bool)
-    for window in windows:
-        unknown[window.inside] |= window.target
-    for first, pictures in _batches(base, wanted):
-        canvases, missing = [canvas.clone() for _ in pictures], unknown.clone()
-        for number, window in enumerate(windows):
-            inside = window.inside
-            known = ~missing[inside]
-            # What is not known yet has no say in the ids beside it: they see what is known, spread out.
-            seen = (continued(one[:, *inside] / 255, known) for one in canvases)
-            ids = torch.cat([_ids_of(base, _scaled(one, base.sizes[0])) for one in seen])
-            touched = F.adaptive_max_pool2d((~known)[None].float(), base.grid)[0] > 0
-            ids = ids.masked_fill(touched.to(base.device), base.mask_id)
-            seeds = [one.seed ^ (number * ANOTHER_WINDOW & LARGEST_SEED) for one in pictures]
-            before = (first * len(windows) + len(pictures) * number) * steps
-            part = _part(on_step, before, len(pictures), len(wanted) * len(windows) * steps)
-            ids = _drawn(base, drawers, pictures, seeds, ids, part)
-            for one, made in zip(canvases, _shown(base, ids), strict=True):
-                view = one[:, *inside]
-                new = joined(_scaled(made, window.side), view / 255, known, window.side / base.grid)
-                one[:, *inside] = torch.where(window.target, new.mul(255).round().to(torch.uint8), view)
-            missing[inside] &= ~window.target
-        yield from ((first + index, to_image(one.float() / 255)) for index, one in enumerate(canvases))
-
-
-def _drawn(
-    base: Base,
-    drawers: LoadedStyleMix,
-    pictures: Sequence[PictureRequest],
-    seeds: list[int],
-    ids: Tensor,
-    part: Callable[[int, Tensor], None],
-) -> Tensor:
-    """Ids ``[B,H,W]`` of ``pictures``, those drawn that are masked."""
-    if not (ids == base.mask_id).any():
+    def _draw(
+        self,
+        drawers: LoadedStyleMix,
+        pictures: Sequence[PictureRequest],
+        seeds: list[int],
+        ids: Tensor,
+        step_taken: Callable[[int, Tensor], None],
+    ) -> Tensor:
+        """Ids ``[B,H,W]`` of ``pictures``, those drawn that are masked."""
+        if not (ids == self.base.mask_id).any():
+            return ids
+        texts, shares = drawers.texts(pictures), drawers.shares(pictures)
+        ids = self.base.sample(texts, seeds, self.settings, shares, step_taken, ids=ids)
+        self.base.done_with("transformer")
         return ids
-    settings = pictures[0].settings
-    ids = base.sample(drawers.texts(pictures), seeds, settings, drawers.shares(pictures), part, ids=ids)
-    base.done_with("transformer")
-    return ids
 
+    @torch.no_grad()
+    def _ids(self, picture: Tensor) -> Tensor:
+        """Ids ``[1,H,W]`` of a picture ``[3,S,S]`` in [0,1], as large as the base's smallest."""
+        ids: Tensor = self.base.tokenizer.encode(picture[None].to(self.base.device))
+        return ids
 
-@torch.no_grad()
-def _ids_of(base: Base, picture: Tensor) -> Tensor:
-    """Ids ``[1,H,W]`` of a picture ``[3,S,S]`` in [0,1], as large as the base's smallest."""
-    ids: Tensor = base.tokenizer.encode(picture[None].to(base.device))
-    return ids
+    def _shown(self, ids: Tensor) -> Iterator[Tensor]:
+        """What ids ``[B,H,W]`` show, each ``[3,S,S]`` in [0,1] on the CPU; one by one, as ``pipeline.draw`` does."""
+        for row in ids:
+            yield self.base.pictures(row[None], self.base.sizes[-1])[0].cpu()
+        self.base.done_with("tokenizer")
 
-
-def _shown(base: Base, ids: Tensor) -> Iterator[Tensor]:
-    """What ids ``[B,H,W]`` show, each ``[3,S,S]`` in [0,1] on the CPU; one by one, as ``pipeline.draw`` does."""
-    for row in ids:
-        yield base.pictures(row[None], base.sizes[-1])[0].cpu()
-    base.done_with("tokenizer")
+    def _some(self, share: float, chances: Sequence[torch.Generator]) -> Tensor:
+        """Which ids are chosen for each of the ``chances``, bool ``[B,H,W]``: a share of them, rounded."""
+        grid = self.base.grid
+        ranks = [torch.rand(grid * grid, generator=chance).argsort().argsort() for chance in chances]
+        masked = torch.stack(ranks) < round(share * grid * grid)
+        return masked.view(-1, grid, grid).to(self.base.device)
 
 
 def _canvas(picture: Image, sides: Sides) -> Tensor:
@@ -370,27 +350,3 @@ def _scaled(picture: Tensor, side: int) -> Tensor:
     if picture.shape[-1] == side:
         return picture
     return F.interpolate(picture[None], (side, side), mode="bicubic", antialias=True)[0].clamp(0, 1)
-
-
-def _some(base: Base, share: float, chances: Sequence[torch.Generator]) -> Tensor:
-    """Which ids are chosen for each of the ``chances``, bool ``[B,H,W]``: a share of them, rounded."""
-    ranks = [torch.rand(base.grid**2, generator=chance).argsort().argsort() for chance in chances]
-    masked = torch.stack(ranks) < round(share * base.grid**2)
-    return masked.view(-1, base.grid, base.grid).to(base.device)
-
-
-def _settings(wanted: Sequence[PictureRequest]) -> SampleSettings:
-    """How all of them are drawn; raises ValueError where they differ in it."""
-    (settings,) = {replace(one.settings, seed=0) for one in wanted}
-    return settings
-
-
-def _batches(base: Base, wanted: Sequence[PictureRequest]) -> Iterator[tuple[int, Sequence[PictureRequest]]]:
-    """Those that are drawn at once, and the number of the first."""
-    for first in range(0, len(wanted), base.batch):
-        yield first, wanted[first : first + base.batch]
-
-
-def _part(on_step: OnStep, before: int, each: int, total: int) -> Callable[[int, Tensor], None]:
-    """``on_step`` for steps that count ``each``, where ``before`` of the ``total`` are taken already."""
-    return lambda step, ids: on_step((before + each * (step + 1)) / total)

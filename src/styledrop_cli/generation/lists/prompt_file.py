@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -192,41 +193,40 @@ def csv_lines(text: str, source: str) -> list[Line]:
         for row in rows:
             place, number = f"line {number}", rows.line_num + 1
             cells = [plain(cell) for cell in row]
-            if names and any(cells):
-                _row(reading, names, columns, cells, place)
-            elif any(cells):
-                names = cells
-                for at, name in enumerate(names, 1):
-                    spot = f"{place}, column {at}"
-                    columns.append(reading.key(name.lower(), COLUMNS, columns, spot) if name else "")
-                if not reading.count and "text" not in columns:
-                    what = "there is no column 'prompt'"
-                    reading.wrong(f"{place}, column 1", what, "name the columns in the first row")
-                if reading.count:
-                    break  # what stands below means nothing
+            if not any(cells):
+                continue
+            if names:
+                reading.row(names, columns, cells, place)
+                continue
+            names = cells
+            for at, name in enumerate(names, 1):
+                spot = f"{place}, column {at}"
+                columns.append(reading.key(name.lower(), COLUMNS, columns, spot) if name else "")
+            if not reading.count and "text" not in columns:
+                what = "there is no column 'prompt'"
+                reading.wrong(f"{place}, column 1", what, "name the columns in the first row")
+            if reading.count:
+                break  # what stands below means nothing
     except csv.Error as error:
         reading.wrong(f"line {number}", f"this is no row of a table: {error}", 'write quotes in a cell twice: ""')
     return reading.all("write a row for each prompt below the names of the columns")
 
 
-def _row(reading: _Prompts, names: list[str], columns: list[str], cells: list[str], place: str) -> None:
-    """Add the prompt of one row."""
-    text = ""
-    options: dict[str, Any] = {}
-    for at, cell in enumerate(cells):
-        key = columns[at] if at < len(columns) else ""
-        if key == "text":
-            text = cell
-        elif key and cell:
-            reading.value(options, key, names[at], cell, f"{place}, column {names[at]}")
-        elif cell:
-            what = f"'{short(cell)}' is below no column's name"
-            reading.wrong(f"{place}, column {at + 1}", what, "put a cell in quotes if it holds what parts cells")
-    reading.prompt(text, options, place, f"{place}, column {names[columns.index('text')]}, character")
-
-
 class _Prompts(Entries[Line]):
     """The prompts of one file while it is read."""
+
+    def row(self, names: list[str], columns: list[str], cells: list[str], place: str) -> None:
+        """Add the prompt of one row of a table, below the ``names`` of its ``columns``."""
+        options: dict[str, Any] = {}
+        for at, (name, key, cell) in enumerate(zip_longest(names, columns, cells, fillvalue=""), 1):
+            if cell and not key:
+                what = f"'{short(cell)}' is below no column's name"
+                self.wrong(f"{place}, column {at}", what, "put a cell in quotes if it holds what parts cells")
+            elif cell and key != "text":
+                self.value(options, key, name, cell, f"{place}, column {name}")
+        at = columns.index("text")
+        text = cells[at] if at < len(cells) else ""
+        self.prompt(text, options, place, f"{place}, column {names[at]}, character")
 
     def prompt(self, text: str, options: Mapping[str, Any], place: str, spot: str, first: int = 1) -> None:
         """Add a prompt; ``spot`` and a number, for its first character ``first``, name a place in it."""
