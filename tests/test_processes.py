@@ -252,28 +252,24 @@ def test_only_a_message_that_fails_is_taken_for_a_dead_process(monkeypatch: pyte
     def lost(flat: torch.Tensor) -> None:
         raise RuntimeError("Connection closed by peer")
 
-    class Faulty(torch.nn.Linear):
+    class Mean(torch.nn.Linear):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
-            raise RuntimeError("shapes do not match")
+            return super().forward(batch).mean()
 
-    def run(task: torch.nn.Module) -> None:
-        loop = Loop(
-            task,
-            [torch.optim.SGD(task.parameters(), lr=0.1)],
-            lambda step: torch.ones(4, 1),
-            budget=Budget(steps=1),
-            device=tiny.CPU,
-        )
-        monkeypatch.setattr(distributed, "rank_and_world_size", lambda: (0, 2))
-        loop.run(lambda progress: None)
+    def run(width: int) -> None:
+        task = Mean(1, 1)
+        optimizers = [torch.optim.SGD(task.parameters(), lr=0.1)]
+        budget, batch = Budget(steps=1), torch.ones(4, width)
+        Loop(task, optimizers, lambda step: batch, budget=budget, device=tiny.CPU).run(lambda progress: None)
 
+    monkeypatch.setattr(distributed, "rank_and_world_size", lambda: (0, 2))
     monkeypatch.setattr(distributed.dist, "all_reduce", lost)
     monkeypatch.setattr(distributed.dist, "broadcast", lambda flat, source: None)
-    with pytest.raises(RuntimeError, match="shapes do not match") as error:
-        run(Faulty(1, 1))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as error:
+        run(width=2)
     assert not isinstance(error.value, StyledropError)
     with pytest.raises(distributed.LostProcessError):
-        run(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0)))
+        run(width=1)
 
 
 # ---- drawing ----

@@ -1,9 +1,9 @@
 """A training corpus drawn from cut-outs: things on transparent grounds in, captioned pictures in many styles out.
 
-What is drawn is planned first (``plan``), from a seed alone; ``cutouts`` reads the folder of cut-outs.
+``plan`` says which pictures there are, from a seed alone; ``cutouts`` reads the folder of cut-outs.
 
-A caption is content + style, as in StyleDrop. Every thing stands in one place in one outline unless the caption says
-otherwise: a shift by a pixel changes every id, and a small base spends itself on averaging what words do not tell.
+A caption is content + style, as in StyleDrop. Every thing stands in the same place in the same outline unless the
+caption says otherwise: a shift by a pixel changes every id, and a small base cannot learn what no word tells it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.corpus.cutouts import Art, Cutout, Thing, read_art
+from styledrop_cli.corpus.cutouts import Art, Cutout, Thing, read_art, with_article
 from styledrop_cli.corpus.folder import METADATA
 from styledrop_cli.corpus.styles import STYLES, apply_style
 from styledrop_cli.io.files import atomic_write, read_text, remove_parts, to_json, writing
 from styledrop_cli.io.images import OnMessage, jpeg_bytes, load_cutout, quietly
 
-PLAN, THINGS = ".plan", "things.jsonl"  # what a folder's pictures were drawn after; the table of what is taught
-SIZE = 256
-BATCH = 8  # pictures a style is drawn on at once: they share its line widths and tile sizes
-HELD_OUT = 0.025
+PLAN, THINGS = ".plan", "things.jsonl"  # the hash of the plan that was drawn; the table of what is taught
+SIZE = 256  # pixels
+BATCH = 8  # pictures that are drawn in a style at once: they share its line widths and tile sizes
+HELD_OUT = 0.025  # share of the pictures
+LUMA = (0.299, 0.587, 0.114)
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.88, 0.2, 0.2),
     "blue": (0.22, 0.42, 0.86),
@@ -54,7 +55,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "black": (0.06, 0.06, 0.07),
     "dark blue": (0.1, 0.16, 0.38),
 }
-# A whole picture's colours: its name and, of what is drawn, gain and offset of each channel, and saturation.
+# How captions call the colours of a whole picture: gain and offset of each channel, and saturation.
 PALETTES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], float]] = {
     "pale colours": ((0.5, 0.5, 0.5), (0.47, 0.47, 0.47), 0.8),
     "muted colours": ((0.8, 0.8, 0.8), (0.12, 0.12, 0.11), 0.45),
@@ -71,10 +72,7 @@ PALETTES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture to draw: ``shown`` in ``style``, drawn over the style ``under`` if there is one.
-
-    ``style`` None is the cut-outs' own look.
-    """
+    """One picture to draw: ``shown`` in ``style`` (None: as they are), after the style ``under`` if there is one."""
 
     path: str
     shown: tuple[Cutout, ...]
@@ -91,16 +89,16 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How many pictures a thing gets: in each family's own look, in each style, and in which variations.
+    """How many pictures of each kind there are.
 
-    ``own`` is for the drawing that the plain noun means in a look, ``others`` for those with names of their own.
-    ``mixed``, ``coloured``, ``placed``, ``counted`` and ``paired`` are pictures a thing: in one style over another,
-    recoloured, small or on one side, two or three of it, and beside another. ``toned`` is the share of styled pictures
-    whose colours are moved as a whole.
+    Of each thing: ``own`` of each cut-out that its plain noun means, ``others`` of each that has a name of its own,
+    ``styled`` in each style, and ``mixed`` (one style over another), ``coloured`` (recoloured), ``placed`` (small or on
+    one side), ``counted`` (two or three of it) and ``paired`` (beside another thing) altogether. ``toned`` is the share
+    of styled pictures whose colours are moved as a whole.
 
-    ``wide`` is for an image tokenizer: every cut-out, taught or not, ``own`` times as it is and ``styled`` times in
-    any style, anywhere and on any ground; and ``dense`` pictures full of texture. Of all that, only so many
-    ``pictures`` are drawn, chosen at random.
+    ``wide`` is for an image tokenizer: every cut-out, taught or not, ``own`` times as it is and ``styled`` times in any
+    style, anywhere and on any ground; and ``dense`` pictures full of texture. ``pictures`` draws only so many of all,
+    chosen at random.
     """
 
     own: int = 3
@@ -118,7 +116,7 @@ class Recipe:
 
 
 DENSE = "dense"  # an arrangement: many cut-outs over one another on a textured ground, redrawn as a whole
-# What has a texture of its own everywhere, for such pictures.
+# Styles with a texture of their own everywhere, for such pictures.
 PAINTERLY = ("oil", "watercolor", "pastel", "crayon", "mosaic", "pencil", "low-poly", "crosshatch", "clay", "wood")
 
 
@@ -164,7 +162,7 @@ def plan(art: Art, recipe: Recipe, seed: int) -> list[Drawing]:
 
 
 def _add_thing(add: Callable[..., None], art: Art, name: str, thing: Thing, recipe: Recipe, rng: random.Random) -> None:
-    """Add what a thing gets."""
+    """Add the pictures of a thing."""
     for cutouts, times in ((thing.own, recipe.own), (thing.others, recipe.others)):
         for cutout in cutouts:
             for _ in range(times):
@@ -176,10 +174,10 @@ def _add_thing(add: Callable[..., None], art: Art, name: str, thing: Thing, reci
     for _ in range(recipe.mixed if len(art.styles) > 1 else 0):
         under, over = rng.sample(art.styles, 2)
         add((outline,), over, under=under)
-    # Half of the variations have the plain look, the others any style.
     coloured = [s for s in art.styles if STYLES[s].keeps_background]  # the others have colours of their own
 
     def looks(times: int) -> list[str | None]:
+        """Half of the variations are as the cut-out is, the others in any style."""
         return [rng.choice(coloured) if i % 2 and coloured else None for i in range(times)]
 
     for look in looks(recipe.coloured):
@@ -200,7 +198,7 @@ _IRREGULAR = {"mouse": "mice", "person": "people", "man": "men", "woman": "women
               "scarf": "scarves", "loaf": "loaves", "elf": "elves", "potato": "potatoes", "tomato": "tomatoes",
               "mango": "mangoes", "volcano": "volcanoes", "snowman": "snowmen", "merman": "mermen"}  # fmt: skip
 _ALIKE = ("fish", "sheep", "deer", "moose", "bison", "squid", "shrimp", "dice")
-# What a noun is described by begins with one of these.
+# A noun ends before one of these.
 _LATER = re.compile(r" (?:of|with|without|on|in|at|and|behind|over|under|going|pointing|covering|making|showing)\b")
 
 
@@ -226,7 +224,7 @@ def _with(adjective: str, phrase: str) -> str:
     article, _, noun = phrase.partition(" ")
     if article not in ("a", "an", "the") or not noun:
         return f"{adjective} {phrase}"
-    return f"{'the' if article == 'the' else 'an' if adjective[0] in 'aeiou' else 'a'} {adjective} {noun}"
+    return f"the {adjective} {noun}" if article == "the" else with_article(f"{adjective} {noun}")
 
 
 def _contents(drawing: Drawing, art: Art) -> list[str]:
@@ -252,8 +250,8 @@ def _contents(drawing: Drawing, art: Art) -> list[str]:
 def _captions(drawing: Drawing, art: Art, ground: str, rng: random.Random) -> list[str]:
     """Ten equivalent captions; the first is the plainest and has the style.
 
-    Ground and palette are named in most, the style is left out of two where the look is the plain one: a caption
-    without a style means one look, not a draw among all.
+    Most name ground and palette. Two leave the style out where the look is the plain one: a caption without a style
+    means one look, not a random one.
     """
     content = _contents(drawing, art)
     first = drawing.shown[0]
@@ -266,7 +264,7 @@ def _captions(drawing: Drawing, art: Art, ground: str, rng: random.Random) -> li
     kinds = thing.kinds if thing is not None and meant else []
     out = []
     for i in range(10):
-        # The plain word comes up as often as all the others together.
+        # The plainest word is as frequent as all the others together.
         word = content[0] if i == 0 or rng.random() < 0.5 else rng.choice(content)
         if kinds and i in (3, 7):
             word = rng.choice(kinds)
@@ -291,18 +289,18 @@ def _ground(rng: random.Random, white: float) -> tuple[Tensor, str]:
         return torch.ones(3, SIZE, SIZE), " on a white background" if rng.random() < 0.2 else ""
     first, second = rng.sample(sorted(COLOURS), 2)
     if rng.random() < 0.7:
-        return colour(first).expand(3, SIZE, SIZE), f" on {'an' if first[0] in 'aeiou' else 'a'} {first} background"
+        return colour(first).expand(3, SIZE, SIZE), f" on {with_article(first)} background"
     angle = rng.uniform(0, 2 * math.pi)
     line = torch.linspace(-0.5, 0.5, SIZE)
     t = (line.view(-1, 1) * math.sin(angle) + line.view(1, -1) * math.cos(angle) + 0.5).clamp(0, 1)
     mixed = colour(first) * (1 - t) + colour(second) * t
     if rng.random() < 0.5:
-        return mixed, f" on {'an' if first[0] in 'aeiou' else 'a'} {first} and {second} gradient background"
+        return mixed, f" on {with_article(first)} and {second} gradient background"
     return mixed, " on a gradient background"
 
 
 def _textured(rng: random.Random) -> Tensor:
-    """A background ``[3,S,S]`` that is nowhere even: two or three colours mixed by fractal noise, and its grain."""
+    """A background ``[3,S,S]`` that is nowhere even: three colours mixed by fractal noise, with grain."""
     generator = torch.Generator().manual_seed(rng.getrandbits(40))
     rough = rng.uniform(0.4, 0.75)  # how much each finer octave counts
 
@@ -323,7 +321,7 @@ def _textured(rng: random.Random) -> Tensor:
 
 
 def _place(rgba: Tensor, scale: float, x: float, y: float, mirrored: bool) -> Tensor:
-    """Premultiplied ``[4,S,S]`` scaled, moved (in half widths) and perhaps mirrored."""
+    """Premultiplied ``[4,S,S]`` scaled, moved by ``x`` and ``y`` (in half widths) and perhaps mirrored."""
     if (scale, x, y, mirrored) == (1.0, 0.0, 0.0, False):
         return rgba
     rgba = rgba[None]
@@ -336,9 +334,9 @@ def _place(rgba: Tensor, scale: float, x: float, y: float, mirrored: bool) -> Te
 
 
 def _recoloured(rgba: Tensor, name: str) -> Tensor:
-    """A premultiplied cut-out in shades of one colour; its usual lightness becomes the colour itself."""
+    """A premultiplied cut-out in shades of one colour; its median lightness becomes the colour itself."""
     alpha = rgba[3:]
-    grey = (rgba[:3] / alpha.clamp(min=1e-3)).mul(torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, True)
+    grey = (rgba[:3] / alpha.clamp(min=1e-3)).mul(torch.tensor(LUMA).view(3, 1, 1)).sum(0, True)
     inside = alpha > 0.5
     usual = float(grey[inside].median()) if bool(inside.any()) else 0.5
     t = torch.where(grey < usual, grey / max(2 * usual, 1e-3), 0.5 + (grey - usual) / max(2 * (1 - usual), 1e-3))
@@ -347,7 +345,7 @@ def _recoloured(rgba: Tensor, name: str) -> Tensor:
     return torch.cat((shaded.clamp(0, 1) * alpha, alpha))
 
 
-_remarks: list[str] = []  # on how cut-outs were read, that are still to be said
+_remarks: list[str] = []  # on how cut-outs were read, not reported yet
 
 
 @functools.lru_cache(maxsize=64)
@@ -389,7 +387,7 @@ def _arranged(drawing: Drawing, art: Art, rng: random.Random) -> Tensor:
 
 def _toned(drawn: Tensor, palette: str) -> Tensor:
     gain, offset, saturation = PALETTES[palette]
-    grey = drawn.mul(torch.tensor([0.299, 0.587, 0.114], device=drawn.device).view(3, 1, 1)).sum(0, True)
+    grey = drawn.mul(torch.tensor(LUMA, device=drawn.device).view(3, 1, 1)).sum(0, True)
     drawn = grey + saturation * (drawn - grey)
     moved = drawn * torch.tensor(gain, device=drawn.device).view(3, 1, 1)
     return (moved + torch.tensor(offset, device=drawn.device).view(3, 1, 1)).clamp(0, 1)
@@ -397,14 +395,14 @@ def _toned(drawn: Tensor, palette: str) -> Tensor:
 
 @torch.no_grad()
 def draw(drawings: list[Drawing], art: Art, device: torch.device) -> Tensor:
-    """Pictures of one style, over one other if any, uint8 ``[B,3,S,S]`` on the CPU."""
+    """Pictures of the same style, and the same below it, as uint8 ``[B,3,S,S]`` on the CPU."""
     style, under = drawings[0].style, drawings[0].under
     cutouts, grounds = [], []
     for drawing in drawings:
         rng = random.Random(drawing.seed)
         ground = _textured(rng) if drawing.arrangement == DENSE else _ground(rng, drawing.white)[0]
         rgba = _arranged(drawing, art, rng)
-        if drawing.arrangement == DENSE:  # styles redraw the whole of it, and no thing on a ground
+        if drawing.arrangement == DENSE:  # a style redraws the whole of it, not a thing on a ground
             rgba = torch.cat((rgba[:3] + ground * (1 - rgba[3:]), torch.ones(1, SIZE, SIZE)))
         cutouts.append(rgba)
         grounds.append(ground)
@@ -423,14 +421,14 @@ def draw(drawings: list[Drawing], art: Art, device: torch.device) -> Tensor:
 
 
 def captions_of(drawing: Drawing, art: Art) -> list[str]:
-    """What is said of a drawing, the plainest first; the picture need not be drawn for it."""
+    """The captions of a drawing, the plainest first; the picture need not be drawn for them."""
     _, ground = _ground(random.Random(drawing.seed), drawing.white)
     kept = drawing.arrangement != DENSE and (drawing.style is None or STYLES[drawing.style].keeps_background)
     return _captions(drawing, art, ground if kept else "", random.Random(f"captions {drawing.seed}"))
 
 
 def _batches(drawings: list[Drawing]) -> list[list[Drawing]]:
-    """Drawings in groups of one style and one below it; mixed, so that what is done tells how long the rest takes."""
+    """Drawings in groups that ``draw`` takes; shuffled, so that progress tells how long the rest takes."""
     groups: dict[tuple[str | None, str | None], list[Drawing]] = {}
     for drawing in drawings:
         groups.setdefault((drawing.style, drawing.under), []).append(drawing)
@@ -439,24 +437,13 @@ def _batches(drawings: list[Drawing]) -> list[list[Drawing]]:
     return batches
 
 
-@dataclass
-class _Worker:
-    """Draws and writes batches; picklable, so that processes can share the work: each gets it once."""
-
-    art: Art
-    out: Path
-    device: torch.device
-    alone: bool = field(default=False)
-
-    def __call__(self, batch: list[Drawing]) -> tuple[int, list[str]]:
-        """How many it has drawn, and what is to be said of the cut-outs that it read."""
-        if not self.alone:
-            torch.set_num_threads(1)
-        for drawing, picture in zip(batch, draw(batch, self.art, self.device), strict=True):
-            atomic_write(self.out / drawing.path, jpeg_bytes(picture))
-        remarks = _remarks.copy()
-        _remarks.clear()
-        return len(batch), remarks
+def _write(art: Art, out: Path, device: torch.device, batch: list[Drawing]) -> tuple[int, list[str]]:
+    """Draw and write a batch: how many pictures, and the remarks on the cut-outs that were read."""
+    for drawing, picture in zip(batch, draw(batch, art, device), strict=True):
+        atomic_write(out / drawing.path, jpeg_bytes(picture))
+    remarks = _remarks.copy()
+    _remarks.clear()
+    return len(batch), remarks
 
 
 def write_corpus(
@@ -473,15 +460,15 @@ def write_corpus(
     """Draw a corpus into ``out``, its ``things.jsonl`` and ``metadata.jsonl`` last; the number of pictures.
 
     The same folder, recipe and seed give the same corpus, whatever the number of ``workers``, and however often it was
-    killed: what an earlier call of the same plan has drawn is kept. Raises UsageError for an unusable art folder,
-    PictureError for a cut-out that cannot be read, StyledropError where ``out`` cannot be written. ``on_message`` is
-    told of each cut-out that could not be read as it is meant, once.
+    killed: what an earlier call has drawn of the same plan is kept. ``on_message`` is told once of each cut-out that
+    could not be read as it is meant. Raises UsageError for an unusable art folder, PictureError for a cut-out that
+    cannot be read, StyledropError where ``out`` cannot be written.
     """
     art = read_art(art_folder, on_message)
     drawings = plan(art, recipe, seed)
     batches = _begun(art, drawings, out)
     parallel = workers > 1 and device.type == "cpu"
-    work = _Worker(art, out, device, alone=not parallel)
+    work = functools.partial(_write, art, out, device)
     done = len(drawings) - sum(map(len, batches))
     on_picture(done, len(drawings))
     pool: Any = ProcessPoolExecutor(workers, initializer=_begin, initargs=(work,)) if parallel else nullcontext()
@@ -509,7 +496,7 @@ def _line(drawing: Drawing, art: Art) -> dict[str, Any]:
 
 
 def _begun(art: Art, drawings: list[Drawing], out: Path) -> list[list[Drawing]]:
-    """The batches that are still to be drawn; what was drawn after another plan is gone over again."""
+    """The batches that are still to be drawn: all of them, if ``out`` was drawn after another plan."""
     batches, mark = _batches(drawings), out / PLAN
     used = {cutout.file: cutout for drawing in drawings for cutout in drawing.shown}
     sizes = [(file, art.path(cutout).stat().st_size) for file, cutout in sorted(used.items())]
@@ -527,13 +514,14 @@ def _begun(art: Art, drawings: list[Drawing], out: Path) -> list[list[Drawing]]:
     return batches
 
 
-_mine: _Worker | None = None  # of a process that shares the work
+_write_here: Callable[[list[Drawing]], tuple[int, list[str]]]  # of a process that shares the work
 
 
-def _begin(work: _Worker) -> None:
+def _begin(write: Callable[[list[Drawing]], tuple[int, list[str]]]) -> None:
     """Make a process ready to share the work, and let it end when its parent is killed: it would wait for ever."""
-    global _mine
-    _mine = work
+    global _write_here
+    _write_here = write
+    torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -545,5 +533,4 @@ def _begin(work: _Worker) -> None:
 
 
 def _work(batch: list[Drawing]) -> tuple[int, list[str]]:
-    assert _mine is not None
-    return _mine(batch)
+    return _write_here(batch)

@@ -39,19 +39,20 @@ from styledrop_cli.training.loop import step_generator
 from styledrop_cli.training.pretrain.encoded import encoded
 from styledrop_cli.training.pretrain.features import published_features
 from styledrop_cli.training.pretrain.job import Job, Order, flipped, muon, picked, remembered, split
+from styledrop_cli.training.pretrain.records import WORK
 
 FIRST_MERGES = 2500
 MEASURED = 256  # held-out pictures
 
 
 def moved(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch moved by up to 8 pixels, around the edges; half of its pictures mirrored."""
+    """A batch moved by up to 8 pixels, wrapping around the edges; half of its pictures mirrored."""
     x, y = torch.randint(-8, 9, (2,), generator=generator).tolist()
     return flipped(pictures.roll((x, y), (2, 3)), generator)
 
 
 def zoomed(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture at a size (0.8 to 1.25), a place, a contrast and a mirroring of its own."""
+    """Each picture at a size (0.8 to 1.25), place and contrast of its own; half of them mirrored."""
     rows = len(pictures)
     size, across, down, contrast = torch.rand(4, rows, generator=generator)
     scale, nothing = 0.8 * 1.5625**size, torch.zeros(rows)
@@ -64,7 +65,7 @@ def zoomed(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What sets the CLIPs of a model folder apart."""
+    """What differs between the CLIPs of a model folder."""
 
     sizes: ClipConfig  # the vocabulary's is known once the captions have been read
     rate: float
@@ -112,7 +113,7 @@ RECIPES = {
 }
 
 
-# The same where the folder has a text encoder. The scorer looks at other maps than the CLIP does.
+# The same where the folder has a text encoder. The scorer reads other maps of EfficientNet than the CLIP does.
 HEADS = {
     "clip": HeadClipConfig(),
     "scorer": HeadClipConfig(
@@ -120,7 +121,7 @@ HEADS = {
     ),
 }
 HEAD_RATE = 1e-3
-# What is added to a picture's means while heads learn, in spreads: without it they learn the training's looks by heart.
+# Noise on a picture's means while heads are trained, in standard deviations: without it they overfit.
 NOISE = 0.4
 
 
@@ -135,10 +136,10 @@ class _ClipTask(nn.Module):
 
 
 def contrastive_loss(clip: Clip | HeadClip, pictures: Tensor, tokens: Tensor, states: Tensor | None = None) -> Tensor:
-    """CLIP's symmetric loss; captions that are equal count as each other's.
+    """CLIP's symmetric loss; a picture's right captions are all that equal its own.
 
-    A head reads the ``states`` of the tokens, and of pictures what its tower finds ``comparable``. Every picture is
-    held against every caption, those of other processes too.
+    A head reads the ``states`` of the tokens, and of pictures what its tower makes ``comparable``. Every picture is
+    compared with every caption, those of other processes too.
     """
     image = F.normalize(_picture_embeds(clip, pictures).float(), dim=-1)
     text = F.normalize(_text_embeds(clip, tokens, states).float(), dim=-1)
@@ -163,9 +164,9 @@ def _text_embeds(clip: Clip | HeadClip, tokens: Tensor, states: Tensor | None) -
 def clip_job(order: Order) -> Job:
     """Train the CLIP on pictures and captions.
 
-    Where the folder has no text encoder, the vocabulary, and the lists of what was taught, are its work too. A base
-    that was trained with its text tower needs that very tower: from then on only the picture tower learns. Raises
-    UsageError if other weights are then asked for.
+    Where the folder has no text encoder, this also writes the vocabulary and the lists of what was taught. Once a base
+    was trained with its text tower, only the picture tower is trained further. Raises UsageError if the CLIP should
+    then start from other weights.
     """
     if text_part(order.out) == "text":
         return _head_job("clip", order)
@@ -194,7 +195,7 @@ def clip_job(order: Order) -> Job:
 
 
 def write_taught(folder: Path, records: list[Record], more: Iterable[str] = ()) -> None:
-    """The lists of what a base is taught: its words, ``more`` texts' too, and the names of what it is shown."""
+    """Write the lists of what a base is taught: words (also those of ``more`` texts) and names of what is shown."""
     known = {word for text in more for word in words(text)} | set(vocabulary(records))
     for name, lines in (("words.txt", sorted(known)), ("contents.txt", plain_contents(records))):
         atomic_write(folder / name, "".join(f"{line}\n" for line in lines).encode())
@@ -217,12 +218,12 @@ def _head_job(part: str, order: Order) -> Job:
     clip.requires_grad_(True)
     tower, size = clip.visual.to(order.device), clip.config.image_size
     tower.network.requires_grad_(False)
-    whole = published_features().to(order.device)  # both CLIPs look at some of its maps
+    whole = published_features().to(order.device)  # each CLIP reads some of its maps
     seen = encoded(
         lambda pictures: means(whole.features(pictures * 2 - 1)).half(),
         order.records,
         size,
-        order.out / ".training" / f"seen-{size}.safetensors",
+        order.out / WORK / f"seen-{size}.safetensors",
         f"{size}",
         order.device,
         order.call.check,
@@ -267,7 +268,7 @@ def scorer_job(order: Order) -> Job:
 
 
 def _own_job(part: str, order: Order, clip: Clip, tokenizer: TextTokenizer) -> Job:
-    """Train both towers of a CLIP, or what of them is not frozen."""
+    """Train those towers of a CLIP that are not frozen."""
     train, held = split(order.records)
     recipe, size = RECIPES[part], clip.config.image_size
     pictures, measured = order.pictures(train, size), read_pictures(held[:MEASURED], size).float() / 255
@@ -288,10 +289,9 @@ def _job(
     measured: Tensor,
     text: TextEncoder | None = None,
 ) -> Job:
-    """``views`` are what the loss takes of the training pictures of these rows, ``measured`` of those held out."""
+    """``views`` is what the loss reads of the training pictures at given rows, ``measured`` of the held-out ones."""
     device = order.device
     train, held = split(order.records)
-
     states = None if text is None else remembered(text, device)
 
     def read(texts: list[str]) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""What a frozen network makes of every picture of a corpus, made once and kept beside the part that learns from it."""
+"""What a frozen network makes of every picture of a corpus, computed once and kept in the model folder."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def encoded(
 ) -> Tensor:
     """What ``encode`` makes of each picture ``[B,3,side,side]`` in [0,1]: ``[R,...]``, on the CPU.
 
-    It is kept in the file ``cache`` for as long as the ``key``, which names the network, the records and what is kept
-    ``fits``. ``check`` is called every ``ENCODED`` pictures, and may raise to stop: those are not encoded again.
+    It is kept in the file ``cache`` and read from there if that has the same ``key``, which names the network, the same
+    records, and values that are as ``fits`` wants them. ``check`` is called every ``ENCODED`` pictures and may raise to
+    stop; what was encoded until then is kept.
     """
     key = f"{key} {len(records)} {records[0].path} {records[-1].path}"
 
@@ -46,7 +47,7 @@ def encoded(
         return whole
     number, of = rank_and_world_size()
     like = encode(torch.zeros(1, 3, side, side, device=device))
-    # Added up below: in whole numbers of 32 bits, or in fp32.
+    # Added up over the processes below, for which int16 and fp16 are too small.
     dtype = torch.float32 if like.is_floating_point() else torch.int32
     total = torch.zeros(len(records), *like.shape[1:], dtype=dtype, device=device)
     pieces = []
@@ -63,7 +64,7 @@ def encoded(
                 here[AT_ONCE * at :][: len(chunk)] = encode(chunk.to(device).float() / 255)
         if is_first() and len(here) < len(records):
             save_tensors(piece, {"encoded": here.to("cpu", like.dtype)}, {"key": key})
-    all_reduce([total])  # each process has zeros where others encode
+    all_reduce([total])  # each process has zeros where others encoded
     whole = total.to("cpu", like.dtype)
     if is_first():
         save_tensors(cache, {"encoded": whole}, {"key": key})

@@ -1,4 +1,4 @@
-"""What photographs have taught: the weights of EfficientNet-Lite0, from the package that carries them."""
+"""The weights of EfficientNet-Lite0, trained on photographs, from the package that carries them."""
 
 from __future__ import annotations
 

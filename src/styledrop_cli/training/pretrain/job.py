@@ -1,4 +1,4 @@
-"""What the parts of a base model have in common while they are trained."""
+"""What the trainings of all parts of a base model have in common."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_KEPT = 400_000  # captions whose states are kept
 
 @dataclass(frozen=True)
 class Order:
-    """What to train on and where to: the records, the model folder, and where a fresh start takes its weights.
+    """What to train on and where to: records, model folder and, for a new training, whose weights to start from.
 
     ``call`` is asked between pieces of long work whether it is over. ``corpus`` is the folder of the records.
     """
@@ -45,7 +45,7 @@ class Order:
     def pictures(self, records: list[Record], size: int) -> Tensor:
         """The pictures as uint8 ``[R,3,size,size]``, on the device if that is a card with room for them.
 
-        Raises UsageError where each shows a single colour, and as ``corpus.read_pictures`` does.
+        Raises UsageError if each shows a single colour, and as ``read_pictures`` does.
         """
         whole = torch.empty(len(records), 3, size, size, dtype=torch.uint8)
         flat = True
@@ -65,9 +65,10 @@ class Order:
 
 @dataclass
 class Job:
-    """One part being trained: the module, its optimizers, its batches and its held-out figure.
+    """How a part is trained: task, optimizers and batches as ``loop.Loop`` takes them, and what is written of it.
 
-    ``weight`` is that of ``loop.Loop``. ``progress`` is told before each step which share of the way is done.
+    ``figure`` measures it on what is held out, ``export`` writes the part, ``sheet`` pictures. ``progress`` is told
+    before each step which share of the training is done.
     """
 
     task: nn.Module
@@ -86,14 +87,14 @@ def split(records: list[Record]) -> tuple[list[Record], list[Record]]:
 
 
 def heard(text: TextEncoder, texts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
-    """What the frozen encoder makes of ``B`` texts: states ``[B,T,W]`` and summaries ``[B,P]``, in fp32."""
+    """States ``[B,T,W]`` and summaries ``[B,P]`` of ``B`` texts, in fp32."""
     with autocast(device):
         states, summaries = text.encode(texts)
     return states.float(), summaries.float()
 
 
 def remembered(text: TextEncoder, device: torch.device) -> Callable[[list[str]], Tensor]:
-    """``heard``'s states ``[B,T,W]`` of ``B`` texts, each encoded once and kept in fp16, about 10 kB a caption."""
+    """A function like ``heard``, of the states alone, that keeps them in fp16: about 10 kB a caption."""
     kept: dict[str, Tensor] = {}
 
     def states(texts: list[str]) -> Tensor:
@@ -108,7 +109,7 @@ def remembered(text: TextEncoder, device: torch.device) -> Callable[[list[str]],
 
 
 def picked(pictures: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """The ``rows`` of ``pictures``, on ``device`` if that is a card, which changes them faster."""
+    """The ``rows`` of ``pictures``, on ``device`` if that is a card, where augmenting them is faster."""
     chosen = pictures[rows.to(pictures.device)]
     return chosen.to(device) if device.type == "cuda" else chosen
 

@@ -1,8 +1,8 @@
-"""What the folder of work in progress says of each part: of what it was made, whether it is finished, how it went.
+"""Records in ``.training``: with what each part of a model folder was made, whether it is finished, how it went.
 
-``<part>.json`` is written before a part's first weights are, and again once the last ones are; it names the part's file
-and the parts that it was made with by their hashes, so that it cannot be right about other ones. ``<part>.log.jsonl``
-gets a line each time that the part is saved.
+``<part>.json`` is written before the first weights of a part and again after the last ones. It names the file of
+the part and the parts that it was made with by their hashes, so that others are noticed. ``<part>.log.jsonl`` gets a
+line each time the part is saved.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LARGEST_LOG = 100_000_000  # bytes
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a part. ``result`` is what ``Outcome`` says of a finished one, ``file`` its file's sha256.
+    """How a part was trained: pictures a step, the factor on its learning rates, and the hashes of its ``inputs``.
 
-    ``batch`` is pictures a step, ``rate`` what the part's learning rates were multiplied by.
+    Of a finished part, ``file`` is the sha256 of its file and ``result`` its ``Outcome``.
     """
 
     batch: int
@@ -88,7 +88,7 @@ def read_record(folder: Path, part: str) -> Record | None:
 
 
 def write_record(folder: Path, part: str, record: Record) -> None:
-    """Say what is known of a part, in one atomic step; a finished one is named by its file as it is now."""
+    """Write a record atomically; that of a finished part gets the hash of its file as it is now."""
     named = asdict(record)
     if record.finished and (path := part_file(folder, part)).exists():
         named["file"] = file_hash(path)

@@ -55,9 +55,9 @@ from styledrop_cli.training.pretrain.transformers import superres_job, transform
 class Part(NamedTuple):
     """How a part's training is set up, and pictures a step: as usual, and on a large graphics card.
 
-    What ``make`` makes is None if the part is written and there is nothing to train. The learning rates are those of
-    the usual batch; with a card's they grow by the square root of what that is larger, twofold at most: what is beyond
-    was tried nowhere.
+    What ``make`` returns is None if the part is written and there is nothing to train. The learning rates are those of
+    the usual batch. With a card's they grow by the square root of how much larger it is, ``MOST_RATE``-fold at most:
+    more was never tried.
     """
 
     make: Callable[[Order], Job | None]
@@ -77,12 +77,12 @@ PARTS: dict[str, Part] = {
 MOST_RATE = 2.0
 SAVE_EVERY = 120.0  # seconds
 SHEET_EVERY = 300.0
-COMPILED_FROM = 3.0  # minutes of training that are left: on a card compiling takes one or two
+COMPILED_FROM = 3.0  # minutes of training that have to be left: on a card compiling takes one or two
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of training a part in one call; not ``finished`` if the call was over before its budget was spent."""
+    """The result of one call; not ``finished`` if the call was over before the budget was spent."""
 
     part: str
     finished: bool
@@ -113,15 +113,16 @@ def run(
 ) -> Outcome:
     """Train ``part`` on ``corpus`` and write it into the model folder ``out``.
 
-    The part on disk is renewed every two minutes, so stopping at any time leaves a usable result, and ``resume``
-    goes on exactly from the newest checkpoint, or from the one before if that is damaged, with its batch size.
-    ``init_from`` is a model folder whose part is the starting point. ``compiled`` compiles the step first: a minute or
-    two later, 1.4 times as fast on a CPU; needs a C++ compiler. None does so on a graphics card where it pays.
-    When the ``call`` is about to be over, what was done is saved whole, to go on with.
-    Of several processes (``distributed.together``) all call it, and the first alone writes. Raises UsageError for an
-    unusable corpus, a missing earlier part, earlier parts that are not those the training began with, or a batch that
-    several processes cannot share evenly; LostProcessError if one of them dies; StyledropError, having written nothing
-    new, if weights are not finite.
+    The part on disk is renewed every two minutes, so stopping at any time leaves a usable result. ``resume`` goes on
+    exactly from the newest checkpoint, or from the one before if that is damaged, with its batch size. ``init_from`` is
+    a model folder whose part is the starting point. ``compiled`` compiles the step first: a minute or two later, 1.4
+    times as fast on a CPU; needs a C++ compiler. None does so on a graphics card where it pays. When the ``call`` is
+    about to be over, what was done is saved, to go on with. Of several processes (``distributed.together``) all call
+    it, and rank 0 alone writes.
+
+    Raises UsageError for an unusable corpus, a missing earlier part, earlier parts that are not those the training
+    began with, or a batch that several processes cannot share evenly; LostProcessError if one of them dies;
+    StyledropError, having written nothing new, if weights are not finite.
     """
     if part not in PARTS:
         raise UsageError(f"there is no part called '{part}'", f"Choose one of {', '.join(PARTS)}.")
@@ -129,50 +130,34 @@ def run(
     call.took.clear()  # another part's say nothing of this one's
     records = read_corpus(corpus, captions=part not in ("tokenizer", "decoder"), on_message=on_message)
     on_message(f"{len(records)} pictures, {sum(r.held_out for r in records)} of them held out")
-    state, before = checkpoints(out, part)
-    saved = [path for path in (state, before) if path.exists()]
+    saved = [path for path in checkpoints(out, part) if path.exists()]
     if saved and not resume:
         raise UsageError(f"{saved[0]} is the checkpoint of an unfinished training", "Add --resume, or delete it.")
+    if saved:
+        init_from = out  # what it was begun from gave it its sizes and vocabulary: they are in the folder by now
     if is_first():
         remove_parts(out)
     torch.manual_seed(seed)
-    make, usual, card = PARTS[part]
-    batch, rate = batch_size or usual, 1.0
-    if batch_size is None and is_large(device):
-        batch, rate = card, min((card / usual) ** 0.5, MOST_RATE)
-    made_with = inputs(out, part)
-    if saved:
-        # What was begun from another model has that one's sizes and vocabulary: they are in the folder by now.
-        init_from = out
-        if there := read_record(out, part):
-            refuse_other_inputs(out, part, there, made_with)
-            if batch_size is None:
-                batch, rate = there.batch, there.rate
-    refuse_uneven(batch, "Say a --batch-size that they divide.")
+    record = _new_record(out, part, batch_size, device, resumed=bool(saved))
+    refuse_uneven(record.batch, "Say a --batch-size that they divide.")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, where anything is not in bfloat16
     try:
-        job = make(Order(records, out, init_from, batch, seed, device, call, corpus, on_message))
+        job = PARTS[part].make(Order(records, out, init_from, record.batch, seed, device, call, corpus, on_message))
     except CallOverError:
         return _not_begun(part, on_message)
-    record = Record(batch, rate, made_with)
     if job is None:
         return _finish(out, Outcome(part, True, Progress(share=1.0)), record, device)
     if device.type == "cuda":
         job.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for group in (group for optimizer in job.optimizers for group in optimizer.param_groups):
-        group["lr"] *= rate
+        group["lr"] *= record.rate
     began = time.monotonic()
-    with _enough_memory(device, batch):
-        meter = Meter(flops_a_picture(job.task, job.batches(0), device), arithmetic_rate(device), batch)
+    with _enough_memory(device, record.batch):
+        meter = Meter(flops_a_picture(job.task, job.batches(0), device), arithmetic_rate(device), record.batch)
     call.took["step"] = time.monotonic() - began  # the counted one
-    if call.seconds is not None and broadcast_number(float(call.over("step", "saving")), device):
+    if _over_for_all(call, device):
         return _not_begun(part, on_message)
-    if compiled is None:
-        pays = (budget.minutes or 0.0) >= COMPILED_FROM and not call.over(spare=60 * COMPILED_FROM)
-        compiled = pays and can_compile(device)
-        if compiled:
-            torch._dynamo.config.suppress_errors = True  # what cannot be compiled goes on as it is
     loop = Loop(
         job.task,
         job.optimizers,
@@ -181,87 +166,130 @@ def run(
         device=device,
         weight=job.weight,
         average=0.999,
-        compiled=compiled,
+        compiled=_pays_compiling(budget, call, device) if compiled is None else compiled,
         ahead=device.type == "cuda",
     )
     _go_on(loop, saved, on_message)
     job.progress(budget.progress(loop.progress.step, loop.progress.seconds))
-    marks = {"save": loop.progress.seconds, "sheet": loop.progress.seconds}
-    fresh, figure, stepped = not saved, "", time.monotonic()
+    training = _Training(part, out, device, job, loop, record, call, meter, on_step, on_message, fresh=not saved)
+    return training.run()
 
-    def save() -> None:
-        nonlocal fresh, figure
-        began = time.monotonic()
-        with uninterrupted():  # a launcher says it twice
-            if fresh:
-                write_record(out, part, record)
-            with _averaged(loop):
-                job.export(job.task)
-            if state.exists():
-                with writing(before):
-                    state.replace(before)
-            loop.save(state)
-        call.measure("saving", began)
-        figure = "not measured: the call is over"
-        if not call.over("measuring"):
-            began = time.monotonic()
-            with _averaged(loop):
-                figure = job.figure(job.task)
-            call.measure("measuring", began)
-        progress = loop.progress
-        speed = f"; {progress.speed}" if progress.speed else ""
-        on_message(f"step {progress.step}, {progress.seconds:.0f} s: {figure}{speed}")
-        about = Outcome(part, False, progress, figure).plain() | {"pictures": progress.step * batch}
-        log(out, part, about, fresh=fresh)
-        fresh = False
-        meter.mark(progress)
 
-    def show() -> None:
-        if job.sheet is None:
-            return
-        began = time.monotonic()
-        with _averaged(loop):
-            job.sheet(job.task, out / WORK / f"{part}-{loop.progress.step:06d}.png")
-        call.measure("sheet", began)
+def _new_record(out: Path, part: str, batch_size: int | None, device: torch.device, *, resumed: bool) -> Record:
+    """With which batch, learning rate and other parts a part is trained; what is resumed keeps its batch and rate."""
+    _, usual, card = PARTS[part]
+    batch, rate, made_with = batch_size or usual, 1.0, inputs(out, part)
+    if batch_size is None and is_large(device):
+        batch, rate = card, min((card / usual) ** 0.5, MOST_RATE)
+    if resumed and (there := read_record(out, part)):
+        refuse_other_inputs(out, part, there, made_with)
+        if batch_size is None:
+            batch, rate = there.batch, there.rate
+    return Record(batch, rate, made_with)
 
-    def after_step(progress: Progress) -> None:
-        nonlocal stepped
-        call.took["step"], stepped = time.monotonic() - stepped, time.monotonic()
-        progress.speed = meter.speed(progress)
-        on_step(progress)
-        job.progress(progress.share)
-        if call.seconds is not None and broadcast_number(float(call.over("step", "saving")), device):
+
+def _pays_compiling(budget: Budget, call: Call, device: torch.device) -> bool:
+    pays = (budget.minutes or 0.0) >= COMPILED_FROM and not call.over(spare=60 * COMPILED_FROM)
+    if not (pays and can_compile(device)):
+        return False
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled goes on as it is
+    return True
+
+
+def _over_for_all(call: Call, device: torch.device) -> bool:
+    """Whether, by the clock of rank 0, no time is left for a step."""
+    return call.seconds is not None and bool(broadcast_number(float(call.over("step", "saving")), device))
+
+
+@dataclass
+class _Training:
+    """A part's training under way. ``fresh`` until something was saved."""
+
+    part: str
+    out: Path
+    device: torch.device
+    job: Job
+    loop: Loop
+    record: Record
+    call: Call
+    meter: Meter
+    on_step: Callable[[Progress], None]
+    on_message: Callable[[str], None]
+    fresh: bool
+    figure: str = ""
+
+    def run(self) -> Outcome:
+        """Train until the budget is spent or the call is over."""
+        self.saved_at = self.shown_at = self.loop.progress.seconds  # of training
+        self.stepped = time.monotonic()
+        whole, over = is_first(), False
+        try:
+            with _enough_memory(self.device, self.record.batch):
+                self.loop.run(self._after_step)
+        except CallOverError:
+            over = self.loop.progress.share < 1
+        except LostProcessError as error:
+            whole = False  # it died in the middle of a step
+            newest = next((path for path in checkpoints(self.out, self.part) if path.exists()), None)
+            if newest is None:
+                raise LostProcessError("Nothing was saved yet.") from error
+            step = read_tensors(newest)[1]["step"]
+            raise LostProcessError(f"The same command with --resume goes on from step {step}.") from error
+        finally:
+            if self.loop.progress.step and whole:
+                self._save()
+        if not over and whole and not self.call.over("sheet"):
+            self._show()
+        outcome = Outcome(self.part, not over, self.loop.progress, self.figure)
+        return outcome if over else _finish(self.out, outcome, self.record, self.device)
+
+    def _after_step(self, progress: Progress) -> None:
+        self.call.took["step"], self.stepped = time.monotonic() - self.stepped, time.monotonic()
+        progress.speed = self.meter.speed(progress)
+        self.on_step(progress)
+        self.job.progress(progress.share)
+        if _over_for_all(self.call, self.device):
             raise CallOverError
         if not is_first():
             return
-        if progress.seconds - marks["save"] > SAVE_EVERY:
-            marks["save"] = progress.seconds
-            save()
-        if progress.seconds - marks["sheet"] > SHEET_EVERY and not call.over("sheet", "step", "saving"):
-            marks["sheet"] = progress.seconds
-            show()
-        stepped = time.monotonic()
+        if progress.seconds - self.saved_at > SAVE_EVERY:
+            self.saved_at = progress.seconds
+            self._save()
+        if progress.seconds - self.shown_at > SHEET_EVERY and not self.call.over("sheet", "step", "saving"):
+            self.shown_at = progress.seconds
+            self._show()
+        self.stepped = time.monotonic()
 
-    whole, over = is_first(), False
-    try:
-        with _enough_memory(device, batch):
-            loop.run(after_step)
-    except CallOverError:
-        over = loop.progress.share < 1
-    except LostProcessError as error:
-        whole = False  # it died in the middle of a step
-        newest = next((path for path in (state, before) if path.exists()), None)
-        if newest is None:
-            raise LostProcessError("Nothing was saved yet.") from error
-        step = read_tensors(newest)[1]["step"]
-        raise LostProcessError(f"The same command with --resume goes on from step {step}.") from error
-    finally:
-        if loop.progress.step and whole:
-            save()
-    if not over and whole and not call.over("sheet"):
-        show()
-    outcome = Outcome(part, not over, loop.progress, figure)
-    return outcome if over else _finish(out, outcome, record, device)
+    def _save(self) -> None:
+        """Write the part and a checkpoint, and measure the held-out figure if there is time."""
+        newest, before = checkpoints(self.out, self.part)
+        with uninterrupted(), self.call.measured("saving"):  # a launcher sends Ctrl-C twice
+            if self.fresh:
+                write_record(self.out, self.part, self.record)
+            with _averaged(self.loop):
+                self.job.export(self.job.task)
+            if newest.exists():
+                with writing(before):
+                    newest.replace(before)
+            self.loop.save(newest)
+        self.figure = "not measured: the call is over"
+        if not self.call.over("measuring"):
+            with self.call.measured("measuring"), _averaged(self.loop):
+                self.figure = self.job.figure(self.job.task)
+        progress = self.loop.progress
+        speed = f"; {progress.speed}" if progress.speed else ""
+        self.on_message(f"step {progress.step}, {progress.seconds:.0f} s: {self.figure}{speed}")
+        about = Outcome(self.part, False, progress, self.figure).plain()
+        log(self.out, self.part, about | {"pictures": progress.step * self.record.batch}, fresh=self.fresh)
+        self.fresh = False
+        self.meter.mark(progress)
+
+    def _show(self) -> None:
+        """Write a sheet of pictures."""
+        if self.job.sheet is not None:
+            with self.call.measured("sheet"), _averaged(self.loop):
+                path = self.out / WORK / f"{self.part}-{self.loop.progress.step:06d}.png"
+                self.job.sheet(self.job.task, path)
 
 
 def _not_begun(part: str, on_message: Callable[[str], None]) -> Outcome:
@@ -270,7 +298,7 @@ def _not_begun(part: str, on_message: Callable[[str], None]) -> Outcome:
 
 
 def _finish(out: Path, outcome: Outcome, record: Record, device: torch.device) -> Outcome:
-    """Record a part as finished; its checkpoints go only then. Who returns finds it written."""
+    """Record a part as finished and then remove its checkpoints; all processes wait for that."""
     if is_first():
         about = {"finished": True, "result": outcome.plain()}
         write_record(out, outcome.part, Record(**asdict(record) | about))
@@ -281,9 +309,8 @@ def _finish(out: Path, outcome: Outcome, record: Record, device: torch.device) -
 
 def remove_checkpoints(folder: Path, part: str) -> None:
     """Remove the states of a training that is finished."""
-    newest, before = checkpoints(folder, part)
-    before.unlink(missing_ok=True)
-    newest.unlink(missing_ok=True)
+    for path in reversed(checkpoints(folder, part)):
+        path.unlink(missing_ok=True)
 
 
 def refuse_other_inputs(folder: Path, part: str, there: Record, now: dict[str, str]) -> None:
@@ -301,7 +328,7 @@ def refuse_other_inputs(folder: Path, part: str, there: Record, now: dict[str, s
 
 
 def _go_on(loop: Loop, saved: list[Path], on_message: Callable[[str], None]) -> None:
-    """Take up the newest of what was ``saved`` that is whole, if anything was; raises ModelError if none of it is."""
+    """Go on from the newest of what was ``saved`` that is whole, if anything was; raises ModelError if nothing is."""
     for path in saved:
         try:
             loop.resume(path)

@@ -1,4 +1,4 @@
-"""All parts of a base model by one command, a stage each, in calls as short as need be.
+"""All parts of a base model by one command, a stage each, which may be split over several calls.
 
 What is on disk is the state: which stage is due is read from the parts' records and checkpoints (``records``).
 """
@@ -32,18 +32,15 @@ from styledrop_cli.training.pretrain.records import (
 from styledrop_cli.training.pretrain.text import INSTALL, PACKAGE
 from styledrop_cli.training.pretrain.throughput import Call
 
-# The stages in their order, and what each gets of the training time. The text encoder is written, not trained; the base
-# was still falling after all that it was given so far; the decoder comes last, for nothing needs it.
+# The stages in their order, and the share of the training time that each gets. The text encoder is written, not
+# trained. The base's loss was still falling after the longest training so far. Nothing needs the decoder: it is last.
 SHARES = {"tokenizer": 0.25, "text": 0.0, "clip": 0.07, "scorer": 0.03, "base": 0.45, "superres": 0.13, "decoder": 0.07}
 BEGUN_WITH = 30.0  # seconds without which a call begins no further stage
 PICTURES_ALONE = ("tokenizer", "decoder")  # these need no captions, and learn from tok/ where the corpus has it
 
 
 def stages() -> list[str]:
-    """The parts that there are, in the order in which they are trained.
-
-    Without the package of the text encoder there is none: prompts are then read by the CLIP's own text tower.
-    """
+    """The parts, in the order in which they are trained; without ``text`` where its package is not installed."""
     there = importlib.util.find_spec(PACKAGE) is not None
     return [part for part in SHARES if part in pretraining.PARTS and (part != "text" or there)]
 
@@ -67,8 +64,8 @@ def corpus_of(corpus: Path, part: str) -> Path:
 def due_stages(out: Path) -> list[str]:
     """The stages that are not finished in a model folder, the first of which may be under way.
 
-    A part that this program knows nothing of is taken as it is. Raises UsageError where a finished part is not the
-    one that was recorded, or a part was made with another one than is there, or than is still to be trained.
+    A part without a record is taken as it is. Raises UsageError where a finished part is not the one that was recorded,
+    or was made with another part than is there, or with one that is still to be trained.
     """
     due: list[str] = []
     for part in stages():
@@ -114,16 +111,16 @@ def train_all(
 ) -> list[dict[str, Any]]:
     """Train all parts of a model folder, within the ``budget`` of all; what came of each stage so far, as plain values.
 
-    The stages, what each learns from and its share are above; the rest is as for ``pretraining.run``, for each of them.
-    ``resume`` goes on with the stage that is due; what is finished is not touched. A ``call`` that is over ends after a
-    whole step, which is saved. Both callbacks are told of which part it is. Raises as ``run`` and ``due_stages`` do,
-    and UsageError for a folder that holds parts already, unless ``resume`` is said.
+    Each stage is trained as ``pretraining.run`` does, on ``corpus_of`` it and for its share of the budget. ``resume``
+    goes on with the stage that is due; what is finished is not touched. A ``call`` that is over ends after a step that
+    is saved. Both callbacks get the part's name first. Raises as ``run`` and ``due_stages`` do, and UsageError
+    for a folder that holds parts already, unless ``resume`` is given.
     """
     call = call or Call()
     heard: set[str] = set()
 
     def tell(part: str, message: str) -> None:
-        """Warnings of the one corpus are the same for all stages, and told once."""
+        """Tell a warning once: those of the corpus are the same for all stages."""
         if not (message.startswith("Warning: ") and message in heard):
             heard.add(message)
             on_message(part, message)
@@ -138,7 +135,7 @@ def train_all(
     due = due_stages(out)
     if "clip" in due and "text" not in parts and not part_file(out, "text").exists():
         on_message("text", f"not installed: prompts are read by the CLIP's own text tower ({INSTALL} brings it)")
-    for part in due:  # what is wrong with a corpus is said before the first stage, not after hours
+    for part in due:  # a broken corpus is refused before the first stage, not after hours
         read_corpus(corpus_of(corpus, part), captions=part not in PICTURES_ALONE)
     known = set(read_config(init_from)["parts"]) if init_from is not None else set()
     outcomes: list[dict[str, Any]] = []

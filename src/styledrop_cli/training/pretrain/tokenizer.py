@@ -43,16 +43,16 @@ TOKENIZER = TokenizerConfig(
     levels=(8, 5, 5, 5, 4),
 )
 ENLARGED_CHANNELS = 48
-LEAST_DEVIATION = 1e-3  # of patches along a direction: simple pictures differ in fewer of them than ids tell apart
+LEAST_DEVIATION = 1e-3  # of patches along a direction: simple pictures do not differ in as many as there are axes
 # How hard the perceptual loss and the critic pull on the pixels, as shares of the reconstruction's pull.
 FEATURE_SHARE, CRITIC_SHARE = 0.5, 0.3
 CRITIC_FROM = 0.4  # of the way: before, it would judge what is still a blur
 
 
 class PictureTask(nn.Module):
-    """What the tokenizer and the enlarged decoder have in common: how made pictures are compared with wanted ones.
+    """What the tokenizer and the enlarged decoder have in common: how decoded pictures are compared with the originals.
 
-    ``share`` is how far the training is; the loop tells it.
+    ``share`` is how much of the training is done.
     """
 
     def __init__(self, features: EfficientNet | None, critic_from: float) -> None:
@@ -63,11 +63,11 @@ class PictureTask(nn.Module):
         self.share = 0.0
 
     def compared(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """The loss of pictures ``[B,3,S,S]``: pixels, and in fixed proportions features and the critic's opinion.
+        """The loss of pictures ``[B,3,S,S]``: of their pixels, their features and the critic's opinion.
 
-        Each of the other losses is weighed so that the norm of its gradient at the pixels is a fixed share of the
+        Features and critic are weighted so that the norm of their gradient at the pixels is a fixed share of the
         reconstruction's (VQGAN's adaptive weight, 2012.09841, taken where all losses meet). So the gradient at the
-        pixels is put together first, and goes into the network once.
+        pixels is added up first, and goes into the network once.
         """
         if not torch.is_grad_enabled():
             return reconstruction_loss(made, wanted)
@@ -95,7 +95,7 @@ class PictureTask(nn.Module):
     def _judged(self, made: Tensor) -> Tensor:
         """The critic's mean opinion, with gradient to the picture but not to the critic."""
         self.critic.requires_grad_(False)
-        # A copy, for who counts a step's arithmetic follows each module's input back, and cannot where that is a leaf.
+        # A copy, because the counter of FLOPs follows each module's input back, and cannot where that is a leaf.
         opinion: Tensor = self.critic(made.clone()).mean()
         self.critic.requires_grad_(True)
         return opinion
@@ -116,7 +116,7 @@ class _TokenizerTask(PictureTask):
 
 
 def feature_loss(features: EfficientNet, made: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute difference of each stage's maps, as a share of their mean; stages count alike."""
+    """Mean absolute difference of each stage's maps relative to their mean; all stages count the same."""
     with torch.no_grad():
         theirs = features.features(wanted * 2 - 1)
     pairs = zip(features.features(made * 2 - 1), theirs, strict=True)
@@ -126,7 +126,7 @@ def feature_loss(features: EfficientNet, made: Tensor, wanted: Tensor) -> Tensor
 
 
 def reconstruction_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute and squared error of pixels, and absolute error of their differences: outlines stay sharp."""
+    """Absolute and squared error of pixels, and absolute error of their differences, which keeps outlines sharp."""
     made, wanted = made.float(), wanted.float()
     edges = sum((made.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean() for axis in (-1, -2))
     return F.l1_loss(made, wanted) + 2 * F.mse_loss(made, wanted) + 0.5 * edges
@@ -142,7 +142,7 @@ def patch_basis(pictures: Tensor, factor: int, numbers: int) -> tuple[Tensor, Te
 
 
 def start_from_patches(tokenizer: ImageTokenizer, pictures: Tensor) -> None:
-    """Make a fresh tokenizer the best linear one: PCA of patches in and out, the convolutions adding nothing yet."""
+    """Make a new tokenizer the best linear one: PCA of patches in and out; the convolutions add nothing yet."""
     config = tokenizer.config
     assert tokenizer.linear_in is not None and tokenizer.linear_out is not None
     mean, basis = patch_basis(pictures, config.factor, config.vq_embed_dim)
@@ -163,10 +163,10 @@ def start_from_patches(tokenizer: ImageTokenizer, pictures: Tensor) -> None:
 
 @torch.no_grad()
 def start_from_smaller(tokenizer: ImageTokenizer, smaller: ImageTokenizer, pictures: Tensor) -> None:
-    """Start where a trained tokenizer of the same sizes, but with fewer axes of codes, has ended.
+    """Start from a trained tokenizer of the same sizes but with fewer axes of codes.
 
-    Its first axes are the smaller one's. Each new axis starts as a linear one: the leading direction of what is lost in
-    ``pictures`` ``[B,3,S,S]`` and is not in the span of the patches that the smaller one adds up.
+    The first axes are the smaller one's. Each new axis starts linear: as the leading direction of what the smaller one
+    loses of ``pictures`` ``[B,3,S,S]``, outside the span of the patches that it adds up.
     """
     assert tokenizer.linear_in is not None and tokenizer.linear_out is not None and smaller.linear_out is not None
     own, axes = tokenizer.state_dict(), smaller.config.vq_embed_dim
@@ -212,7 +212,7 @@ def _started(init_from: Path | None, pictures: Tensor) -> ImageTokenizer:
 def scaled_views(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Views ``[B,3,128,128]`` in [0,1] of uint8 pictures of 256 px.
 
-    A third shows all of a picture, a third a part of it at full size, as 32x32 ids have it, a third something between.
+    A third are whole pictures, a third parts at full size, as 32x32 ids show them, and a third something between.
     """
     third = len(pictures) // 3
     between, near, whole = pictures[:third], pictures[third : 2 * third], pictures[2 * third :]
@@ -264,7 +264,7 @@ def tokenizer_job(order: Order) -> Job:
     )
 
 
-FEATURE_STAGES = 4  # of EfficientNet's seven: what lies above knows what a picture shows, not how
+FEATURE_STAGES = 4  # of EfficientNet's seven: the later ones tell what a picture shows, not how it looks
 
 
 class PatchCritic(nn.Module):
@@ -286,11 +286,11 @@ class PatchCritic(nn.Module):
 
 
 def critic_optimizer(critic: PatchCritic) -> torch.optim.Optimizer:
-    """Adam with a short memory: what the critic judges changes."""
+    """Adam with a short memory, because what the critic judges keeps changing."""
     return torch.optim.Adam(critic.parameters(), lr=5e-4, betas=(0.5, 0.9))
 
 
-# Up to this share of the ids is replaced while the enlarged decoder learns: what a base draws is never as right as what
+# Up to this share of the ids is replaced while the enlarged decoder learns: what a base draws has more errors than what
 # a tokenizer reads.
 MOST_SPOILT = 0.1
 
@@ -348,11 +348,11 @@ def decoder_job(order: Order) -> Job:
     def sheet(task: nn.Module, path: Path) -> None:
         save_sheet(torch.cat([measured[:8], decoded(measured[:8]).cpu()]), path)
 
-    def export(task: nn.Module) -> None:
-        save_part(out, "decoder", decoder, decoder.config)
-
-    optimizers: list[torch.optim.Optimizer] = [
-        adamw(decoder, 5e-4),
-        critic_optimizer(task.critic),
-    ]
-    return Job(task, optimizers, batches, figure, export, sheet)
+    return Job(
+        task,
+        [adamw(decoder, 5e-4), critic_optimizer(task.critic)],
+        batches,
+        figure,
+        lambda t: save_part(out, "decoder", decoder, decoder.config),
+        sheet,
+    )

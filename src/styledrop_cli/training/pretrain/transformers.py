@@ -28,6 +28,7 @@ from styledrop_cli.settings import SampleSettings
 from styledrop_cli.training.loop import hidden, masked_cross_entropy, step_generator
 from styledrop_cli.training.pretrain.encoded import encoded
 from styledrop_cli.training.pretrain.job import Job, Order, heard, muon, save_sheet, split
+from styledrop_cli.training.pretrain.records import WORK, part_file
 
 # Pocket's sizes.
 BASE = TransformerConfig(
@@ -51,8 +52,8 @@ BASE = TransformerConfig(
     positions=8,
 )
 TEXT_DROPPED = 0.1
-# How often a caption's style is replaced by words that no caption holds. So words that the base was never taught come
-# to mean "some style", whichever: what a new style's name should mean until an adapter has learnt it.
+# How often a caption's style is replaced by words that are in no caption. So words that the base was never taught come
+# to mean "some style": what a new style's name should mean until an adapter has learnt it.
 STYLE_UNKNOWN = 0.25
 Network = TypeVar("Network", bound=MaskedTransformer)
 PROBES = (
@@ -103,20 +104,12 @@ class _BaseTask(nn.Module):
 
 
 def transformer_job(order: Order) -> Job:
-    """Train the masked transformer, with the tokenizer and the text encoder of the same folder."""
+    """Train the base's masked transformer on the ids of the folder's tokenizer, with its text encoder."""
     records, out, device = order.records, order.out, order.device
     train, held = split(records)
-    image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
-    text = load_text(out, device=device)
-    if order.init_from is None:
-        transformer = MaskedTransformer(fitting(BASE, text, image_tokenizer))
-        transformer.initialise(torch.Generator().manual_seed(order.seed))
-    else:
-        transformer = load_module(order.init_from, "transformer")
-    transformer.requires_grad_(True)
-    share_levels(transformer, image_tokenizer.config.levels, warm=order.init_from is not None)
+    transformer, text, image_tokenizer = _started("transformer", MaskedTransformer, BASE, order)
     grid = transformer.config.sample_size
-    all_ids = cached_tokens(image_tokenizer.to(device), records, grid, out, device, order.call.check)
+    all_ids = cached_tokens(image_tokenizer, records, grid, out, device, order.call.check)
     is_held = torch.tensor([r.held_out for r in records])
     train_ids, held_ids = all_ids[~is_held].to(device), all_ids[is_held][:512].long()
     task = _BaseTask(transformer).to(device)
@@ -140,11 +133,7 @@ def transformer_job(order: Order) -> Job:
         return train_ids[rows.to(device)].long(), masked.to(device), *heard(text, texts, device)
 
     def figure(task: nn.Module) -> str:
-        losses = []
-        for parts in zip(*(t.split(64) for t in (held_ids, held_mask, *held_text)), strict=True):
-            with autocast(device):
-                losses.append(task(tuple(part.to(device) for part in parts)))
-        return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
+        return _held_out_loss(task, (held_ids, held_mask, *held_text), 64, device)
 
     def export(task: nn.Module) -> None:
         save_part(out, "transformer", folded(transformer), transformer.config)
@@ -186,8 +175,8 @@ SUPERRES = SuperResConfig(
     low_res_layers=2,
     low_res_context=False,
 )
-# Up to this share of a low-resolution grid is replaced at random while training, for what a base draws is never as
-# right as what a tokenizer reads (conditioning augmentation, arXiv 2106.15282).
+# Up to this share of the low-resolution ids is replaced at random while training: what a base draws has more errors
+# than what a tokenizer reads (conditioning augmentation, arXiv 2106.15282).
 MOST_NOISE = 0.1
 SHEET_STEPS = 8
 
@@ -205,22 +194,14 @@ class _SuperResTask(nn.Module):
 
 
 def superres_job(order: Order) -> Job:
-    """Train the super-resolution transformer, with the tokenizer and the text encoder of the same folder."""
+    """Train the super-resolution transformer on the ids of the folder's tokenizer, with its text encoder."""
     records, out, device = order.records, order.out, order.device
     train, held = split(records)
-    image_tokenizer: ImageTokenizer = load_module(out, "tokenizer")
-    text = load_text(out, device=device)
-    if order.init_from is None:
-        superres = SuperResTransformer(fitting(SUPERRES, text, image_tokenizer))
-        superres.initialise(torch.Generator().manual_seed(order.seed))
-    else:
-        superres = load_module(order.init_from, "superres")
-    superres.requires_grad_(True)
-    share_levels(superres, image_tokenizer.config.levels, warm=order.init_from is not None)
+    superres, text, image_tokenizer = _started("superres", SuperResTransformer, SUPERRES, order)
     large, small = superres.config.sample_size, superres.config.low_res_size
-    image_tokenizer.to(device)
-    check = order.call.check
-    high, low = (cached_tokens(image_tokenizer, records, grid, out, device, check) for grid in (large, small))
+    high, low = (
+        cached_tokens(image_tokenizer, records, grid, out, device, order.call.check) for grid in (large, small)
+    )
     is_held = torch.tensor([r.held_out for r in records])
     train_high, train_low = high[~is_held].to(device), low[~is_held]
     held_high, held_low = high[is_held][:128].long(), low[is_held][:128].long()
@@ -244,11 +225,7 @@ def superres_job(order: Order) -> Job:
         return ids, masked.to(device), seen.to(device), *heard(text, texts, device)
 
     def figure(task: nn.Module) -> str:
-        losses = []
-        for parts in zip(*(t.split(32) for t in (held_high, held_mask, held_low, *held_text)), strict=True):
-            with autocast(device):
-                losses.append(task(tuple(part.to(device) for part in parts)))
-        return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
+        return _held_out_loss(task, (held_high, held_mask, held_low, *held_text), 32, device)
 
     def export(task: nn.Module) -> None:
         save_part(out, "superres", folded(superres), superres.config)
@@ -278,8 +255,32 @@ def superres_job(order: Order) -> Job:
 Sizes = TypeVar("Sizes", bound=TransformerConfig)
 
 
+def _started(
+    part: str, make: Callable[[Sizes], Network], sizes: Sizes, order: Order
+) -> tuple[Network, TextEncoder, ImageTokenizer]:
+    """The network that a training starts with, new or from a model folder, and what it learns from."""
+    tokenizer: ImageTokenizer = load_module(order.out, "tokenizer")
+    text = load_text(order.out, device=order.device)
+    if order.init_from is None:
+        network = make(fitting(sizes, text, tokenizer))
+        network.initialise(torch.Generator().manual_seed(order.seed))
+    else:
+        network = load_module(order.init_from, part)
+    share_levels(network.requires_grad_(True), tokenizer.config.levels, warm=order.init_from is not None)
+    return network, text, tokenizer.to(order.device)
+
+
+def _held_out_loss(task: nn.Module, batch: tuple[Tensor, ...], rows: int, device: torch.device) -> str:
+    """The mean loss of a held-out ``batch``, in so many ``rows`` at a time, in words."""
+    losses = []
+    for parts in zip(*(t.split(rows) for t in batch), strict=True):
+        with autocast(device):
+            losses.append(task(tuple(part.to(device) for part in parts)))
+    return f"held-out cross-entropy {float(torch.stack(losses).mean()):.4f} nats a masked id"
+
+
 def fitting(sizes: Sizes, text: TextEncoder, tokenizer: ImageTokenizer) -> Sizes:
-    """The sizes of a transformer that listens to this encoder and draws the ids of this tokenizer."""
+    """The ``sizes`` with the widths of this text encoder and the codebook of this tokenizer."""
     codes = tokenizer.config.num_vq_embeddings
     fit = replace(
         sizes,
@@ -303,7 +304,7 @@ def share_levels(transformer: MaskedTransformer, levels: tuple[int, ...], warm: 
 
 def folded(transformer: Network) -> Network:
     """The same network with plain tables, on the CPU."""
-    # Not a copy with its parametrizations removed: copies share the class, and the original would lose them too.
+    # Not a copy without its parametrizations: copies share the class, and the original would lose them too.
     plain = type(transformer)(transformer.config)
     state = {n: t for n, t in transformer.state_dict().items() if ".parametrizations." not in n}
     tables = {n: m for n, m in transformer.named_modules() if parametrize.is_parametrized(m)}
@@ -319,14 +320,14 @@ def cached_tokens(
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Every picture's ids as int16 ``[R,grid,grid]``, encoded once a corpus, tokenizer and size."""
+    """The ids of every picture as int16 ``[R,grid,grid]``, encoded once for a corpus, tokenizer and size."""
     codes = tokenizer.config.num_vq_embeddings
     return encoded(
         lambda pictures: tokenizer.encode(pictures).to(torch.int16),
         records,
         grid * tokenizer.config.factor,
-        out / ".training" / f"tokens-{grid}.safetensors",
-        file_hash(out / "tokenizer.safetensors"),
+        out / WORK / f"tokens-{grid}.safetensors",
+        file_hash(part_file(out, "tokenizer")),
         device,
         check,
         lambda ids: is_grid(ids, grid, codes),
