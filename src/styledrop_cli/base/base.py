@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.base import sample as drawing
-from styledrop_cli.base.folder import Opened, Part, Parts, load_text, open_ours, refuse_misfits, refuse_other_text
+from styledrop_cli.base.folder import Opened, Part, Parts, load_text, open_ours, refuse_other_text
 from styledrop_cli.base.hub import BUNDLED, POCKET, locate
 from styledrop_cli.base.known_things import THINGS, KnownThings, Thing, read_things
 from styledrop_cli.base.prompt_tokens import TextTokenizer
@@ -266,9 +266,7 @@ class Base:
 
 def open_folder(folder: Path) -> Opened:
     """Read a model folder, published or ours; raises ModelError if a part of it is missing, broken or does not fit."""
-    opened = open_published(folder) if is_published(folder) else open_ours(folder)
-    refuse_misfits(folder, **{name: part.config for name, part in opened.parts.items()})
-    return opened
+    return open_published(folder) if is_published(folder) else open_ours(folder)
 
 
 def load_base(model: str, device: torch.device) -> Base:

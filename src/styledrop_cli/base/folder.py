@@ -120,11 +120,12 @@ class Opened:
 def open_ours(folder: Path) -> Opened:
     """Load a model folder made by ``styledrop pretrain``, whose networks are small enough to be read at once.
 
-    Raises ModelError for a part that is missing or broken, or a vocabulary that is not its encoder's.
+    Raises ModelError for a part that is missing, broken or does not fit, or a vocabulary that is not its encoder's.
     """
     config, own = read_config(folder), text_part(folder)
     wanted = {own, "clip", "transformer", "tokenizer"} | ({"decoder", "superres"} & set(config["parts"]))
     parts = {part: Part.here(load_module(folder, part)) for part in sorted(wanted)}
+    refuse_misfits(folder, **{name: part.config for name, part in parts.items()})
     tokenizer = read_text_tokenizer(folder, parts[own].config)
     fingerprint = partial(file_hash, folder / "transformer.safetensors")
     return Opened(str(config.get("name", folder.name)), OURS, parts, tokenizer, fingerprint)

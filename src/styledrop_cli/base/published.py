@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from styledrop_cli.base import amused
-from styledrop_cli.base.folder import Opened, Part
+from styledrop_cli.base.folder import Opened, Part, refuse_misfits
 from styledrop_cli.base.hub import name_of
 from styledrop_cli.base.hub.layout import INDEX, WEIGHTS
 from styledrop_cli.base.published_files import Network, fingerprint, is_mapped, read_object, read_weights, weight_files
@@ -36,7 +36,7 @@ def open_published(folder: Path) -> Opened:
     """Read what a published folder says of itself, and look that its weights are there.
 
     Raises ModelError for a missing or damaged description, a class or a setting that is not its family's, a missing
-    file or shard, and weights that are pickles.
+    file or shard, weights that are pickles, and parts that do not fit.
     """
     index = read_object(folder / INDEX)
     family = _family_of(folder, index)
@@ -56,6 +56,7 @@ def open_published(folder: Path) -> Opened:
         )
     defaults = asdict(type(transformer)())
     spec = row_of(family, {name: value for name, value in asdict(transformer).items() if value != defaults[name]})
+    refuse_misfits(folder, **{name: part.config for name, part in parts.items()})
     tokenizer = amused.read_text_vocabulary(folder, parts["clip"].config)
     return Opened(name_of(folder), spec, parts, tokenizer, partial(fingerprint, folder), schedule)
 
