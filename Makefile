@@ -17,7 +17,7 @@ endef
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow help-snapshots reference coverage fuzz parity against demo bench paired dist lock format clean
+.PHONY: help venv check test slow reference coverage fuzz parity against demo bench paired dist lock format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -41,9 +41,6 @@ test: $(READY)  ## all tests but the slow ones, on as many cores as there are
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
-
-help-snapshots: $(READY)  ## write tests/help/ anew: what --help of each command says
-	STYLEDROP_HELP_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/test_help.py
 
 coverage: $(READY)  ## the tests, and which lines they never reach; fails below 90 %
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pytest-cov

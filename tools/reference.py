@@ -53,7 +53,7 @@ def _page(name: str, command: Any) -> str:
         is_argument = parameter.param_type_name == "argument"
         panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
         tables.setdefault(panel, []).append(_row(*parameter.get_help_record(context)))
-    for panel in sorted(tables, key=lambda panel: panel.startswith("Options of every")):
+    for panel in sorted(tables, key=lambda panel: panel.startswith("Common options")):
         parts.append(f"## {panel}")
         rows = "\n".join(f"| {given} | {meaning} | {default} |" for given, meaning, default in tables[panel])
         parts.append(f"| | what it does | default |\n|---|---|---|\n{rows}")
