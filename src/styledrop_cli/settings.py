@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from decimal import Decimal
 from itertools import product
 from typing import Any, ClassVar
@@ -32,22 +32,44 @@ def seeds_from(first: int, number: int) -> range:
     return range(first, first + number)
 
 
-class _Checked:
-    """Refuses values outside ``RANGES``, all of them in one message; a whole number for a float becomes one."""
+def setting(default: Any, text: str, between: tuple[float, float] | None = None, choices: tuple[str, ...] = ()) -> Any:
+    """A setting, declared once: its default, what it is in a sentence, and which values it can have.
+
+    A number is ``between`` two, a text may be one of ``choices``. Commands show the sentence, default and range.
+    """
+    return field(default=default, metadata={"text": text, "between": between, "choices": choices})
+
+
+class Checked:
+    """Refuses values that a setting cannot have, all of them in one message; a whole number for a float becomes one.
+
+    ``RANGES``, ``CHOICES`` and ``HELP`` are what the fields declare, by name.
+    """
 
     RANGES: ClassVar[Ranges] = {}
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
+    HELP: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        declared = {name: one.metadata for name, one in vars(cls).items() if isinstance(one, Field)}
+        for name, key in (("RANGES", "between"), ("CHOICES", "choices"), ("HELP", "text")):
+            setattr(cls, name, getattr(cls, name) | {one: said[key] for one, said in declared.items() if said[key]})
 
     def __post_init__(self) -> None:
-        problems = []
+        problems, hint = [], None
         for name, (low, high) in self.RANGES.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):
                 problems.append(f"{name} must be between {exact(low)} and {exact(high)}, not {value}")
+        for name, choices in self.CHOICES.items():
+            if getattr(self, name) not in choices:
+                problems.append(f"there is no {name} called '{getattr(self, name)}'")
+                hint = f"Choose {' or '.join(choices)}."
         if problems:
-            raise UsageError("; ".join(problems))
-        for field in fields(self):  # type: ignore[arg-type]
-            if isinstance(field.default, float) and isinstance(value := getattr(self, field.name), int):
-                object.__setattr__(self, field.name, float(value))
+            raise UsageError("; ".join(problems), hint)
+        for one in fields(self):  # type: ignore[arg-type]
+            if isinstance(one.default, float) and isinstance(value := getattr(self, one.name), int):
+                object.__setattr__(self, one.name, float(value))
 
     @classmethod
     def defaults(cls) -> dict[str, object]:
@@ -56,87 +78,78 @@ class _Checked:
 
 
 @dataclass(frozen=True)
-class SampleSettings(_Checked):
+class SampleSettings(Checked):
     """How pictures are drawn.
 
-    ``steps`` of parallel decoding, whose ``order`` says which ids are kept at each: those that the network is surest
-    of, by "confidence" and chance, or places spread evenly over the picture, in "halton" order (``sampling.decoding``).
-    ``temperature`` is how much chance there is in confidence (StyleDrop: 4.5), and has no say in the other;
-    ``strength`` is how much of the adapter there is: 0 none, 1 as it was trained. ``lambda_a`` pushes towards the
-    adapter's style, ``lambda_b`` towards the prompt (StyleDrop eq. 4); with ``ramp`` both grow linearly over the steps
-    (Muse). Tokens less than ``plausible`` times as likely as the likeliest are not drawn, whatever the scales make of
-    them. A token is drawn among the ``top_k`` likeliest (0: all) and, of these, the fewest that make up ``top_p``.
-    At the end a token that is less than ``correct`` times as likely there as the likeliest is replaced by it.
-    ``negative`` is the text to move away from. ``noise`` is one number a "position" or one a "token", upstream's way.
-    ``precision`` "bf16" draws a published base faster where the processor has bfloat16, and not to upstream's numbers.
-    ``size`` is the pictures' side in pixels, ``seed`` the first picture's; those after it count on.
-
-    Guidance takes up to three passes a step. With ``guidance_every`` n the two beside the adapted one run at every n-th
-    step, and what they said is held between. From ``guidance_from`` to ``guidance_to``, shares of the way, there is
-    guidance at all; without it the adapted pass is alone (arXiv 2404.07724).
+    Guidance (StyleDrop eq. 4) takes up to three passes a step: ``lambda_a`` pushes towards the adapter's style,
+    ``lambda_b`` towards the prompt. With ``guidance_every`` n the two passes beside the adapted one run at every n-th
+    step, and what they said is held between. Outside ``guidance_from`` to ``guidance_to``, shares of the way, the
+    adapted pass is alone (arXiv 2404.07724).
 
     The larger size is enlarged plainly or, with ``superres_steps``, drawn by super-resolution, with scales of its own
-    (StyleDrop, Table S3: 1 and 0). Pocket's is sharper and a little harder to recognise, so it is not the default. It
-    draws only tokens at least ``superres_plausible`` times as likely as the likeliest: what is seen small leaves little
-    to chance, and chance frays edges.
+    (StyleDrop, Table S3: 1 and 0). Pocket's is sharper and a little harder to recognise, so it is not the default.
+    What is seen small leaves little to chance, and chance frays edges: hence ``superres_plausible``.
     """
 
-    steps: int = 12
-    temperature: float = 2.0
-    strength: float = 1.0
-    lambda_a: float = 0.0
-    lambda_b: float = 1.5
-    ramp: bool = True
-    plausible: float = 0.03
-    negative: str = ""
-    noise: str = "position"
-    order: str = "halton"
-    top_k: int = 0
-    top_p: float = 0.8
-    correct: float = 0.1
-    precision: str = "fp32"
-    guidance_every: int = 3
-    guidance_from: float = 0.0
-    guidance_to: float = 1.0
-    size: int = 256
-    seed: int = 0
-    superres_steps: int = 0
-    superres_lambda_a: float = 0.0
-    superres_lambda_b: float = 0.0
-    superres_plausible: float = 0.5
-
-    RANGES: ClassVar[Ranges] = {
-        "steps": (1, 256),
-        "temperature": (0, 100),
-        "strength": (0, 10),
-        "lambda_a": (0, 50),
-        "lambda_b": (0, 50),
-        "plausible": (0, 1),
-        "top_k": (0, 1_000_000),
-        "top_p": (0, 1),
-        "correct": (0, 1),
-        "guidance_every": (1, 256),
-        "guidance_from": (0, 1),
-        "guidance_to": (0, 1),
-        "size": (1, 8192),
-        "seed": (0, LARGEST_SEED),
-        "superres_steps": (0, 256),
-        "superres_lambda_a": (0, 50),
-        "superres_lambda_b": (0, 50),
-        "superres_plausible": (0, 1),
-    }
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "noise": ("position", "token"),
-        "order": ("confidence", "halton"),
-        "precision": ("fp32", "bf16"),
-    }
+    steps: int = setting(12, "Drawing steps: more are slower and finer.", (1, 256))
+    temperature: float = setting(
+        2.0,  # StyleDrop: 4.5
+        "Draw those parts first that the model is surest of, with this much chance in their order: low is uniform and "
+        "safe, high is varied and wild.",
+        (0, 100),
+    )
+    strength: float = setting(1.0, "How strongly the adapter acts: 0 not at all, 1 as it was trained.", (0, 10))
+    lambda_a: float = setting(
+        0.0, "Guidance towards the style. Too high, the content of the reference picture comes back.", (0, 50)
+    )
+    lambda_b: float = setting(
+        1.5, "Guidance towards the prompt. Too high, the base model's own look comes back.", (0, 50)
+    )
+    ramp: bool = setting(True, "Let both scales of guidance grow linearly over the steps (Muse).")
+    plausible: float = setting(
+        0.03,
+        "Tokens less than this times as likely as the likeliest are not drawn, whatever guidance makes of them.",
+        (0, 1),
+    )
+    negative: str = setting("", "What the pictures should not show.")
+    noise: str = setting(
+        "position",
+        "Random numbers: one a position, or one a token, as upstream draws them.",
+        choices=("position", "token"),
+    )
+    order: str = setting(
+        "halton",
+        "Which tokens a step keeps: those that the network is surest of, or places spread evenly over the picture.",
+        choices=("confidence", "halton"),
+    )
+    top_k: int = setting(0, "Draw each token among so many of the likeliest; 0 is all.", (0, 1_000_000))
+    top_p: float = setting(0.8, "Variety of each part: 0 draws the likeliest, 1 anything that is possible.", (0, 1))
+    correct: float = setting(
+        0.1,
+        "At the end, a token less than this times as likely as the likeliest at its place is replaced by it.",
+        (0, 1),
+    )
+    precision: str = setting(
+        "fp32",
+        "bf16 draws a published base faster where the processor has bfloat16, and not to upstream's numbers.",
+        choices=("fp32", "bf16"),
+    )
+    guidance_every: int = setting(3, "Compute guidance at every n-th step, and hold it between.", (1, 256))
+    guidance_from: float = setting(0.0, "Share of the steps before which there is no guidance.", (0, 1))
+    guidance_to: float = setting(1.0, "Share of the steps after which there is no guidance.", (0, 1))
+    size: int = setting(256, "Width and height of the pictures. pocket draws 256 and 128.", (1, 8192))
+    seed: int = setting(0, "Seed of the first picture; each further picture adds 1.", (0, LARGEST_SEED))
+    superres_steps: int = setting(
+        0,
+        "Steps of super-resolution, which draws the larger size sharper: 8 are enough. 0 only enlarges.",
+        (0, 256),
+    )
+    superres_lambda_a: float = setting(0.0, "Guidance of super-resolution towards the style.", (0, 50))
+    superres_lambda_b: float = setting(0.0, "Guidance of super-resolution towards the prompt.", (0, 50))
+    superres_plausible: float = setting(0.5, "As `plausible`, for super-resolution.", (0, 1))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in self.CHOICES.items():
-            if getattr(self, name) not in choices:
-                what = f"there is no {name} called '{getattr(self, name)}'"
-                raise UsageError(what, f"Choose {' or '.join(choices)}.")
         if self.guidance_from > self.guidance_to:
             raise UsageError(
                 f"guidance_from {exact(self.guidance_from)} is after guidance_to {exact(self.guidance_to)}"
@@ -185,50 +198,60 @@ KINDS: dict[str, dict[str, float]] = {
 
 
 @dataclass(frozen=True)
-class TrainSettings(_Checked):
+class TrainSettings(Checked):
     """How an adapter is trained; ``of`` fills in what fits its kind.
 
-    ``shared`` is whether all layers share one bottleneck (paper: width 4, shared, on a base a hundred times larger),
-    ``targets`` the attention projections that LoRA updates. ``views`` augmented crops of each reference are tokenized
-    once. At ``checkpoints`` points of the way test pictures are drawn, and the best point is what is written, unless
-    ``last``. ``lambda_a`` and ``lambda_b`` are the scales that the file will recommend. The super-resolution
-    transformer, where the base has one, gets an adapter of the same kind, trained for ``superres_steps`` at
-    ``superres_lr`` (paper: 3.3 times the base's); 0 steps leave it out.
+    ``views`` augmented crops of each reference are tokenized once. At ``checkpoints`` points of the way test pictures
+    are drawn, and the best point is what is written, unless ``last``. The super-resolution transformer, where the base
+    has one, gets an adapter of the same kind, trained at ``superres_lr`` (paper: 3.3 times the base's).
 
     ``learn`` is what the pictures have in common, ``STYLE`` or ``OBJECT`` (StyleDrop, 3.4). Checkpoints are compared by
     their style, so an object has none.
     """
 
-    kind: str = "bottleneck"
-    steps: int = 250
-    lr: float = KINDS["bottleneck"]["lr"]
-    batch_size: int = 8
-    width: int = int(KINDS["bottleneck"]["width"])
-    shared: bool = False
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v")
-    views: int = 64
-    seed: int = 0
-    checkpoints: int = 5
-    last: bool = False
-    lambda_a: float = SampleSettings.lambda_a
-    lambda_b: float = SampleSettings.lambda_b
-    superres_steps: int = 100
-    superres_lr: float = 5e-3
-    learn: str = STYLE
-
-    RANGES: ClassVar[Ranges] = {
-        "steps": (1, 1_000_000),
-        "lr": (1e-8, 1),
-        "batch_size": (1, 4096),
-        "width": (1, 4096),
-        "views": (1, 100_000),
-        "seed": (0, LARGEST_SEED),
-        "checkpoints": (0, 100),
-        "lambda_a": (0, 50),
-        "lambda_b": (0, 50),
-        "superres_steps": (0, 1_000_000),
-        "superres_lr": (1e-8, 1),
-    }
+    kind: str = setting(
+        "bottleneck", "What is trained: StyleDrop's bottleneck adapters, a LoRA, or learned text vectors."
+    )
+    steps: int = setting(
+        250,
+        "Training steps. More bring pictures closer to the reference, and leave less freedom in what they show.",
+        (1, 1_000_000),
+    )
+    lr: float = setting(
+        KINDS["bottleneck"]["lr"],
+        "Learning rate. Too high, the reference's content is copied; too low, it learns slowly.",
+        (1e-8, 1),
+    )
+    batch_size: int = setting(8, "Crops a step.", (1, 4096))
+    width: int = setting(
+        int(KINDS["bottleneck"]["width"]),
+        "Width of the bottlenecks, rank of the LoRA, or number of text vectors.",
+        (1, 4096),
+    )
+    shared: bool = setting(False, "Whether all layers share one bottleneck (the paper, on a base 100 times larger).")
+    targets: tuple[str, ...] = setting(
+        ("to_q", "to_k", "to_v"),
+        "The layers that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.",
+    )
+    views: int = setting(64, "Augmented crops of each reference.", (1, 100_000))
+    seed: int = setting(0, "The same seed trains the same.", (0, LARGEST_SEED))
+    checkpoints: int = setting(
+        5,
+        "How many points of the training are compared by test pictures, which lie in FILE.run/; 0 draws none.",
+        (0, 100),
+    )
+    last: bool = setting(False, "Keep the last step instead of the best.")
+    lambda_a: float = setting(
+        SampleSettings.lambda_a, "Guidance towards the style that the file recommends for drawing.", (0, 50)
+    )
+    lambda_b: float = setting(
+        SampleSettings.lambda_b, "Guidance towards the prompt that the file recommends for drawing.", (0, 50)
+    )
+    superres_steps: int = setting(
+        100, "Training steps of super-resolution's own adapter; 0 leaves it out.", (0, 1_000_000)
+    )
+    superres_lr: float = setting(5e-3, "Learning rate of super-resolution's own adapter.", (1e-8, 1))
+    learn: str = setting(STYLE, "What the pictures have in common: their style, or an object.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -252,33 +275,23 @@ SEEDS_OF_ROUND = 1000  # so far are the seeds of a round from those of the round
 
 
 @dataclass(frozen=True)
-class RoundSettings(_Checked):
+class RoundSettings(Checked):
     """How rounds of feedback go.
 
-    ``rounds`` are added to what was trained. Each draws ``per_prompt`` pictures of each prompt (StyleDrop: 64), keeps
-    ``keep`` of them (0 is one a prompt), and trains a new adapter for ``steps`` on these and the references. The pool
-    is drawn with ``pool_lambda_a`` more than the first adapter recommends: more style, and more to choose from. What
-    was learnt from many things can be drawn more strongly without showing any of them: a round's adapter recommends
-    ``lambda_a`` at least.
+    Each round draws ``per_prompt`` pictures of each prompt (StyleDrop: 64), keeps ``keep`` of them, and trains a new
+    adapter for ``steps`` on these and the references. What was learnt from many things can be drawn more strongly
+    without showing any of them: a round's adapter recommends ``lambda_a`` at least.
     """
 
-    rounds: int = 1
-    per_prompt: int = 8
-    keep: int = 0
-    steps: int = TrainSettings.steps
-    pool_lambda_a: float = 0.25
-    lambda_a: float = 0.25
-    seed: int = 0
-
-    RANGES: ClassVar[Ranges] = {
-        "rounds": (1, 100),
-        "per_prompt": (1, 1000),
-        "keep": (0, 100_000),
-        "pool_lambda_a": (0, 50),
-        "lambda_a": (0, 50),
-        "steps": (1, 1_000_000),
-        "seed": (0, LARGEST_SEED),
-    }
+    rounds: int = setting(1, "How many rounds of feedback to add.", (1, 100))
+    per_prompt: int = setting(8, "How many pictures of each prompt to draw and pick from.", (1, 1000))
+    keep: int = setting(0, "How many pictures to pick and train on.", (0, 100_000))  # 0: one of each prompt
+    steps: int = setting(TrainSettings.steps, "Training steps of each round.", (1, 1_000_000))
+    pool_lambda_a: float = setting(
+        0.25, "How much more guidance towards the style than recommended the pool is drawn with.", (0, 50)
+    )
+    lambda_a: float = setting(0.25, "Guidance towards the style that a round's adapter recommends at least.", (0, 50))
+    seed: int = setting(0, "The same seed draws and trains the same.", (0, LARGEST_SEED))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -289,7 +302,7 @@ CHECKPOINT = "checkpoint"  # an axis of a sweep: its values are steps of the tra
 
 
 @dataclass(frozen=True)
-class SweepSettings(_Checked):
+class SweepSettings(Checked):
     """What a sweep compares: ``prompts``, each with ``number`` seeds from ``seed`` on, at every combination of values.
 
     ``axes`` has the values by name, which is one of ``RECOMMENDABLE`` or ``CHECKPOINT``. An axis of one value just sets
@@ -298,10 +311,9 @@ class SweepSettings(_Checked):
 
     axes: Mapping[str, Sequence[float]]
     prompts: Sequence[str]
-    number: int = 4
-    seed: int = 0
+    number: int = setting(4, "Pictures of each prompt in each cell.", (1, 1000))
+    seed: int = setting(0, "Seed of the first picture; each further picture adds 1.", (0, LARGEST_SEED))
 
-    RANGES: ClassVar[Ranges] = {"number": (1, 1000), "seed": (0, LARGEST_SEED)}
     MOST_CELLS: ClassVar[int] = 64
     MOST_PICTURES: ClassVar[int] = 2000
 

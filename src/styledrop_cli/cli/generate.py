@@ -28,29 +28,11 @@ class Drawing(options.Drawing):
 
     temperature: Annotated[
         float | None,
-        option(
-            "Draw those parts first that the model is surest of, with this much chance in their order: low is uniform "
-            "and safe, high is varied and wild.",
-            shown="not given, parts are drawn in an even order over the picture",
-        ),
+        option(shown="not given, parts are drawn in an even order over the picture"),
     ] = None
-    top_p: Annotated[
-        float | None,
-        option(
-            "Variety of each part: 0 draws the likeliest, 1 anything that is possible.", shown=f"{SampleSettings.top_p}"
-        ),
-    ] = None
-    superres_steps: Annotated[
-        int, option("Steps of super-resolution, which draws the larger size sharper: 8 are enough. 0 only enlarges.")
-    ] = SampleSettings.superres_steps
-    size: Annotated[
-        int | None,
-        option(
-            "Width and height of the pictures. pocket draws 256 and 128.",
-            metavar="PIXELS",
-            shown="the largest that the base model draws",
-        ),
-    ] = None
+    top_p: Annotated[float | None, option(shown=f"{SampleSettings.top_p}")] = None
+    superres_steps: Annotated[int, option()] = SampleSettings.superres_steps
+    size: Annotated[int | None, option(metavar="PIXELS", shown="the largest that the base model draws")] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,13 +32,12 @@ class Rounds:
     """What the rounds are like. None stands for what was not given."""
 
     PANEL: ClassVar = "The rounds"
-    RANGES: ClassVar = RoundSettings.RANGES | {"keep": (1, RoundSettings.RANGES["keep"][1])}  # 0 is one a prompt
+    SETTINGS: ClassVar = RoundSettings
+    RANGES: ClassVar = {"keep": (1, RoundSettings.RANGES["keep"][1])}  # 0 is one a prompt
 
     prompts: Annotated[Path | None, option(options.PROMPTS, metavar="FILE", shown="30 everyday things")] = None
-    per_prompt: Annotated[int, option("How many pictures of each prompt to draw and pick from.")] = DEFAULT.per_prompt
-    keep: Annotated[
-        int | None, option("How many pictures to pick and train on.", shown="as many as there are prompts")
-    ] = None
+    per_prompt: Annotated[int, option()] = DEFAULT.per_prompt
+    keep: Annotated[int | None, option(shown="as many as there are prompts")] = None
     picks: Annotated[
         list[Path] | None,
         option(
@@ -46,7 +45,7 @@ class Rounds:
             metavar="FILE",
         ),
     ] = None
-    steps: Annotated[int | None, option("Training steps of each round.", shown=by_base("steps"))] = None
+    steps: Annotated[int | None, option(shown=by_base("steps"))] = None
     last: Annotated[bool, flag("Keep the last round instead of the best.", "--last")] = False
     scorer: options.SecondScorer = None
 
@@ -63,7 +62,7 @@ def iterate(
     ] = None,
     *,
     rounds: Annotated[
-        int, option("How many rounds of feedback to add.", metavar=options.range_of(RoundSettings.RANGES, "rounds"))
+        int, option(RoundSettings.HELP["rounds"], metavar=options.range_of(RoundSettings.RANGES, "rounds"))
     ] = DEFAULT.rounds,
     feedback: Annotated[
         str,

@@ -17,15 +17,20 @@ from styledrop_cli.base.registry import AMUSED
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.console import COMMON
 from styledrop_cli.environment import expanded
-from styledrop_cli.settings import PRESETS, Ranges, SampleSettings, TrainSettings, exact, preset_values
+from styledrop_cli.settings import PRESETS, Checked, Ranges, SampleSettings, TrainSettings, exact, preset_values
 
 
-def option(text: str, *names: str, metavar: str | None = None, shown: str | bool = True, panel: str = "") -> Any:
-    """An option with its help; `shown` is what the help says its default is, `panel` the part of the help it is in."""
+def option(
+    text: str | None = None, *names: str, metavar: str | None = None, shown: str | bool = True, panel: str = ""
+) -> Any:
+    """An option with its help, or None: that of the setting of its name.
+
+    `shown` is what the help says its default is, `panel` the part of the help it is in.
+    """
     return typer.Option(*names, help=text, metavar=metavar, show_default=shown, rich_help_panel=panel or None)
 
 
-def flag(text: str, *names: str, **more: Any) -> Any:
+def flag(text: str | None, *names: str, **more: Any) -> Any:
     """A yes-or-no option, which needs no <bool> beside it in the help."""
     return option(text, *names, metavar="", **more)
 
@@ -97,7 +102,7 @@ class Drawing:
     """How pictures are drawn. None stands for what was not given."""
 
     PANEL: ClassVar = "How it draws"
-    RANGES: ClassVar = SampleSettings.RANGES
+    SETTINGS: ClassVar = SampleSettings
 
     preset: Annotated[
         str | None,
@@ -108,26 +113,11 @@ class Drawing:
             shown=False,
         ),
     ] = None
-    negative: Annotated[str, option("What the pictures should not show.")] = ""
-    strength: Annotated[
-        float | None,
-        option("How strongly the adapter acts: 0 not at all, 1 as it was trained.", shown=recommended("strength")),
-    ] = None
-    lambda_a: Annotated[
-        float | None,
-        option(
-            "Guidance towards the style. Too high, the content of the reference picture comes back.",
-            shown=recommended("lambda_a"),
-        ),
-    ] = None
-    lambda_b: Annotated[
-        float | None,
-        option(
-            "Guidance towards the prompt. Too high, the base model's own look comes back.",
-            shown=recommended("lambda_b"),
-        ),
-    ] = None
-    steps: Annotated[int | None, option("Drawing steps: more are slower and finer.", shown=recommended("steps"))] = None
+    negative: Annotated[str, option()] = ""
+    strength: Annotated[float | None, option(shown=recommended("strength"))] = None
+    lambda_a: Annotated[float | None, option(shown=recommended("lambda_a"))] = None
+    lambda_b: Annotated[float | None, option(shown=recommended("lambda_b"))] = None
+    steps: Annotated[int | None, option(shown=recommended("steps"))] = None
 
     def checked(self, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """The values of the preset, and those that were given, by the names of `SampleSettings`.
@@ -157,8 +147,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """`function` as Typer takes it.
 
     A parameter whose type is a dataclass stands for the options that are its fields; its `PANEL` and `RANGES`, if it
-    has any, are those of its options. The `~` of paths is replaced, which a shell leaves in `--output=~/pictures`; a
-    text that begins so (a model's name, an adapter with its share) is a path, too.
+    has any, are those of its options. An option without a help of its own, and one without a range, has those of the
+    setting of its name in the class `SETTINGS`.
+
+    The `~` of paths is replaced, which a shell leaves in `--output=~/pictures`; a text that begins so (a model's name,
+    an adapter with its share) is a path, too.
     """
     types = get_type_hints(function, include_extras=True)
     groups = {name: group for name, group in types.items() if isinstance(group, type) and is_dataclass(group)}
@@ -190,9 +183,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 def _options_of(group: Any) -> Iterator[inspect.Parameter]:
     """The options that a dataclass stands for."""
-    types, ranges = get_type_hints(group, include_extras=True), getattr(group, "RANGES", {})
+    types, settings = get_type_hints(group, include_extras=True), getattr(group, "SETTINGS", Checked)
+    ranges = settings.RANGES | getattr(group, "RANGES", {})
     for field in fields(group):
         kind, declared = types[field.name].__origin__, copy(types[field.name].__metadata__[0])
+        declared.help = declared.help or settings.HELP[field.name]
         declared.rich_help_panel = getattr(group, "PANEL", None) or declared.rich_help_panel
         if field.name in ranges and declared.metavar is None:
             declared.metavar = range_of(ranges, field.name)

@@ -25,49 +25,19 @@ class Learning:
     """How it learns. None stands for what was not given."""
 
     PANEL: ClassVar = "How it learns"
-    RANGES: ClassVar = TrainSettings.RANGES
+    SETTINGS: ClassVar = TrainSettings
 
-    steps: Annotated[
-        int | None,
-        option(
-            "Training steps. More bring pictures closer to the reference, and leave less freedom in what they show.",
-            shown=by_base("steps"),
-        ),
-    ] = None
-    lr: Annotated[
-        float | None,
-        option("Learning rate. Too high, the reference's content is copied; too low, it learns slowly.", shown=SUITS),
-    ] = None
-    kind: Annotated[
-        Literal["bottleneck", "lora", "prompt"],
-        option("What is trained: StyleDrop's bottleneck adapters, a LoRA, or learned text vectors."),
-    ] = "bottleneck"
-    width: Annotated[
-        int | None,
-        option(
-            "Width of the bottlenecks, rank of the LoRA, or number of text vectors.", "--width", "--rank", shown=SUITS
-        ),
-    ] = None
-    targets: Annotated[
-        str,
-        option(
-            "The layers that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.", metavar="NAMES"
-        ),
-    ] = ",".join(DEFAULT.targets)
-    checkpoints: Annotated[
-        int | None,
-        option(
-            "How many points of the training are compared by test pictures, which lie in FILE.run/; 0 draws none.",
-            shown=by_base("checkpoints", "objects"),
-        ),
-    ] = None
-    last: Annotated[bool, flag("Keep the last step instead of the best.", "--last")] = False
-    lambda_a: Annotated[float, option("Guidance towards the style that the file recommends for drawing.")] = (
-        DEFAULT.lambda_a
-    )
+    steps: Annotated[int | None, option(shown=by_base("steps"))] = None
+    lr: Annotated[float | None, option(shown=SUITS)] = None
+    kind: Annotated[Literal["bottleneck", "lora", "prompt"], option()] = "bottleneck"
+    width: Annotated[int | None, option(None, "--width", "--rank", shown=SUITS)] = None
+    targets: Annotated[str, option(metavar="NAMES")] = ",".join(DEFAULT.targets)
+    checkpoints: Annotated[int | None, option(shown=by_base("checkpoints", "objects"))] = None
+    last: Annotated[bool, flag(None, "--last")] = False
+    lambda_a: Annotated[float, option()] = DEFAULT.lambda_a
     lambda_b: Annotated[
         float | None,
-        option("Guidance towards the prompt that the file recommends for drawing.", shown=by_base("lambda_b")),
+        option(shown=by_base("lambda_b")),
     ] = None
 
     def given(self) -> dict[str, Any]:
