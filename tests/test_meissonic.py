@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,9 +11,18 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from styledrop_cli.io.tensors import load_strictly
+from conftest import draw
+from styledrop_cli.adapters.file import open_adapter
+from styledrop_cli.adapters.header import load_adapter
+from styledrop_cli.base.base import load_base
+from styledrop_cli.base.registry import MEISSONIC
+from styledrop_cli.errors import ModelError
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.tensors import load_strictly, save_tensors
 from styledrop_cli.models.adapter import KINDS
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
+from styledrop_cli.sampling.masking import steps_left
+from styledrop_cli.training.adapter import train_adapter
 
 SMALL = MeissonicConfig(
     codebook_size=64,
@@ -27,6 +37,7 @@ SMALL = MeissonicConfig(
     sample_size=8,
 )
 WHOLE = MeissonicConfig(**{**vars(SMALL), "downsample": False, "upsample": False})
+OUTPUT = Path("adapter.safetensors")
 MONETICO = MeissonicConfig(sample_size=32, downsample=False, upsample=False)
 
 
@@ -251,3 +262,100 @@ def test_published_names(diffusers: Any) -> None:
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+# ---- a published folder ----
+
+
+PUBLISHED = MeissonicConfig(
+    **{
+        **vars(SMALL),
+        "codebook_size": tiny.PUBLISHED_TOKENIZER.num_vq_embeddings,
+        "vocab_size": tiny.PUBLISHED_TOKENIZER.num_vq_embeddings + 8,
+        "joint_attention_dim": tiny.PUBLISHED_CLIP.text_width,
+        "pooled_projection_dim": tiny.PUBLISHED_CLIP.embed_dim,
+        "attention_head_dim": 8,
+        "num_attention_heads": tiny.PUBLISHED_CLIP.embed_dim // 8,
+        "axes_dims_rope": (2, 2, 4),
+    }
+)
+
+
+def write_folder(folder: Path, library: str = "transformer", **changed: Any) -> Path:
+    """A folder of random weights as Meissonic's are published, with padding "!" and the config that upstream writes."""
+    tiny.write_published(folder)
+    sizes = {name: value for name, value in vars(PUBLISHED).items() if name != "sample_size"}
+    said = {"_class_name": "Transformer2DModel", "in_channels": 64, "patch_size": 1, "guidance_embeds": False}
+    write_json(folder / "transformer/config.json", said | sizes | {"sample_size": PUBLISHED.sample_size} | changed)
+    weights = folder / "transformer/diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    save_tensors(weights, network(PUBLISHED).state_dict())
+    scheduler = {"_class_name": "Scheduler", "mask_token_id": PUBLISHED.mask_id, "masking_schedule": "cosine"}
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    index = {"_class_name": "Pipeline", "_diffusers_version": "0.30.2"}
+    classes = {part: list(names) for part, names in MEISSONIC.classes.items()}
+    write_json(folder / "model_index.json", index | classes | {"transformer": [library, "Transformer2DModel"]})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("meissonic") / "small")
+
+
+def test_a_folder_is_of_its_family(folder: Path, tmp_path: Path) -> None:
+    base = load_base(str(folder), tiny.CPU)
+    assert base.spec.sampling["steps"] == 48 and base.sampling().lambda_b == 8
+    assert base.parts.config("transformer") == PUBLISHED
+    assert load_base(str(write_folder(tmp_path / "src", "src.transformer")), tiny.CPU).spec == base.spec
+
+
+def test_it_draws_the_same_whatever_is_drawn_beside(folder: Path) -> None:
+    base = load_base(str(folder), tiny.CPU)
+    settings = base.sampling(steps=3)
+    both = base.sample(["a cat", "a dog"], [1, 2], settings)
+    assert torch.equal(base.sample(["a dog"], [2], settings)[0], both[1])
+    assert int(both.max()) < PUBLISHED.codebook_size
+
+
+def test_it_is_told_how_many_steps_are_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, told_steps = load_base(str(folder), tiny.CPU), []
+    at = MeissonicCondition.at
+
+    def noted(self: MeissonicCondition, left: Any) -> MeissonicCondition:
+        told_steps.append(left)
+        return at(self, left)
+
+    monkeypatch.setattr(MeissonicCondition, "at", noted)
+    base.sample(["a cat"], [1], base.sampling(steps=4))
+    assert told_steps == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "lora"])
+def test_a_style_is_learnt_and_drawn_with(folder: Path, kind: str) -> None:
+    draw().save("ref.png")
+    base = load_base(str(folder), tiny.CPU)
+    settings = base.training(kind, steps=2, views=2, width=1)
+    train_adapter(base, pictures=[Path("ref.png")], style="ink", contents=["a cat"], settings=settings, output=OUTPUT)
+    file = load_adapter(OUTPUT)
+    adapter = open_adapter(load_base(str(folder), tiny.CPU), file).base
+    assert file.header.recommended["lambda_b"] == 8.0
+    assert adapter.kind == kind and any(float(one.detach().abs().max()) > 0 for one in adapter.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"guidance_embeds": True}, "guidance_embeds is True, and only False can be run here"),
+        ({"t5_dim": 4096}, "t5_dim"),
+        ({"num_layers": 3}, "transformer_blocks.2"),
+    ],
+)
+def test_a_relative_that_it_is_not(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_base(str(write_folder(tmp_path / "other", **changed)), tiny.CPU).transformer  # noqa: B018
+
+
+@pytest.mark.parametrize(("share", "left"), [(1.0, 47), (0.0, 0), (0.7071, 23)])
+def test_a_share_that_is_masked_tells_the_step(share: float, left: int) -> None:
+    assert int(steps_left(torch.tensor(share), 48)) == left

@@ -8,12 +8,12 @@ import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from styledrop_cli.errors import DeviceError
-from styledrop_cli.models.transformer import MaskedTransformer
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 # Dense bfloat16 FLOP/s of graphics cards, by words of their names, from their makers' data sheets; the first that fits.
@@ -35,6 +35,7 @@ CARDS = {
     "RTX 3090": 71e12,
 }
 LARGE_CARD = 20e9  # bytes of memory from which on a card is given large batches
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -133,9 +134,9 @@ def place_pictures(pictures: torch.Tensor, device: torch.device) -> torch.Tensor
     return pictures.to(device)
 
 
-def cast_once(network: MaskedTransformer, device: torch.device) -> MaskedTransformer:
+def cast_once(network: Network, device: torch.device) -> Network:
     """A frozen network for many steps: a copy whose matrices have the type that `autocast` would give them at each."""
-    if not fast_bfloat16(device) or network.encoder_proj.weight.dtype == torch.bfloat16:
+    if not fast_bfloat16(device) or any(one.dtype == torch.bfloat16 for one in network.parameters()):
         return network
     with torch.device("meta"):
         copied = type(network)(network.config)

@@ -37,7 +37,7 @@ from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.models.adapter import LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import PROJECTIONS
-from styledrop_cli.models.transformer import MaskedTransformer
+from styledrop_cli.models.transformer import MaskedTransformer, TokenTransformer
 from styledrop_cli.settings import SampleSettings
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # what diffusers calls such a file
@@ -192,7 +192,7 @@ def published_base(folder: str) -> Base:
         return base.having(transformer=MaskedTransformer(base.parts.config("transformer")))
 
 
-def adapter_of(lora: Lora, alpha: float, network: MaskedTransformer) -> tuple[LoraAdapter, list[str]]:
+def adapter_of(lora: Lora, alpha: float, network: TokenTransformer) -> tuple[LoraAdapter, list[str]]:
     """An adapter for ``network`` (shapes are enough), and the modules that ``lora`` leaves alone: they get zeros.
 
     Raises ModelError for a module that is no attention projection of ``network``, and for shapes that are not its own.

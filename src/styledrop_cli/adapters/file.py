@@ -29,7 +29,7 @@ from styledrop_cli.models.adapter import (
     PromptAdapter,
     PromptConfig,
 )
-from styledrop_cli.models.transformer import MaskedTransformer
+from styledrop_cli.models.transformer import TokenTransformer
 from styledrop_cli.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LARGEST_SHARE = 0.01  # of the base's parameters
 
 
-def new_adapter(network: MaskedTransformer, settings: TrainSettings) -> Adapter:
+def new_adapter(network: TokenTransformer, settings: TrainSettings) -> Adapter:
     """A fresh adapter for ``network``; raises UsageError for impossible sizes, or 1 % of the network or more."""
     adapter: Adapter
     try:
@@ -60,7 +60,7 @@ def new_adapter(network: MaskedTransformer, settings: TrainSettings) -> Adapter:
     return adapter
 
 
-def new_superres_adapter(network: MaskedTransformer, settings: TrainSettings) -> Adapter | None:
+def new_superres_adapter(network: TokenTransformer, settings: TrainSettings) -> Adapter | None:
     """One for super-resolution: of the same kind, and as wide up to ``settings.width`` as stays under 1 % of it."""
     for width in range(settings.width, 0, -1):
         try:
@@ -70,7 +70,7 @@ def new_superres_adapter(network: MaskedTransformer, settings: TrainSettings) ->
     return None
 
 
-def widest(network: MaskedTransformer, settings: TrainSettings) -> TrainSettings:
+def widest(network: TokenTransformer, settings: TrainSettings) -> TrainSettings:
     """``settings`` with the largest width that keeps their adapter under 1 % of ``network``, or their own if wider."""
 
     def fits(width: int) -> bool:
@@ -89,9 +89,9 @@ def widest(network: MaskedTransformer, settings: TrainSettings) -> TrainSettings
     return replace(settings, width=low)
 
 
-def share(adapter: Adapter, network: MaskedTransformer) -> float:
+def share(adapter: Adapter, network: TokenTransformer) -> float:
     """How large an adapter is, as a share of its network's parameters."""
-    own, whole = (sum(p.numel() for p in m.parameters()) for m in (adapter, network))
+    own, whole = (sum(one.numel() for one in each) for each in (adapter.parameters(), network.parameters()))
     return own / whole
 
 
@@ -143,7 +143,7 @@ def bases_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, 
     return f"{its}, {a}", f"{own}, {b}"
 
 
-def _open(file: AdapterFile, config: Mapping[str, Any], prefix: str, network: MaskedTransformer) -> Adapter:
+def _open(file: AdapterFile, config: Mapping[str, Any], prefix: str, network: TokenTransformer) -> Adapter:
     make, sizes = KINDS[file.header.kind]
     built = build_config(sizes, config, str(file.path))
     adapter = network_of(lambda: make(built, network), str(file.path))

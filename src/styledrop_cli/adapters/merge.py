@@ -30,7 +30,7 @@ from styledrop_cli.models.adapter import (
     PromptAdapter,
 )
 from styledrop_cli.models.layers import PROJECTIONS
-from styledrop_cli.models.transformer import MaskedTransformer
+from styledrop_cli.models.transformer import TokenTransformer
 from styledrop_cli.settings import OBJECT, STYLE, SampleSettings, exact
 
 HEAVIEST = 10.0  # a weight's distance from 0
@@ -50,7 +50,7 @@ class Part:
 
 
 @torch.no_grad()
-def sum_of(parts: Sequence[tuple[Adapter, float]], network: MaskedTransformer) -> Adapter:
+def sum_of(parts: Sequence[tuple[Adapter, float]], network: TokenTransformer) -> Adapter:
     """One adapter of ``network`` that adds to a value the weighted sum of what the ``parts`` add to it.
 
     They are of one kind, in any sizes and on any targets. Raises TypeError for others, and a kind that has no sum.
@@ -67,7 +67,7 @@ def sum_of(parts: Sequence[tuple[Adapter, float]], network: MaskedTransformer) -
     return made.requires_grad_(False).eval()
 
 
-def _sum_of_loras(parts: Sequence[tuple[LoraAdapter, float]], network: MaskedTransformer) -> LoraAdapter:
+def _sum_of_loras(parts: Sequence[tuple[LoraAdapter, float]], network: TokenTransformer) -> LoraAdapter:
     """``x (A1 B1 w1 s1 + A2 B2 w2 s2) = x [A1 A2] [B1 w1 s1; B2 w2 s2]``, ``s`` being alpha by rank; its own is 1.
 
     A site that one of them leaves alone has zeros in its place.
@@ -86,7 +86,7 @@ def _sum_of_loras(parts: Sequence[tuple[LoraAdapter, float]], network: MaskedTra
 
 
 def _sum_of_bottlenecks(
-    parts: Sequence[tuple[BottleneckAdapter, float]], network: MaskedTransformer
+    parts: Sequence[tuple[BottleneckAdapter, float]], network: TokenTransformer
 ) -> BottleneckAdapter:
     """``w1 GELU(h D1) U1 + w2 GELU(h D2) U2 = GELU(h [D1 D2]) [w1 U1; w2 U2]``, none of it shared by the layers."""
     downs: list[Tensor] = []

@@ -30,7 +30,7 @@ from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.head_clip import HeadClip
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
-from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
+from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
 from styledrop_cli.settings import SampleSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class Base:
     fingerprint: Callable[[], str] = lambda: ""
 
     @property
-    def transformer(self) -> MaskedTransformer:
-        network: MaskedTransformer = self.parts.get("transformer")
+    def transformer(self) -> TokenTransformer:
+        network: TokenTransformer = self.parts.get("transformer")
         return network
 
     @property
@@ -212,9 +212,7 @@ class Base:
         return self.known.remarks(self.name, texts, learnt, so)
 
     @torch.no_grad()
-    def text_states(
-        self, prompts: list[str], network: MaskedTransformer | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def text_states(self, prompts: list[str], network: TokenTransformer | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """``B`` prompts for ``network.condition``: text ``[B,T,E]``, summary ``[B,P]``, micro ``[B,5]``."""
         text, pooled = self.text.encode([self.known.read(prompt).text for prompt in prompts])
         sizes = (network or self.transformer).config
@@ -225,7 +223,8 @@ class Base:
     def condition(self, prompts: list[str], adapter: Adapter | None = None) -> Condition:
         """What ``B`` prompts contribute to every step."""
         with self.arithmetic():
-            return self.transformer.condition(*self.text_states(prompts), adapter)
+            made: Condition = self.transformer.condition(*self.text_states(prompts), adapter)
+            return made
 
     @property
     def mask_id(self) -> int:

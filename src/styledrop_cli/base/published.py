@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from styledrop_cli.base import amused
+from styledrop_cli.base import amused, meissonic
 from styledrop_cli.base.folder import Opened, Part, refuse_misfits
 from styledrop_cli.base.hub import name_of
 from styledrop_cli.base.hub.layout import INDEX, WEIGHTS
@@ -23,7 +23,7 @@ from styledrop_cli.errors import ModelError
 from styledrop_cli.io.tensors import load_strictly, network_of
 from styledrop_cli.sampling.masking import SCHEDULES
 
-NETWORKS = amused.NETWORKS  # by the class that the folder names
+NETWORKS = amused.NETWORKS | meissonic.NETWORKS  # by the class that the folder names
 PARTS = {"transformer": "transformer", "tokenizer": "vqvae", "clip": "text_encoder"}  # our names to upstream's
 
 
@@ -41,7 +41,7 @@ def open_published(folder: Path) -> Opened:
     index = read_object(folder / INDEX)
     family = _family_of(folder, index)
     for part, (library, name) in family.classes.items():
-        if index.get(part) != [library, name]:
+        if not _is_class(index.get(part), library, name):
             raise ModelError(f"the {part} of {folder} is {_class_of(index.get(part))}, and {name} is wanted")
         if part in WEIGHTS:
             weight_files(folder, part)
@@ -73,8 +73,13 @@ def _family_of(folder: Path, index: dict[str, Any]) -> BaseSpec:
             f"Those that can are {', '.join(PUBLISHED)}, and what was made from them: {INDEX} then says "
             f"{' or '.join(family.pipelines[0] for family in FAMILIES)}.",
         )
-    own = (family for family in alike if index.get("transformer") == list(family.classes["transformer"]))
+    own = (family for family in alike if _is_class(index.get("transformer"), *family.classes["transformer"]))
     return next(own, alike[0])
+
+
+def _is_class(entry: object, library: str, name: str) -> bool:
+    """Whether an entry of the index is that class; code of the repository's own may lie in a folder, src.LIBRARY."""
+    return entry in ([library, name], [f"src.{library}", name])
 
 
 def _class_of(entry: object) -> str:

@@ -13,7 +13,7 @@ from styledrop_cli.devices import fast_bfloat16, generator
 from styledrop_cli.models.adapter import Adapter, at_strength
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.models.transformer import Condition, MaskedTransformer
+from styledrop_cli.models.transformer import Condition, TokenTransformer
 from styledrop_cli.sampling.decoding import LogitsFn, correct, decode
 from styledrop_cli.sampling.guidance import Branch, Scales, guided, plausibility_filter, top_k_top_p
 from styledrop_cli.settings import SampleSettings
@@ -109,13 +109,13 @@ def _guide(
     lambda_b: float,
     adapter: AdapterOrShares,
 ) -> LogitsFn:
-    network: MaskedTransformer = base.parts.get(part)
+    network: TokenTransformer = base.parts.get(part)
 
     def condition(texts: Sequence[str], adapter: Adapter | None = None, scaled: AdapterFn | None = None) -> Condition:
         distinct = list(dict.fromkeys(texts))
         rows = torch.tensor([distinct.index(text) for text in texts], device=base.device)
         reader = scaled if adapter is not None and adapter.reads_text else None
-        made = network.condition(*base.text_states(distinct, network), reader).select(rows)
+        made: Condition = network.condition(*base.text_states(distinct, network), reader).select(rows)
         if low_res is None:
             return made
         assert isinstance(network, SuperResTransformer)
@@ -150,7 +150,7 @@ def _guide(
         settings.guidance_to,
     )
     network = base.parts.get(CAST if cast else part)
-    logits = guided(network, prompt, negative, branches, scales)
+    logits = guided(network, prompt, negative, branches, scales, settings.steps)
     return lambda ids, masked, progress: top_k_top_p(logits(ids, masked, progress), settings.top_k, settings.top_p)
 
 

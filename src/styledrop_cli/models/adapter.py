@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.models.layers import PROJECTIONS, AdapterFn, Attention, attend
-from styledrop_cli.models.transformer import MaskedTransformer
+from styledrop_cli.models.transformer import TokenTransformer
 
 PLACES = ("attention", "mlp")  # kinds of site after which bottlenecks lie, as many of each
 
@@ -66,7 +66,7 @@ class BottleneckAdapter(Adapter):
 
     kind = "bottleneck"
 
-    def __init__(self, config: BottleneckConfig, transformer: MaskedTransformer) -> None:
+    def __init__(self, config: BottleneckConfig, transformer: TokenTransformer) -> None:
         super().__init__()
         self.config: BottleneckConfig = config
         sites = [[site for site in transformer.sites if site.kind == place] for place in PLACES]
@@ -135,7 +135,7 @@ class LoraAdapter(Adapter):
 
     kind = "lora"
 
-    def __init__(self, config: LoraConfig, transformer: MaskedTransformer) -> None:
+    def __init__(self, config: LoraConfig, transformer: TokenTransformer) -> None:
         super().__init__()
         self.config: LoraConfig = config
         self.a = nn.ParameterDict()
@@ -185,7 +185,7 @@ class PromptAdapter(Adapter):
 
     kind = "prompt"
 
-    def __init__(self, config: PromptConfig, transformer: MaskedTransformer) -> None:
+    def __init__(self, config: PromptConfig, transformer: TokenTransformer) -> None:
         super().__init__()
         self.config: PromptConfig = config
         sites = [site for site in transformer.sites if site.kind == "mix"]

@@ -76,6 +76,16 @@ class MeissonicConfig:
         return self.num_attention_heads * self.attention_head_dim
 
     @property
+    def encoder_hidden_size(self) -> int:
+        """Width of the text encoder's states."""
+        return self.joint_attention_dim
+
+    @property
+    def cond_embed_dim(self) -> int:
+        """Width of the text encoder's summary."""
+        return self.pooled_projection_dim
+
+    @property
     def mask_id(self) -> int:
         """The id that stands for 'not yet known'."""
         return self.vocab_size - 1
@@ -109,7 +119,7 @@ class MeissonicCondition:
         return MeissonicCondition(self.text[rows], self.summary[rows], self.left[rows])
 
     def at(self, left: float | Tensor) -> MeissonicCondition:
-        """The same prompts at another step: one number for all, or ``[B]``."""
+        """The same prompts with so many steps ``left``: one number for all, or ``[B]``."""
         values = torch.as_tensor(left, dtype=torch.float32, device=self.left.device)
         return replace(self, left=values.expand(len(self)))
 
@@ -463,8 +473,9 @@ class MeissonicTransformer(nn.Module):
         if ids.ndim != 3 or len(ids) != len(condition):
             raise ValueError(f"ids have shape {tuple(ids.shape)}, expected [{len(condition)},H,W]")
         kind = self.context_embedder.weight.dtype
-        # In half precision the product is rounded before its waves are taken, as upstream does; see docs/method.md.
-        waves = sinusoidal(condition.left.to(kind) * STEP_SCALE, WAVES)
+        # Always in fp32: upstream rounds the product to half precision first, which gives other waves, and in fp16
+        # infinite ones from 66 steps on.
+        waves = sinusoidal(condition.left * STEP_SCALE, WAVES)
         told = self.time_text_embed.timestep_embedder(waves.to(kind)) + condition.summary
         x = self.down_block(self.embed(ids))
         (height, width), text = x.shape[1:3], condition.text

@@ -8,8 +8,9 @@ An adapter is an argument, never a part: the transformer's own tensors are the b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,27 @@ from styledrop_cli.models.layers import (
 )
 
 LARGEST_GRID = 256  # ids along a side: attention is over all of them at once
+
+
+class TokenTransformer(Protocol):
+    """What drawing and training ask of a network, whatever its layers are."""
+
+    config: Any  # with codebook_size, sample_size, hidden_size and mask_id
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where adapters may change it."""
+
+    def condition(self, text: Tensor, pooled: Tensor, micro: Tensor, adapter: AdapterFn | None = None) -> Any:
+        """What a prompt contributes to every step, as ``MaskedTransformer.condition``."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All of its weights."""
+
+    def __call__(
+        self, ids: Tensor, condition: Any, adapter: AdapterFn | None = None, where: Tensor | None = None
+    ) -> Tensor:
+        """Logits, as ``MaskedTransformer.forward``."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +128,10 @@ class Condition:
             ),
             torch.cat(added) if (added := [c.added for c in conditions if c.added is not None]) else None,
         )
+
+    def at(self, left: float | Tensor) -> Condition:
+        """The same with so many steps ``left``: this network is not told."""
+        return self
 
     def select(self, rows: Tensor) -> Condition:
         """The prompts at ``rows`` (an index tensor), repeated as often as they are named."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from styledrop_cli.models.adapter import on_rows
 from styledrop_cli.models.layers import AdapterFn
-from styledrop_cli.models.transformer import Condition, MaskedTransformer
+from styledrop_cli.models.transformer import Condition, TokenTransformer
 from styledrop_cli.sampling.decoding import LogitsFn
 
 
@@ -120,16 +120,19 @@ class _Held:
 
 
 def guided(
-    transformer: MaskedTransformer,
+    transformer: TokenTransformer,
     prompt: Condition,
     negative: Condition,
     branches: Sequence[Branch],
     scales: Scales,
+    steps: int = 1,
 ) -> LogitsFn:
     """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
 
     Logits are computed where ids are masked, and nowhere else. ``prompt`` is what the base is told. ``branches`` are
     mixed into Ghat by their shares (StyleDrop, 3.4: ``(1 - g) l_style + g l_content``); without any the base is alone.
+
+    ``steps`` is how many there are, for networks that are told how many are left.
 
     With ``scales.every`` above 1 the function remembers what the last guided step said, and is good for one decoding:
     to be called once a step, in order, with masks that only shrink.
@@ -156,10 +159,11 @@ def guided(
         if reuse is None and lambda_b:
             conditions.append(negative)
         if len(conditions) not in joined:
-            joined[len(conditions)] = Condition.cat(conditions)
+            joined[len(conditions)] = prompt.cat(conditions)
         batch, where = (grid.repeat(len(conditions), 1, 1) for grid in (ids, masked))
         adapter = on_rows(adapters, rows) if branches and len(conditions) > 1 else alone
-        every = transformer(batch, joined[len(conditions)], adapter, where).float()
+        now = joined[len(conditions)].at(round((1 - progress) * (steps - 1)))
+        every = transformer(batch, now, adapter, where).float()
         parts: Sequence[Tensor] = every.chunk(len(conditions))
         adapted = parts[0]
         if own > 1:

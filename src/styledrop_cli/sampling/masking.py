@@ -23,6 +23,15 @@ def mask_ratio(progress: Tensor, schedule: str = "cosine") -> Tensor:
     raise ValueError(f"unknown mask schedule {schedule!r}; known: {', '.join(SCHEDULES)}")
 
 
+def steps_left(share: Tensor, steps: int, schedule: str = "cosine") -> Tensor:
+    """How many of ``steps`` are left after the one at which a ``share`` in [0,1] of the grid is masked, whole numbers.
+
+    What a network is told that asks for the step: while drawing it runs from ``steps - 1`` to 0.
+    """
+    progress = share.clamp(0, 1).acos() * 2 / math.pi if schedule == "cosine" else 1 - share
+    return (steps - 1 - (progress * steps).round()).clamp(0, steps - 1)
+
+
 def random_mask(batch: int, tokens: int, generator: torch.Generator, schedule: str = "cosine") -> Tensor:
     """A training mask ``[B,N]``, True where an id is hidden; at least one a row, the count drawn by the schedule."""
     ratio = mask_ratio(torch.rand(batch, generator=generator), schedule)

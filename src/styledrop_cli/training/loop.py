@@ -33,7 +33,7 @@ from styledrop_cli.io.tensors import (
     unpack_optimizer,
 )
 from styledrop_cli.models.layers import AdapterFn
-from styledrop_cli.models.transformer import Condition, MaskedTransformer
+from styledrop_cli.models.transformer import Condition, TokenTransformer
 from styledrop_cli.training.distributed import (
     all_reduce,
     broadcast,
@@ -104,7 +104,7 @@ def steady(share: float) -> float:
 
 
 def masked_cross_entropy(
-    transformer: MaskedTransformer,
+    transformer: TokenTransformer,
     ids: Tensor,
     masked: Tensor,
     condition: Condition,
