@@ -475,10 +475,10 @@ def write_corpus(
     with pool as executor:
         said: set[str] = set()
         for number, remarks in map(work, batches) if executor is None else executor.map(_work, batches):
-            for remark in dict.fromkeys(remarks):
+            for remark in remarks:
                 if remark not in said:
+                    said.add(remark)
                     on_message(remark)
-            said.update(remarks)
             done += number
             on_picture(done, len(drawings))
     things = ({"thing": name, "words": thing.words, "zh": thing.zh} for name, thing in art.things.items())
