@@ -242,7 +242,6 @@ def _things(
 
 def _texts(words: Any, none: bool = False) -> list[str]:
     """``words`` if it is a list of texts, which may only be empty if ``none``; raises TypeError."""
-    texts = isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)
-    if not texts or not (words or none):
+    if not isinstance(words, list) or not (words or none) or not all(isinstance(w, str) and w.strip() for w in words):
         raise TypeError(f"{words!r:.80} is no list of words")
     return words

@@ -98,11 +98,6 @@ def decay_to_zero(share: float) -> float:
     return min(share / WARMUP, 1.0) * (1 - share)
 
 
-def steady(share: float) -> float:
-    """Learning-rate factor: constant."""
-    return 1.0
-
-
 def masked_cross_entropy(
     transformer: MaskedTransformer,
     ids: Tensor,
