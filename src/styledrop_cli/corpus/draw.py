@@ -509,7 +509,7 @@ def _begun(art: Art, drawings: list[Drawing], out: Path) -> list[list[Drawing]]:
     if same:
         return [batch for batch in batches if not all((out / drawing.path).exists() for drawing in batch)]
     with writing(out / METADATA):
-        (out / METADATA).unlink(missing_ok=True)  # half a corpus is none
+        (out / METADATA).unlink(missing_ok=True)  # until the corpus is whole
     atomic_write(mark, said.encode())
     return batches
 
