@@ -228,9 +228,8 @@ def _things(
             plainest = sorted(drawings, key=lambda c: c.name != name)
             by_family = {c.look: c for c in reversed(plainest)}
             chosen = [by_family[family] for family in outlines if family in by_family] or plainest[:1]
-        meant: dict[
-            str, Cutout
-        ] = {}  # by look: the outline itself or, if there is none, what has its or the thing's name
+        # By look: the outline itself or, where there is none, what has the name of the outline or of the thing.
+        meant: dict[str, Cutout] = {}
         for cutout in sorted(drawings, key=lambda c: (c not in chosen, c.name != chosen[0].name, c.name != name)):
             meant.setdefault(cutout.look, cutout)
         own = [c for c in drawings if meant[c.look] is c]
