@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,14 +11,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from conftest import SOURCE
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.io import files, run_folder
+from styledrop_cli.io import files
 from styledrop_cli.io.files import remove_parts
 from styledrop_cli.io.run_folder import STATES_KEPT, Run, alone_in, refuse_busy
 
@@ -197,15 +197,14 @@ def test_a_folder_made_for_nothing_goes(monkeypatch: pytest.MonkeyPatch) -> None
         Path("used/run/state").touch()
     assert {path.name for path in Path("used/run").iterdir()} == {".lock", "state"}
     # Whoever opens the lock just before it goes takes the next one.
-    lock = run_folder._lock
+    flock = fcntl.flock
 
-    def lock_what_goes(file: FileIO) -> None:
-        monkeypatch.setattr(run_folder, "_lock", lock)
+    def lock_what_goes(file: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
         (FOLDER / ".lock").unlink()
-        FOLDER.rmdir()
-        lock(file)
+        flock(file, how)
 
-    monkeypatch.setattr(run_folder, "_lock", lock_what_goes)
+    monkeypatch.setattr(fcntl, "flock", lock_what_goes)
     with alone_in(FOLDER), ThreadPoolExecutor(1) as threads, pytest.raises(UsageError, match="is working"):
         threads.submit(refuse_busy, FOLDER).result()
 
@@ -235,12 +234,13 @@ def test_a_child_that_outlives_its_parent_holds_nothing() -> None:
         os.waitpid(child, 0)
 
 
-def test_a_disk_without_locks_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_worked_on(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def flock(file: object, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
-    with alone_in(FOLDER):
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with alone_in(FOLDER), alone_in(FOLDER):
         assert begin().states() == []
 
 

@@ -5,7 +5,7 @@ One command makes everything again (see README.md beside this file):
     python make_corpus.py --out corpus
 
 It fetches the packages that ``index.jsonl`` names, renders that list's drawings as cut-outs into ``corpus/art``, and
-has the package's generator (``styledrop_cli.pretraining.drawings``, also ``styledrop pretrain corpus``) draw
+has the package's generator (``styledrop_cli.corpus.draw``, also ``styledrop pretrain corpus``) draw
 ``corpus/tok`` (every cut-out anywhere, for the image tokenizer) and ``corpus/train`` (what pocket is taught). What is
 there already is kept, so a run that was stopped goes on.
 """

@@ -1,6 +1,6 @@
-"""A folder of cut-outs to draw a corpus from: which pictures there are, what they show, and what captions call it.
+"""A folder of cut-outs to draw a corpus from: which there are, what they show, and what captions call it.
 
-``art.json`` in it says how captions speak; everything but ``families`` may be left out::
+``art.json`` in it has the words of captions; everything but ``families`` may be left out::
 
     {"families": {"flat": ["flat design", "flat vector"]},  how captions call the look of a family of cut-outs
      "outlines": ["flat"],                                  families that the procedural styles redraw, the best first
@@ -15,9 +15,9 @@ Without an index, the cut-outs are ``<family>/<thing>.png`` or ``.webp`` (square
     {"file": "noto/dog-face.webp", "thing": "dog", "name": "dog face", "hand": "google-noto", "kind": "animal",
      "zh": "狗脸", "mono": true, "outline": true, "look": "noto"}
 
-Only ``file`` and ``thing`` have to be there. ``name`` is what this very drawing is called, if finer than the thing;
-``look`` the family whose words captions use, if it is not the folder; ``mono`` black and white; ``outline`` the one
-that styles redraw; ``zh`` Chinese names, parted by semicolons.
+Only ``file`` and ``thing`` are required. ``name`` is a more specific name of this drawing; ``look`` the family whose
+words captions use, if it is not the folder; ``mono`` means black and white, ``outline`` the one that styles redraw;
+``zh`` are Chinese names, separated by semicolons.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Thing:
     """What is taught under one plain noun.
 
     ``words`` are equivalent, the plainest first; ``kinds`` are rarer words. ``outlines`` are what styles redraw: one in
-    an index. ``own`` has of each look the drawing that the noun means there; ``others`` go by names of their own.
+    an index. ``own`` has one drawing of each look, which the noun means there; ``others`` have names of their own.
     """
 
     words: list[str]
@@ -103,9 +103,9 @@ def with_article(name: str) -> str:
 
 
 def read_art(folder: Path, on_message: Callable[[str], None] = lambda message: None) -> Art:
-    """The art folder; ``on_message`` is told what an index names that is no longer there: that is left out.
+    """The art folder. What an index names and is not there is left out, of which ``on_message`` is told.
 
-    Raises UsageError for a folder without ``art.json``, or one that names what is not there.
+    Raises UsageError for a folder without ``art.json``, or with one that is not as described above.
     """
     path = folder / ART
     if not path.is_file():
@@ -143,7 +143,7 @@ def read_art(folder: Path, on_message: Callable[[str], None] = lambda message: N
 
 
 def read_index(path: Path, licences: Collection[str] = ()) -> list[Cutout]:
-    """The lines of an index; where ``licences`` are named, each must have one of them.
+    """The cut-outs of an index; where ``licences`` are given, each must have one of them.
 
     Raises UsageError, which names the line, for what is no JSON object with ``file`` and ``thing``, a file that leads
     out of the folder or is named twice, a name that is empty or too long, and another licence.
@@ -169,7 +169,7 @@ def read_index(path: Path, licences: Collection[str] = ()) -> list[Cutout]:
 
 
 def _cutout(said: Any) -> Cutout:
-    """What a line of an index says; ValueError or TypeError for what it may not say."""
+    """The cut-out in a line of an index; raises ValueError or TypeError for values that are not allowed."""
     if not isinstance(said, dict):
         raise TypeError("it is no JSON object")
 
@@ -214,7 +214,7 @@ def _in_families(folder: Path, families: Collection[str], things: Collection[str
 def _things(
     words: dict[str, list[str]], kinds: dict[str, list[str]], cutouts: list[Cutout], outlines: list[str]
 ) -> dict[str, Thing]:
-    """What is taught, in the order of ``words``; things that nothing in colour shows are left out."""
+    """What is taught, in the order of ``words``; things without a drawing in colour are left out."""
     shown: dict[str, list[Cutout]] = {name: [] for name in words}
     for cutout in cutouts:
         if cutout.thing in shown and not cutout.mono:
@@ -224,11 +224,12 @@ def _things(
         if not drawings:
             continue
         chosen = [c for c in drawings if c.outline]
-        if not chosen:  # of each family the one that is called as the thing is
+        if not chosen:  # of each family the one that has the name of the thing
             plainest = sorted(drawings, key=lambda c: c.name != name)
             by_family = {c.look: c for c in reversed(plainest)}
             chosen = [by_family[family] for family in outlines if family in by_family] or plainest[:1]
-        meant: dict[str, Cutout] = {}  # by look: drawn as the outline is, else called as the thing is
+        # By look: the outline itself or, where there is none, what has the name of the outline or of the thing.
+        meant: dict[str, Cutout] = {}
         for cutout in sorted(drawings, key=lambda c: (c not in chosen, c.name != chosen[0].name, c.name != name)):
             meant.setdefault(cutout.look, cutout)
         own = [c for c in drawings if meant[c.look] is c]
@@ -239,11 +240,7 @@ def _things(
 
 
 def _texts(words: Any, none: bool = False) -> list[str]:
-    """``words`` if it is a list of texts, or TypeError; there may be ``none``."""
-    if (
-        not isinstance(words, list)
-        or not (words or none)
-        or not all(isinstance(word, str) and word.strip() for word in words)
-    ):
+    """``words`` if it is a list of texts, which may only be empty if ``none``; raises TypeError."""
+    if not isinstance(words, list) or not (words or none) or not all(isinstance(w, str) and w.strip() for w in words):
         raise TypeError(f"{words!r:.80} is no list of words")
     return words

@@ -475,10 +475,10 @@ def write_corpus(
     with pool as executor:
         said: set[str] = set()
         for number, remarks in map(work, batches) if executor is None else executor.map(_work, batches):
-            for remark in dict.fromkeys(remarks):
+            for remark in remarks:
                 if remark not in said:
+                    said.add(remark)
                     on_message(remark)
-            said.update(remarks)
             done += number
             on_picture(done, len(drawings))
     things = ({"thing": name, "words": thing.words, "zh": thing.zh} for name, thing in art.things.items())
@@ -509,7 +509,7 @@ def _begun(art: Art, drawings: list[Drawing], out: Path) -> list[list[Drawing]]:
     if same:
         return [batch for batch in batches if not all((out / drawing.path).exists() for drawing in batch)]
     with writing(out / METADATA):
-        (out / METADATA).unlink(missing_ok=True)  # half a corpus is none
+        (out / METADATA).unlink(missing_ok=True)  # until the corpus is whole
     atomic_write(mark, said.encode())
     return batches
 

@@ -1,7 +1,8 @@
 """A folder of captioned pictures, as training data.
 
-Either ``metadata.jsonl`` (one object a line: ``file_name`` and ``text`` or ``caption``, one or a list of equal ones;
-records with ``"split": "held-out"`` are only measured on), or a text file of the same name beside each picture.
+Captions are in ``metadata.jsonl`` or in a text file of the same name beside each picture. A line of ``metadata.jsonl``
+is an object of ``file_name`` and ``text`` or ``caption``: one caption, or a list that all say the same. Records with
+``"split": "held-out"`` are not trained on, only measured.
 """
 
 from __future__ import annotations
@@ -27,19 +28,17 @@ from styledrop_cli.io.images import OnMessage, load_picture, quietly, square
 from styledrop_cli.io.text_files import read_text, unix
 
 METADATA = "metadata.jsonl"
-CAPTIONS = ("text", "caption")  # the keys of what a picture shows; where both are there, both say the same
+CAPTIONS = ("text", "caption")  # keys of captions; where both are there, both say the same
 LONGEST = 1_000_000  # bytes of a caption, or of a line that has several
 READERS = 16  # threads that read pictures, where there are as many cores
-HELD_OUT_EVERY = 64  # of a folder that names no held-out records, every so-manieth is one
-
-
+HELD_OUT_EVERY = 64  # in a folder that names no held-out records, every 64th is one
 NOT_READ_HERE = "in a format that is not read"
-LeftOut = dict[str, list[Path]]  # why files of a folder are left out, and which
+LeftOut = dict[str, list[Path]]  # the files of a folder that are left out, by the reason
 
 
 @dataclass(frozen=True)
 class Record:
-    """One picture and the captions that say the same of it."""
+    """One picture and its captions, which all say the same."""
 
     path: Path
     captions: tuple[str, ...]
@@ -49,10 +48,10 @@ class Record:
 def read_corpus(
     folder: Path, *, captions: bool = True, on_message: Callable[[str], None] = lambda message: None
 ) -> list[Record]:
-    """All records of a folder. What is left out of it ``on_message`` is told, in one warning.
+    """All records of a folder; ``on_message`` gets one warning that names the files that are left out.
 
-    Raises UsageError if there are not two, all are held out, a line is malformed, a picture is missing or named
-    twice, or, where ``captions`` are needed, one has none.
+    Raises UsageError if there are fewer than two, all are held out, a line is malformed, a picture is missing or named
+    twice, or has no caption where ``captions`` are needed.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
@@ -88,9 +87,10 @@ def read_corpus(
 
 
 def told(left_out: LeftOut) -> str:
-    """What is left out, and why, in words: how many, and the names of the first."""
-    named = {why: quoted([path.name for path in paths], 3) for why, paths in left_out.items() if paths}
-    return "; ".join(f"{len(left_out[why]):,} {why} ({names})" for why, names in named.items())
+    """What is left out and why, in words: how many, and the names of the first."""
+    return "; ".join(
+        f"{len(paths):,} {why} ({quoted([path.name for path in paths], 3)})" for why, paths in left_out.items() if paths
+    )
 
 
 def _from_metadata(folder: Path, left_out: LeftOut) -> list[Record]:
@@ -138,7 +138,7 @@ def _from_text_files(folder: Path, pictures: list[Path], files: set[Path]) -> li
 
 
 def _refuse_outside(path: Path, folder: Path, named: str) -> None:
-    """Raise UsageError for a name, or a link, that leads out of the folder: it may have come from anywhere."""
+    """Raise UsageError for a name or a link that leads out of the folder, which a stranger may have made."""
     if folder.resolve() not in Path(os.path.realpath(path)).parents:
         raise UsageError(f"{named} lies outside the folder", "Copy it there; a link is not followed.")
 
@@ -164,7 +164,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What is wrong with a text that is read inside; it is a UsageError."""
+    """Turn what goes wrong with reading a text into a UsageError."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -174,9 +174,9 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def read_pictures(records: Sequence[Record], size: int, on_message: OnMessage = quietly) -> Tensor:
-    """The pictures, cropped square, as uint8 ``[R,3,size,size]``. Unreadable ones are all named in one UsageError.
+    """The pictures, cropped square, as uint8 ``[R,3,size,size]``; raises UsageError if some cannot be read.
 
-    ``on_message`` is told the first remark on how one was read, and how many there were.
+    ``on_message`` gets the first remark on how one was read, and how many more there were.
     """
     pictures = torch.empty(len(records), 3, size, size, dtype=torch.uint8)
     broken: list[str] = []
@@ -208,8 +208,8 @@ def plain_contents(records: Sequence[Record]) -> list[str]:
     """What the pictures show: the names a picture can be given, sorted.
 
     A name is what stands before the style ("a cat" of "a cat in crayon style") in the first caption of more than two
-    pictures, and of more than a tenth of what is usual: a few blue cats are cats. One that only adds where ("a cat on a
-    blue background") is none.
+    pictures and of more than a tenth of the median: a few pictures of "a blue cat" do not make it a name. Nor is a name
+    with a place added ("a cat on a blue background") one.
     """
     shown = Counter(r.captions[0].partition(" in ")[0] for r in records)
     often = [times for times in shown.values() if times > 2]
@@ -226,7 +226,7 @@ def draw_captions(records: list[Record], rows: Tensor, generator: torch.Generato
 
 
 def in_unknown_style(caption: str, strange: Sequence[str], generator: torch.Generator) -> str:
-    """The caption with one or two ``strange`` words for its style; as it is, where it names none or more than it."""
+    """The caption with one or two ``strange`` words for its style; unchanged if it does not end with a style."""
     content, named, style = caption.rpartition(" in ")
     if not named or not style.endswith(" style"):
         return caption

@@ -1,39 +1,36 @@
 """Run folders: what a long command has done so far, beside its output. What is on disk is the state.
 
 ``run.json`` says with which settings the run was begun and whether it is finished. The same command goes on where it
-was; one with other settings is refused, by name, so that no run is ever half one thing and half another. Two processes
-never work in one folder: the second is told.
+was; one with other settings is refused, with the names of those that differ. Two processes never work in one folder.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import OWN, atomic_write, read_json, remove_parts, to_json, writing
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 LOCK = ".lock"
 MANIFEST = "run.json"
 STATE = "state-{:07d}.safetensors"
 STATES = STATE.replace("{:07d}", "*")
 STATES_KEPT = 2  # the newest may turn out damaged
-
-_mine: dict[Path, tuple[int, FileIO]] = {}  # the folders that are held here: by which thread, and the open lock
+LOCK_TRIED = 0.2  # seconds
+# What a file system without locks says (on Linux, NFS has them, and they hold between machines).
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+SIGNED_AT = 1 if sys.platform == "win32" else 0  # byte of the lock file: there nobody else can read the first one
 
 
 # ---- nobody else in it -------------------------------------------------------------------------
@@ -41,45 +38,42 @@ _mine: dict[Path, tuple[int, FileIO]] = {}  # the folders that are held here: by
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of ``folder``, which is made if need be, until the block is over or this one dies.
+    """Keep other processes out of ``folder``, which is made if need be, until the block is over or this process dies.
 
-    What is locked is an open file, never its being there: nothing is left to clean up. What killed processes left half
-    written in the folder is removed, and a folder made for nothing. A thread may enter again what it is in. Of several
-    processes that share a folder on purpose only the first asks for it.
+    The operating system's lock on an open file is what counts, not that the file is there: a killed process leaves no
+    lock. What killed processes left half written in the folder is removed, and so is a folder that was made and stayed
+    empty. A thread may enter a folder again that it is in. On a disk without locks nobody is kept out.
 
     Raises UsageError, naming the process, if another one works there, StyledropError if the folder cannot be written.
     """
-    place = folder.resolve()
-    if place in _mine and _mine[place][0] == threading.get_ident():
+    place, path = folder.resolve(), folder / LOCK
+    lock = FileLock(place / LOCK, LOCK_TRIED, is_singleton=True, preserve_lock_file=True, on_acquired=_sign)
+    if lock.is_locked:  # by this thread
         yield
         return
-    path = folder / LOCK
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     with writing(path):
-        if path.is_symlink():  # ours never is one, and what it leads to is not ours to write
+        if path.is_symlink():  # never ours, and what it leads to is not ours to write
             path.unlink()
-        file = _locked(path)
-    if file is None:
-        raise UsageError(
-            f"another process{_whose(path)} is working in {folder}", "Wait for it, or choose another output with -o."
-        )
-    with file:
-        with writing(path):
-            file.truncate(0)
-            file.write(f"{os.getpid()} {platform.node()}".encode())
-        _mine[place] = threading.get_ident(), file
-        OWN.add(place)
-        try:
-            remove_parts(folder, deep=True)
-            yield
-        finally:
-            del _mine[place]
+        if not _acquired(lock, place):
+            raise UsageError(
+                f"another process{_owner(path)} is working in {folder}",
+                "Wait for it, or choose another output with -o.",
+            )
+    entered = place not in OWN  # without locks it may be
+    OWN.add(place)
+    try:
+        remove_parts(folder, deep=True)
+        yield
+    finally:
+        if entered:
             OWN.discard(place)
-            if missing and [one.name for one in folder.glob("*")] == [LOCK]:
-                with suppress(OSError):  # somebody wants it, after all
-                    path.unlink()
-                    for one in missing:
-                        one.rmdir()
+        if missing and [one.name for one in folder.glob("*")] == [LOCK]:
+            with suppress(OSError):  # another process uses it by now
+                path.unlink()
+                for one in missing:
+                    one.rmdir()
+        lock.release()
 
 
 def refuse_busy(folder: Path) -> None:
@@ -89,64 +83,46 @@ def refuse_busy(folder: Path) -> None:
             pass
 
 
-def _locked(path: Path) -> FileIO | None:
-    """The file at ``path``, made if need be, locked for as long as it is open; None if another process locked it."""
+def _acquired(lock: FileLock, folder: Path) -> bool:
+    """Whether nobody else holds the lock, which is taken where the disk has locks."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+", buffering=0)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            _lock(file)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass
-        except (BlockingIOError, PermissionError):
-            file.close()
-            return None
-        except OSError:
-            # A network file system without locks (on Linux, NFS has them, and they hold between machines). Nobody knows
-            # of the others there; that is no reason not to work.
-            return file
-        file.close()  # its folder had been made for nothing, and was removed meanwhile
+            lock.acquire()
+        except FileNotFoundError:  # another process has just removed the folder, which it had made
+            continue
+        except Timeout:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        return True
 
 
-def _lock(file: FileIO) -> None:
-    """Lock an open file; raises OSError at once if that cannot be."""
-    if sys.platform == "win32":
-        file.seek(2**30)  # beyond what the others are to read: here a lock also keeps readers out
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _sign(file: int) -> None:
+    """Write into the open lock ``file`` whose it is."""
+    os.ftruncate(file, 0)
+    os.lseek(file, SIGNED_AT, os.SEEK_SET)
+    os.write(file, f"{os.getpid()} {platform.node()}".encode())
 
 
-def _whose(path: Path) -> str:
-    """Which process it is that has locked the file at ``path``, as far as it says."""
+def _owner(path: Path) -> str:
+    """Which process holds the lock at ``path``, as far as it is written there."""
     try:
-        pid, _, node = path.read_text(encoding="utf-8", errors="replace").partition(" ")
+        with path.open("rb", buffering=0) as file:
+            file.seek(SIGNED_AT)
+            pid, _, node = file.read(1000).decode(errors="replace").partition(" ")
     except OSError:
         return ""
     there = "" if node == platform.node() else f" on {node}"
     return f", PID {pid}{there}," if pid else ""
 
 
-def _forget_locks() -> None:
-    """A child that goes on after its parent has died (a pool's worker) does not keep others out."""
-    for _, file in _mine.values():
-        with suppress(OSError):
-            file.close()
-    _mine.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
-
-
 # ---- what is done in it ------------------------------------------------------------------------
 
 
 class Run:
-    """One run folder. ``settings`` is everything that decides the result, as plain values by name."""
+    """One run folder. ``settings`` is everything that determines the result, as plain values by name."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
@@ -165,8 +141,8 @@ class Run:
         """Go on with an unfinished run of equal settings, or start a new one.
 
         A new one first removes what an earlier one left: its states and the files that match the patterns ``own``.
-        ``unsaid`` is what runs were begun with that do not say it: those of before there was another choice.
-        Raises UsageError, naming what differs, if an unfinished run has other settings and ``fresh`` is not said.
+        ``unsaid`` is what older runs, which do not name these settings, were begun with. Raises UsageError, naming what
+        differs, if an unfinished run has other settings, unless ``fresh``.
         """
         run = cls(folder, settings)
         there = None if fresh else run._read()
@@ -191,7 +167,7 @@ class Run:
     def save_state(self, step: int, save: Callable[[Path], None]) -> None:
         """Let ``save`` write the state at ``step``, then drop all but the newest ones.
 
-        Those of later steps go first: had one of them been whole, the run would have gone on from it.
+        States of later steps are damaged, or the run would have gone on from them: they are removed first.
         """
         path = self.folder / STATE.format(step)
         for later in self.states():
@@ -202,7 +178,7 @@ class Run:
             remove_state(old)
 
     def finish(self) -> None:
-        """Nothing is left to go on with."""
+        """Record that the run is finished, and remove its states."""
         self._write(finished=True)
         for path in self.states():
             remove_state(path)
@@ -245,7 +221,7 @@ def remove_state(state: Path) -> None:
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What differs between two settings, in words."""
+    """What differs between the settings of two runs, in words."""
     return [
         "{}: {} there, {} now".format(name, *_shown(there.get(name), here.get(name)))
         for name in dict.fromkeys([*there, *here])
@@ -254,7 +230,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def _shown(*values: Any) -> list[str]:
-    """Values that differ, in short: of long ones what is around where they begin to differ."""
+    """Values that differ; of long ones the part where they begin to differ."""
     texts = [to_json(value) for value in values]
     same = next((i for i, both in enumerate(zip(*texts, strict=False)) if len({*both}) > 1), min(map(len, texts)))
     start = same - 20 if same > 60 else 0

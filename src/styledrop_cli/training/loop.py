@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from styledrop_cli.adapters.file import own_tensors
 from styledrop_cli.devices import fast_bfloat16
 from styledrop_cli.environment import read_by
 from styledrop_cli.errors import ModelError, StyledropError
@@ -96,11 +97,6 @@ class Progress:
 def decay_to_zero(share: float) -> float:
     """Learning-rate factor at this ``share`` of the budget: a short warm-up, then linearly to 0 (arXiv 2502.15938)."""
     return min(share / WARMUP, 1.0) * (1 - share)
-
-
-def steady(share: float) -> float:
-    """Learning-rate factor: constant."""
-    return 1.0
 
 
 def masked_cross_entropy(
@@ -264,11 +260,15 @@ class Loop:
         share: Tensor = self._prepared(own) * (self._weight(own) / self._weight(batch))
         return share
 
+    def _state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds besides the optimizers; some buffers are trained without a gradient."""
+        parts: dict[str, Mapping[str, Tensor]]
+        parts = {"task": self.trained, "average": self.averaged, "buffer": dict(self.task.named_buffers())}
+        return {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+
     def save(self, path: Path) -> None:
         """Write everything that ``resume`` needs, atomically."""
-        tensors: dict[str, Tensor] = {f"task.{n}": p for n, p in self.trained.items()}
-        tensors |= {f"average.{n}": p for n, p in self.averaged.items()}
-        tensors |= {f"buffer.{n}": b for n, b in self.task.named_buffers()}
+        tensors = self._state()
         for index, optimizer in enumerate(self._optimizers):
             tensors |= {f"optimizer{index}.{n}": t for n, t in pack_optimizer(optimizer).items()}
         p = self.progress
@@ -281,15 +281,11 @@ class Loop:
         checksum = tensors_hash(tensors)
         if metadata.get("sha256", checksum) != checksum:
             raise ModelError(f"the checkpoint {path} is damaged: its checksum does not match", "Delete it.")
-        parts = _by_prefix(tensors)
-        # Some buffers are trained without a gradient (spectral norm).
-        own: dict[str, Mapping[str, Tensor]]
-        own = {"task": self.trained, "average": self.averaged, "buffer": dict(self.task.named_buffers())}
-        states = [(one, parts.get(f"optimizer{i}", {})) for i, one in enumerate(self._optimizers)]
+        own, saved = self._state(), {n: t for n, t in tensors.items() if not n.startswith("optimizer")}
+        states = [own_tensors(tensors, f"optimizer{index}.") for index in range(len(self._optimizers))]
         try:
-            for part, held in own.items():
-                _refuse_others(held, parts.get(part, {}))
-            for optimizer, state in states:
+            _refuse_others(own, saved)
+            for optimizer, state in zip(self._optimizers, states, strict=True):
                 refuse_other_optimizer(optimizer, state)
             progress = Progress(int(metadata["step"]), float(metadata["seconds"]), float(metadata["loss"]))
             if not (0 <= progress.step <= (self._budget.steps or MOST_STEPS) and 0 <= progress.seconds < math.inf):
@@ -298,10 +294,9 @@ class Loop:
             raise ModelError(
                 f"the checkpoint {path} is of another training: {error}", "Start in another folder."
             ) from error
-        for part, held in own.items():  # only now that all of it is known to be sound
-            for name, saved in parts.get(part, {}).items():
-                held[name].data.copy_(saved)
-        for optimizer, state in states:
+        for name, tensor in saved.items():  # only now that all of it is known to be sound
+            own[name].data.copy_(tensor)
+        for optimizer, state in zip(self._optimizers, states, strict=True):
             unpack_optimizer(optimizer, state)
         self.progress = progress
 
@@ -319,12 +314,4 @@ def _refuse_others(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> No
         raise ValueError(", ".join(other[:3]))
     for name, tensor in saved.items():
         if tensor.shape != own[name].shape or not tensor.isfinite().all():
-            raise ValueError(f"{name} is {list(tensor.shape)}, of which not all need be finite")
-
-
-def _by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        prefix, _, rest = name.partition(".")
-        parts.setdefault(prefix, {})[rest] = tensor
-    return parts
+            raise ValueError(f"{name} is {list(tensor.shape)} or not finite")

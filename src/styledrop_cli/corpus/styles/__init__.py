@@ -1,12 +1,9 @@
 """Procedural style families in batched torch: a picture of a thing in, a styled picture out.
 
-``apply_style("watercolor", rgba, background, generator)`` draws the thing in ``rgba`` on
-``background`` the way the family says. Everything random comes from the generator: colours and
-strengths are drawn per picture, lengths that shape a filter (line widths, tile sizes) once per
-call. All lengths are written for 256 px and scale with the picture.
+Everything random comes from a generator: colours and strengths are drawn per picture, lengths that shape a filter (line
+widths, tile sizes) once per call. All lengths are given for 256 px and scale with the picture.
 
-Families held out for measuring must never be added here: stained glass, risograph, cross
-stitch, gold.
+Families held out for measuring must never be added here: stained glass, risograph, cross stitch, gold.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from styledrop_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class StyleFamily:
-    """One family: its name, how captions call it, and whether the given background shows."""
+    """A style: its name, how captions call it, and whether the given background shows."""
 
     name: str
     descriptions: tuple[str, ...]
@@ -71,23 +68,14 @@ STYLES: dict[str, StyleFamily] = {family.name: family for family in _FAMILIES}
 
 
 def apply_style(name: str, rgba: Tensor, background: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw things in a style.
+    """Draw things in the style ``name``, a key of ``STYLES``: ``[B,3,S,S]`` in [0,1].
 
-    Args:
-        name: a key of ``STYLES``.
-        rgba: ``[B, 4, S, S]`` in [0, 1], colours not multiplied by alpha.
-        background: ``[B, 3, S, S]`` in [0, 1]; families that bring their own ignore it.
-        generator: where every random parameter comes from.
-
-    Returns:
-        ``[B, 3, S, S]`` in [0, 1].
-
-    Raises:
-        UsageError: for an unknown name or shapes that do not fit.
+    ``rgba`` ``[B,4,S,S]`` in [0,1] has colours that are not multiplied by alpha; ``background`` is ``[B,3,S,S]`` in
+    [0,1]. Raises UsageError for an unknown name or shapes that do not fit.
     """
     family = STYLES.get(name)
     if family is None:
-        raise UsageError(f"unknown style family: {name}", hint=f"one of: {', '.join(STYLES)}")
+        raise UsageError(f"unknown style family: {name}", f"one of: {', '.join(STYLES)}")
     batch, size = rgba.shape[0], rgba.shape[-1]
     if rgba.shape != (batch, 4, size, size) or background.shape != (batch, 3, size, size):
         raise UsageError(

@@ -14,12 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Colour = tuple[float, float, float]
-CREAMS: tuple[Colour, ...] = (
-    (1.0, 1.0, 1.0),
-    (0.98, 0.96, 0.92),
-    (0.97, 0.94, 0.86),
-    (0.95, 0.95, 0.95),
-)
+CREAMS: tuple[Colour, ...] = ((1.0, 1.0, 1.0), (0.98, 0.96, 0.92), (0.97, 0.94, 0.86), (0.95, 0.95, 0.95))
 
 
 class Canvas:
@@ -187,16 +182,8 @@ class Canvas:
         grain = 0.6 * self.noise(1.6) + 0.4 * self.noise(4)
         return 1 - strength * grain
 
-    def boxes(
-        self,
-        cell: float,
-        bend: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cells of a grid, bent by ``[B, 2, S, S]`` px.
-
-        Returns the fractional position in the cell and the offset to its middle, both in the
-        bent coordinates.
-        """
+    def boxes(self, cell: float, bend: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cells of a grid, bent by ``[B,2,S,S]`` px: position in the cell, 0 to 1, and offset to its middle (x, y)."""
         x, y = self.x + 0 * self.y, self.y + 0 * self.x
         if bend is not None:
             x, y = x + bend[:, :1], y + bend[:, 1:]
@@ -270,9 +257,9 @@ def over(under: Tensor, colour: Tensor, mask: Tensor) -> Tensor:
 
 
 def _blurring(side: int, sigma: float, like: Tensor) -> Tensor:
-    """What a Gaussian blur of a line multiplies it by, ``[side,side]``; beyond its ends, the line goes on as it ends.
+    """The matrix ``[side,side]`` of a Gaussian blur of a line, which is continued beyond its ends by its end values.
 
-    As a product of matrices it is several times as fast on a CPU as a convolution of one channel.
+    A product of matrices is several times as fast on a CPU as a convolution of one channel.
     """
     radius = min(max(1, math.ceil(2.5 * sigma)), side - 1)
     steps = torch.arange(-radius, radius + 1, device=like.device)

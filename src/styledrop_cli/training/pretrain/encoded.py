@@ -47,7 +47,7 @@ def encoded(
         return whole
     number, of = rank_and_world_size()
     like = encode(torch.zeros(1, 3, side, side, device=device))
-    # Added up over the processes below, for which int16 and fp16 are too small.
+    # Added up over the processes below, in a type that every backend can add up.
     dtype = torch.float32 if like.is_floating_point() else torch.int32
     total = torch.zeros(len(records), *like.shape[1:], dtype=dtype, device=device)
     pieces = []
