@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from styledrop_cli.base.hub.layout import INDEX, WEIGHTS
+from styledrop_cli.base.layout import INDEX, WEIGHTS
 from styledrop_cli.base.prompt_tokens import BytePairTokenizer, as_merges, read_merges, vocabulary_of, write_merges
 from styledrop_cli.base.published_files import Network, read_object, read_settings
 from styledrop_cli.base.registry import AMUSED

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from styledrop_cli.base import sample as drawing
 from styledrop_cli.base.folder import Opened, Part, Parts, load_text, open_ours, refuse_other_text
-from styledrop_cli.base.hub import BUNDLED, POCKET, locate
+from styledrop_cli.base.hub import locate
 from styledrop_cli.base.known_things import THINGS, KnownThings, Thing, read_things
 from styledrop_cli.base.prompt_tokens import TextTokenizer
 from styledrop_cli.base.published import is_published, open_published
-from styledrop_cli.base.registry import BATCH, OURS, BaseSpec
+from styledrop_cli.base.registry import BATCH, BUNDLED, OURS, POCKET, BaseSpec
 from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.devices import autocast, cast_once
 from styledrop_cli.errors import ModelError

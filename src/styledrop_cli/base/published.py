@@ -16,9 +16,9 @@ from torch import nn
 from styledrop_cli.base import amused
 from styledrop_cli.base.folder import Opened, Part, refuse_misfits
 from styledrop_cli.base.hub import name_of
-from styledrop_cli.base.hub.layout import INDEX, WEIGHTS
+from styledrop_cli.base.layout import INDEX, WEIGHTS
 from styledrop_cli.base.published_files import Network, fingerprint, is_mapped, read_object, read_weights, weight_files
-from styledrop_cli.base.registry import FAMILIES, PUBLISHED, BaseSpec, row_of
+from styledrop_cli.base.registry import FAMILIES, PUBLISHED, BaseSpec, family_of, row_of
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.tensors import load_strictly, network_of
 from styledrop_cli.sampling.masking import SCHEDULES
@@ -39,7 +39,13 @@ def open_published(folder: Path) -> Opened:
     file or shard, weights that are pickles, and parts that do not fit.
     """
     index = read_object(folder / INDEX)
-    family = _family_of(folder, index)
+    family = family_of(index)
+    if family is None:
+        raise ModelError(
+            f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
+            f"Those that can are {', '.join(PUBLISHED)}, and what was made from them: {INDEX} then says "
+            f"{' or '.join(known.pipelines[0] for known in FAMILIES)}.",
+        )
     for part, (library, name) in family.classes.items():
         if index.get(part) != [library, name]:
             raise ModelError(f"the {part} of {folder} is {_class_of(index.get(part))}, and {name} is wanted")
@@ -59,22 +65,6 @@ def open_published(folder: Path) -> Opened:
     refuse_misfits(folder, **{name: part.config for name, part in parts.items()})
     tokenizer = amused.read_text_vocabulary(folder, parts["clip"].config)
     return Opened(name_of(folder), spec, parts, tokenizer, partial(fingerprint, folder), schedule)
-
-
-def _family_of(folder: Path, index: dict[str, Any]) -> BaseSpec:
-    """The family whose pipeline and transformer a folder names; of the pipeline alone, if its transformer is another's.
-
-    Raises ModelError where there is none.
-    """
-    alike = [family for family in FAMILIES if index.get("_class_name") in family.pipelines]
-    if not alike:
-        raise ModelError(
-            f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
-            f"Those that can are {', '.join(PUBLISHED)}, and what was made from them: {INDEX} then says "
-            f"{' or '.join(family.pipelines[0] for family in FAMILIES)}.",
-        )
-    own = (family for family in alike if index.get("transformer") == list(family.classes["transformer"]))
-    return next(own, alike[0])
 
 
 def _class_of(entry: object) -> str:

@@ -93,7 +93,6 @@ AMUSED = BaseSpec(
     diffusers_lora=True,
 )
 
-# A published folder is of the first kind whose class of pipeline and of transformer it names.
 FAMILIES = (AMUSED,)
 PUBLISHED = {
     spec.name: spec
@@ -114,6 +113,13 @@ PUBLISHED = {
         ),
     )
 }
+
+
+def family_of(index: Mapping[str, Any]) -> BaseSpec | None:
+    """The family whose pipeline and transformer a ``model_index.json`` names, else one whose pipeline it names."""
+    alike = [family for family in FAMILIES if index.get("_class_name") in family.pipelines]
+    own = (family for family in alike if index.get("transformer") == list(family.classes["transformer"]))
+    return next(own, alike[0] if alike else None)
 
 
 def row_of(family: BaseSpec, sizes: Mapping[str, Any]) -> BaseSpec:

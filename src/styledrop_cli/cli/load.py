@@ -26,7 +26,7 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     the model cannot be fetched.
     """
     if model is None and adapter is not None:
-        from styledrop_cli.base.hub import PUBLISHED
+        from styledrop_cli.base.registry import PUBLISHED
         from styledrop_cli.io.tensors import read_header
 
         own = str(read_header(adapter)["base"].get("name"))
