@@ -17,7 +17,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,8 @@ def cached() -> list[Cached]:
         if folders:
             folder = next((one for one in folders if is_whole(_files_in(one))), folders[0])
             names = _files_in(folder)
-            files = {path.resolve() for path in storage.rglob("*") if path.is_file()}  # several snapshots share some
-            size = sum(path.stat().st_size for path in files)
+            # Snapshots are links to blobs, but where no links can be made.
+            size = sum(path.stat().st_size for path in storage.rglob("*") if path.is_file() and not path.is_symlink())
             about = (folder, size, precisions_of(names), is_whole(names))
             found.append(Cached(name_of(folder), _repository_of(storage), *about))
     return sorted(found, key=lambda one: one.name)
@@ -117,21 +117,15 @@ def remove(model: str) -> int:
 
     Raises UsageError if it is bundled or a folder of one's own, ModelError if the cache has no such model.
     """
-    from huggingface_hub import scan_cache_dir
-
     repo = repository(model)
     if repo is None:
         own = "comes with the program" if model == BUNDLED else "is a folder of your own, not the cache's"
         raise UsageError(f"{model} {own}", "only what was fetched is removed: styledrop models list shows it")
-    if not any(one.repo == repo for one in cached()):
+    found = next((one for one in cached() if one.repo == repo), None)
+    if found is None:
         raise ModelError(f"{model} is not in the cache", "styledrop models list shows what is")
-    pieces = sum(path.stat().st_size for path in _storage(repo).glob("blobs/*.incomplete"))
-    info = scan_cache_dir(cache_folder())
-    # Revisions go by their commits alone, and a copied repository has those of its original.
-    info = replace(info, repos=frozenset(one for one in info.repos if one.repo_id == repo))
-    strategy = info.delete_revisions(*(revision.commit_hash for one in info.repos for revision in one.revisions))
-    strategy.execute()
-    return int(strategy.expected_freed_size) + pieces
+    shutil.rmtree(_storage(repo))
+    return found.size
 
 
 def verify(folder: Path, on_progress: OnProgress = unheard) -> list[str]:
@@ -250,9 +244,14 @@ class _Meter:
     def show(self, note: str = "", more: int = 0) -> None:
         """Report what is done, and `more` bytes of what is not; `note` stands for the amount."""
         done = min(self.done + more, self.total)
-        unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if self.total >= u), (1e3, "kB"))
+        unit, name = _unit(self.total)
         share = done / self.total if self.total else 1.0
         self._on_progress(share, note or f"{done / unit:.1f} of {self.total / unit:.1f} {name}")
+
+
+def _unit(size: int) -> tuple[float, str]:
+    """In what a number of bytes is said."""
+    return next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if size >= unit), (1e3, "kB"))
 
 
 class _Growing(io.BufferedWriter):
@@ -324,10 +323,8 @@ def fetch(
 def _asked(repo: str) -> tuple[str, dict[str, _File]]:
     """The commit of a repository and its files, by their names, as the hub tells.
 
-    The commit and the sums become names of files here, so they must be what they are called.
-
-    Raises:
-        ModelError, StyledropError: as `_talking` does, and where what the hub says makes no sense.
+    The commit and the sums become names of files here, so they must be what they are called. Raises StyledropError
+    where what the hub says makes no sense.
     """
     from huggingface_hub import HfApi, constants
 
@@ -357,8 +354,8 @@ def _asked(repo: str) -> tuple[str, dict[str, _File]]:
 def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_message: OnMessage) -> None:
     """See to it that the cache holds a large file, and that its sum is right.
 
-    huggingface_hub itself, since version 2, begins a file anew that an earlier run left unfinished, and compares no
-    sums. So it is given a finished one, under the name that it looks for.
+    huggingface_hub (looked at in 2.4.0) deletes a file that was not finished, so that the next run begins it anew, and
+    compares no sums of what comes by HTTP. So it is given a finished file, under the name that it looks for.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -382,17 +379,14 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_m
             part.unlink()
         url = hf_hub_url(repo, file.name, revision=commit)
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-        with _Growing(part, lambda length: meter.show(more=length)) as growing:
-            while (begin := growing.tell()) < file.size:
-                try:
-                    http_get(url, growing, resume_size=begin, headers=headers, expected_size=file.size)
-                except _foreign():
-                    if growing.tell() <= begin:
-                        raise  # else the connection was cut: it is taken up again for as long as something comes
-                growing.flush()
-                if _is_page(part, begin):
-                    growing.truncate(begin)
-                    raise _a_page(repo)
+        try:
+            with _Growing(part, lambda length: meter.show(more=length)) as growing:
+                http_get(url, growing, resume_size=growing.tell(), headers=headers, expected_size=file.size)
+        except _foreign() as error:
+            if _is_page(part):
+                part.unlink()
+                raise _a_page(repo) from error
+            raise
         meter.show(f"checking {file.part}", file.size)
         if (found := file_hash(part)) != sha256:
             part.unlink()
@@ -403,10 +397,9 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_m
         part.replace(blob)
 
 
-def _is_page(part: Path, begin: int) -> bool:
-    """Whether what came from a place of a file on is a web page, which no weights are."""
+def _is_page(part: Path) -> bool:
+    """Whether what came is a web page instead of weights."""
     with part.open("rb") as file:
-        file.seek(begin)
         return re.match(rb"\s*<(!doctype html|html|head)\b", file.read(1000), re.IGNORECASE) is not None
 
 
@@ -420,33 +413,24 @@ def _a_page(repo: str) -> StyledropError:
 
 
 def _refuse_small_disk(repo: str, missing: list[_File]) -> None:
-    """Refuse to begin what will not fit.
-
-    Raises:
-        StyledropError: the disk has less room than the files that are missing need.
-    """
+    """Raise StyledropError if the disk has less room than the files that are missing need."""
     begun = sum(path.stat().st_size for path in _storage(repo).glob("blobs/*.incomplete"))
     needed = sum(file.size for file in missing) - begun
     place = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
+        unit, name = _unit(needed)
         raise StyledropError(
-            f"{repo} needs {_gigabytes(needed)}, and {_gigabytes(free)} are free in {place}",
+            f"{repo} needs {needed / unit:.1f} {name}, and {free / unit:.1f} {name} are free in {place}",
             "make room there, or say with HF_HOME=FOLDER where there is more",
         )
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
 @contextmanager
 def _talking(repo: str) -> Iterator[None]:
-    """Talk to the hub: without the library's own bars and remarks, and with errors for people.
+    """Talk to the hub without the library's own bars and remarks, and with errors for people.
 
-    Raises:
-        ModelError: there is no such repository, or it may not be read.
-        StyledropError: anything else that goes wrong between here and there.
+    Raises ModelError if there is no such repository or it may not be read, StyledropError for anything else.
     """
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
