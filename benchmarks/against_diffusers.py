@@ -95,9 +95,9 @@ def matmul_rate(n: int = 1536, dtype: torch.dtype = torch.float32, device: str =
 
 def make_model(o: Options, side: str, variant: str) -> Figures:
     """Write a folder of random weights as aMUSEd's are published; every weight has a say."""
-    from styledrop_cli.base.amused import save_published
-    from styledrop_cli.base.hub import POCKET
+    from amused_folder import save_published
     from styledrop_cli.base.prompt_tokens import clip_merges, vocabulary_of
+    from styledrop_cli.base.registry import POCKET
     from styledrop_cli.models.clip import Clip, ClipConfig
     from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
     from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig

@@ -24,8 +24,8 @@ from paired.measures import markdown
 from paired.openmoji import OPENMOJI, SIZE, fetch, icons_of, render
 from script import run_in_words
 from styledrop_cli.base.folder import load_module, text_part
-from styledrop_cli.base.hub import BUNDLED, POCKET
 from styledrop_cli.base.known_things import THINGS, read_things
+from styledrop_cli.base.registry import BUNDLED, POCKET
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.images import load_cutout, load_picture, square, to_tensor

@@ -78,7 +78,7 @@ def sent() -> int:
 
 def prepare(folder: Path) -> None:
     """A folder of captioned pictures, and one of the bundled base."""
-    from styledrop_cli.base.hub import POCKET
+    from styledrop_cli.base.registry import POCKET
 
     shutil.copytree(POCKET, folder / "base")
     (folder / "pictures").mkdir()

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from amused_folder import save_published
 from conftest import Run
 from styledrop_cli import devices
 from styledrop_cli.adapters.header import read_header
 from styledrop_cli.base import acceptance, registry, sample
-from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.hub import name_of
 from styledrop_cli.base.published import open_published

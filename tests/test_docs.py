@@ -29,7 +29,7 @@ from person import Person
 from styledrop_cli import doctor
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.base import base as base_module
-from styledrop_cli.base import hub
+from styledrop_cli.base import hub, registry
 from styledrop_cli.cli.app import app
 from styledrop_cli.io.images import save_png
 from styledrop_cli.io.tensors import save_part, save_tensors
@@ -220,7 +220,7 @@ def stand_in_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     found = hub.find
 
     def find(model: str) -> Path | None:
-        if model not in hub.PUBLISHED or Path(model).exists():
+        if model not in registry.PUBLISHED or Path(model).exists():
             return found(model)
         folder = Path("hub-of-the-tests").resolve() / model
         return folder if folder.exists() else tiny.write_published(folder)

@@ -23,6 +23,7 @@ import tiny
 from conftest import SOURCE, Run
 from styledrop_cli import doctor
 from styledrop_cli.base import hub
+from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.doctor import BASE, DEVICES, LIBRARIES, NOTE, WRONG, Finding, ask, examine
 
 ROOT = Path(__file__).parents[1]
@@ -196,7 +197,7 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "a.safetensors").write_bytes(b"weights")
     (folder / doctor.SUMS).write_text(f"{hashlib.sha256(b'weights').hexdigest()}  a.safetensors\n")
     find = hub.find
-    monkeypatch.setattr(hub, "find", lambda model: folder if model == hub.BUNDLED else find(model))
+    monkeypatch.setattr(hub, "find", lambda model: folder if model == BUNDLED else find(model))
     yield folder
     shutil.rmtree(folder)
 
@@ -220,7 +221,7 @@ def test_the_bundled_base_is_spoilt(says: Says, shipped: Path, spoil: Callable[[
 
 
 def test_the_sums_are_those_of_the_weights() -> None:
-    folder = hub.find(hub.BUNDLED)
+    folder = hub.find(BUNDLED)
     assert folder is not None
     sums = dict(line.split("  ")[::-1] for line in (folder / doctor.SUMS).read_text().splitlines())
     assert sums == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.safetensors")}

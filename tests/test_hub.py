@@ -506,7 +506,7 @@ def test_offline(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_little_room(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(50_000))
-    with pytest.raises(StyledropError, match=r"needs 0\.1 MB, and 0\.1 MB are free in /") as error:
+    with pytest.raises(StyledropError, match=r"needs 58\.1 kB, and 50\.0 kB are free in /") as error:
         hub.fetch(REPO)
     assert "HF_HOME=FOLDER" in str(error.value.hint)
     assert remote.downloads() == []

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from styledrop_cli.base.amused import save_published
+from amused_folder import save_published
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.base.hub import POCKET
 from styledrop_cli.base.prompt_tokens import read_merges, vocabulary_of
+from styledrop_cli.base.registry import POCKET
 from styledrop_cli.io.tensors import load_strictly
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig

@@ -17,8 +17,8 @@ from torch import Tensor
 import tiny
 from conftest import Run, draw
 from styledrop_cli.base.folder import load_module, read_text_tokenizer
-from styledrop_cli.base.hub import POCKET
 from styledrop_cli.base.prompt_tokens import BytePairTokenizer, write_merges
+from styledrop_cli.base.registry import POCKET
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.images import load_picture, square, to_tensor
 from styledrop_cli.io.tensors import load_strictly, read_config, read_tensors, save_part, save_tensors

@@ -19,10 +19,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from amused_folder import save_published
 from conftest import draw
 from styledrop_cli.adapters.header import KEY, AdapterFile
 from styledrop_cli.base import base as base_module
-from styledrop_cli.base.amused import save_published
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.known_things import THINGS, Thing, write_things
 from styledrop_cli.base.prompt_tokens import write_merges

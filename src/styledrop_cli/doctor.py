@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from styledrop_cli import __version__
 from styledrop_cli.base import hub
+from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.environment import is_on
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.io.files import file_hash
@@ -67,13 +68,13 @@ class Finding:
     advice: str = ""
 
 
-def examine(model: str = hub.BUNDLED, *, thorough: bool = False) -> list[Finding]:
+def examine(model: str = BUNDLED, *, thorough: bool = False) -> list[Finding]:
     """Look at everything. What is wrong is a finding, never an error.
 
     ``model`` is loaded beside the bundled base. ``thorough`` compares fetched models with their checksums, which reads
     all of their bytes.
     """
-    folders: dict[str, Path | None] = dict.fromkeys((hub.BUNDLED, model))
+    folders: dict[str, Path | None] = dict.fromkeys((BUNDLED, model))
     for one in folders:
         with suppress(ImportError, StyledropError):
             folders[one] = hub.find(one)
@@ -334,12 +335,12 @@ def _model(model: str, folder: Path | None, answers: Answers) -> Finding:
         return Finding("models", model, "not here yet: it is fetched when it is first used", NOTE, fetch)
     said = answers.get(f"{BASE}{folder}")
     problem, advice = (said or {}).get("error"), f"styledrop models check {shlex.quote(model)} says more"
-    if model == hub.BUNDLED:
+    if model == BUNDLED:
         problem = _damage(folder) or problem
         advice = "install styledrop again; in a checkout: git checkout src/styledrop_cli/pocket"
     if problem:
         return Finding("models", model, problem, WRONG, advice)
-    whole = "whole, " if model == hub.BUNDLED else ""
+    whole = "whole, " if model == BUNDLED else ""
     if said is None:
         return Finding("models", model, f"{whole}not loaded without torch: {folder}")
     return Finding(

@@ -37,7 +37,7 @@ from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.adapters import merge as merge_module
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
-from styledrop_cli.base import hub, prompt_tokens
+from styledrop_cli.base import hub, layout, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.base.known_things import THINGS, Thing
@@ -522,14 +522,14 @@ def published(data: bytes) -> None:
             stack.callback(other.write_bytes, other.read_bytes())
             other.unlink()
         attempt(lambda: use(load_base(str(folder), tiny.CPU)), lambda: load_base(str(folder), tiny.CPU).hash)
-        attempt(lambda: inspect._model(folder), lambda: hub.cache.pipeline_of(folder))
+        attempt(lambda: inspect._model(folder), lambda: hub.index_of(folder))
 
 
 # ---- the hub's answers ----
 
 
 def hub_seeds() -> list[bytes]:
-    names = [*hub.layout.NEEDED, *(f"{part}/{stem}.fp16.safetensors" for part, stem in hub.layout.WEIGHTS.items())]
+    names = [*layout.NEEDED, *(f"{part}/{stem}.fp16.safetensors" for part, stem in layout.WEIGHTS.items())]
     lfs = {"sha256": "ab" * 32, "size": 900, "pointerSize": 134}
     siblings = [{"rfilename": n, "size": 900, "lfs": lfs if "safetensors" in n else None} for n in names]
     about = {"id": "a/b", "sha": "a" * 40, "siblings": siblings, "tags": [], "private": False}

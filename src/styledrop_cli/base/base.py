@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from styledrop_cli.base import sample as drawing
 from styledrop_cli.base.folder import Opened, Part, Parts, load_text, open_ours, refuse_other_text
-from styledrop_cli.base.hub import BUNDLED, POCKET, locate
-from styledrop_cli.base.known_things import THINGS, KnownThings, Thing, read_things
+from styledrop_cli.base.hub import locate
+from styledrop_cli.base.known_things import THINGS, KnownThings, Thing, read_lines, read_things
 from styledrop_cli.base.prompt_tokens import TextTokenizer
 from styledrop_cli.base.published import is_published, open_published
-from styledrop_cli.base.registry import BATCH, OURS, BaseSpec
+from styledrop_cli.base.registry import BATCH, BUNDLED, OURS, POCKET, BaseSpec
 from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.devices import autocast, cast_once
-from styledrop_cli.errors import ModelError
-from styledrop_cli.io.files import read_text
 from styledrop_cli.io.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip
@@ -36,7 +34,6 @@ from styledrop_cli.settings import SampleSettings, TrainSettings
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOST_LISTED = 20_000  # lines of words, and of contents
 AESTHETIC = 6.0  # the score that all pictures are told to have: upstream's default
 
 
@@ -302,8 +299,8 @@ def load_base(model: str, device: torch.device) -> Base:
         parts=Parts(parts),
         text_tokenizer=opened.text_tokenizer,
         device=device,
-        words=frozenset(_listed(folder / "words.txt")),
-        contents=_listed(folder / "contents.txt"),
+        words=frozenset(read_lines(folder / "words.txt")),
+        contents=read_lines(folder / "contents.txt"),
         things=read_things(folder / THINGS),
         schedule=opened.schedule,
         spec=opened.spec,
@@ -324,17 +321,6 @@ def load_judge(folder: Path, clip: HeadClip, device: torch.device) -> Base:
         parts=Parts.of(clip=clip.to(device), text=text.network),
         text_tokenizer=text.tokenizer,
         device=device,
-        words=frozenset(_listed(folder / "words.txt")),
+        words=frozenset(read_lines(folder / "words.txt")),
         things=read_things(folder / THINGS),
     )
-
-
-def _listed(path: Path) -> list[str]:
-    """The lines of a file, none where there is none."""
-    try:
-        lines = read_text(path).splitlines() if path.exists() else []
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    if len(lines) > MOST_LISTED:
-        raise ModelError(f"{path} has {len(lines):,} lines, and at most {MOST_LISTED:,} are read")
-    return lines

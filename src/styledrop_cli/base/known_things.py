@@ -22,7 +22,7 @@ from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import atomic_write, parse_json, read_text, to_json
 
 THINGS = "things.jsonl"
-MOST_THINGS = 20_000
+MOST_LINES = 20_000  # of what a base was taught: words, contents or things
 MOST_KINDS = 10_000  # of a thing
 LONGEST_NAME = 200  # characters
 # How alike two summaries must be (cosine) for one thing to stand for another that no table knows. Of 455 words,
@@ -260,14 +260,20 @@ def _singulars(word: str) -> list[str]:
 # ---- the file ----
 
 
-def read_things(path: Path) -> list[Thing]:
-    """The things of a file, none where there is none; raises ModelError for a file that is not as it should be."""
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file, none where there is none; raises ModelError if it cannot be read or has too many."""
     try:
         lines = read_text(path).splitlines() if path.exists() else []
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
-    if len(lines) > MOST_THINGS:
-        raise ModelError(f"{path} has {len(lines):,} lines, and at most {MOST_THINGS:,} are read")
+    if len(lines) > MOST_LINES:
+        raise ModelError(f"{path} has {len(lines):,} lines, and at most {MOST_LINES:,} are read")
+    return lines
+
+
+def read_things(path: Path) -> list[Thing]:
+    """The things of a file, none where there is none; raises ModelError for a file that is not as it should be."""
+    lines = read_lines(path)
     return [_thing(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 

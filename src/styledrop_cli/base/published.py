@@ -16,9 +16,9 @@ from torch import nn
 from styledrop_cli.base import amused, meissonic
 from styledrop_cli.base.folder import Opened, Part, refuse_misfits
 from styledrop_cli.base.hub import name_of
-from styledrop_cli.base.hub.layout import INDEX, WEIGHTS
+from styledrop_cli.base.layout import INDEX, WEIGHTS
 from styledrop_cli.base.published_files import Network, fingerprint, is_mapped, read_object, read_weights, weight_files
-from styledrop_cli.base.registry import FAMILIES, PUBLISHED, BaseSpec, row_of
+from styledrop_cli.base.registry import FAMILIES, PUBLISHED, BaseSpec, family_of, is_class, row_of
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.tensors import load_strictly, network_of
 from styledrop_cli.sampling.masking import SCHEDULES
@@ -39,9 +39,15 @@ def open_published(folder: Path) -> Opened:
     file or shard, weights that are pickles, and parts that do not fit.
     """
     index = read_object(folder / INDEX)
-    family = _family_of(folder, index)
+    family = family_of(index)
+    if family is None:
+        raise ModelError(
+            f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
+            f"Those that can are {', '.join(PUBLISHED)}, and what was made from them: {INDEX} then says "
+            f"{' or '.join(known.pipelines[0] for known in FAMILIES)}.",
+        )
     for part, (library, name) in family.classes.items():
-        if not _is_class(index.get(part), library, name):
+        if not is_class(index.get(part), library, name):
             raise ModelError(f"the {part} of {folder} is {_class_of(index.get(part))}, and {name} is wanted")
         if part in WEIGHTS:
             weight_files(folder, part)
@@ -59,27 +65,6 @@ def open_published(folder: Path) -> Opened:
     refuse_misfits(folder, **{name: part.config for name, part in parts.items()})
     tokenizer = amused.read_text_vocabulary(folder, parts["clip"].config)
     return Opened(name_of(folder), spec, parts, tokenizer, partial(fingerprint, folder), schedule)
-
-
-def _family_of(folder: Path, index: dict[str, Any]) -> BaseSpec:
-    """The family whose pipeline and transformer a folder names; of the pipeline alone, if its transformer is another's.
-
-    Raises ModelError where there is none.
-    """
-    alike = [family for family in FAMILIES if index.get("_class_name") in family.pipelines]
-    if not alike:
-        raise ModelError(
-            f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
-            f"Those that can are {', '.join(PUBLISHED)}, and what was made from them: {INDEX} then says "
-            f"{' or '.join(family.pipelines[0] for family in FAMILIES)}.",
-        )
-    own = (family for family in alike if _is_class(index.get("transformer"), *family.classes["transformer"]))
-    return next(own, alike[0])
-
-
-def _is_class(entry: object, library: str, name: str) -> bool:
-    """Whether an entry of the index is that class; code of the repository's own may lie in a folder, src.LIBRARY."""
-    return entry in ([library, name], [f"src.{library}", name])
 
 
 def _class_of(entry: object) -> str:

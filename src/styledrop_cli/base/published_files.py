@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from styledrop_cli.base.hub.layout import PICKLES, WEIGHTS
+from styledrop_cli.base.layout import PICKLES, WEIGHTS
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import read_json, read_metadata
 from styledrop_cli.io.tensors import reading

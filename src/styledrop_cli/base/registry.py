@@ -145,6 +145,18 @@ PUBLISHED = {
 }
 
 
+def family_of(index: Mapping[str, Any]) -> BaseSpec | None:
+    """The family whose pipeline and transformer a ``model_index.json`` names, else one whose pipeline it names."""
+    alike = [family for family in FAMILIES if index.get("_class_name") in family.pipelines]
+    own = (family for family in alike if is_class(index.get("transformer"), *family.classes["transformer"]))
+    return next(own, alike[0] if alike else None)
+
+
+def is_class(entry: object, library: str, name: str) -> bool:
+    """Whether an entry of the index is that class; a repository's own code may lie in a folder, ``src.LIBRARY``."""
+    return entry in ([library, name], [f"src.{library}", name])
+
+
 def row_of(family: BaseSpec, sizes: Mapping[str, Any]) -> BaseSpec:
     """The row of a base of ``family`` whose transformer has these ``sizes``; the family's own for one that has none."""
     known = (spec for spec in PUBLISHED.values() if spec.classes == family.classes and spec.sizes == sizes)

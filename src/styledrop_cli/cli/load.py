@@ -27,7 +27,7 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     """
     if model is None and adapter is not None:
         from styledrop_cli.adapters.header import read_header
-        from styledrop_cli.base.hub import PUBLISHED
+        from styledrop_cli.base.registry import PUBLISHED
 
         own = str(read_header(adapter).base.get("name"))
         model = own if own in PUBLISHED else None

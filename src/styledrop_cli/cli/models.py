@@ -12,6 +12,7 @@ from rich.filesize import decimal as file_size
 from rich.table import Table
 from rich.text import Text
 
+from styledrop_cli.base.registry import BUNDLED, PUBLISHED
 from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, UsageError
 
@@ -75,11 +76,11 @@ def _list(screen: console.Screen) -> None:
     """Show pocket, the published models, and what else of their kind is in the cache."""
     from styledrop_cli.base import hub
 
-    pocket = hub.locate(hub.BUNDLED)
+    pocket = hub.locate(BUNDLED)
     size = sum(path.stat().st_size for path in pocket.iterdir())
-    rows: list[dict[str, Any]] = [_row(hub.BUNDLED, "bundled", size, ("fp16",), pocket)]
+    rows: list[dict[str, Any]] = [_row(BUNDLED, "bundled", size, ("fp16",), pocket)]
     found = {one.name: one for one in hub.cached()}
-    for name in dict.fromkeys([*hub.PUBLISHED, *found]):
+    for name in dict.fromkeys([*PUBLISHED, *found]):
         if one := found.get(name):
             state = "fetched" if one.whole else "in part"
             rows.append(_row(name, state, one.size, one.precisions, one.folder))

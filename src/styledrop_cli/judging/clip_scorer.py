@@ -22,7 +22,7 @@ from torch import Tensor
 from styledrop_cli.base.base import Base, load_judge
 from styledrop_cli.base.folder import load_module, read_byte_pairs
 from styledrop_cli.base.hub import cache_folder
-from styledrop_cli.base.hub.layout import PICKLES
+from styledrop_cli.base.layout import PICKLES
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.files import read_metadata

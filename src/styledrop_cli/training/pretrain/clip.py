@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.base.folder import load_module, load_text, read_byte_pairs, text_part
-from styledrop_cli.base.hub import POCKET
 from styledrop_cli.base.prompt_tokens import (
     BytePairTokenizer,
     TextTokenizer,
@@ -26,6 +25,7 @@ from styledrop_cli.base.prompt_tokens import (
     words,
     write_merges,
 )
+from styledrop_cli.base.registry import POCKET
 from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.corpus.folder import Record, draw_captions, plain_contents, read_pictures, vocabulary
 from styledrop_cli.devices import autocast

@@ -1,16 +1,15 @@
-"""What published weights consist of: the files of a repository in the layout of aMUSEd, by their names."""
+"""What a published model consists of: the files of a repository, by their names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from styledrop_cli.base.hub.names import PUBLISHED
-from styledrop_cli.base.hub.progress import OnMessage
+from styledrop_cli.base.registry import PUBLISHED
 from styledrop_cli.errors import ModelError
 
 PRECISIONS = ("fp16", "fp32")  # the first is the smaller one and the default
-INDEX, PIPELINE = "model_index.json", "AmusedPipeline"
+INDEX = "model_index.json"
 NEEDED = (
     INDEX,
     "scheduler/scheduler_config.json",
@@ -58,32 +57,31 @@ def precisions_of(names: Collection[str]) -> tuple[str, ...]:
     return tuple(p for p in PRECISIONS if all(p in part for part in parts)) or PRECISIONS
 
 
-def files_to_fetch(repo: str, names: Collection[str], precision: str, on_message: OnMessage) -> list[str]:
+def files_to_fetch(repo: str, names: Collection[str], precision: str, on_message: Callable[[str], None]) -> list[str]:
     """The files of a repository that are to be fetched, the small ones first.
 
-    Raises:
-        ModelError: it is laid out otherwise, or has no weights that may be loaded.
+    A part that it has only in the other precision is taken in that, and ``on_message`` is told. Raises ModelError where
+    it is laid out otherwise, or has no weights that may be loaded.
     """
     if missing := [name for name in NEEDED if name not in names]:
         raise ModelError(
-            f"{repo} is not laid out as aMUSEd is: it has no {missing[0]}",
-            f"models that fit are {' and '.join(PUBLISHED.values())}, and what was made from them",
+            f"{repo} does not have the files of a model that can be run here: it has no {missing[0]}",
+            f"those that do are {' and '.join(spec.repository for spec in PUBLISHED.values())}, and what was made "
+            "from them",
         )
     wanted = [*NEEDED, *(name for name in WELCOME if name in names)]
     for part in WEIGHTS:
-        for one in sorted(PRECISIONS, key=lambda one: one != precision):
-            if found := weights_in(names, part, one):
-                if one != precision:
-                    on_message(f"{repo} has no {precision} weights of its {part}: taking those in {one}")
-                wanted += found
-                break
-        else:
-            pickles = [name for name in names if name.startswith(f"{part}/") and name.endswith(PICKLES)]
-            if pickles:
-                raise ModelError(
-                    f"{repo} has the weights of its {part} as a pickle only ({pickles[0]}), which can run code of "
-                    "its own: it is not fetched",
-                    "ask its owner for safetensors: https://huggingface.co/spaces/safetensors/convert makes them",
-                )
+        found = weights_in(names, part, precision)
+        if not found and (other := next((p for p in PRECISIONS if weights_in(names, part, p)), None)):
+            on_message(f"{repo} has no {precision} weights of its {part}: taking those in {other}")
+            found = weights_in(names, part, other)
+        if not found and (pickles := [n for n in names if n.startswith(f"{part}/") and n.endswith(PICKLES)]):
+            raise ModelError(
+                f"{repo} has the weights of its {part} as a pickle only ({pickles[0]}), which can run code of its own: "
+                "it is not fetched",
+                "ask its owner for safetensors: https://huggingface.co/spaces/safetensors/convert makes them",
+            )
+        if not found:
             raise ModelError(f"{repo} has no safetensors with the weights of its {part}", "fetch another model")
+        wanted += found
     return wanted

@@ -1,0 +1,101 @@
+"""Writes a folder as aMUSEd's are published, which upstream reads too: for comparisons and tests."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from styledrop_cli.base.amused import (
+    CLIP_BLOCK,
+    CLIP_LAYER,
+    CLIP_PACKED,
+    CLIP_SIZES,
+    FIXED,
+    clip_pairs,
+)
+from styledrop_cli.base.layout import INDEX, WEIGHTS
+from styledrop_cli.base.prompt_tokens import vocabulary_of, write_merges
+from styledrop_cli.base.registry import AMUSED
+from styledrop_cli.errors import ModelError
+from styledrop_cli.io.files import write_json
+from styledrop_cli.io.tensors import save_tensors
+from styledrop_cli.models.clip import Clip
+from styledrop_cli.models.tokenizer import ImageTokenizer
+from styledrop_cli.models.transformer import MaskedTransformer
+
+
+def clip_to_published(clip: Clip) -> dict[str, Tensor]:
+    """Our text encoder's tensors under upstream's names."""
+    own = clip.state_dict()
+    made = {theirs: own[ours] for theirs, ours in clip_pairs(clip.config.text_layers).items()}
+    made["text_projection.weight"] = own["text_projection"].T
+    for layer in range(clip.config.text_layers):
+        for kind in ("weight", "bias"):
+            parts = own[f"{CLIP_BLOCK.format(layer)}attn.in_proj_{kind}"].chunk(3)
+            made |= {f"{CLIP_LAYER.format(layer)}{n}.{kind}": p for n, p in zip(CLIP_PACKED, parts, strict=True)}
+    return made
+
+
+def save_published(
+    folder: Path,
+    transformer: MaskedTransformer,
+    tokenizer: ImageTokenizer,
+    clip: Clip,
+    merges: list[tuple[str, str]],
+    *,
+    half: bool = False,
+) -> None:
+    """Write a folder that ``open_published`` and upstream's ``AmusedPipeline.from_pretrained`` read.
+
+    ``half`` writes upstream's fp16 variant. Raises ModelError for sizes that upstream does not have (pocket's own).
+    """
+    sizes = asdict(transformer.config)
+    if sizes.pop("positions") or type(transformer) is not MaskedTransformer:
+        raise ModelError("a transformer with learned positions has no place in the published layout")
+    codes = asdict(tokenizer.config)
+    if codes.pop("patch_size") != 1 or codes.pop("linear_path") or codes.pop("levels"):
+        raise ModelError("a tokenizer with patches, a linear path or levels has no place in the published layout")
+    levels, text = len(tokenizer.config.block_out_channels), clip.config
+    fixed = {part: {k: v for k, v in values.items() if v is not None} for part, values in FIXED.items()}
+    configs = {
+        "transformer": sizes | fixed["transformer"],
+        "vqvae": codes
+        | fixed["vqvae"]
+        | {"down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels},
+        "text_encoder": {
+            "architectures": ["CLIPTextModelWithProjection"],
+            "model_type": "clip_text_model",
+            "hidden_act": "quick_gelu" if text.quick_gelu else "gelu",
+            "intermediate_size": 4 * text.text_width,
+            "layer_norm_eps": 1e-5,
+            # Upstream's pooling looks for the highest id where the end token is said to be 2 (transformers CLIPText).
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+        }
+        | {theirs: getattr(text, ours) for theirs, ours, _ in CLIP_SIZES},
+    }
+    tensors = {
+        "transformer": transformer.state_dict(),
+        "vqvae": tokenizer.state_dict(),
+        "text_encoder": clip_to_published(clip),
+    }
+    for part, weights in tensors.items():
+        (library, name), stem = AMUSED.classes[part], WEIGHTS[part]
+        said = {"_class_name": name} if library == "diffusers" else {}
+        write_json(folder / part / "config.json", said | configs[part])
+        held = {n: t.half() for n, t in weights.items()} if half else weights
+        save_tensors(folder / part / f"{stem}{'.fp16' if half else ''}.safetensors", held, {"format": "pt"})
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    about = special | {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.context_length}
+    write_json(folder / "tokenizer" / "vocab.json", vocabulary_of(merges))
+    write_merges(folder / "tokenizer" / "merges.txt", merges, version=True)
+    write_json(folder / "tokenizer" / "special_tokens_map.json", special)
+    write_json(folder / "tokenizer" / "tokenizer_config.json", about)
+    scheduler = {"_class_name": "AmusedScheduler", "mask_token_id": transformer.config.mask_id}
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler | {"masking_schedule": "cosine"})
+    index = {"_class_name": AMUSED.pipelines[0], "_diffusers_version": "0.25.0"}
+    write_json(folder / INDEX, index | {part: list(names) for part, names in AMUSED.classes.items()})

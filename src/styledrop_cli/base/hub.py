@@ -1,0 +1,506 @@
+"""Where a base model comes from: the bundled one, a folder, or the hub's ordinary cache, into which it is fetched.
+
+Only what drawing and training need is fetched, and never a pickle. `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_ENDPOINT`
+and `HF_HUB_OFFLINE` are huggingface_hub's to read; it is imported by the functions that need it, since pocket and a
+folder do without.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from styledrop_cli.base import registry
+from styledrop_cli.base.layout import INDEX, PRECISIONS, files_to_fetch, is_whole, precisions_of
+from styledrop_cli.base.registry import BUNDLED, FAMILIES, POCKET, family_of
+from styledrop_cli.environment import expanded, read_by
+from styledrop_cli.errors import ModelError, StyledropError, UsageError
+from styledrop_cli.io.files import file_hash, read_json, read_text, why_cut
+from styledrop_cli.progress import OnProgress, unheard
+
+OnMessage = Callable[[str], None]
+PUBLISHED = {name: spec.repository for name, spec in registry.PUBLISHED.items()}
+_REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+_COMMIT, _SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
+_AGAIN = "the same command goes on where this one stopped"
+
+
+# ---- what is here --------------------------------------------------------------------------------------------------
+
+
+def repository(model: str) -> str | None:
+    """The repository that `model` names: a published name's, or itself if it reads `owner/name`; None if it is local.
+
+    What exists here goes before what the hub may have by the same name. Raises ModelError if it is neither; the hint
+    says what it may have been meant for.
+    """
+    if model == BUNDLED or Path(model).is_dir():
+        return None
+    if not Path(model).exists():
+        if model in PUBLISHED:
+            return PUBLISHED[model]
+        if _REPOSITORY.fullmatch(model):
+            return model
+    hint = f"Use --model {BUNDLED}, {', '.join(PUBLISHED)}, a folder, or owner/name on the hub."
+    if meant := difflib.get_close_matches(model.lower(), [BUNDLED, *PUBLISHED], n=1):
+        hint = f"Did you mean {meant[0]}? {hint}"
+    raise ModelError(f"{model} is not a model folder (no config.json in it)", hint)
+
+
+def find(model: str) -> Path | None:
+    """The local folder of `model`, without a network; None if it is on the hub and not, or not wholly, in the cache.
+
+    Of several whole snapshots in the cache it is that of `main`, or else the newest. Raises ModelError as `repository`.
+    """
+    repo = repository(model)
+    if repo is None:
+        return POCKET if model == BUNDLED else Path(model)
+    return next((folder for folder in _snapshots(_storage(repo)) if is_whole(_files_in(folder))), None)
+
+
+def locate(model: str, on_progress: OnProgress = unheard, on_message: OnMessage = lambda message: None) -> Path:
+    """The local folder of `model`: what `find` finds, or else what `fetch` brings; both say what they raise."""
+    return find(model) or fetch(repository(model) or model, on_progress=on_progress, on_message=on_message)
+
+
+def name_of(folder: Path) -> str:
+    """What a model's folder is called: a published name, or the repository's of a snapshot in the cache."""
+    if folder.parent.name != "snapshots":
+        return folder.resolve().name
+    repo = _repository_of(folder.parent.parent)
+    return next((name for name, known in PUBLISHED.items() if known == repo), repo)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A model in the hub's cache: `size` bytes of all that is there of it, whatever brought it.
+
+    `folder` is the snapshot that is loaded; `precisions` are those in which every part is there.
+    """
+
+    name: str
+    repo: str
+    folder: Path
+    size: int
+    precisions: tuple[str, ...]
+    whole: bool
+
+
+def cached() -> list[Cached]:
+    """The models of families that can be run here that lie in the hub's cache, wholly or in part, by name."""
+    found = []
+    for storage in cache_folder().glob("models--*--*"):
+        folders = [folder for folder in _snapshots(storage) if family_of(index_of(folder))]
+        if folders:
+            folder = next((one for one in folders if is_whole(_files_in(one))), folders[0])
+            names = _files_in(folder)
+            # Snapshots are links to blobs, but where no links can be made.
+            size = sum(path.stat().st_size for path in storage.rglob("*") if path.is_file() and not path.is_symlink())
+            about = (folder, size, precisions_of(names), is_whole(names))
+            found.append(Cached(name_of(folder), _repository_of(storage), *about))
+    return sorted(found, key=lambda one: one.name)
+
+
+def remove(model: str) -> int:
+    """Delete what the cache has of `model`; returns how many bytes that were.
+
+    Raises UsageError if it is bundled or a folder of one's own, ModelError if the cache has no such model.
+    """
+    repo = repository(model)
+    if repo is None:
+        own = "comes with the program" if model == BUNDLED else "is a folder of your own, not the cache's"
+        raise UsageError(f"{model} {own}", "only what was fetched is removed: styledrop models list shows it")
+    found = next((one for one in cached() if one.repo == repo), None)
+    if found is None:
+        raise ModelError(f"{model} is not in the cache", "styledrop models list shows what is")
+    shutil.rmtree(_storage(repo))
+    return found.size
+
+
+def verify(folder: Path, on_progress: OnProgress = unheard) -> list[str]:
+    """What is wrong with the large files of a model in the cache, by their sha256, a sentence each.
+
+    The cache calls a large file by its sha256, so no network is needed. A folder elsewhere, and a cache in which no
+    links can be made, has no sums to compare: nothing is found wrong with it.
+    """
+    links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
+    problems = [f"{path.relative_to(folder)} is no longer there" for path in links if not path.exists()]
+    sums = {path: _blob_of(path).name for path in links if path.exists() and _SHA256.fullmatch(_blob_of(path).name)}
+    meter = _Meter(sum(path.stat().st_size for path in sums), on_progress)
+    for path, wanted in sums.items():
+        meter.show(f"checking {path.parent.name}")
+        if (found := file_hash(path)) != wanted:
+            problems.append(
+                f"{path.relative_to(folder)} is damaged: its sha256 is {found[:12]}..., not {wanted[:12]}..."
+            )
+        meter.done += path.stat().st_size
+    if sums:
+        meter.show()
+    return problems
+
+
+def cut_weights(folder: Path) -> list[str]:
+    """Which of a model's weights are not whole, by the lengths that their own heads say, a sentence each.
+
+    No more than the heads is read. A link that leads nowhere is one of them.
+    """
+    found = ((path, why_cut(path)) for path in sorted(folder.rglob("*.safetensors")))
+    return [f"{path.relative_to(folder)} is not whole: {why}" for path, why in found if why]
+
+
+def cache_folder() -> Path:
+    """The folder of the hub's cache."""
+    with read_by("huggingface_hub", "HF_"):
+        from huggingface_hub import constants
+
+    return Path(expanded(constants.HF_HUB_CACHE, "say where models are kept with HF_HOME=FOLDER")).resolve()
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """What a model says that it is; nothing if it does not."""
+    try:
+        about = read_json(folder / INDEX)
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _storage(repo: str) -> Path:
+    """The folder that the cache has, or would have, for a repository."""
+    return cache_folder() / f"models--{repo.replace('/', '--')}"
+
+
+def _repository_of(storage: Path) -> str:
+    return storage.name.removeprefix("models--").replace("--", "/")
+
+
+def _snapshots(storage: Path) -> list[Path]:
+    """The snapshots of a repository, that of `main` first, then the newest."""
+    folders = sorted(storage.glob("snapshots/*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    try:
+        main = read_text(storage / "refs" / "main").strip()
+    except (OSError, ValueError):
+        main = ""
+    return sorted(folders, key=lambda folder: folder.name != main)
+
+
+def _files_in(folder: Path) -> set[str]:
+    """The files below a folder, as a repository names them; a link that leads nowhere is none."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _blob_of(link: Path) -> Path:
+    """Where a link leads, one step."""
+    return link.parent / os.readlink(link)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file of the cache, with the links that lead to it from `path`; what lies elsewhere stays."""
+    while path.is_symlink():
+        link, path = path, _blob_of(path)
+        link.unlink()
+    if cache_folder() in path.resolve().parents:
+        path.unlink(missing_ok=True)
+
+
+# ---- fetching ------------------------------------------------------------------------------------------------------
+
+
+class _UnreachableError(StyledropError):
+    """There is no network, the hub does not answer, or it may not be asked."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a repository: its size in bytes, and its sha256 if it is large enough for the hub to have one."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+    @property
+    def part(self) -> str:
+        """The part of the model that it belongs to."""
+        return self.name.partition("/")[0]
+
+
+class _Meter:
+    """How far many files are, by their bytes."""
+
+    def __init__(self, total: int, on_progress: OnProgress) -> None:
+        self.total, self.done, self._on_progress = total, 0, on_progress
+
+    def show(self, note: str = "", more: int = 0) -> None:
+        """Report what is done, and `more` bytes of what is not; `note` stands for the amount."""
+        done = min(self.done + more, self.total)
+        unit, name = _unit(self.total)
+        share = done / self.total if self.total else 1.0
+        self._on_progress(share, note or f"{done / unit:.1f} of {self.total / unit:.1f} {name}")
+
+
+def _unit(size: int) -> tuple[float, str]:
+    """In what a number of bytes is said."""
+    return next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if size >= unit), (1e3, "kB"))
+
+
+class _Growing(io.BufferedWriter):
+    """A file that is appended to, and that says how long it is whenever it grows."""
+
+    def __init__(self, path: Path, on_length: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._on_length = on_length
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self._on_length(self.tell())
+        return written
+
+
+def fetch(
+    repo: str,
+    *,
+    precision: str = PRECISIONS[0],
+    on_progress: OnProgress = unheard,
+    on_message: OnMessage = lambda message: None,
+) -> Path:
+    """Bring a model of the hub, `owner/name`, into its cache; returns the snapshot's folder, named by the commit.
+
+    What is there already is not fetched again, unless its sha256 is wrong. A file that was cut goes on where it
+    stopped. A part that the repository has only in the other `precision` of weights is taken in that. Where the hub
+    cannot be reached, a whole model of this precision that was fetched before is taken as it is. `on_progress` is told
+    the share of all bytes that is there and "0.8 of 1.8 GB", `on_message` what was done otherwise than asked.
+
+    Raises ModelError if there is no such repository, it may not be read, is no such model or has only pickles;
+    StyledropError if there is no network, the hub refuses, the disk is too small, or a file came over damaged.
+    """
+    cache = cache_folder()
+    from huggingface_hub import hf_hub_download
+
+    try:
+        commit, there = _asked(repo)
+    except _UnreachableError as error:
+        for folder in _snapshots(_storage(repo)):
+            names = _files_in(folder)
+            if is_whole(names) and precision in precisions_of(names):
+                on_message(f"Warning: {error.message}; taking what was fetched before")
+                return folder
+        raise
+    files = [there[name] for name in files_to_fetch(repo, there, precision, on_message)]
+    folder = _storage(repo) / "snapshots" / commit
+    _refuse_small_disk(repo, [file for file in files if not (folder / file.name).exists()])
+    meter = _Meter(sum(file.size for file in files), on_progress)
+    with _talking(repo):
+        for file in files:
+            meter.show()
+            if file.sha256:
+                _bring(repo, commit, file, file.sha256, meter, on_message)
+            place = Path(hf_hub_download(repo, file.name, revision=commit, cache_dir=cache))
+            if file.sha256 and not place.is_symlink():  # where no links can be made it was copied
+                (_storage(repo) / "blobs" / file.sha256).unlink(missing_ok=True)
+            if file.name == INDEX and family_of(about := index_of(folder)) is None:
+                known = " or ".join(family.pipelines[0] for family in FAMILIES)
+                raise ModelError(
+                    f"{repo} is no {known} but a {about.get('_class_name')}",
+                    f"fetch a model that was made from {' or '.join(PUBLISHED)}",
+                )
+            meter.done += file.size
+        hf_hub_download(repo, INDEX, cache_dir=cache)  # only now: `main` leads to what is whole
+    meter.show()
+    return folder
+
+
+def _asked(repo: str) -> tuple[str, dict[str, _File]]:
+    """The commit of a repository and its files, by their names, as the hub tells.
+
+    The commit and the sums become names of files here, so they must be what they are called. Raises StyledropError
+    where what the hub says makes no sense.
+    """
+    from huggingface_hub import HfApi, constants
+
+    try:
+        with _talking(repo):
+            about = HfApi().model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        files = {
+            one.rfilename: _File(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None)
+            for one in about.siblings or ()
+        }
+        sound = _COMMIT.fullmatch(about.sha or "") and all(
+            isinstance(one.name, str)
+            and type(one.size) is int
+            and one.size >= 0
+            and (not one.sha256 or _SHA256.fullmatch(one.sha256))
+            for one in files.values()
+        )
+    except (LookupError, TypeError, AttributeError, RecursionError):  # what the library makes of an odd answer
+        sound = None
+    if not sound:
+        raise StyledropError(
+            f"what {constants.ENDPOINT} says of {repo} makes no sense", "if HF_ENDPOINT names a mirror, try another"
+        )
+    return str(about.sha), files
+
+
+def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_message: OnMessage) -> None:
+    """See to it that the cache holds a large file, and that its sum is right.
+
+    huggingface_hub (looked at in 2.4.0) deletes a file that was not finished, so that the next run begins it anew, and
+    compares no sums of what comes by HTTP. So it is given a finished file, under the name that it looks for.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    storage = _storage(repo)
+    blob = storage / "blobs" / sha256
+    lock = cache_folder() / ".locks" / storage.name / f"{sha256}.lock"
+    for path in (blob, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        for path in (storage / "snapshots" / commit / file.name, blob):
+            if path.exists():
+                meter.show(f"checking {file.part}")
+                if file_hash(path) == sha256:
+                    return
+                on_message(f"Warning: {file.name} in the cache is damaged: it is fetched again")
+                _delete(path)
+        part = blob.with_name(f"{sha256}.incomplete")
+        if part.exists() and part.stat().st_size > file.size:
+            part.unlink()
+        url = hf_hub_url(repo, file.name, revision=commit)
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        try:
+            with _Growing(part, lambda length: meter.show(more=length)) as growing:
+                http_get(url, growing, resume_size=growing.tell(), headers=headers, expected_size=file.size)
+        except _foreign() as error:
+            if _is_page(part):
+                part.unlink()
+                raise _a_page(repo) from error
+            raise
+        meter.show(f"checking {file.part}", file.size)
+        if (found := file_hash(part)) != sha256:
+            part.unlink()
+            raise StyledropError(
+                f"{file.name} of {repo} came over damaged: its sha256 is {found[:12]}..., not {sha256[:12]}...",
+                "it was deleted: the same command fetches it again",
+            )
+        part.replace(blob)
+
+
+def _is_page(part: Path) -> bool:
+    """Whether what came is a web page instead of weights."""
+    with part.open("rb") as file:
+        return re.match(rb"\s*<(!doctype html|html|head)\b", file.read(1000), re.IGNORECASE) is not None
+
+
+def _a_page(repo: str) -> StyledropError:
+    from huggingface_hub import constants
+
+    return _UnreachableError(
+        f"{repo} cannot be fetched: a web page comes instead of what {constants.ENDPOINT} should answer",
+        "the network may want you to log in, or a proxy is in between: open a page in a browser, then try again",
+    )
+
+
+def _refuse_small_disk(repo: str, missing: list[_File]) -> None:
+    """Raise StyledropError if the disk has less room than the files that are missing need."""
+    begun = sum(path.stat().st_size for path in _storage(repo).glob("blobs/*.incomplete"))
+    needed = sum(file.size for file in missing) - begun
+    place = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        unit, name = _unit(needed)
+        raise StyledropError(
+            f"{repo} needs {needed / unit:.1f} {name}, and {free / unit:.1f} {name} are free in {place}",
+            "make room there, or say with HF_HOME=FOLDER where there is more",
+        )
+
+
+@contextmanager
+def _talking(repo: str) -> Iterator[None]:
+    """Talk to the hub without the library's own bars and remarks, and with errors for people.
+
+    Raises ModelError if there is no such repository or it may not be read, StyledropError for anything else.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+    shown, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.set_verbosity(logging.ERROR)
+        disable_progress_bars()
+        try:
+            yield
+        except _foreign() as error:
+            if isinstance(error, OSError) and error.filename:
+                raise  # a file or a folder here
+            raise _explained(error, repo) from error
+        finally:
+            logging.set_verbosity(verbosity)
+            if shown:
+                enable_progress_bars()
+
+
+def _foreign() -> tuple[type[Exception], ...]:
+    """What may be raised on the way to the hub.
+
+    Which library carries the requests has changed twice; its errors are those that the hub's own are made of.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, ValueError, *HfHubHTTPError.__bases__)
+
+
+def _explained(error: BaseException, repo: str) -> StyledropError:
+    """What went wrong between here and the hub, and what to do about it."""
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, OfflineModeIsEnabled):
+        return _UnreachableError(
+            f"{repo} is not, or not wholly, in the cache, and HF_HUB_OFFLINE forbids to fetch it",
+            f"say it once without HF_HUB_OFFLINE: styledrop models fetch {repo}",
+        )
+    if isinstance(error, GatedRepoError):
+        return ModelError(
+            f"{repo} is gated: its owner lets in only who asked",
+            f"accept the conditions at {constants.ENDPOINT}/{repo}, then set HF_TOKEN to a token of yours",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        near = difflib.get_close_matches(repo, PUBLISHED.values(), n=1)
+        return ModelError(
+            f"there is no folder {repo} here, and no model of that name on the hub, or it is private",
+            f"did you mean {near[0]}?" if near else "check the spelling; for a private one set HF_TOKEN to your token",
+        )
+    if status in (401, 403):
+        how = "with the token that was sent" if get_token() else "without a token"
+        return ModelError(f"{repo} may not be read {how}", "set HF_TOKEN to a token that may, or unset one that is old")
+    if status:
+        return StyledropError(f"the hub answers {status} when asked for {repo}", f"try again later: {_AGAIN}")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return StyledropError(f"the disk of {cache_folder()} is full", f"make room there: {_AGAIN}")
+    if isinstance(error, json.JSONDecodeError):
+        return _a_page(repo)
+    words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _UnreachableError(
+        f"{repo} cannot be fetched from {constants.ENDPOINT}: {words[:100]}",
+        f"check the network: {_AGAIN}; HF_ENDPOINT names a mirror",
+    )
