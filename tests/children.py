@@ -8,8 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 import tiny
+from conftest import SOURCE
 from styledrop_cli.base import base as base_module
 from styledrop_cli.cli import console, drawing
 from styledrop_cli.cli.app import app
@@ -110,3 +113,39 @@ def start(arguments: list[str], log: Path, die_at: int = 0) -> ForkServerProcess
     process = context.Process(target=run, args=(arguments, os.getcwd(), str(log), die_at))
     process.start()
     return process
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from styledrop_cli.io.run_folder import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that works in ``folder``."""
+    environment = os.environ | {"PYTHONPATH": SOURCE}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder], text=True, env=environment, **pipes) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "in\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions stop; root is stopped by none."""
+    if os.getuid():
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)

@@ -17,7 +17,8 @@ from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app
 from styledrop_cli.io.tensors import save_part
 
-SOURCE = str(Path(__file__).parents[1] / "src")  # where a process of its own finds the package
+ROOT = Path(__file__).parents[1]
+SOURCE = str(ROOT / "src")  # where a process of its own finds the package
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update")  # fmt: skip
 

@@ -24,7 +24,7 @@ import typer
 
 import against_truth
 import tiny
-from conftest import Run, draw
+from conftest import ROOT, Run, draw
 from person import Person
 from styledrop_cli import doctor
 from styledrop_cli.adapters import diffusers_lora
@@ -36,7 +36,6 @@ from styledrop_cli.io.tensors import save_part, save_tensors
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/styledrop_cli"
 LOGS = ("docs/lab/", "examples/pocket/begun/")  # what was done once
 

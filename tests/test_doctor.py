@@ -20,13 +20,12 @@ from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 import tiny
-from conftest import SOURCE, Run
+from conftest import ROOT, SOURCE, Run
 from styledrop_cli import doctor
 from styledrop_cli.base import hub
 from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.doctor import BASE, DEVICES, LIBRARIES, NOTE, WRONG, Finding, ask, examine
 
-ROOT = Path(__file__).parents[1]
 CPU = {"built for": None, "cards": [], "picked": "cpu", "threads": 2}
 NMS = "RuntimeError: operator torchvision::nms does not exist"
 

@@ -29,9 +29,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import styledrop_cli
-from conftest import draw
+from conftest import ROOT, draw
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "styledrop_cli"
 VERSION = styledrop_cli.__version__
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -17,11 +17,10 @@ from PIL import Image
 
 import tiny
 import tiny_bench
+from conftest import ROOT
 from styledrop_cli import StyleDrop, settings
 from styledrop_cli.base.known_things import Thing
 from styledrop_cli.errors import UsageError
-
-ROOT = Path(__file__).parents[1]
 
 
 def run(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

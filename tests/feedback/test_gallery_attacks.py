@@ -23,10 +23,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from test_gallery import CANDIDATES, PNG, Client, picking
 
 from conftest import SOURCE
 from styledrop_cli.feedback.page import Choices, Gallery, guard, server
-from test_gallery import CANDIDATES, PNG, Client, picking
 
 NOTHING = b'{"error":"There is nothing here."}'
 

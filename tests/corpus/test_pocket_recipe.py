@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import tiny
+from conftest import ROOT
 from paired.families import HELD_OUT
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.corpus.cutouts import Cutout, read_art
@@ -23,7 +24,7 @@ from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.io.tensors import read_config
 
-RECIPE = Path(__file__).parents[1] / "examples" / "pocket"
+RECIPE = ROOT / "examples" / "pocket"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from conftest import SOURCE
+from conftest import ROOT, SOURCE
 from styledrop_cli.feedback.page import Candidate, Choices, Gallery
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -330,7 +330,7 @@ def test_progress_the_sheet_another_round_and_the_end(tabs: SimpleNamespace, gal
 PROGRAM = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_gallery_page import CANDIDATES, Choices, Gallery, plain
 folder = Path({folder!r})
 with Gallery(folder / "page", [plain(200)], "watercolor", lambda url: None) as gallery:
@@ -341,7 +341,7 @@ with Gallery(folder / "page", [plain(200)], "watercolor", lambda url: None) as g
 
 
 def program(folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
-    code = PROGRAM.format(tests=str(Path(__file__).parent), folder=str(folder))
+    code = PROGRAM.format(tests=[str(Path(__file__).parent), str(ROOT / "tests")], folder=str(folder))
     environment = os.environ | {"PYTHONPATH": SOURCE}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
 

@@ -27,7 +27,7 @@ from PIL import Image, ImageCms
 from safetensors.torch import save
 
 import tiny
-from conftest import SOURCE, Run, draw
+from conftest import ROOT, SOURCE, Run, draw
 from hostile import targets, watching
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
@@ -190,7 +190,7 @@ def test_a_file_that_shrinks_while_it_is_used(sound: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{Path(__file__).parent}"}
+    return os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{ROOT / 'tests'}"}
 
 
 # ---- what an adapter's header says ----

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import tiny
+from children import unprivileged
 from conftest import Outcome, Run, draw
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base import base as base_module
@@ -33,7 +34,6 @@ from styledrop_cli.judging.scores import Scores
 from styledrop_cli.judging.sweep import Cell, Sweep, checkpoints_of, judged, sheet_of, sweep, whole_grid
 from styledrop_cli.settings import CHECKPOINT, SampleSettings, SweepSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
-from test_bad_inputs import nobody
 
 PROMPTS = ("a cat", "a dog")
 
@@ -556,7 +556,7 @@ def test_saving_where_nothing_may_be_written(
     shutil.copy(adapter, "shut/a.safetensors")
     Path("shut").chmod(0o555)
     tmp_path.chmod(0o777)
-    with nobody():
+    with unprivileged():
         outcome = styledrop("sweep", "shut/a.safetensors", "a cat", "--save")
     assert outcome.code == 2
     assert "the folder of shut/a.safetensors may not be written to" in outcome.err

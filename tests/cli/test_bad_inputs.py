@@ -15,7 +15,6 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -27,6 +26,7 @@ from PIL import Image
 from safetensors.torch import save
 
 import tiny
+from children import unprivileged
 from conftest import SOURCE, Outcome, Run, draw
 from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base import base as base_module
@@ -339,19 +339,6 @@ WRITERS = {
 }
 
 
-@contextmanager
-def nobody() -> Iterator[None]:
-    """As a user whom permissions stop; root is stopped by none."""
-    if os.getuid():
-        yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-
-
 def output(command: str, folder: str) -> str:
     return f"{folder}/a.safetensors" if command == "train" else folder
 
@@ -365,7 +352,7 @@ def test_a_read_only_folder(
     Path("shut").mkdir(mode=0o555)
     tmp_path.chmod(0o755)
     for place in ("shut", "shut/deeper"):
-        with nobody():
+        with unprivileged():
             outcome = styledrop(*WRITERS[command], "-o", output(command, place))
         refused(outcome, 2, "the folder shut may not be written to", "with -o")
     assert list(Path("shut").iterdir()) == []
@@ -384,7 +371,10 @@ def test_a_file_in_the_way(styledrop: Run, picture: Path, monkeypatch: pytest.Mo
 def test_writing_into_a_read_only_folder(tmp_path: Path) -> None:
     Path("shut").mkdir(mode=0o555)
     tmp_path.chmod(0o755)
-    with nobody(), pytest.raises(StyledropError, match="cannot write shut/a.png: shut may not be written to") as caught:
+    with (
+        unprivileged(),
+        pytest.raises(StyledropError, match="cannot write shut/a.png: shut may not be written to") as caught,
+    ):
         atomic_write(Path("shut/a.png"), b"x")
     assert "with -o" in (caught.value.hint or "")
 

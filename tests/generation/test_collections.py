@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import tiny
-from conftest import Run, draw
+from conftest import ROOT, Run, draw
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import UsageError
@@ -26,7 +26,7 @@ from styledrop_cli.io.images import read_png_settings, save_png
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "brand.toml"
+EXAMPLE = ROOT / "examples" / "brand.toml"
 
 
 # ---- lists of assets ----

@@ -56,9 +56,10 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         tiny.shrink_rounds(patch)
+        from test_rounds import Watcher
+
         from styledrop_cli.feedback.pickers import BestPicker
         from styledrop_cli.feedback.rounds import iterate
-        from test_rounds import Watcher
 
         iterate(
             base,

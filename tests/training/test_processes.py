@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from test_interrupted import little_adapter, whole
 
 import tiny
 import together
@@ -36,7 +37,6 @@ from styledrop_cli.judging.prompts import GRADED
 from styledrop_cli.settings import SampleSettings
 from styledrop_cli.training import distributed
 from styledrop_cli.training.loop import Budget, Loop
-from test_interrupted import little_adapter, whole
 
 # Without a card --cpu would start one process; --multi_gpu starts two, cards or not.
 LAUNCH = (

@@ -17,17 +17,16 @@ from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
+from test_interrupted import little_adapter
 
 import children
 import tiny
+from children import held, unprivileged
 from conftest import Outcome, Run
 from styledrop_cli.base import base as base_module
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.run_folder import LOCK
 from styledrop_cli.io.tensors import read_tensors, tensors_hash
-from test_bad_inputs import nobody
-from test_interrupted import little_adapter
-from test_runs import held
 
 PART = re.compile(r"\..+\.\d+\.part")
 STAGE = Path("stage")  # what the commands find there: adapter, model, corpus and the earlier parts of one
@@ -328,7 +327,7 @@ def test_a_folder_that_is_read_only_by_now(styledrop: Run, tmp_path: Path, begun
             path.chmod(path.stat().st_mode | 0o755)
     for path in places:
         path.chmod(0o555)
-    with nobody():
+    with unprivileged():
         outcome = go(styledrop, command, folder)
     assert outcome.code in (1, 2) and "may not be written to" in outcome.err, outcome
     assert whole(folder) == before

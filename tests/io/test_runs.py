@@ -5,17 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from conftest import SOURCE
+from children import held
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.io import files
 from styledrop_cli.io.files import remove_parts
@@ -127,28 +123,6 @@ def test_states_of_later_steps_and_folders_in_their_place_go() -> None:
 
 
 # ---- one process a folder ----
-
-HOLD = """
-import sys
-from pathlib import Path
-from styledrop_cli.io.run_folder import alone_in
-with alone_in(Path(sys.argv[1])):
-    print("in", flush=True)
-    sys.stdin.readline()
-"""
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that works in ``folder``."""
-    environment = os.environ | {"PYTHONPATH": SOURCE}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", HOLD, folder], text=True, env=environment, **pipes) as process:
-        try:
-            assert process.stdout is not None and process.stdout.readline() == "in\n"
-            yield process
-        finally:
-            process.kill()
 
 
 def test_the_second_process_is_told_who_the_first_is() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from conftest import Run
+from conftest import ROOT, Run
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "watercolor.png"
+EXAMPLE = ROOT / "examples" / "watercolor.png"
 PROMPTS = ("a cat", "a house")
 # An id drawn otherwise on another machine moves a score by some hundredths; on the one that wrote them they are equal.
 MARGIN = 0.05

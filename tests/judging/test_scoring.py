@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tiny
-from conftest import Run, draw
+from conftest import ROOT, Run, draw
 from styledrop_cli.base.folder import load_module, read_text_tokenizer
 from styledrop_cli.base.prompt_tokens import BytePairTokenizer, write_merges
 from styledrop_cli.base.registry import POCKET
@@ -30,7 +30,7 @@ from styledrop_cli.training.pretrain import clip as clip_part
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain.clip import RECIPES, moved, zoomed
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 TEXTS = ["a cat", "a red teapot in watercolor style", "", "two rockets", "a very " + "long " * 60 + "train"]
 needs_open_clip = pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")
 
