@@ -33,7 +33,7 @@ flat = styledrop.train(
     steps=steps,
     on_message=print,
 )
-print("learnt", watercolor.header["style"], "and", flat.header["style"])
+print("learnt", watercolor.header.style, "and", flat.header.style)
 
 # %% Draw. Each picture is given as soon as it is done, and knows how it was drawn.
 for picture in styledrop.stream(["a cat", "a teapot"], watercolor, number=2):

@@ -11,10 +11,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from styledrop_cli import StyleDrop
 from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import load_base
 from styledrop_cli.devices import pick_device
-from styledrop_cli.generation import pipeline
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.images import load_picture, save_png, square
 from styledrop_cli.settings import SampleSettings, TrainSettings
@@ -48,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     base = load_base(arguments.model, pick_device("auto"))
     references = arguments.picture or [(str(HERE / name), content, style) for name, content, style in REFERENCES]
-    images, labels = [], []
+    images, labels, usual = [], [], SampleSettings()
     with tempfile.TemporaryDirectory() as folder:
         for i, (name, content, style) in enumerate(references):
             learnt = adapter_training.train_adapter(
@@ -69,12 +69,11 @@ def main() -> None:
                 [(None, f", base, in {style} style"), (adapter, ", adapted")] if arguments.picture else [(adapter, "")]
             )
             for network, who in rows:
-                drawn = pipeline.generate(
-                    base, network, prompts=PROMPTS, count=1, settings=SampleSettings(), style=style
-                )
-                for prompt, _, image in drawn:
-                    images.append(image)
-                    labels.append(f"{prompt}{who}")
+                for picture in StyleDrop(base).stream(
+                    PROMPTS, network, style=style, steps=usual.steps, size=usual.size
+                ):
+                    images.append(picture.image)
+                    labels.append(f"{picture.prompt}{who}")
     columns = len(images) // (2 * len(references)) if arguments.picture else len(PROMPTS) + 1
     save_png(contact_sheet(images, columns=columns, labels=labels, cell=192), arguments.sheet)
 
