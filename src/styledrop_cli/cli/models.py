@@ -29,7 +29,7 @@ def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="pocket, amused-256, amused-512, a folder, or owner/name on the hub; not for list."
+            metavar="[NAME]", help=f"pocket, {', '.join(PUBLISHED)}, a folder, or owner/name on the hub; not for list."
         ),
     ] = None,
     *,
@@ -43,7 +43,7 @@ def models(
 ) -> None:
     """List, fetch, check and remove base models.
 
-    pocket is bundled. The published models, amused-256 and amused-512, are
+    pocket is bundled. The published models (aMUSEd and Meissonic) are
     downloaded by fetch, or when --model first names one. They are kept in the
     cache of the Hugging Face hub (HF_HOME), which other programs share. fetch
     continues an interrupted download, repairs damaged files, and prints the

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from styledrop_cli.base.registry import AMUSED
+from styledrop_cli.base.registry import AMUSED, PUBLISHED
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.console import COMMON
 from styledrop_cli.environment import expanded
@@ -59,8 +59,7 @@ def range_of(ranges: Ranges, name: str) -> str | None:
 def by_base(name: str, *others: str) -> str:
     """The default of a training setting: pocket's, and that of the published bases, which `others` share."""
     ours, theirs = TrainSettings.defaults()[name], AMUSED.training[name]
-    *first, last = ["amused-256", "amused-512", *others]
-    return f"{ours:g}; {theirs:g} for {', '.join(first)} and {last}"
+    return f"{ours:g}; {theirs:g} for {' and '.join(('published base models', *others))}"
 
 
 def recommended(name: str) -> str:
@@ -71,7 +70,7 @@ def recommended(name: str) -> str:
     return f"what the adapter recommends, or {ours:g}{also}"
 
 
-MODEL = "The base model: pocket (bundled), amused-256, amused-512, a folder, or owner/name on the Hugging Face hub."
+MODEL = f"The base model: pocket (bundled), {', '.join(PUBLISHED)}, a folder, or owner/name on the Hugging Face hub."
 SCORER = (
     "The CLIP that judges: clip (the base model's own), scorer (the bundled second one), or a model of open_clip, such "
     "as ViT-B-16/openai."
