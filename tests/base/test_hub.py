@@ -25,6 +25,7 @@ from huggingface_hub import constants, file_download
 from conftest import SOURCE, Run, nobody
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base import hub
+from styledrop_cli.base.registry import PUBLISHED
 from styledrop_cli.cli import console, load
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
@@ -333,7 +334,7 @@ def test_pickles_are_refused(remote: Hub) -> None:
 
 def test_other_models_are_refused(remote: Hub) -> None:
     remote.files["model_index.json"] = b'{"_class_name": "FluxPipeline"}'
-    assert refusal(remote) == f"{REPO} is no AmusedPipeline but a FluxPipeline"
+    assert refusal(remote) == f"{REPO} is a FluxPipeline, which cannot be run here"
     assert hub.cached() == []
     del remote.files["vqvae/config.json"]
     assert "it has no vqvae/config.json" in refusal(remote)
@@ -549,7 +550,7 @@ def test_names_that_are_no_model_s(name: str, meant: str | None) -> None:
     with pytest.raises(ModelError) as error:
         hub.find(name)
     assert error.value.message == f"{name} is not a model folder (no config.json in it)"
-    hint = "Use --model pocket, amused-256, amused-512, a folder, or owner/name on the hub."
+    hint = f"Use --model pocket, {', '.join(PUBLISHED)}, a folder, or owner/name on the hub."
     assert error.value.hint == (f"Did you mean {meant}? {hint}" if meant else hint)
 
 
@@ -569,7 +570,7 @@ def test_models_list_fetch_check_and_remove(remote: Hub, styledrop: Run, monkeyp
         assert code == 0
         return {row["name"]: row["state"] for row in json.loads(out)["models"]}
 
-    fresh = {"pocket": "bundled", "amused-256": "not fetched", "amused-512": "not fetched"}
+    fresh = {"pocket": "bundled"} | dict.fromkeys(PUBLISHED, "not fetched")
     assert states() == fresh
     code, out, err = styledrop("models", "check", REPO)
     assert (code, out) == (1, "")

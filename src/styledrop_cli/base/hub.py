@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.base import registry
-from styledrop_cli.base.layout import INDEX, PRECISIONS, files_to_fetch, is_whole, precisions_of
-from styledrop_cli.base.registry import BUNDLED, FAMILIES, POCKET, family_of
+from styledrop_cli.base.layout import INDEX, PRECISIONS, files_to_fetch, is_whole, known_family, precisions_of
+from styledrop_cli.base.registry import BUNDLED, POCKET, family_of
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.io.files import file_hash, read_json, read_text, why_cut
@@ -308,12 +308,8 @@ def fetch(
             place = Path(hf_hub_download(repo, file.name, revision=commit, cache_dir=cache))
             if file.sha256 and not place.is_symlink():  # where no links can be made it was copied
                 (_storage(repo) / "blobs" / file.sha256).unlink(missing_ok=True)
-            if file.name == INDEX and family_of(about := index_of(folder)) is None:
-                known = " or ".join(family.pipelines[0] for family in FAMILIES)
-                raise ModelError(
-                    f"{repo} is no {known} but a {about.get('_class_name')}",
-                    f"fetch a model that was made from {' or '.join(PUBLISHED)}",
-                )
+            if file.name == INDEX:
+                known_family(repo, index_of(folder))
             meter.done += file.size
         hf_hub_download(repo, INDEX, cache_dir=cache)  # only now: `main` leads to what is whole
     meter.show()

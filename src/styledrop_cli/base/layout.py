@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
-from styledrop_cli.base.registry import PUBLISHED
+from styledrop_cli.base.registry import FAMILIES, PUBLISHED, BaseSpec, family_of
 from styledrop_cli.errors import ModelError
 
 PRECISIONS = ("fp16", "fp32")  # the first is the smaller one and the default
@@ -27,6 +28,17 @@ WEIGHTS = {
     "vqvae": "diffusion_pytorch_model",
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def known_family(source: object, index: Mapping[str, Any]) -> BaseSpec:
+    """The family of what ``source``'s index describes; raises ModelError if there is none."""
+    if family := family_of(index):
+        return family
+    raise ModelError(
+        f"{source} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
+        f"Those that can are {', '.join(PUBLISHED)}, and what was made from them: {INDEX} then says "
+        f"{' or '.join(known.pipelines[0] for known in FAMILIES)}.",
+    )
 
 
 def weights_in(names: Collection[str], part: str, precision: str) -> list[str]:

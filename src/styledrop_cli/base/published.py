@@ -16,9 +16,9 @@ from torch import nn
 from styledrop_cli.base import amused, meissonic
 from styledrop_cli.base.folder import Opened, Part, refuse_misfits
 from styledrop_cli.base.hub import name_of
-from styledrop_cli.base.layout import INDEX, WEIGHTS
+from styledrop_cli.base.layout import INDEX, WEIGHTS, known_family
 from styledrop_cli.base.published_files import Network, fingerprint, is_mapped, read_object, read_weights, weight_files
-from styledrop_cli.base.registry import FAMILIES, PUBLISHED, BaseSpec, family_of, is_class, row_of
+from styledrop_cli.base.registry import BaseSpec, is_class, row_of
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.tensors import load_strictly, network_of
 from styledrop_cli.sampling.masking import SCHEDULES
@@ -39,13 +39,7 @@ def open_published(folder: Path) -> Opened:
     file or shard, weights that are pickles, and parts that do not fit.
     """
     index = read_object(folder / INDEX)
-    family = family_of(index)
-    if family is None:
-        raise ModelError(
-            f"{folder} is a {index.get('_class_name', 'model without a class')}, which cannot be run here",
-            f"Those that can are {', '.join(PUBLISHED)}, and what was made from them: {INDEX} then says "
-            f"{' or '.join(known.pipelines[0] for known in FAMILIES)}.",
-        )
+    family = known_family(folder, index)
     for part, (library, name) in family.classes.items():
         if not is_class(index.get(part), library, name):
             raise ModelError(f"the {part} of {folder} is {_class_of(index.get(part))}, and {name} is wanted")
