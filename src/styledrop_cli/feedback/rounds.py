@@ -45,7 +45,7 @@ SCORES, PICKS, SHEET, TABLE, BEST = "scores.json", "picks.json", "sheet.png", "t
 
 
 class Watcher(Protocol):
-    """Who is told how it goes on; with ``drawing``'s name said, both are ``progress.OnProgress``."""
+    """Who is told how far it is: ``learning`` is a ``progress.OnProgress``, and so is ``drawing`` for one purpose."""
 
     def say(self, message: str) -> None:
         """A remark; one that begins with ``Warning: `` is a warning."""
