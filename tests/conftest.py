@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from styledrop_cli.io.tensors import save_part
 
 ROOT = Path(__file__).parents[1]
 SOURCE = str(ROOT / "src")  # where a process of its own finds the package
+SEARCH = os.pathsep.join([SOURCE, str(ROOT / "tests"), str(ROOT / "benchmarks")])  # and these tests' own modules
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update")  # fmt: skip
 

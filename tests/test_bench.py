@@ -323,7 +323,7 @@ def test_the_styles_there_are(measure: Run, quick: list[str]) -> None:
     code, out, _ = measure(*quick, "--families", "sheets/styles.png")
     assert (code, out) == (0, "sheets/styles.png\n")
     with Image.open("sheets/styles.png") as sheet:
-        assert sheet.height / sheet.width == pytest.approx(9 / 3, rel=0.2)  # two lines of each but OpenMoji
+        assert 0.6 < sheet.height / sheet.width < 1.5  # nine lines of three, in stacks beside each other
     assert not Path("out").exists()
 
 

@@ -41,7 +41,7 @@ LIBRARIES = {
     "typer": "typer", "rich": "rich", "numpy": "numpy", "pillow": "PIL", "safetensors": "safetensors",
     "tokenizers": "tokenizers", "huggingface_hub": "huggingface_hub", "jinja2": "jinja2", "matplotlib": "matplotlib",
     "starlette": "starlette", "uvicorn": "uvicorn", "torch": "torch", "accelerate": "accelerate",
-    "torchvision": "torchvision", "open_clip_torch": "open_clip",
+    "torchvision": "torchvision", "open_clip_torch": "open_clip", "filelock": "filelock",
 }  # fmt: skip
 DEVICES, BASE = "devices", "base:"  # asked of the other process beside the libraries; a base's folder follows `base:`
 NEED_TORCH = ("accelerate", "torchvision", "open_clip", DEVICES, BASE)  # not tried where torch is broken

@@ -79,7 +79,7 @@ def run(name: str, executions: int, findings: Path, seed: int) -> dict[str, floa
     corpus = findings / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None) as folder:
-        search = os.pathsep.join(map(str, (SOURCES, HERE.parent)))
+        search = os.pathsep.join(map(str, (SOURCES, HERE.parent, HERE.parent.parent / "benchmarks")))
         environment = os.environ | {"TMPDIR": folder, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, __file__, "--child", name, str(corpus), str(findings), str(executions), str(seed)]
         started = time.monotonic()

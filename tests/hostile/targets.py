@@ -224,7 +224,8 @@ def adapter_of_kind(kind: str) -> Path:
     settings = TrainSettings.of(kind, steps=1, checkpoints=0, views=2, width=2)
     picture = written("adapters/ref.png", images.png_bytes(draw()))
     header = adapter_file.describe(base, made, ["a cat"], "watercolor", settings)
-    header |= {"superres": asdict(finer.config)} | adapter_file.of_pictures([picture], [draw()], [20.0])
+    about = adapter_file.of_pictures([picture], [draw()], [20.0])
+    header = header.with_values(superres=asdict(finer.config), **about)
     views = {"views.ids": tiny.ids(tiny.TRANSFORMER, 2, share=0).short(), "views.picture": torch.tensor([0, 0])}
     path = place() / "adapters" / f"{kind}.safetensors"
     adapter_file.write_adapter(path, made, header, views | adapter_file.tensors_of(finer, "superres."))

@@ -27,11 +27,11 @@ from PIL import Image, ImageCms
 from safetensors.torch import save
 
 import tiny
-from conftest import ROOT, SOURCE, Run, draw
+from conftest import SEARCH, Run, draw
 from hostile import targets, watching
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
-from styledrop_cli.adapters.header import load_adapter, read_header
+from styledrop_cli.adapters.header import AdapterHeader, load_adapter, read_header
 from styledrop_cli.base import hub
 from styledrop_cli.base.base import load_base
 from styledrop_cli.base.published import open_published
@@ -181,7 +181,7 @@ def test_a_file_that_shrinks_while_it_is_used(sound: Path) -> None:
     """Mapped into memory, it would end the program."""
     shutil.copyfile(sound, FILE)
     program = (
-        "import os, sys; from pathlib import Path; from styledrop_cli.io.tensors import load_adapter\n"
+        "import os, sys; from pathlib import Path; from styledrop_cli.adapters.header import load_adapter\n"
         "file = load_adapter(Path(sys.argv[1])); os.truncate(sys.argv[1], 0)\n"
         "assert all(float(t.float().abs().sum()) >= 0 for t in file.tensors.values())"
     )
@@ -190,7 +190,7 @@ def test_a_file_that_shrinks_while_it_is_used(sound: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{ROOT / 'tests'}"}
+    return os.environ | {"PYTHONPATH": SEARCH}
 
 
 # ---- what an adapter's header says ----
@@ -354,7 +354,7 @@ def test_what_is_read_only_if_it_is_there(make: Callable[[Path], None]) -> None:
         make(Path(name))
     assert Plan.read(Path()) is None
     assert RunFolder(Path(), {}).read("curve.json") is None
-    assert history._curve(Path("curve.json"), {}) is None
+    assert history._curve(Path("curve.json"), OF_IT) is None
     assert hub.index_of(Path()) == {}
 
 
@@ -804,8 +804,8 @@ def test_the_report_is_text_where_a_file_is_markup(styledrop: Run, sound: Path) 
 
 def test_what_is_copied_from_a_report_is_no_second_command(sound: Path) -> None:
     line = "x\nrm -rf ~\r\x1b[2J"
-    header = read_header(sound).to_json() | {"style": line, "feedback": line, "contents": [line], "round": 2}
-    stages = [history.Stage(f"round {n}", FILE, "0", header | {"round": n}, None, []) for n in (1, 2)]
+    header = read_header(sound).with_values(style=line, feedback=line, contents=[line])
+    stages = [history.Stage(f"round {n}", FILE, "0", header.with_values(number=n), None, []) for n in (1, 2)]
     told = history.Story(Path(), stages, {"prompts": [line], "seed": line, "per_prompt": [line]}, [])
     found = commands.commands(told, [line], [], "pocket", "-o r.html")
     assert all(one.startswith(("styledrop ", "# ")) for one in "\n".join(found).splitlines())
@@ -826,6 +826,7 @@ def test_folders_that_are_no_rounds(sound: Path, name: str) -> None:
 
 
 ITS_OWN = {"step": 2, "loss": 4.0, "scores": None}  # the checkpoint that became the adapter
+OF_IT = AdapterHeader.new(kind="lora", config={}, base={}, style="", contents=[], recommended={}, **ITS_OWN)
 
 
 @pytest.mark.parametrize(
@@ -843,9 +844,9 @@ ITS_OWN = {"step": 2, "loss": 4.0, "scores": None}  # the checkpoint that became
 def test_curves_that_no_plot_can_show(change: dict[str, Any]) -> None:
     whole = {"losses": [[1, 4.5], [2, 4.0]], "checkpoints": [ITS_OWN], "chosen": 2}
     Path("curve.json").write_text(json.dumps(whole))
-    assert history._curve(Path("curve.json"), ITS_OWN) is not None
+    assert history._curve(Path("curve.json"), OF_IT) is not None
     Path("curve.json").write_text(json.dumps(whole | change))
-    assert history._curve(Path("curve.json"), ITS_OWN) is None
+    assert history._curve(Path("curve.json"), OF_IT) is None
 
 
 # ---- trainings that go on ----
@@ -892,7 +893,7 @@ def grown(program: str) -> int:
     whole = f"""
 from pathlib import Path
 from hostile.watching import Memory
-from styledrop_cli.adapters import diffusers_lora
+from styledrop_cli.adapters import diffusers_lora, header
 from styledrop_cli.base import base, prompt_tokens
 from styledrop_cli.corpus import folder
 from styledrop_cli.io import images, run_folder, tensors
@@ -923,17 +924,17 @@ OBJECT = '{"":0}'  # no other JSON of so few bytes takes more
 HEAVY: dict[str, tuple[Callable[[], bytes], str]] = {
     "a header of objects": (
         lambda: headed(f'{{"a":[{largest(OBJECT)}]}}'.encode()),
-        "tensors.load_adapter(Path('heavy'))",
+        "header.load_adapter(Path('heavy'))",
     ),
     "a styledrop entry of objects": (
         lambda: save({}, {"styledrop": f"[{largest(OBJECT, 2_000_000)}]"}),
-        "tensors.load_adapter(Path('heavy'))",
+        "header.load_adapter(Path('heavy'))",
     ),
     "a run": (lambda: f"[{largest('[[]]')}]".encode(), "run_folder.Run(Path(), {}).read('heavy')"),
     "merges": (lambda: b"a b\n" * 1_200_000, "prompt_tokens.read_merges(Path('heavy'))"),
     "prompts": (lambda: b"{a|b}\n" * 800_000, "prompt_file.read_lines(Path('heavy'))"),
     "a kit": (lambda: b"[[asset]]\n" * 450_000, "kit_file.read_kit(Path('heavy'))"),
-    "a sparse adapter": (lambda: sparse(3_000_000_000), "tensors.load_adapter(Path('heavy'))"),
+    "a sparse adapter": (lambda: sparse(3_000_000_000), "header.load_adapter(Path('heavy'))"),
 }
 
 

@@ -22,7 +22,7 @@ from test_interrupted import little_adapter, whole
 
 import tiny
 import together
-from conftest import SOURCE, Outcome, Run, draw
+from conftest import SEARCH, Outcome, Run, draw
 from styledrop_cli.adapters.examples import TrainingViews, tokenize_views
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import StyledropError, UsageError
@@ -53,7 +53,7 @@ def start(
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *launch, *program, *command, "-o", str(output)],
-        env=os.environ | {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"PYTHONPATH": SEARCH, "OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
