@@ -1,4 +1,4 @@
-"""A person at the picking page, played by a thread that talks to it as a browser does."""
+"""A person at the picking page, played by a thread that talks to it as a browser does; and one who watches rounds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,3 +67,26 @@ class Person:
             return answer
         finally:
             connection.close()
+
+
+class Watcher:
+    """Hears everything; asks for as many more rounds as it is told to."""
+
+    def __init__(self, more: int = 0) -> None:
+        self.more, self.heard = more, list[str]()
+        self.sheets: list[Path] = []
+
+    def say(self, message: str) -> None:
+        self.heard.append(message)
+
+    def drawing(self, what: str, share: float, note: str) -> None:
+        assert 0 < share <= 1
+        self.heard.append(what)
+
+    def learning(self, share: float, note: str) -> None:
+        self.heard.append("learning")
+
+    def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
+        self.sheets.append(sheet)
+        self.more -= not planned
+        return planned or self.more >= 0

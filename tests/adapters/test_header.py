@@ -99,6 +99,13 @@ def test_a_new_one_is_read_as_it_was_made() -> None:
         ({"pictures": ["ref.png"]}, "pictures missing"),
         ({"picks": 5, "round": "two"}, "picks, round missing"),
         ({"source": {}}, "source missing"),
+        ({"step": "last"}, "step missing"),
+        ({"loss": [1.0]}, "loss missing"),
+        ({"scores": {"style": "good"}}, "scores missing"),
+        ({"parent": 5, "feedback": []}, "parent, feedback missing"),
+        ({"seed": 1.5}, "seed missing"),
+        ({"styledrop": 3, "created": None}, "created, styledrop missing"),
+        ({"round": True}, "round missing"),
     ],
 )
 def test_a_damaged_one_is_refused(change: dict[str, Any], words: str) -> None:

@@ -15,6 +15,7 @@ import torch
 
 import tiny
 from conftest import draw
+from person import Watcher
 from styledrop_cli.adapters.file import examples_of
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.base import Base, load_base
@@ -49,29 +50,6 @@ class Fake:
     def pick(self, candidates: Candidates, keep: int, folder: Path) -> list[int]:
         self.shown.append(candidates)
         return self.picks
-
-
-class Watcher:
-    """Hears everything; asks for as many more rounds as it is told to."""
-
-    def __init__(self, more: int = 0) -> None:
-        self.more, self.heard = more, list[str]()
-        self.sheets: list[Path] = []
-
-    def say(self, message: str) -> None:
-        self.heard.append(message)
-
-    def drawing(self, what: str, share: float, note: str) -> None:
-        assert 0 < share <= 1
-        self.heard.append(what)
-
-    def learning(self, share: float, note: str) -> None:
-        self.heard.append("learning")
-
-    def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
-        self.sheets.append(sheet)
-        self.more -= not planned
-        return planned or self.more >= 0
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ import typer
 
 import tiny
 from conftest import Outcome, Run, draw
+from person import Watcher
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
@@ -56,7 +57,6 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         tiny.shrink_rounds(patch)
-        from test_rounds import Watcher
 
         from styledrop_cli.feedback.pickers import BestPicker
         from styledrop_cli.feedback.rounds import iterate

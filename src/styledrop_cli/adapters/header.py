@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import NoneType
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -28,27 +28,6 @@ KEY = "styledrop"
 FORMAT = 1
 LONGEST_TEXT = 10_000  # characters of a style or a content
 SCALES = {name: SampleSettings.RANGES[name] for name in RECOMMENDABLE}
-# The types that JSON may hold under each key; the first six every file has, the others only some.
-TYPES: dict[str, tuple[type, ...]] = {
-    "kind": (str,),
-    "config": (dict,),
-    "base": (dict,),
-    "style": (str,),
-    "contents": (list,),
-    "recommended": (dict,),
-    "learns": (str,),
-    "settings": (dict,),
-    "pictures": (list,),
-    "thumbnail": (str,),
-    "superres": (dict, NoneType),
-    "source": (dict,),
-    "merged": (list,),
-    "picks": (list,),
-    "round": (int,),
-    "created": (str,),
-}
-REQUIRED = tuple(TYPES)[:6]
-LISTS_OF_OBJECTS = ("pictures", "picks", "merged")
 LARGEST_ADAPTER = 1_000_000_000  # bytes of its file; a hundredth of any base that is known has less
 # Each kind's size, as its configuration calls it, and the tensors and the dimension of them that have it.
 SIZES = {"bottleneck": ("width", "down", -1), "lora": ("rank", r"a\..+", -1), "prompt": ("vectors", "vectors", 1)}
@@ -105,7 +84,7 @@ class AdapterHeader:
     @property
     def name(self) -> str:
         """The style in words, or what the object is."""
-        return ", ".join(dict.fromkeys(map(str, self.contents))) if self.is_object else self.style
+        return ", ".join(dict.fromkeys(self.contents)) if self.is_object else self.style
 
     @classmethod
     def new(cls, **values: Any) -> AdapterHeader:
@@ -118,24 +97,23 @@ class AdapterHeader:
         """The header that a file ``source`` holds as JSON; raises ModelError for one that is not as it was written."""
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise ModelError(f"{source} is an adapter of another format", "Update styledrop, or train it again.")
+        hints = get_type_hints(cls)
+        stored = _stored()
         wrong = [
-            name
-            for name, kinds in TYPES.items()
-            if (name in said or name in REQUIRED) and not isinstance(said.get(name), kinds)
+            key
+            for key, one in stored.items()
+            if not (_is_of(said[key], hints[one.name]) if key in said else _may_lack(one))
         ]
         wrong = wrong or [name for name, sound in _inside(said).items() if not sound]
         if wrong:
             raise ModelError(f"the header of {source} is damaged: {', '.join(wrong)} missing or of the wrong kind")
-        names = {_key(one.name): one.name for one in fields(cls) if one.name not in ("others", "written")}
-        known = {names[key]: value for key, value in said.items() if key in names}
-        others = {key: value for key, value in said.items() if key not in names and key != "format"}
+        known = {one.name: said[key] for key, one in stored.items() if key in said}
+        others = {key: value for key, value in said.items() if key not in stored and key != "format"}
         return cls(**known, others=others, written=tuple(said))
 
     def to_json(self) -> dict[str, Any]:
         """The header as a file holds it."""
-        values = {
-            _key(one.name): getattr(self, one.name) for one in fields(self) if one.name not in ("others", "written")
-        }
+        values = {key: getattr(self, one.name) for key, one in _stored().items()}
         values |= {"format": FORMAT, **self.others}
         return {key: values[key] for key in self.written}
 
@@ -155,16 +133,39 @@ def _key(name: str) -> str:
     return "round" if name == "number" else name
 
 
+def _stored() -> dict[str, Field[Any]]:
+    """The fields that a file holds, by its keys."""
+    return {_key(one.name): one for one in fields(AdapterHeader) if one.name not in ("others", "written")}
+
+
+def _may_lack(one: Field[Any]) -> bool:
+    """Whether there are files without this field."""
+    return one.default is not MISSING or one.default_factory is not MISSING
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    """Whether a value of JSON is of the type that a field is declared with; true and false are no numbers."""
+    inside = get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_is_of(value, one) for one in inside)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_is_of(one, inside[0]) for one in value)
+    if get_origin(hint) in (dict, Mapping):
+        return isinstance(value, dict) and all(_is_of(one, inside[1]) for one in value.values())
+    if hint is Any:
+        return True
+    return isinstance(value, (int, float) if hint is float else hint) and not isinstance(value, bool)
+
+
 def _inside(said: Mapping[str, Any]) -> dict[str, bool]:
     """Whether what a header holds is sound inside, by its keys."""
     base, source = said["base"], said.get("source", {"name": ""})
     return {
         "base": all(isinstance(base.get(name, ""), str) for name in ("name", "hash")),
         "style": len(said["style"]) <= LONGEST_TEXT,
-        "contents": all(isinstance(one, str) and len(one) <= LONGEST_TEXT for one in said["contents"]),
+        "contents": all(len(one) <= LONGEST_TEXT for one in said["contents"]),
         "recommended": all(_is_recommendable(*item) for item in said["recommended"].items()),
         "source": isinstance(source.get("name"), str),
-        **{name: all(isinstance(one, dict) for one in said.get(name, ())) for name in LISTS_OF_OBJECTS},
     }
 
 

@@ -71,7 +71,7 @@ class StyleMix:
     @property
     def style(self) -> str:
         """The names of the styles, joined."""
-        return " and ".join(dict.fromkeys(said for file, _ in self.styles if (said := str(file.header.style))))
+        return " and ".join(dict.fromkeys(said for file, _ in self.styles if (said := file.header.style)))
 
     @property
     def learnt(self) -> str:
@@ -90,14 +90,14 @@ class StyleMix:
         self, base: Base, prompt: str, style: str | None, on_message: Callable[[str], None] = lambda message: None
     ) -> str:
         """As much of a prompt as ``base`` can read with each of the styles behind it; see ``TextTokenizer.cut``."""
-        for said in [str(file.header.style) for file, _ in self.styles] or [""] if style is None else [style]:
+        for said in [file.header.style for file, _ in self.styles] or [""] if style is None else [style]:
             prompt = base.text_tokenizer.cut(prompt, said, on_message)
         return prompt
 
     def open(self, base: Base) -> LoadedStyleMix:
         """All adapters, ready for ``base``; raises ModelError for one that belongs to another base."""
         return LoadedStyleMix(
-            [(open_adapter(base, file), share, str(file.header.style)) for file, share in self.styles],
+            [(open_adapter(base, file), share, file.header.style) for file, share in self.styles],
             open_adapter(base, self.thing) if self.thing is not None else None,
             self,
             base.text_tokenizer,

@@ -58,7 +58,7 @@ class References:
         """
         open_adapter(base, file)
         sampling = base.sampling(**file.header.recommended)
-        return replace(cls.of_examples(base, references_of(file)), style=str(file.header.style), sampling=sampling)
+        return replace(cls.of_examples(base, references_of(file)), style=file.header.style, sampling=sampling)
 
     @classmethod
     @torch.no_grad()

@@ -76,7 +76,7 @@ class Story:
     @property
     def style(self) -> str:
         """The style in words."""
-        return str(self.stages[0].header.style)
+        return self.stages[0].header.style
 
     @property
     def used(self) -> list[str]:
@@ -134,7 +134,7 @@ def _stage(name: str, file: Path, runs: list[Path], folder: Path, unreadable: li
 
 def _picks(folder: Path, header: AdapterHeader, unreadable: list[PictureError]) -> list[Pick]:
     """The pictures beside the adapter, or what its header says of them."""
-    listed = [p for p in header.picks if isinstance(p, dict)]
+    listed = header.picks
     if not listed:
         return []
     about = _json(folder / PICKS)
@@ -197,7 +197,7 @@ def parent_of(stage: Stage, before: Stage | None) -> str:
         return ""
     if before is not None and parent == before.hash:
         return f"made from {before.name}"
-    return f"made from an adapter that is not here ({str(parent)[:12]})"
+    return f"made from an adapter that is not here ({parent[:12]})"
 
 
 def check_one_base(story: Story) -> None:
