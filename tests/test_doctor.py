@@ -23,6 +23,7 @@ import tiny
 from conftest import ROOT, SOURCE, Run
 from styledrop_cli import doctor
 from styledrop_cli.base import hub
+from styledrop_cli.base.cache import cache_folder
 from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.doctor import BASE, DEVICES, LIBRARIES, NOTE, WRONG, Finding, ask, examine
 
@@ -242,7 +243,7 @@ def test_a_model_that_is_named(says: Says, tiny_model: Path, monkeypatch: pytest
 
 
 def test_models_in_the_cache(says: Says) -> None:
-    cache = hub.cache_folder()
+    cache = cache_folder()
     whole = cache / "models--amused--amused-256" / "snapshots" / "0"
     tiny.write_published(whole)
     part = shutil.copytree(whole, cache / "models--any--one" / "snapshots" / "0")

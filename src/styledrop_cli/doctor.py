@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from styledrop_cli import __version__
 from styledrop_cli.base import hub
+from styledrop_cli.base.cache import cache_folder
 from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.environment import is_on
 from styledrop_cli.errors import StyledropError
@@ -363,7 +364,7 @@ def _damage(folder: Path) -> str:
 def _fetched(thorough: bool) -> Iterator[Finding]:
     """The published models in the hub's cache, whole or not, and how much room there is for more."""
     try:
-        found, cache = hub.cached(), hub.cache_folder()
+        found, cache = hub.cached(), cache_folder()
     except Exception as error:  # a broken huggingface_hub has its own finding
         yield Finding("models", "fetched", f"not looked for: {_in_words(error)}", NOTE)
         return

@@ -19,7 +19,7 @@ from styledrop_cli import devices
 from styledrop_cli.adapters.header import read_header
 from styledrop_cli.base import acceptance, registry, sample
 from styledrop_cli.base.base import Base, load_base
-from styledrop_cli.base.hub import name_of
+from styledrop_cli.base.cache import name_of
 from styledrop_cli.base.published import open_published
 from styledrop_cli.base.published_files import weight_files
 from styledrop_cli.base.registry import AMUSED
@@ -98,8 +98,8 @@ def test_what_is_written_is_read(folder: Path) -> None:
 
 def test_half_precision_and_shards_are_the_same_model(tmp_path: Path, folder: Path, base: Base) -> None:
     half = tiny.write_published(tmp_path / "half", half=True)
-    assert weight_files(half, "transformer")[0].name == f"{WEIGHTS}.fp16.safetensors"
-    assert weight_files(half, "text_encoder")[0].name == "model.fp16.safetensors"
+    assert weight_files(half / "transformer", "transformer")[0].name == f"{WEIGHTS}.fp16.safetensors"
+    assert weight_files(half / "text_encoder", "text_encoder")[0].name == "model.fp16.safetensors"
     small = open_published(half)
     assert small.fingerprint() == open_published(folder).fingerprint() == base.hash
     weight, own = (m.encoder_proj.weight for m in (small.parts["transformer"].load(), base.transformer))  # type: ignore[union-attr]

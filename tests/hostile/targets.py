@@ -39,6 +39,7 @@ from styledrop_cli.adapters import merge as merge_module
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base import hub, layout, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.cache import index_of
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.base.known_things import THINGS, Thing
 from styledrop_cli.cli import checks, console, inspect
@@ -523,7 +524,7 @@ def published(data: bytes) -> None:
             stack.callback(other.write_bytes, other.read_bytes())
             other.unlink()
         attempt(lambda: use(load_base(str(folder), tiny.CPU)), lambda: load_base(str(folder), tiny.CPU).hash)
-        attempt(lambda: inspect._model(folder), lambda: hub.index_of(folder))
+        attempt(lambda: inspect._model(folder), lambda: index_of(folder))
 
 
 # ---- the hub's answers ----

@@ -34,6 +34,7 @@ from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.adapters.header import AdapterHeader, load_adapter, read_header
 from styledrop_cli.base import hub
 from styledrop_cli.base.base import load_base
+from styledrop_cli.base.cache import index_of
 from styledrop_cli.base.published import open_published
 from styledrop_cli.cli import checks
 from styledrop_cli.corpus import folder as corpus_folder
@@ -355,7 +356,7 @@ def test_what_is_read_only_if_it_is_there(make: Callable[[Path], None]) -> None:
     assert Plan.read(Path()) is None
     assert RunFolder(Path(), {}).read("curve.json") is None
     assert history._curve(Path("curve.json"), OF_IT) is None
-    assert hub.index_of(Path()) == {}
+    assert index_of(Path()) == {}
 
 
 def test_inspecting_a_pipe(styledrop: Run) -> None:

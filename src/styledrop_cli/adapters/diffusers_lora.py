@@ -285,7 +285,7 @@ def bring_in(
     header = AdapterHeader.new(
         kind=adapter.kind,
         config=asdict(adapter.config),
-        base={"name": base.name, "hash": base.hash},
+        base=base.identity,
         style=style,
         contents=[],
         recommended={"lambda_a": SampleSettings.lambda_a, "lambda_b": base.spec.sampling["lambda_b"]},

@@ -109,7 +109,7 @@ def open_adapter(base: Base, file: AdapterFile) -> AdapterPair:
     Raises ModelError if it belongs to another base, or holds what fits no base of its name.
     """
     header = file.header
-    about, own = header.base, {"name": base.name, "hash": base.hash}
+    about, own = header.base, base.identity
     if about.get("hash") != base.hash:
         its, this = bases_apart(about, own)
         hint = "Choose its base with --model, or train it again on this one."
@@ -124,6 +124,12 @@ def open_adapter(base: Base, file: AdapterFile) -> AdapterPair:
                 f"--model the folder of the version that it was trained on{f' (it was {made})' * bool(made)}."
             )
         raise ModelError(f"{file.path} was trained on another base ({its}) than this one ({this})", hint)
+    if base.text_encoder and about.get("text_encoder", base.text_encoder) != base.text_encoder:
+        raise ModelError(
+            f"{file.path} was trained with the text encoder {about['text_encoder']}, and {base.name} reads with "
+            f"{base.text_encoder}",
+            f"Say --model NAME+{about['text_encoder']}, or leave --model out.",
+        )
     if header.kind not in KINDS:
         raise ModelError(f"{file.path} is an adapter of kind '{header.kind}', which is not known here")
     adapter = _open(file, header.config, "adapter.", base.transformer).to(base.device)
@@ -181,7 +187,7 @@ def describe(base: Base, adapter: Adapter, contents: list[str], style: str, sett
     return AdapterHeader.new(
         kind=adapter.kind,
         config=asdict(adapter.config),
-        base={"name": base.name, "hash": base.hash},
+        base=base.identity,
         learns=settings.learn,
         style=" ".join(style.split()),
         contents=contents,

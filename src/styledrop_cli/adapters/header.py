@@ -39,9 +39,10 @@ class AdapterHeader:
 
     ``kind`` is one of ``models.adapter.KINDS`` and ``config`` its configuration; ``superres`` is the configuration of
     the super-resolution transformer's own adapter, None without one. ``base`` has the ``name`` and the ``hash`` of the
-    base it belongs to. It ``learns`` a style or an object. ``style`` is the style in words, ``contents`` what each
-    picture that was learnt from shows: the references (``pictures``: name, sha256, width, height, psnr in dB) and, of
-    a round of feedback, the ``picks`` (prompt, seed, total). ``recommended`` are settings to draw with.
+    base it belongs to, and the name of its ``text_encoder`` where it has several. It ``learns`` a style or an object.
+    ``style`` is the style in words, ``contents`` what each picture that was learnt from shows: the references
+    (``pictures``: name, sha256, width, height, psnr in dB) and, of a round of feedback, the ``picks`` (prompt, seed,
+    total). ``recommended`` are settings to draw with.
 
     ``settings`` are those of its training, ``step`` the checkpoint it is, with the training's ``loss`` there and the
     ``scores`` of its test pictures. A round of feedback has its ``number`` (``round`` in the file), the sha256 of its
@@ -161,7 +162,7 @@ def _inside(said: Mapping[str, Any]) -> dict[str, bool]:
     """Whether what a header holds is sound inside, by its keys."""
     base, source = said["base"], said.get("source", {"name": ""})
     return {
-        "base": all(isinstance(base.get(name, ""), str) for name in ("name", "hash")),
+        "base": all(isinstance(base.get(name, ""), str) for name in ("name", "hash", "text_encoder")),
         "style": len(said["style"]) <= LONGEST_TEXT,
         "contents": all(len(one) <= LONGEST_TEXT for one in said["contents"]),
         "recommended": all(_is_recommendable(*item) for item in said["recommended"].items()),

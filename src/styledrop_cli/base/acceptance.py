@@ -27,7 +27,7 @@ def problems(base: Base) -> tuple[list[str], str]:
     and fp32 weights, then draws the picture that they are of, and must come to the same values.
     """
     found = []
-    parts = open_folder(base.folder).parts.values()
+    parts = open_folder(base.folder, base.text_encoder or None).parts.values()
     for part in parts:
         try:
             part.load(finite=True)

@@ -71,6 +71,7 @@ CLIP_LAYER_NAMES = (
 )
 CLIP_PACKED = tuple(f"self_attn.{name}_proj" for name in "qkv")
 CLIP_IGNORED = "text_model.embeddings.position_ids"  # counts from 0 on, in files of older releases
+CLIP_PICTURES = ("vision_model.", "visual_projection.", "logit_scale")  # what a whole CLIP has beside its text tower
 LOGIT_SCALE = 4.6052  # log(100), where CLIP's training ends; a text encoder alone does not keep it
 
 
@@ -98,7 +99,10 @@ def _tokenizer_config(place: Path) -> TokenizerConfig:
 
 def _clip_config(place: Path) -> ClipConfig:
     path = place / "config.json"
-    found = read_object(path)
+    return _text_config(path, read_object(path))
+
+
+def _text_config(path: Path, found: Mapping[str, Any]) -> ClipConfig:
     sizes = {ours: found.get(theirs, default) for theirs, ours, default in CLIP_SIZES}
     activation = found.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu") or found.get("layer_norm_eps", 1e-5) != 1e-5:
@@ -109,9 +113,20 @@ def _clip_config(place: Path) -> ClipConfig:
     return config
 
 
-def read_text_vocabulary(folder: Path, clip: ClipConfig) -> BytePairTokenizer:
-    """The text vocabulary, from ``merges.txt`` and ``vocab.json`` or, as newer releases do, from ``tokenizer.json``."""
-    place = folder / "tokenizer"
+def _whole_clip_config(place: Path) -> ClipConfig:
+    """Of the text tower; a description may leave out what is CLIP's default."""
+    path = place / "config.json"
+    found = read_object(path)
+    text = found.get("text_config")
+    if not isinstance(text, dict):
+        raise ModelError(f"{path} says nothing of a text tower")
+    newer = found.get("text_config_dict")  # goes before, in files of older releases
+    said = text | (newer if isinstance(newer, dict) else {})
+    return _text_config(path, said | {name: found[name] for name in ("projection_dim",) if name in found})
+
+
+def read_text_vocabulary(place: Path, clip: ClipConfig) -> BytePairTokenizer:
+    """The vocabulary in a folder: ``merges.txt`` and ``vocab.json`` or, in newer releases, ``tokenizer.json``."""
     path, about = place / "vocab.json", place / "special_tokens_map.json"
     if not (place / "merges.txt").exists() and (place / "tokenizer.json").exists():
         path, about = place / "tokenizer.json", place / "tokenizer_config.json"
@@ -167,9 +182,16 @@ def clip_from_published(tensors: Mapping[str, Tensor], config: ClipConfig) -> di
     return made | {pairs.get(name, name): tensor for name, tensor in rest.items()}
 
 
+def clip_from_whole(tensors: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
+    """As ``clip_from_published``, of a CLIP that has a tower for pictures, too: what is of that is left out."""
+    read = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLIP_PICTURES)}
+    return clip_from_published(read, config)
+
+
 # Class -> how a part of it is read.
 NETWORKS = {
     "UVit2DModel": Network(_transformer_config, MaskedTransformer),
     "VQModel": Network(_tokenizer_config, ImageTokenizer),
     "CLIPTextModelWithProjection": Network(_clip_config, Clip, clip_from_published),
+    "CLIPModel": Network(_whole_clip_config, Clip, clip_from_whole),
 }

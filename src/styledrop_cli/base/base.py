@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from styledrop_cli.base import sample as drawing
 from styledrop_cli.base.folder import Opened, Part, Parts, load_text, open_ours, refuse_other_text
-from styledrop_cli.base.hub import locate
+from styledrop_cli.base.hub import locate, split
 from styledrop_cli.base.known_things import THINGS, KnownThings, Thing, read_lines, read_things
 from styledrop_cli.base.prompt_tokens import TextTokenizer
 from styledrop_cli.base.published import is_published, open_published
@@ -66,7 +66,8 @@ class Reconstruction:
 class Base:
     """A base model, on one device. ``words``, ``contents`` and ``things`` are what it was taught, empty if unknown.
 
-    ``schedule`` is that of its masks, ``spec`` its row in the registry. Of parts whose files are mapped, it keeps in
+    ``schedule`` is that of its masks, ``spec`` its row in the registry, ``text_encoder`` the name of the one that it
+    reads with where there is a choice. Of parts whose files are mapped, it keeps in
     memory what a step needs, and nothing else.
     """
 
@@ -81,6 +82,7 @@ class Base:
     schedule: str = "cosine"
     spec: BaseSpec = OURS
     fingerprint: Callable[[], str] = lambda: ""
+    text_encoder: str = ""
 
     @property
     def transformer(self) -> TokenTransformer:
@@ -147,6 +149,12 @@ class Base:
     def hash(self) -> str:
         """The fingerprint of the transformer's weights: what an adapter was trained on."""
         return self.fingerprint()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What an adapter's file says of the base that it was trained on."""
+        said = {"name": self.name, "hash": self.hash}
+        return said | ({"text_encoder": self.text_encoder} if self.text_encoder else {})
 
     @cached_property
     @torch.no_grad()
@@ -260,20 +268,24 @@ class Base:
         return F.interpolate(small, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
-def open_folder(folder: Path) -> Opened:
-    """Read a model folder, published or ours; raises ModelError if a part of it is missing, broken or does not fit."""
-    return open_published(folder) if is_published(folder) else open_ours(folder)
+def open_folder(folder: Path, text_encoder: str | None = None) -> Opened:
+    """Read a model folder, published or ours; raises ModelError if a part of it is missing, broken or does not fit.
+
+    ``text_encoder`` is the name of the one that a published one is to read with.
+    """
+    return open_published(folder, text_encoder) if is_published(folder) else open_ours(folder)
 
 
 def load_base(model: str, device: torch.device) -> Base:
     """Load ``pocket``, the bundled base, a model folder made by ``styledrop pretrain``, or a published one.
 
-    A published one is a folder, ``amused-256``, ``amused-512`` or ``owner/name`` on the hub, which is fetched if it is
-    not here (see ``hub.locate``); its networks are loaded when they are first used. Raises ModelError if there is no
-    such model or a part of it is missing or broken, StyledropError if it cannot be fetched.
+    A published one is a folder, a name of the registry's or ``owner/name`` on the hub, which is fetched if it is not
+    here (see ``hub.locate``), and may name its text encoder, ``meissonic+bundled``; its networks are loaded when they
+    are first used. Raises ModelError if there is no such model or a part of it is missing or broken, StyledropError if
+    it cannot be fetched.
     """
     folder = POCKET if model == BUNDLED else locate(model)
-    opened = open_folder(folder)
+    opened = open_folder(folder, split(model)[1])
     on_cpu = device.type == "cpu"
 
     def load(part: Part, cast: bool) -> nn.Module:
@@ -305,6 +317,7 @@ def load_base(model: str, device: torch.device) -> Base:
         schedule=opened.schedule,
         spec=opened.spec,
         fingerprint=opened.fingerprint,
+        text_encoder=opened.text_encoder,
     )
 
 

@@ -106,7 +106,7 @@ class Opened:
     """A model folder whose description was read: what a ``Base`` is made of, on any device.
 
     ``fingerprint`` identifies the transformer's weights, by which an adapter remembers its base. ``schedule`` is that
-    of the masks.
+    of the masks. ``text_encoder`` is the name of the one it reads with, "" where there is no choice.
     """
 
     name: str
@@ -115,6 +115,7 @@ class Opened:
     text_tokenizer: TextTokenizer
     fingerprint: Callable[[], str]
     schedule: str = "cosine"
+    text_encoder: str = ""
 
 
 def open_ours(folder: Path) -> Opened:

@@ -15,18 +15,47 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from styledrop_cli.base import registry
-from styledrop_cli.base.layout import INDEX, PRECISIONS, files_to_fetch, is_whole, known_family, precisions_of
-from styledrop_cli.base.registry import BUNDLED, POCKET, family_of
-from styledrop_cli.environment import expanded, read_by
+from styledrop_cli.base.cache import (
+    cache_folder,
+    companion,
+    family_at,
+    files_in,
+    index_of,
+    is_lone,
+    models_in,
+    name_of,
+    object_in,
+    placed,
+    repository_of,
+    snapshots,
+    storage_of,
+    text_encoder_of,
+    wanted_from,
+)
+from styledrop_cli.base.layout import (
+    FILES,
+    INDEX,
+    PRECISIONS,
+    files_of,
+    joined,
+    known_family,
+    lacks,
+    model_folder,
+    refuse_relative,
+    site,
+    sites,
+    weights_in,
+)
+from styledrop_cli.base.registry import BUNDLED, ENCODERS, LENDERS, POCKET, BaseSpec, lone_family
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
-from styledrop_cli.io.files import file_hash, read_json, read_text, why_cut
+from styledrop_cli.io.files import file_hash, why_cut
 from styledrop_cli.progress import OnProgress, unheard
 
 OnMessage = Callable[[str], None]
@@ -39,11 +68,17 @@ _AGAIN = "the same command goes on where this one stopped"
 # ---- what is here --------------------------------------------------------------------------------------------------
 
 
+def split(model: str) -> tuple[str, str | None]:
+    """What `--model` says: a model and, behind a plus sign, the text encoder to read with, or None."""
+    name, plus, encoder = model.rpartition("+")
+    return (name, encoder) if plus and not Path(model).exists() else (model, None)
+
+
 def repository(model: str) -> str | None:
     """The repository that `model` names: a published name's, or itself if it reads `owner/name`; None if it is local.
 
-    What exists here goes before what the hub may have by the same name. Raises ModelError if it is neither; the hint
-    says what it may have been meant for.
+    What exists here goes before what the hub may have by the same name. Raises ModelError if it is neither, and the
+    hint says what it may have been meant for; and if several models are in that repository, or one that cannot be run.
     """
     if model == BUNDLED or Path(model).is_dir():
         return None
@@ -51,6 +86,9 @@ def repository(model: str) -> str | None:
         if model in PUBLISHED:
             return PUBLISHED[model]
         if _REPOSITORY.fullmatch(model):
+            refuse_relative(model)
+            if several := [row.name for row in registry.PUBLISHED.values() if row.repository == model and row.folder]:
+                raise ModelError(f"{model} holds several models", f"Say which: --model {' or '.join(several)}.")
             return model
     hint = f"Use --model {BUNDLED}, {', '.join(PUBLISHED)}, a folder, or owner/name on the hub."
     if meant := difflib.get_close_matches(model.lower(), [BUNDLED, *PUBLISHED], n=1):
@@ -61,32 +99,46 @@ def repository(model: str) -> str | None:
 def find(model: str) -> Path | None:
     """The local folder of `model`, without a network; None if it is on the hub and not, or not wholly, in the cache.
 
-    Of several whole snapshots in the cache it is that of `main`, or else the newest. Raises ModelError as `repository`.
+    Wholly is with the parts that come from other repositories, which a folder of one's own may need too. Of several
+    whole snapshots in the cache it is that of `main`, or else the newest. Raises ModelError as `repository`, and for a
+    text encoder that the model cannot be read with.
     """
-    repo = repository(model)
-    if repo is None:
-        return POCKET if model == BUNDLED else Path(model)
-    return next((folder for folder in _snapshots(_storage(repo)) if is_whole(_files_in(folder))), None)
+    name, encoder = split(model)
+    if repository(name):
+        return next((folder for folder in _folders(name) if placed(folder, encoder).precisions), None)
+    if name == BUNDLED:
+        if encoder:
+            text_encoder_of(BUNDLED, registry.OURS, encoder, own=True)
+        return POCKET
+    folder = Path(name)
+    return None if (encoder or is_lone(folder)) and any(placed(folder, encoder).missing.values()) else folder
 
 
 def locate(model: str, on_progress: OnProgress = unheard, on_message: OnMessage = lambda message: None) -> Path:
     """The local folder of `model`: what `find` finds, or else what `fetch` brings; both say what they raise."""
-    return find(model) or fetch(repository(model) or model, on_progress=on_progress, on_message=on_message)
+    return find(model) or fetch(model, on_progress=on_progress, on_message=on_message)
 
 
-def name_of(folder: Path) -> str:
-    """What a model's folder is called: a published name, or the repository's of a snapshot in the cache."""
-    if folder.parent.name != "snapshots":
-        return folder.resolve().name
-    repo = _repository_of(folder.parent.parent)
-    return next((name for name, known in PUBLISHED.items() if known == repo), repo)
+def _folders(name: str) -> Iterator[Path]:
+    """The folders in the cache of a model of the hub, whole or not, that of `main` first."""
+    row = _row(name)
+    for folders in models_in(storage_of(row.repository)):
+        if not row.folder or folders[0].name == row.folder:
+            yield from folders
+
+
+def _row(name: str) -> BaseSpec:
+    """The row of a model of the hub; of one without, a row with its repository alone."""
+    repo = repository(name) or name
+    return registry.PUBLISHED.get(name) or registry.row_at(repo) or BaseSpec(repository=repo)
 
 
 @dataclass(frozen=True)
 class Cached:
     """A model in the hub's cache: `size` bytes of all that is there of it, whatever brought it.
 
-    `folder` is the snapshot that is loaded; `precisions` are those in which every part is there.
+    `folder` is the snapshot that is loaded; `precisions` are those in which every part is there. `beside` are the
+    repositories of the parts that it has from others, which are entries of their own: some of them are no models.
     """
 
     name: str
@@ -95,54 +147,93 @@ class Cached:
     size: int
     precisions: tuple[str, ...]
     whole: bool
+    beside: Mapping[str, str] = field(default_factory=dict)
+    text_encoder: str = ""
 
 
 def cached() -> list[Cached]:
-    """The models of families that can be run here that lie in the hub's cache, wholly or in part, by name."""
+    """The models in the cache that can be run here, and what lends them parts, whole or not, by name."""
     found = []
     for storage in cache_folder().glob("models--*--*"):
-        folders = [folder for folder in _snapshots(storage) if family_of(index_of(folder))]
-        if folders:
-            folder = next((one for one in folders if is_whole(_files_in(one))), folders[0])
-            names = _files_in(folder)
-            # Snapshots are links to blobs, but where no links can be made.
-            size = sum(path.stat().st_size for path in storage.rglob("*") if path.is_file() and not path.is_symlink())
-            about = (folder, size, precisions_of(names), is_whole(names))
-            found.append(Cached(name_of(folder), _repository_of(storage), *about))
+        repo, models = repository_of(storage), list(models_in(storage))
+        known = [folders for folders in models if family_at(folders[0])]
+        for folders in known:
+            about = [placed(folder) for folder in folders]
+            both = list(zip(folders, about, strict=True))
+            folder, one = next((pair for pair in both if pair[1].precisions), both[0])
+            size = _size([storage] if len(known) == 1 else folders)
+            found.append(
+                Cached(
+                    name_of(folder),
+                    repo,
+                    folder,
+                    size,
+                    one.precisions,
+                    bool(one.precisions),
+                    one.beside,
+                    one.text_encoder,
+                )
+            )
+        if not known and repo in LENDERS and (there := snapshots(storage)):
+            place = companion(repo, "text_encoder") if repo in ENCODERS.values() else None
+            precisions = tuple(p for p in PRECISIONS if place and weights_in(files_in(place), "text_encoder", p))
+            found.append(Cached(name_of(there[0]), repo, place or there[0], _size([storage]), precisions, bool(place)))
     return sorted(found, key=lambda one: one.name)
+
+
+def _size(folders: Iterable[Path]) -> int:
+    """The bytes of what lies in folders of the cache, each file once: snapshots are links where those can be made."""
+    files = (path.resolve() for folder in folders for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in set(files))
 
 
 def remove(model: str) -> int:
     """Delete what the cache has of `model`; returns how many bytes that were.
 
-    Raises UsageError if it is bundled or a folder of one's own, ModelError if the cache has no such model.
+    Parts that it has from other repositories stay, as others may need them. Raises UsageError if it is bundled or a
+    folder of one's own, ModelError if the cache has no such model.
     """
-    repo = repository(model)
-    if repo is None:
-        own = "comes with the program" if model == BUNDLED else "is a folder of your own, not the cache's"
-        raise UsageError(f"{model} {own}", "only what was fetched is removed: styledrop models list shows it")
-    found = next((one for one in cached() if one.repo == repo), None)
+    found = in_cache(model)
     if found is None:
         raise ModelError(f"{model} is not in the cache", "styledrop models list shows what is")
-    shutil.rmtree(_storage(repo))
+    if sum(one.repo == found.repo for one in cached()) == 1:
+        shutil.rmtree(storage_of(found.repo))
+        return found.size
+    for folder in _folders(found.name):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_symlink() or path.is_file():
+                _delete(path)
+        shutil.rmtree(folder)
     return found.size
 
 
-def verify(folder: Path, on_progress: OnProgress = unheard) -> list[str]:
+def in_cache(model: str) -> Cached | None:
+    """What the cache has of `model`; raises UsageError if it is bundled or a folder of one's own."""
+    name, _ = split(model)
+    if repository(name) is None:
+        own = "comes with the program" if name == BUNDLED else "is a folder of your own, not the cache's"
+        raise UsageError(f"{name} {own}", "only what was fetched is removed: styledrop models list shows it")
+    row = _row(name)
+    return next((one for one in cached() if one.name == (row.name or row.repository)), None)
+
+
+def verify(folder: Path, on_progress: OnProgress = unheard, beside: Iterable[Path] = ()) -> list[str]:
     """What is wrong with the large files of a model in the cache, by their sha256, a sentence each.
 
     The cache calls a large file by its sha256, so no network is needed. A folder elsewhere, and a cache in which no
-    links can be made, has no sums to compare: nothing is found wrong with it.
+    links can be made, has no sums to compare: nothing is found wrong with it. `beside` are the folders of the parts
+    that it has from other repositories.
     """
-    links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
-    problems = [f"{path.relative_to(folder)} is no longer there" for path in links if not path.exists()]
+    links = {path: folder for path in sorted(folder.rglob("*")) if path.is_symlink()}
+    links |= {path: one.parents[0] for one in beside for path in sorted(one.glob("*")) if path.is_symlink()}
+    problems = [f"{path.relative_to(top)} is no longer there" for path, top in links.items() if not path.exists()]
     sums = {path: _blob_of(path).name for path in links if path.exists() and _SHA256.fullmatch(_blob_of(path).name)}
     meter = _Meter(sum(path.stat().st_size for path in sums), on_progress)
     for path, wanted in sums.items():
         meter.show(f"checking {path.parent.name}")
         if (found := file_hash(path)) != wanted:
             problems.append(
-                f"{path.relative_to(folder)} is damaged: its sha256 is {found[:12]}..., not {wanted[:12]}..."
+                f"{path.relative_to(links[path])} is damaged: its sha256 is {found[:12]}..., not {wanted[:12]}..."
             )
         meter.done += path.stat().st_size
     if sums:
@@ -157,47 +248,6 @@ def cut_weights(folder: Path) -> list[str]:
     """
     found = ((path, why_cut(path)) for path in sorted(folder.rglob("*.safetensors")))
     return [f"{path.relative_to(folder)} is not whole: {why}" for path, why in found if why]
-
-
-def cache_folder() -> Path:
-    """The folder of the hub's cache."""
-    with read_by("huggingface_hub", "HF_"):
-        from huggingface_hub import constants
-
-    return Path(expanded(constants.HF_HUB_CACHE, "say where models are kept with HF_HOME=FOLDER")).resolve()
-
-
-def index_of(folder: Path) -> dict[str, Any]:
-    """What a model says that it is; nothing if it does not."""
-    try:
-        about = read_json(folder / INDEX)
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
-def _storage(repo: str) -> Path:
-    """The folder that the cache has, or would have, for a repository."""
-    return cache_folder() / f"models--{repo.replace('/', '--')}"
-
-
-def _repository_of(storage: Path) -> str:
-    return storage.name.removeprefix("models--").replace("--", "/")
-
-
-def _snapshots(storage: Path) -> list[Path]:
-    """The snapshots of a repository, that of `main` first, then the newest."""
-    folders = sorted(storage.glob("snapshots/*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    try:
-        main = read_text(storage / "refs" / "main").strip()
-    except (OSError, ValueError):
-        main = ""
-    return sorted(folders, key=lambda folder: folder.name != main)
-
-
-def _files_in(folder: Path) -> set[str]:
-    """The files below a folder, as a repository names them; a link that leads nowhere is none."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def _blob_of(link: Path) -> Path:
@@ -267,53 +317,149 @@ class _Growing(io.BufferedWriter):
         return written
 
 
+@dataclass(frozen=True)
+class _Order:
+    """Files of a repository, as they are at a commit, that a model needs; those that are weights come last."""
+
+    repo: str
+    commit: str
+    files: list[_File]
+
+    @property
+    def snapshot(self) -> Path:
+        """The folder that they come into."""
+        return storage_of(self.repo) / "snapshots" / self.commit
+
+    def is_here(self, file: _File) -> bool:
+        """Whether a file needs no fetching; its sum may yet be wrong."""
+        blob = storage_of(self.repo) / "blobs" / file.sha256 if file.sha256 else None
+        return (self.snapshot / file.name).exists() or (blob is not None and blob.exists())
+
+
 def fetch(
-    repo: str,
+    model: str,
     *,
     precision: str = PRECISIONS[0],
     on_progress: OnProgress = unheard,
     on_message: OnMessage = lambda message: None,
 ) -> Path:
-    """Bring a model of the hub, `owner/name`, into its cache; returns the snapshot's folder, named by the commit.
+    """Bring a model of the hub, by its name or as `owner/name`, into its cache; returns its folder in the snapshot.
 
-    What is there already is not fetched again, unless its sha256 is wrong. A file that was cut goes on where it
-    stopped. A part that the repository has only in the other `precision` of weights is taken in that. Where the hub
-    cannot be reached, a whole model of this precision that was fetched before is taken as it is. `on_progress` is told
-    the share of all bytes that is there and "0.8 of 1.8 GB", `on_message` what was done otherwise than asked.
+    Parts that it has from other repositories come too; of a folder of one's own, they alone. What is there already is
+    not fetched again, unless its sha256 is wrong. A file that was cut goes on where it stopped. A part that the
+    repository has only in the other `precision` of weights is taken in that. Where the hub cannot be reached, a whole
+    model of this precision that was fetched before is taken as it is. `on_progress` is told the share of all bytes that
+    is there and "0.8 of 1.8 GB", `on_message` what was done otherwise than asked.
 
     Raises ModelError if there is no such repository, it may not be read, is no such model or has only pickles;
     StyledropError if there is no network, the hub refuses, the disk is too small, or a file came over damaged.
     """
-    cache = cache_folder()
-    from huggingface_hub import hf_hub_download
-
+    name, encoder = split(model)
+    repo = repository(name)
     try:
-        commit, there = _asked(repo)
+        folder, orders = (
+            _ordered(name, encoder, precision, on_message)
+            if repo
+            else _lacking(Path(name), encoder, precision, on_message)
+        )
     except _UnreachableError as error:
-        for folder in _snapshots(_storage(repo)):
-            names = _files_in(folder)
-            if is_whole(names) and precision in precisions_of(names):
+        for folder in _folders(name) if repo else ():
+            if precision in placed(folder, encoder).precisions:
                 on_message(f"Warning: {error.message}; taking what was fetched before")
                 return folder
         raise
-    files = [there[name] for name in files_to_fetch(repo, there, precision, on_message)]
-    folder = _storage(repo) / "snapshots" / commit
-    _refuse_small_disk(repo, [file for file in files if not (folder / file.name).exists()])
-    meter = _Meter(sum(file.size for file in files), on_progress)
+    _refuse_small_disk(name, orders)
+    meter = _Meter(sum(file.size for order in orders for file in order.files), on_progress)
+    for order in orders:
+        _bring_all(order, meter, on_message)
+    meter.show()
+    return folder
+
+
+def _ordered(name: str, encoder: str | None, precision: str, on_message: OnMessage) -> tuple[Path, list[_Order]]:
+    """The folder that a model of the hub will have, and what is to be fetched for it, its own first."""
+    row = _row(name)
+    repo = row.repository
+    commit, there = _asked(repo)
+    inside = row.folder or model_folder(there)
+    if inside is None:
+        raise lacks(repo, INDEX)
+    own, whole = sites(there.__contains__, inside), joined(inside, INDEX) in there
+    if not whole:
+        row = _lone_row(row, repo, commit, there, own)
+    # Which family a model without a row is of is seen once its index has come.
+    known = replace(row, encoders=ENCODERS) if whole and not row.name else row
+    text_encoder = text_encoder_of(name, known, encoder, "text_encoder" in own)
+    beside = wanted_from(known, own, text_encoder, whole)
+    if needed := [part for part, other in beside.items() if not other]:
+        raise lacks(repo, joined(inside, f"{needed[0]}/{FILES[needed[0]][0]}"))
+    names = [joined(inside, INDEX)] if whole else []
+    for part, place in own.items():
+        if part not in beside:
+            names += files_of(repo, there, part, place, precision, on_message)
+    mine = _Order(repo, commit, _weights_last(there[one] for one in names))
+    return mine.snapshot / inside, [mine, *_borrowed(beside, precision, on_message)]
+
+
+def _lone_row(row: BaseSpec, repo: str, commit: str, there: Mapping[str, _File], own: Mapping[str, str]) -> BaseSpec:
+    """The row, or else the family, of a transformer without a pipeline: its description, which is small, is fetched."""
+    from huggingface_hub import hf_hub_download
+
+    if "transformer" not in own:
+        raise lacks(repo, INDEX)
+    if row.name:
+        return row
+    config = joined(own["transformer"], FILES["transformer"][0])
     with _talking(repo):
-        for file in files:
+        found = lone_family(object_in(Path(hf_hub_download(repo, config, revision=commit, cache_dir=cache_folder()))))
+    if found is None:
+        raise lacks(repo, INDEX)
+    return found
+
+
+def _lacking(folder: Path, encoder: str | None, precision: str, on_message: OnMessage) -> tuple[Path, list[_Order]]:
+    """A folder of one's own, and what is to be fetched of the parts that it lacks."""
+    return folder, _borrowed(placed(folder, encoder).missing, precision, on_message)
+
+
+def _borrowed(beside: Mapping[str, str], precision: str, on_message: OnMessage) -> list[_Order]:
+    """What is to be fetched of parts (part: repository) that come from other repositories."""
+    orders = []
+    for repo in dict.fromkeys(repo for repo in beside.values() if repo):
+        parts = [part for part, other in beside.items() if other == repo]
+        commit, there = _asked(repo)
+        names = []
+        for part in parts:
+            place = site(there.__contains__, part, alone=repo in ENCODERS.values())
+            if place is None:
+                raise lacks(repo, f"{part}/{FILES[part][0]}")
+            names += files_of(repo, there, part, place, precision, on_message)
+        on_message(f"its {' and '.join(parts)} come{'s' * (len(parts) == 1)} from {repo}")
+        orders.append(_Order(repo, commit, _weights_last(there[name] for name in names)))
+    return orders
+
+
+def _weights_last(files: Iterable[_File]) -> list[_File]:
+    return sorted(files, key=lambda file: file.name.endswith(".safetensors"))
+
+
+def _bring_all(order: _Order, meter: _Meter, on_message: OnMessage) -> None:
+    """Bring the files of an order into the cache."""
+    from huggingface_hub import hf_hub_download
+
+    repo, commit, cache = order.repo, order.commit, cache_folder()
+    with _talking(repo):
+        for file in order.files:
             meter.show()
             if file.sha256:
                 _bring(repo, commit, file, file.sha256, meter, on_message)
             place = Path(hf_hub_download(repo, file.name, revision=commit, cache_dir=cache))
             if file.sha256 and not place.is_symlink():  # where no links can be made it was copied
-                (_storage(repo) / "blobs" / file.sha256).unlink(missing_ok=True)
-            if file.name == INDEX:
-                known_family(repo, index_of(folder))
+                (storage_of(repo) / "blobs" / file.sha256).unlink(missing_ok=True)
+            if place.name == INDEX:
+                known_family(repo, index_of(place.parent))
             meter.done += file.size
-        hf_hub_download(repo, INDEX, cache_dir=cache)  # only now: `main` leads to what is whole
-    meter.show()
-    return folder
+        hf_hub_download(repo, order.files[0].name, cache_dir=cache)  # only now: `main` leads to what is whole
 
 
 def _asked(repo: str) -> tuple[str, dict[str, _File]]:
@@ -357,7 +503,7 @@ def _bring(repo: str, commit: str, file: _File, sha256: str, meter: _Meter, on_m
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
-    storage = _storage(repo)
+    storage = storage_of(repo)
     blob = storage / "blobs" / sha256
     lock = cache_folder() / ".locks" / storage.name / f"{sha256}.lock"
     for path in (blob, lock):
@@ -408,16 +554,19 @@ def _a_page(repo: str) -> StyledropError:
     )
 
 
-def _refuse_small_disk(repo: str, missing: list[_File]) -> None:
+def _refuse_small_disk(name: str, orders: list[_Order]) -> None:
     """Raise StyledropError if the disk has less room than the files that are missing need."""
-    begun = sum(path.stat().st_size for path in _storage(repo).glob("blobs/*.incomplete"))
-    needed = sum(file.size for file in missing) - begun
+    needed = sum(file.size for order in orders for file in order.files if not order.is_here(file))
+    begun = (part for order in orders for part in storage_of(order.repo).glob("blobs/*.incomplete"))
+    needed -= sum(part.stat().st_size for part in begun)
     place = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
-        unit, name = _unit(needed)
+        unit, unit_name = _unit(needed)
+        others = f", with its parts from {' and '.join(order.repo for order in orders[1:])}," if orders[1:] else ""
         raise StyledropError(
-            f"{repo} needs {needed / unit:.1f} {name}, and {free / unit:.1f} {name} are free in {place}",
+            f"{name}{others} needs {needed / unit:.1f} {unit_name}, and {free / unit:.1f} {unit_name} are free in "
+            f"{place}",
             "make room there, or say with HF_HOME=FOLDER where there is more",
         )
 

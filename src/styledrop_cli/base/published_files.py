@@ -1,6 +1,6 @@
 """The files of a published folder: descriptions as JSON, and weights as safetensors, whole or in shards.
 
-Weights are in fp32 or fp16, and memory-mapped, so that what is never used is never read.
+Weights are in fp32, fp16 or bf16, and memory-mapped, so that what is never used is never read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -57,12 +58,12 @@ def read_settings(path: Path, fixed: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def weight_files(folder: Path, part: str) -> list[Path]:
-    """The safetensors files that hold a part's weights, fp32 where there are both.
+def weight_files(place: Path, part: str) -> list[Path]:
+    """The safetensors files in the folder ``place`` that hold a part's weights, fp32 where there are both.
 
     Raises ModelError where there are none, where a shard is missing, or where there are only pickles.
     """
-    place, stem = folder / part, WEIGHTS[part]
+    stem = WEIGHTS[part]
     for precision in ("", ".fp16"):
         if (whole := place / f"{stem}{precision}.safetensors").exists():
             return [whole]
@@ -93,15 +94,18 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def is_mapped(folder: Path, part: str) -> bool:
-    """Whether loading a part costs nothing: its files are fp32, and stay on the disk until they are used."""
-    return not any(".fp16" in path.name for path in weight_files(folder, part))
+def is_mapped(place: Path, part: str) -> bool:
+    """Whether loading a part costs nothing: its numbers are fp32, and stay on the disk until they are used.
+
+    Raises ModelError as ``weight_files`` does, and for a file that is not whole.
+    """
+    return all(tensor.dtype == torch.float32 for tensor in read_weights(place, part).values() if tensor.ndim)
 
 
-def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
+def read_weights(place: Path, part: str) -> dict[str, Tensor]:
     """A part's tensors by upstream's names, mapped from their files; raises ModelError as ``weight_files`` does."""
     tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder, part):
+    for path in weight_files(place, part):
         with reading(path):
             read_metadata(path)
             with safe_open(path, "pt") as file:
@@ -109,13 +113,13 @@ def read_weights(folder: Path, part: str) -> dict[str, Tensor]:
     return tensors
 
 
-def fingerprint(folder: Path) -> str:
-    """What an adapter remembers of the transformer that it was trained on: the same for fp32 and fp16 files.
+def fingerprint(place: Path) -> str:
+    """What an adapter remembers of the transformer in the folder ``place``: the same for fp32 and fp16 files.
 
     A sha256 over the names and shapes of all tensors, the vectors, and the first numbers of each matrix.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(read_weights(folder, "transformer").items()):
+    for name, tensor in sorted(read_weights(place, "transformer").items()):
         some = tensor.flatten()[: tensor.numel() if tensor.ndim == 1 else 8].half()
         digest.update(f"{name}{list(tensor.shape)}".encode() + some.numpy().tobytes())
     return digest.hexdigest()

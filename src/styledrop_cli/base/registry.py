@@ -19,13 +19,18 @@ BATCH = 8  # pictures that are drawn at once
 class BaseSpec:
     """What is known of a base beside its weights. The defaults are those of the model folders made by ``pretrain``.
 
-    ``name`` is what ``--model`` calls it, ``repository`` where it is on the hub; a row without them is for any model of
-    its kind. ``pipelines`` and ``classes`` (part of the folder: library, class) are what a published folder's
-    ``model_index.json`` says; without them it is a folder of ours, with a ``config.json``. ``sizes`` are those of the
-    transformer's that are not its class's defaults: they tell bases of one kind apart.
+    ``name`` is what ``--model`` calls it, ``repository`` and the ``folder`` in it where it is on the hub; a row without
+    them is for any model of its kind. ``pipelines`` and ``classes`` (part of the folder: library, class) are what a
+    published folder's ``model_index.json`` says; without them it is a folder of ours, with a ``config.json``. ``sizes``
+    are those of the transformer's that are not its class's defaults: they tell bases of one kind apart.
+
+    ``companions`` (part: repository) are where the parts come from that a folder without a ``model_index.json`` lacks;
+    its transformer is known by its class and by having the setting ``sign``. ``encoders`` (name: repository) are text
+    encoders of other publishers that it can read with, beside ``OWN_TEXT``, and ``text_encoder`` is the one that suits.
 
     Pictures are as large as the tokenizer's own times one of ``scales``. The transformer is told a picture's sides, and
-    an id stands for ``told_factor`` pixels of a side in them (None: as many as in the picture).
+    an id stands for ``told_factor`` pixels of a side in them (None: as many as in the picture). ``told_share``: of the
+    steps it is told what share is left, and not how many.
 
     ``sampling``, ``training`` and, by the kind of adapter, ``kinds`` are the settings that suit it where they are not
     the defaults. ``edits_suit`` is whether edits are drawn with the scales that suit pocket. ``bfloat16``: it is drawn
@@ -36,11 +41,17 @@ class BaseSpec:
 
     name: str = ""
     repository: str = ""
+    folder: str = ""
     pipelines: tuple[str, ...] = ()
     classes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    companions: Mapping[str, str] = field(default_factory=dict)
+    sign: str = ""
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    text_encoder: str = ""
     scales: tuple[int, ...] = (1, 2)
     told_factor: int | None = 16
+    told_share: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -51,6 +62,7 @@ class BaseSpec:
     golden: tuple[float, ...] = ()
 
 
+OWN_TEXT = "bundled"  # the name of the text encoder that comes with a base
 BUNDLED = "pocket"
 POCKET = Path(__file__).parents[1] / BUNDLED
 
@@ -105,6 +117,12 @@ MEISSONIC = replace(
         "tokenizer": ("transformers", "CLIPTokenizer"),
         "scheduler": ("scheduler", "Scheduler"),
     },
+    companions=dict.fromkeys(("vqvae", "text_encoder", "tokenizer", "scheduler"), "MeissonFlow/Meissonic"),
+    sign="axes_dims_rope",
+    encoders={"laion": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"},
+    # What upstream's scripts for drawing give every transformer of this kind, for stable pictures they say, though one
+    # was tuned with it and comes with it. A folder that has its own, and no row, is read with that.
+    text_encoder="laion",
     sampling={
         **AMUSED.sampling,
         "steps": 48,
@@ -115,8 +133,32 @@ MEISSONIC = replace(
     diffusers_lora=False,
 )
 
+# Muddit (arXiv 2505.23606) is Meissonic tuned to tell of pictures, too. Its repository has transformers alone, and its
+# scripts take all else from Meissonic, the text encoder as well.
+MUDDIT = replace(
+    MEISSONIC,
+    pipelines=("UnifiedPipeline", "Pipeline"),
+    classes={**MEISSONIC.classes, "transformer": ("transformer", "SymmetricTransformer2DModel")},
+    text_encoder=OWN_TEXT,
+    told_share=True,
+    sampling={**MEISSONIC.sampling, "steps": 64},
+)
+
+# MaskFocus (arXiv 2512.18766) is Meissonic's transformer tuned by reinforcement learning, alone at the root of its
+# repositories. Its scripts take laion's text encoder; steps and scale are the paper's.
+MASKFOCUS = replace(
+    MEISSONIC,
+    sampling={**MEISSONIC.sampling, "steps": 64, "lambda_b": 4.0},
+    training={**MEISSONIC.training, "lambda_b": 4.0},
+)
+
 # A published folder is of the first kind whose class of pipeline and of transformer it names.
-FAMILIES = (AMUSED, MEISSONIC)
+FAMILIES = (AMUSED, MEISSONIC, MUDDIT)
+# Relatives whose files look alike and that draw otherwise, with what they are.
+OTHERS = {
+    "WeiChow/EditMGT": "EditMGT, which edits pictures and reads with a second network, Gemma 2",
+    "Yuanzhi/DiMO": "Di[M]O, which draws in one step from ids of which half are random",
+}
 PUBLISHED = {
     spec.name: spec
     for spec in (
@@ -139,10 +181,19 @@ PUBLISHED = {
             MEISSONIC,
             name="monetico",
             repository="Collov-Labs/Monetico",
+            text_encoder=OWN_TEXT,  # tuned with it, and upstream says that it is the better one here
             sizes={"sample_size": 32, "downsample": False, "upsample": False},
         ),
+        replace(MUDDIT, name="muddit-512", repository="MeissonFlow/Muddit", folder="512", sizes={"sample_size": 32}),
+        replace(MUDDIT, name="muddit-1024", repository="MeissonFlow/Muddit", folder="1024"),
+        replace(MASKFOCUS, name="maskfocus-geneval", repository="zghhui/Meissonic_MaskFocus_GenEval"),
+        replace(MASKFOCUS, name="maskfocus-hps", repository="zghhui/Meissonic_MaskFocus_HPS"),
     )
 }
+# All text encoders of other publishers, by the names that --model takes behind a plus sign.
+ENCODERS = {name: repository for family in FAMILIES for name, repository in family.encoders.items()}
+# The repositories that others' parts come from.
+LENDERS = {*ENCODERS.values(), *(repository for family in FAMILIES for repository in family.companions.values())}
 
 
 def family_of(index: Mapping[str, Any]) -> BaseSpec | None:
@@ -152,12 +203,23 @@ def family_of(index: Mapping[str, Any]) -> BaseSpec | None:
     return next(own, alike[0] if alike else None)
 
 
+def lone_family(config: Mapping[str, Any]) -> BaseSpec | None:
+    """The family of a transformer without a pipeline around it, by what its ``config.json`` says."""
+    alike = (family for family in FAMILIES if family.sign and family.sign in config)
+    return next((one for one in alike if config.get("_class_name") == one.classes["transformer"][1]), None)
+
+
+def row_at(repository: str, folder: str = "") -> BaseSpec | None:
+    """The row of what lies in a ``folder`` of a ``repository``."""
+    return next((row for row in PUBLISHED.values() if (row.repository, row.folder) == (repository, folder)), None)
+
+
 def is_class(entry: object, library: str, name: str) -> bool:
     """Whether an entry of the index is that class; a repository's own code may lie in a folder, ``src.LIBRARY``."""
     return entry in ([library, name], [f"src.{library}", name])
 
 
 def row_of(family: BaseSpec, sizes: Mapping[str, Any]) -> BaseSpec:
-    """The row of a base of ``family`` whose transformer has these ``sizes``; the family's own for one that has none."""
+    """The first row of ``family`` whose transformer has these ``sizes``; the family's own for one that has none."""
     known = (spec for spec in PUBLISHED.values() if spec.classes == family.classes and spec.sizes == sizes)
     return next(known, family)

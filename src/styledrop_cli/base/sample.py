@@ -150,7 +150,7 @@ def _guide(
         settings.guidance_to,
     )
     network = base.parts.get(CAST if cast else part)
-    logits = guided(network, prompt, negative, branches, scales, settings.steps)
+    logits = guided(network, prompt, negative, branches, scales, settings.steps, base.spec.told_share)
     return lambda ids, masked, progress: top_k_top_p(logits(ids, masked, progress), settings.top_k, settings.top_p)
 
 

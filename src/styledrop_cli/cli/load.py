@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.cli.checks import ADAPTER
 from styledrop_cli.cli.console import Screen
@@ -22,24 +22,41 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     """What `--model` names as a folder, fetched from the hub if need be; pocket stays pocket.
 
     Without a name it is the one that `adapter` was trained on, if that is a published one, or else pocket: a file from
-    anywhere does not choose what is fetched. Raises ModelError if there is no such model or adapter, StyledropError if
-    the model cannot be fetched.
+    anywhere does not choose what is fetched. The text encoder is the one that the name says, or else that of the
+    adapter's training; where one is said, what this returns ends in a plus sign and its name. Raises ModelError if
+    there is no such model or adapter, StyledropError if the model cannot be fetched.
     """
-    if model is None and adapter is not None:
+    if adapter is not None:
         from styledrop_cli.adapters.header import read_header
-        from styledrop_cli.base.registry import PUBLISHED
 
-        own = str(read_header(adapter).base.get("name"))
-        model = own if own in PUBLISHED else None
+        model = _as_trained(model, read_header(adapter).base)
     model = model or "pocket"
     if model == "pocket":
         return model
     from styledrop_cli.base import hub
 
-    if folder := hub.find(model):
-        return str(folder)
-    with screen.progress(f"fetching {model}") as move:
-        return str(hub.locate(model, move, screen.say))
+    folder = hub.find(model)
+    if folder is None:
+        with screen.progress(f"fetching {model}") as move:
+            folder = hub.locate(model, move, screen.say)
+    encoder = hub.split(model)[1]
+    return f"{folder}+{encoder}" if encoder else str(folder)
+
+
+def _as_trained(model: str | None, own: Mapping[str, Any]) -> str | None:
+    """`model` with the text encoder of the base that an adapter calls its `own`; that base where none is named."""
+    from styledrop_cli.base import hub
+    from styledrop_cli.base.cache import family_at
+    from styledrop_cli.base.registry import OWN_TEXT, PUBLISHED
+
+    if model is None:
+        model = own["name"] if own.get("name") in PUBLISHED else None
+    if model is None or hub.split(model)[1]:
+        return model
+    spec = PUBLISHED.get(model) or (family_at(Path(model)) if Path(model).is_dir() else None)
+    encoder = own.get("text_encoder")
+    choice = spec is not None and encoder in (OWN_TEXT, *spec.encoders) and bool(spec.encoders)
+    return f"{model}+{encoder}" if choice else model
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.filesize import decimal as file_size
@@ -15,6 +16,9 @@ from rich.text import Text
 from styledrop_cli.base.registry import BUNDLED, PUBLISHED
 from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from styledrop_cli.base.hub import Cached
 
 
 def models(
@@ -83,7 +87,7 @@ def _list(screen: console.Screen) -> None:
     for name in dict.fromkeys([*PUBLISHED, *found]):
         if one := found.get(name):
             state = "fetched" if one.whole else "in part"
-            rows.append(_row(name, state, one.size, one.precisions, one.folder))
+            rows.append(_row(name, state, one.size, one.precisions, one.folder) | _beside(one))
         else:
             rows.append(_row(name, "not fetched", 0, (), None))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -95,12 +99,30 @@ def _list(screen: console.Screen) -> None:
         cells = (row["name"], row["state"], size_of, ", ".join(row["precisions"]), str(row["folder"] or ""))
         table.add_row(*map(Text, cells))
     screen.result({"models": rows}, table)
+    for row in rows:
+        if borrowed := row.get("beside"):
+            reads = f"; it reads with the text encoder '{row['text_encoder']}'"
+            screen.say(f"{row['name']} also needs {_in_words(borrowed)}{reads}", "dim")
     if any(row["state"] == "in part" for row in rows):
         screen.say("complete what is there in part:  styledrop models fetch NAME", "dim")
 
 
 def _row(name: str, state: str, size: int, precisions: tuple[str, ...], folder: Path | None) -> dict[str, Any]:
     return {"name": name, "state": state, "size": size, "precisions": list(precisions), "folder": folder}
+
+
+def _beside(one: Cached) -> dict[str, Any]:
+    """What a model's row says of parts from other repositories, which have rows of their own."""
+    if not one.text_encoder:
+        return {}
+    return {"text_encoder": one.text_encoder, "beside": dict(one.beside)}
+
+
+def _in_words(beside: Mapping[str, str]) -> str:
+    """Parts and the repositories that they come from, for a sentence."""
+    repos = dict.fromkeys(beside.values())
+    parts = ((", ".join(part for part in beside if beside[part] == repo), repo) for repo in repos)
+    return " and ".join(f"the {names} of {repo}" for names, repo in parts)
 
 
 # ---- fetch ----
@@ -110,14 +132,16 @@ def _fetch(name: str, precision: str, screen: console.Screen) -> None:
     """Bring a model here, and print its folder."""
     from styledrop_cli.base import hub
 
-    if repo := hub.repository(name):
-        with screen.progress(f"fetching {name}") as move:
-            folder = hub.fetch(repo, precision=precision, on_progress=move, on_message=screen.say)
-        screen.say(f'draw with it:  styledrop generate --model {shlex.quote(name)} --base-only "a cat"', "dim")
-    else:
-        folder = hub.locate(name)
+    here, repo = hub.find(name), hub.repository(hub.split(name)[0])
+    if repo is None and here is not None:
+        folder = here
         screen.say(f"{name} is here already")
-    about = {"repository": repo, "commit": folder.name, "precision": precision} if repo else {}
+    else:
+        with screen.progress(f"fetching {name}") as move:
+            folder = hub.fetch(name, precision=precision, on_progress=move, on_message=screen.say)
+        screen.say(f'draw with it:  styledrop generate --model {shlex.quote(name)} --base-only "a cat"', "dim")
+    snapshot = folder.parent if folder.parent.parent.name == "snapshots" else folder
+    about = {"repository": repo, "commit": snapshot.name, "precision": precision} if repo else {}
     screen.result({"model": name, "folder": folder, **about}, [folder])
 
 
@@ -127,24 +151,34 @@ def _fetch(name: str, precision: str, screen: console.Screen) -> None:
 def _check(name: str, device: str, screen: console.Screen) -> None:
     """Print what is wrong with a model that is here; exit code 1 if anything is."""
     from styledrop_cli.base import hub
+    from styledrop_cli.base.cache import placed
 
-    folder = hub.find(name)
+    folder, encoder = hub.find(name), hub.split(name)[1]
     if folder is None:
         raise ModelError(
             f"{name} is not, or not wholly, in the cache", f"fetch it: styledrop models fetch {shlex.quote(name)}"
         )
+    where = placed(folder, encoder)
     with screen.progress(f"checking {name}") as move:
-        problems = hub.verify(folder, move)
+        problems = hub.verify(folder, move, [where.found[part] for part in where.beside])
     if not problems:
-        problems += _acceptance(folder, device, screen)
-    screen.result({"model": name, "folder": folder, "problems": problems}, problems or [f"{name} is sound: {folder}"])
+        problems += _acceptance(f"{folder}+{encoder}" if encoder else str(folder), device, screen)
+    said: dict[str, Any] = (
+        {"text_encoder": where.text_encoder, "beside": dict(where.beside)} if where.text_encoder else {}
+    )
+    if where.text_encoder:
+        screen.say(f"it reads with the text encoder '{where.text_encoder}'", "dim")
+    if where.beside:
+        screen.say(f"it has {_in_words(where.beside)}", "dim")
+    about = {"model": name, "folder": folder, **said, "problems": problems}
+    screen.result(about, problems or [f"{name} is sound: {folder}"])
     if problems:
-        if hub.repository(name):
+        if hub.repository(hub.split(name)[0]):
             screen.say(f"fetch it again:  styledrop models fetch {shlex.quote(name)}", "dim")
         raise typer.Exit(1)
 
 
-def _acceptance(folder: Path, device: str, screen: console.Screen) -> list[str]:
+def _acceptance(model: str, device: str, screen: console.Screen) -> list[str]:
     """What is wrong with the model when it is used, a sentence each; what could not be looked at is said aloud."""
     from styledrop_cli.base.acceptance import problems
     from styledrop_cli.base.base import load_base
@@ -152,7 +186,7 @@ def _acceptance(folder: Path, device: str, screen: console.Screen) -> list[str]:
 
     with screen.working("reading every weight, and drawing"):
         try:
-            base = load_base(str(folder), pick_device(device))
+            base = load_base(model, pick_device(device))
         except ModelError as error:
             return [error.message]
         found, looked_at = problems(base)
@@ -168,8 +202,7 @@ def _remove(name: str, yes: bool, screen: console.Screen) -> None:
     """Delete a model from the cache; asks first, unless it was told not to."""
     from styledrop_cli.base import hub
 
-    repo = hub.repository(name)
-    one = next((one for one in hub.cached() if one.repo == repo), None)
+    one = hub.in_cache(name)
     if one and not yes:
         size = file_size(one.size)
         if not sys.stdin.isatty():

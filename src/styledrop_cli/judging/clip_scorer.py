@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.base.base import Base, load_judge
+from styledrop_cli.base.cache import cache_folder
 from styledrop_cli.base.folder import load_module, read_byte_pairs
-from styledrop_cli.base.hub import cache_folder
 from styledrop_cli.base.layout import PICKLES
 from styledrop_cli.environment import expanded, read_by
 from styledrop_cli.errors import ModelError, StyledropError, UsageError

@@ -13,6 +13,7 @@ from styledrop_cli.models.adapter import on_rows
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, TokenTransformer
 from styledrop_cli.sampling.decoding import LogitsFn
+from styledrop_cli.sampling.masking import step_told
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,14 @@ def guided(
     branches: Sequence[Branch],
     scales: Scales,
     steps: int = 1,
+    told_share: bool = False,
 ) -> LogitsFn:
     """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
 
     Logits are computed where ids are masked, and nowhere else. ``prompt`` is what the base is told. ``branches`` are
     mixed into Ghat by their shares (StyleDrop, 3.4: ``(1 - g) l_style + g l_content``); without any the base is alone.
 
-    ``steps`` is how many there are, for networks that are told how many are left.
+    ``steps`` is how many there are, for networks that are told how many are left, or which share (``told_share``).
 
     With ``scales.every`` above 1 the function remembers what the last guided step said, and is good for one decoding:
     to be called once a step, in order, with masks that only shrink.
@@ -162,7 +164,8 @@ def guided(
             joined[len(conditions)] = prompt.cat(conditions)
         batch, where = (grid.repeat(len(conditions), 1, 1) for grid in (ids, masked))
         adapter = on_rows(adapters, rows) if branches and len(conditions) > 1 else alone
-        now = joined[len(conditions)].at(round((1 - progress) * (steps - 1)))
+        left = step_told(float(round((1 - progress) * (steps - 1))), steps, as_share=told_share)
+        now = joined[len(conditions)].at(left)
         every = transformer(batch, now, adapter, where).float()
         parts: Sequence[Tensor] = every.chunk(len(conditions))
         adapted = parts[0]

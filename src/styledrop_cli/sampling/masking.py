@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Left = TypeVar("Left", float, Tensor)
 SCHEDULES = ("cosine", "linear")
 
 
@@ -30,6 +32,15 @@ def steps_left(share: Tensor, steps: int, schedule: str = "cosine") -> Tensor:
     """
     progress = share.clamp(0, 1).acos() * 2 / math.pi if schedule == "cosine" else 1 - share
     return (steps - 1 - (progress * steps).round()).clamp(0, steps - 1)
+
+
+def step_told(left: Left, steps: int, *, as_share: bool) -> Left:
+    """What a network that asks for the step is told where so many of ``steps`` are ``left`` after it.
+
+    Those of Meissonic are told the number itself, from ``steps - 1`` down to 0; Muddit is told which share of all steps
+    that is (``as_share``), from below 1 down to 0.
+    """
+    return left / steps if as_share else left
 
 
 def random_mask(batch: int, tokens: int, generator: torch.Generator, schedule: str = "cosine") -> Tensor:
