@@ -110,10 +110,12 @@ def open_adapter(base: Base, file: AdapterFile) -> AdapterPair:
     """
     header = file.header
     about, own = header.base, base.identity
-    if about.get("hash") != base.hash:
+    if not is_one_base(about, own):
         its, this = bases_apart(about, own)
         hint = "Choose its base with --model, or train it again on this one."
-        if about.get("name") == base.name:
+        if about.get("hash") == base.hash:
+            hint = f"Say --model NAME+{about['text_encoder']}, leave --model out, or train it again."
+        elif about.get("name") == base.name:
             made = " and ".join(
                 f"{what} {said[:10]}"
                 for what, said in (("made", header.created), ("by styledrop", header.styledrop))
@@ -124,12 +126,6 @@ def open_adapter(base: Base, file: AdapterFile) -> AdapterPair:
                 f"--model the folder of the version that it was trained on{f' (it was {made})' * bool(made)}."
             )
         raise ModelError(f"{file.path} was trained on another base ({its}) than this one ({this})", hint)
-    if base.text_encoder and about.get("text_encoder", base.text_encoder) != base.text_encoder:
-        raise ModelError(
-            f"{file.path} was trained with the text encoder {about['text_encoder']}, and {base.name} reads with "
-            f"{base.text_encoder}",
-            f"Say --model NAME+{about['text_encoder']}, or leave --model out.",
-        )
     if header.kind not in KINDS:
         raise ModelError(f"{file.path} is an adapter of kind '{header.kind}', which is not known here")
     adapter = _open(file, header.config, "adapter.", base.transformer).to(base.device)
@@ -140,9 +136,17 @@ def open_adapter(base: Base, file: AdapterFile) -> AdapterPair:
     return AdapterPair(adapter, _open(file, config, "superres.", base.superres).to(base.device))
 
 
+def is_one_base(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether headers name one base: the same weights, read with the same text encoder as far as both say so."""
+    encoders = {base["text_encoder"] for base in (one, other) if base.get("text_encoder")}
+    return one.get("hash") == other.get("hash") and len(encoders) < 2
+
+
 def bases_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
-    """What two bases, as headers name them, are called beside each other: with their hashes if the names are one."""
+    """What two bases, as headers name them, are called beside each other: with what else differs if the names are one."""
     its, own = (str(base.get("name", "unnamed")) for base in (one, other))
+    if one.get("hash") == other.get("hash"):
+        return f"{its} with the text encoder {one['text_encoder']}", f"{own} with {other['text_encoder']}"
     if its != own:
         return its, own
     a, b = (f"hash {str(base['hash'])[:12]}..." if base.get("hash") else "no hash" for base in (one, other))

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from styledrop_cli.adapters.examples import TrainingViews
-from styledrop_cli.adapters.file import bases_apart, examples_of, open_adapter, share, tensors_of, write_adapter
+from styledrop_cli.adapters.file import (
+    bases_apart,
+    examples_of,
+    is_one_base,
+    open_adapter,
+    share,
+    tensors_of,
+    write_adapter,
+)
 from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, load_adapter, made_now
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import ROOM
@@ -143,7 +151,7 @@ def read_parts(paths: Sequence[Path], weights: Sequence[float] | None = None) ->
                 "one kind merge",
                 mix,
             )
-        if bases[0].get("hash") != bases[1].get("hash"):
+        if not is_one_base(*bases):
             its, own = bases_apart(*bases)
             raise ModelError(
                 f"{first.path} was trained on another base ({its}) than {file.path} ({own})",

@@ -45,7 +45,8 @@ def about_mixture(base: Base, mixture: StyleMix) -> dict[str, Any]:
         said |= {"object": names[-1], "gamma": float(mixture.gamma)}
     if files:
         said["adapter_hash"] = "+".join(file_hash(file.path)[:12] for file in files)
-    return said | {"model": base.name, "model_hash": base.hash[:12]}
+    read = {"text_encoder": base.text_encoder} if base.text_encoder else {}
+    return said | {"model": base.name, "model_hash": base.hash[:12]} | read
 
 
 def about(wanted: PictureRequest, mixture: StyleMix, drawn_by: Mapping[str, Any]) -> dict[str, Any]:

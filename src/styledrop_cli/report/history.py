@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from styledrop_cli.adapters.file import bases_apart
+from styledrop_cli.adapters.file import bases_apart, is_one_base
 from styledrop_cli.adapters.header import AdapterHeader, read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
 from styledrop_cli.feedback.rounds import ADAPTER, PICKS
@@ -204,7 +204,7 @@ def check_one_base(story: Story) -> None:
     """Raise ModelError unless all adapters were trained on one base."""
     first, *others = story.stages
     for other in others:
-        if other.header.base.get("hash") != first.header.base.get("hash"):
+        if not is_one_base(other.header.base, first.header.base):
             its, own = bases_apart(other.header.base, first.header.base)
             raise ModelError(
                 f"{other.file} was trained on another base ({its}) than {first.file} ({own})", "Report on each alone."
