@@ -24,7 +24,8 @@ from huggingface_hub import constants, file_download
 
 from conftest import SOURCE, Run, nobody
 from styledrop_cli.base import base as base_module
-from styledrop_cli.base import hub
+from styledrop_cli.base import hub, registry
+from styledrop_cli.base.cache import placed
 from styledrop_cli.base.registry import PUBLISHED
 from styledrop_cli.cli import console, load
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
@@ -72,6 +73,7 @@ class Hub:
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=published)
+    others: dict[str, dict[str, bytes]] = field(default_factory=dict)  # repositories beside it, and their files
     commit: str = COMMIT
     refusal: tuple[int, dict[str, str]] | None = None  # instead of any answer
     portal: str = ""  # addresses with this in them are answered with a page to log in at, as a hotel's network does
@@ -83,6 +85,10 @@ class Hub:
     def ranges(self) -> list[str]:
         large = [headers for _, path, headers in self.asked if path.startswith("/cdn/")]
         return [headers["range"] for headers in large if "range" in headers]
+
+    def of(self, repo: str) -> dict[str, bytes] | None:
+        """The files of a repository."""
+        return self.files if repo == REPO else self.others.get(repo)
 
     def downloads(self) -> list[str]:
         """The large files whose bytes were asked for."""
@@ -121,20 +127,20 @@ class Handler(BaseHTTPRequestHandler):
             self.large(path.removeprefix("/cdn/"))
         elif self.hub.refusal:
             self.answer(self.hub.refusal[0], self.hub.refusal[1])
-        elif path == f"/api/models/{REPO}":
+        elif (repo := path.removeprefix("/api/models/")) != path and (held := self.hub.of(repo)) is not None:
             siblings: list[dict[str, Any]] = []
-            for name, data in self.hub.files.items():
+            for name, data in held.items():
                 lfs = {"sha256": sha256(data), "size": len(data), "pointerSize": 134} if len(data) >= LARGE else None
                 siblings.append({"rfilename": name, "size": len(data), "blobId": "c" * 40, "lfs": lfs})
-            about = {"id": REPO, "sha": self.hub.commit, "siblings": siblings, "tags": [], "private": False}
+            about = {"id": repo, "sha": self.hub.commit, "siblings": siblings, "tags": [], "private": False}
             self.answer(200, {"Content-Type": "application/json"}, json.dumps(about).encode())
-        elif match := re.fullmatch(rf"/{REPO}/resolve/[^/]+/(.+)", path):
-            self.resolve(match[1])
+        elif (match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)) and self.hub.of(match[1]) is not None:
+            self.resolve(match[1], match[2])
         else:
             self.answer(404, {"X-Error-Code": "RepoNotFound"})
 
-    def resolve(self, name: str) -> None:
-        data = self.hub.files.get(name)
+    def resolve(self, repo: str, name: str) -> None:
+        data = (self.hub.of(repo) or {}).get(name)
         about = {"X-Repo-Commit": self.hub.commit}
         if self.hub.locked:
             self.answer(403, {"X-Error-Code": "GatedRepo"})
@@ -143,13 +149,15 @@ class Handler(BaseHTTPRequestHandler):
         elif len(data) >= LARGE:
             elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
             about |= {"X-Linked-Etag": f'"{sha256(data)}"', "X-Linked-Size": str(len(data))}
-            self.answer(302, about | {"Location": f"{elsewhere}/cdn/{name}"})
+            beside = "" if repo == REPO else f"{repo}:"
+            self.answer(302, about | {"Location": f"{elsewhere}/cdn/{beside}{name}"})
         else:
             etag = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
             self.answer(200, about | {"ETag": f'"{etag}"'}, data)
 
     def large(self, name: str) -> None:
-        data = self.hub.files[name]
+        repo, beside, file = name.rpartition(":")
+        data = (self.hub.others[repo] if beside else self.hub.files)[file]
         if name in self.hub.spoilt:
             data = bytes([data[0] ^ 1]) + data[1:]
         start = int(self.headers.get("Range", "bytes=0-")[6:-1])
@@ -713,3 +721,162 @@ def test_the_environment_says_where_things_are(remote: Hub, tmp_path: Path) -> N
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "HF_HUB_OFFLINE forbids to fetch it" in refused.stderr
     assert remote.asked == []
+
+
+# ---- parts from other repositories ----
+
+
+MEISSONIC, LAION, MUDDIT = "MeissonFlow/Meissonic", registry.ENCODERS["laion"], "MeissonFlow/Muddit"
+HPS = "zghhui/Meissonic_MaskFocus_HPS"
+LONE = {"_class_name": "Transformer2DModel", "axes_dims_rope": [16, 56, 56]}
+VQVAE = "vqvae/diffusion_pytorch_model.fp16.safetensors"
+
+
+def family() -> dict[str, dict[str, bytes]]:
+    """Meissonic, its relatives and laion's CLIP as they lie on the hub, with noise for weights."""
+    pipeline = {"_class_name": "Pipeline", "transformer": ["transformer", "Transformer2DModel"]}
+    whole = published() | {"model_index.json": json.dumps(pipeline).encode()}
+    alone = {"config.json": json.dumps(LONE).encode(), "README.md": b"# Tuned"}
+    stem = "diffusion_pytorch_model.safetensors"
+    symmetric = json.dumps(LONE | {"_class_name": "SymmetricTransformer2DModel"}).encode()
+    muddit = {f"{side}/transformer/config.json": symmetric for side in (512, 1024)}
+    muddit |= {f"{side}/transformer/{stem}": noise(f"muddit {side}", 20000) for side in (512, 1024)}
+    clip = {"config.json": b'{"text_config": {}}', "model.safetensors": noise("clip", 9000), "tokenizer.json": b"{}"}
+    clip |= {"open_clip_pytorch_model.bin": noise("open clip", 9000), "vocab.json": b"{}"}
+    return {
+        MEISSONIC: {name: data for name, data in whole.items() if not name.endswith(".bin")},
+        LAION: clip,
+        MUDDIT: muddit | {"1024/mask_token_embedding.pth": noise("pickle", 4000)},
+        HPS: alone | {stem: noise("hps", 30000)},
+        "me/tuned": alone | {stem: noise("mine", 30000)},
+    }
+
+
+@pytest.fixture
+def kin(remote: Hub) -> Hub:
+    remote.others = family()
+    return remote
+
+
+def test_parts_of_other_repositories_are_fetched_and_nothing_twice(kin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    folder = hub.fetch("maskfocus-hps", on_message=said.append)
+    assert folder == hub.find("maskfocus-hps") == hub.find(HPS)
+    weights = [f"{HPS}:diffusion_pytorch_model.safetensors", f"{MEISSONIC}:{VQVAE}", f"{LAION}:model.safetensors"]
+    assert sorted(kin.downloads()) == sorted(weights)
+    assert files(folder) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    lent = {part: path for part, path in placed(folder).found.items() if part != "transformer"}
+    assert files(lent["tokenizer"].parent)[-2:] == ["vqvae/config.json", VQVAE]
+    assert files(lent["text_encoder"]) == ["config.json", "model.safetensors"]
+    assert f"its text_encoder comes from {LAION}" in said
+    assert f"its scheduler and tokenizer and vqvae come from {MEISSONIC}" in said
+    kin.asked.clear()
+    assert hub.fetch("muddit-512").name == "512" and hub.fetch("maskfocus-hps") == folder
+    fetched = [f"{MUDDIT}:512/transformer/diffusion_pytorch_model.safetensors"]
+    assert kin.downloads() == [*fetched, f"{MEISSONIC}:text_encoder/model.fp16.safetensors"]
+    assert hub.find("meissonic") is None
+    kin.asked.clear()
+    hub.fetch("meissonic")  # its transformer is all that it lacks
+    assert kin.downloads() == [f"{MEISSONIC}:{TRANSFORMER}"]
+    assert hub.find("meissonic") and hub.find("meissonic+bundled")
+    kin.asked.clear()
+    hub.fetch("muddit-1024")
+    assert kin.downloads() == [f"{MUDDIT}:1024/transformer/diffusion_pytorch_model.safetensors"]
+    go_offline(monkeypatch)
+    kin.asked.clear()
+    for name in ("meissonic", "meissonic+bundled", "muddit-512", "muddit-1024", "maskfocus-hps"):
+        assert hub.fetch(name) == hub.locate(name)
+    assert kin.asked == []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    go_offline(monkeypatch)
+
+
+def test_the_text_encoder_that_is_asked_for_comes_alone(kin: Hub) -> None:
+    folder = hub.fetch("meissonic+bundled")
+    assert f"{LAION}:model.safetensors" not in kin.downloads() and hub.find("meissonic+bundled") == folder
+    assert hub.find("meissonic") is None
+    shutil.rmtree(folder.parents[1])
+    kin.asked.clear()
+    hub.fetch("meissonic")
+    assert not any("text_encoder" in name for name in kin.downloads())
+    assert hub.find("meissonic") and hub.find("meissonic+bundled") is None
+
+
+def test_a_lone_transformer_without_a_row(kin: Hub) -> None:
+    folder = hub.fetch("me/tuned")
+    assert hub.find("me/tuned") == folder and placed(folder).text_encoder == "laion"
+    kin.others["me/pixart"] = {**kin.others["me/tuned"], "config.json": b'{"_class_name": "Transformer2DModel"}'}
+    kin.asked.clear()
+    with pytest.raises(ModelError, match="me/pixart does not have the files of a model that can be run here"):
+        hub.fetch("me/pixart")
+    assert kin.downloads() == []
+
+
+def test_a_folder_of_one_s_own_gets_what_it_lacks(kin: Hub, styledrop: Run) -> None:
+    Path("mine").mkdir()
+    for name, data in kin.others["me/tuned"].items():
+        (Path("mine") / name).write_bytes(data)
+    assert hub.find("mine") is None
+    done = styledrop("models", "fetch", "mine")
+    assert done.code == 0 and done.out.strip() == "mine", done.err
+    assert sorted(kin.downloads()) == sorted([f"{MEISSONIC}:{VQVAE}", f"{LAION}:model.safetensors"])
+    assert hub.find("mine") == Path("mine")
+    assert "mine is here already" in styledrop("models", "fetch", "mine").err
+    assert files(Path("mine")) == ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
+
+
+def test_room_is_needed_for_the_parts_of_others_too(kin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(50_000))
+    with pytest.raises(StyledropError, match=r"needs 51\.\d kB, and 50\.0 kB are free") as error:
+        hub.fetch("maskfocus-hps")
+    assert error.value.message.startswith(f"maskfocus-hps, with its parts from {MEISSONIC} and {LAION}, needs")
+    assert kin.downloads() == [] and "HF_HOME=FOLDER" in str(error.value.hint)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(51_500))
+    hub.fetch("maskfocus-hps")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0))
+    hub.fetch("maskfocus-hps")  # all is here
+
+
+def test_a_part_of_another_that_was_cut(kin: Hub, styledrop: Run) -> None:
+    def stop(share: float, note: str) -> None:
+        if share > 0.7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch("maskfocus-hps", on_progress=stop)
+    assert hub.find("maskfocus-hps") is None
+    listed = json.loads(styledrop("models", "list", "--json").out)["models"]
+    assert {row["name"]: row["state"] for row in listed}["maskfocus-hps"] == "in part"
+    hub.fetch("maskfocus-hps")
+    assert hub.find("maskfocus-hps")
+    vqvae = placed(hub.fetch("maskfocus-hps")).found["vqvae"] / "diffusion_pytorch_model.fp16.safetensors"
+    vqvae.write_bytes(b"rot")
+    checked = styledrop("models", "check", "maskfocus-hps")
+    assert checked.code == 1 and f"{VQVAE} is damaged" in checked.out
+    assert styledrop("models", "remove", "meissonic", "--yes").code == 0  # of which there were parts alone
+    assert hub.find("maskfocus-hps") is None and hub.find("maskfocus-hps+laion") is None
+
+
+def test_an_index_that_claims_more_than_the_files(kin: Hub) -> None:
+    files = {name: data for name, data in kin.others[MEISSONIC].items() if not name.startswith("vqvae/")}
+    kin.others[MEISSONIC] = files
+    with pytest.raises(ModelError, match=f"{MEISSONIC} does not have .*: it has no vqvae/config.json"):
+        hub.fetch("meissonic")
+    assert kin.downloads() == []
+
+
+@pytest.mark.parametrize(("name", "what"), [("WeiChow/EditMGT", "Gemma 2"), (MUDDIT, "several models")])
+def test_repositories_that_are_refused_by_name(kin: Hub, name: str, what: str) -> None:
+    with pytest.raises(ModelError, match=what):
+        hub.fetch(name)
+    assert kin.asked == []
+
+
+def test_a_relative_under_another_name(kin: Hub) -> None:
+    other = {"llm_encoder": ["transformers", "Gemma2ForCausalLM"]}
+    index = json.loads(kin.others[MEISSONIC]["model_index.json"]) | other
+    kin.others["me/editor"] = {**kin.others[MEISSONIC], "model_index.json": json.dumps(index).encode()}
+    with pytest.raises(ModelError, match="me/editor has a part beside those of Pipeline: llm_encoder"):
+        hub.fetch("me/editor")
+    assert kin.downloads() == []

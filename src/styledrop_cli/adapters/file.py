@@ -143,7 +143,7 @@ def is_one_base(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def bases_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
-    """What two bases, as headers name them, are called beside each other: with what else differs if the names are one."""
+    """What two bases, as headers name them, are called beside each other, with what differs if the names are one."""
     its, own = (str(base.get("name", "unnamed")) for base in (one, other))
     if one.get("hash") == other.get("hash"):
         return f"{its} with the text encoder {one['text_encoder']}", f"{own} with {other['text_encoder']}"

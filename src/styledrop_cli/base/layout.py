@@ -27,7 +27,6 @@ WEIGHTS = {
     "transformer": "diffusion_pytorch_model",
     "vqvae": "diffusion_pytorch_model",
 }
-LARGEST = list(WEIGHTS).index("transformer")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -118,14 +117,14 @@ def holds(names: Collection[str], part: str) -> bool:
 
 
 def precisions_of(held: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-    """The precisions in which every part is there, or those of the transformer if there is none of that kind.
+    """The precisions in which every part is there, or all that it takes if there is none of that kind.
 
     ``held`` are the names in the folder of each part. None: a part is missing, or not whole.
     """
     if not all(part in held and holds(held[part], part) for part in FILES):
         return ()
     parts = [[precision for precision in PRECISIONS if weights_in(held[part], part, precision)] for part in WEIGHTS]
-    return tuple(p for p in PRECISIONS if all(p in part for part in parts)) or tuple(parts[LARGEST])
+    return tuple(p for p in PRECISIONS if all(p in part for part in parts)) or PRECISIONS
 
 
 def files_of(
