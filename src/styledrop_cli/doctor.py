@@ -370,13 +370,14 @@ def _fetched(thorough: bool) -> Iterator[Finding]:
         return
     for one in found:
         fetch = f"styledrop models fetch {shlex.quote(one.name)}"
-        about = f"{one.size / 1e9:.2f} GB, {', '.join(one.precisions) or 'no weights'}: {one.folder}"
-        if not one.whole:
+        about = f"{one.size / 1e9:.2f} GB, {', '.join(one.precisions) or 'not all weights'}: {one.folder}"
+        if not one.whole and not one.lent:
             yield Finding("models", one.name, f"only in part, {about}", NOTE, f"{fetch} brings the rest")
         elif problems := hub.cut_weights(one.folder) or (hub.verify(one.folder) if thorough else []):
             yield Finding("models", one.name, "; ".join(problems), WRONG, f"{fetch} brings it anew")
         else:
-            yield Finding("models", one.name, f"whole{', its sums are right' * thorough}, {about}")
+            whole = f"has {one.state}" if one.lent else "whole"
+            yield Finding("models", one.name, f"{whole}{', its sums are right' * thorough}, {about}")
     there = next(path for path in (cache, *cache.parents) if path.exists())
     closed = () if os.access(there, os.W_OK) else (NOTE, "it may not be written to: HF_HOME=FOLDER names another place")
     yield Finding("models", "cache", f"{cache}, {shutil.disk_usage(there).free / 1e9:.1f} GB free", *closed)

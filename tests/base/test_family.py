@@ -457,6 +457,13 @@ def test_one_of_two_models_of_a_repository_is_removed(lender: Path, styledrop: R
     assert "--model muddit-512 or muddit-1024" in str(said.value.hint)
 
 
+def test_a_folder_of_editmgt(lender: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(lender, tmp_path / "editor")
+    write_json(folder / "llm_encoder" / "config.json", {"model_type": "gemma2"})
+    with pytest.raises(ModelError, match="editor is EditMGT, which edits pictures .* cannot be run here"):
+        load(folder)
+
+
 @pytest.mark.parametrize(("repo", "what"), [("WeiChow/EditMGT", "Gemma 2"), ("Yuanzhi/DiMO", "in one step")])
 def test_relatives_that_draw_otherwise(repo: str, what: str) -> None:
     with pytest.raises(ModelError, match=f"{repo} is .*{what}.*: it cannot be run here"):

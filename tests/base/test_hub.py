@@ -873,6 +873,25 @@ def test_repositories_that_are_refused_by_name(kin: Hub, name: str, what: str) -
     assert kin.asked == []
 
 
+def test_a_text_encoder_of_a_model_without_a_row(kin: Hub) -> None:
+    kin.others["me/whole"] = kin.others[MEISSONIC]
+    folder = hub.fetch("me/whole")
+    assert placed(folder).text_encoder == "bundled" and hub.find("me/whole+laion") is None
+    hub.fetch("me/whole+laion")
+    assert hub.find("me/whole+laion") == folder
+    kin.asked.clear()
+    with pytest.raises(ModelError, match=f"{REPO} has no text encoder called laion"):
+        hub.fetch(f"{REPO}+laion")
+    assert kin.downloads() == []
+
+
+def test_lenders_are_listed_as_such(kin: Hub, styledrop: Run) -> None:
+    hub.fetch("maskfocus-hps")
+    listed = {row["name"]: row["state"] for row in json.loads(styledrop("models", "list", "--json").out)["models"]}
+    assert listed["meissonic"] == "scheduler, tokenizer, vqvae for others"
+    assert (listed[LAION], listed["maskfocus-hps"]) == ("text_encoder for others", "fetched")
+
+
 def test_a_relative_under_another_name(kin: Hub) -> None:
     other = {"llm_encoder": ["transformers", "Gemma2ForCausalLM"]}
     index = json.loads(kin.others[MEISSONIC]["model_index.json"]) | other
@@ -880,3 +899,6 @@ def test_a_relative_under_another_name(kin: Hub) -> None:
     with pytest.raises(ModelError, match="me/editor has a part beside those of Pipeline: llm_encoder"):
         hub.fetch("me/editor")
     assert kin.downloads() == []
+    kin.others["me/copy"] = {**kin.others[MEISSONIC], "llm_encoder/config.json": b"{}"}
+    with pytest.raises(ModelError, match="me/copy is EditMGT"):
+        hub.fetch("me/copy")

@@ -15,9 +15,9 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from styledrop_cli.base.cache import (
     cache_folder,
     companion,
     family_at,
-    files_in,
     index_of,
     is_lone,
     models_in,
@@ -51,7 +50,6 @@ from styledrop_cli.base.layout import (
     refuse_relative,
     site,
     sites,
-    weights_in,
 )
 from styledrop_cli.base.registry import BUNDLED, ENCODERS, LENDERS, POCKET, BaseSpec, lone_family
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
@@ -86,7 +84,7 @@ def repository(model: str) -> str | None:
         if model in PUBLISHED:
             return PUBLISHED[model]
         if _REPOSITORY.fullmatch(model):
-            refuse_relative(model)
+            refuse_relative(model, model)
             if several := [row.name for row in registry.PUBLISHED.values() if row.repository == model and row.folder]:
                 raise ModelError(f"{model} holds several models", f"Say which: --model {' or '.join(several)}.")
             return model
@@ -138,7 +136,8 @@ class Cached:
     """A model in the hub's cache: `size` bytes of all that is there of it, whatever brought it.
 
     `folder` is the snapshot that is loaded; `precisions` are those in which every part is there. `beside` are the
-    repositories of the parts that it has from others, which are entries of their own: some of them are no models.
+    repositories of the parts that it has from others, which are entries of their own. Of these some are no models, or
+    not here as such: `lent` are the parts that others can have.
     """
 
     name: str
@@ -149,6 +148,12 @@ class Cached:
     whole: bool
     beside: Mapping[str, str] = field(default_factory=dict)
     text_encoder: str = ""
+    lent: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """How much of it is there, in words."""
+        return "fetched" if self.whole else f"{', '.join(self.lent)} for others" if self.lent else "in part"
 
 
 def cached() -> list[Cached]:
@@ -175,9 +180,8 @@ def cached() -> list[Cached]:
                 )
             )
         if not known and repo in LENDERS and (there := snapshots(storage)):
-            place = companion(repo, "text_encoder") if repo in ENCODERS.values() else None
-            precisions = tuple(p for p in PRECISIONS if place and weights_in(files_in(place), "text_encoder", p))
-            found.append(Cached(name_of(there[0]), repo, place or there[0], _size([storage]), precisions, bool(place)))
+            lent = tuple(part for part in FILES if companion(repo, part))
+            found.append(Cached(name_of(there[0]), repo, there[0], _size([storage]), (), False, lent=lent))
     return sorted(found, key=lambda one: one.name)
 
 
@@ -384,13 +388,12 @@ def _ordered(name: str, encoder: str | None, precision: str, on_message: OnMessa
     inside = row.folder or model_folder(there)
     if inside is None:
         raise lacks(repo, INDEX)
+    refuse_relative(repo, has=lambda folder: any(one.startswith(f"{folder}/") for one in there))
     own, whole = sites(there.__contains__, inside), joined(inside, INDEX) in there
-    if not whole:
-        row = _lone_row(row, repo, commit, there, own)
-    # Which family a model without a row is of is seen once its index has come.
-    known = replace(row, encoders=ENCODERS) if whole and not row.name else row
-    text_encoder = text_encoder_of(name, known, encoder, "text_encoder" in own)
-    beside = wanted_from(known, own, text_encoder, whole)
+    if not row.name and (encoder or not whole):
+        row = _described(repo, commit, there, joined(inside, INDEX) if whole else _config_in(own))
+    text_encoder = text_encoder_of(name, row, encoder, "text_encoder" in own)
+    beside = wanted_from(row, own, text_encoder, whole)
     if needed := [part for part, other in beside.items() if not other]:
         raise lacks(repo, joined(inside, f"{needed[0]}/{FILES[needed[0]][0]}"))
     names = [joined(inside, INDEX)] if whole else []
@@ -401,20 +404,23 @@ def _ordered(name: str, encoder: str | None, precision: str, on_message: OnMessa
     return mine.snapshot / inside, [mine, *_borrowed(beside, precision, on_message)]
 
 
-def _lone_row(row: BaseSpec, repo: str, commit: str, there: Mapping[str, _File], own: Mapping[str, str]) -> BaseSpec:
-    """The row, or else the family, of a transformer without a pipeline: its description, which is small, is fetched."""
+def _described(repo: str, commit: str, there: Collection[str], name: str) -> BaseSpec:
+    """The family of a model without a row, by what its index or its transformer says: that file, a small one, comes."""
     from huggingface_hub import hf_hub_download
 
-    if "transformer" not in own:
+    if name not in there:
         raise lacks(repo, INDEX)
-    if row.name:
-        return row
-    config = joined(own["transformer"], FILES["transformer"][0])
     with _talking(repo):
-        found = lone_family(object_in(Path(hf_hub_download(repo, config, revision=commit, cache_dir=cache_folder()))))
-    if found is None:
+        said = object_in(Path(hf_hub_download(repo, name, revision=commit, cache_dir=cache_folder())))
+    family = known_family(repo, said) if name.endswith(INDEX) else lone_family(said)
+    if family is None:
         raise lacks(repo, INDEX)
-    return found
+    return family
+
+
+def _config_in(own: Mapping[str, str]) -> str:
+    """The description of a transformer without a pipeline, among the parts that a repository has."""
+    return joined(own["transformer"], FILES["transformer"][0]) if "transformer" in own else INDEX
 
 
 def _lacking(folder: Path, encoder: str | None, precision: str, on_message: OnMessage) -> tuple[Path, list[_Order]]:

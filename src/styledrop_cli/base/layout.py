@@ -49,12 +49,16 @@ def known_family(source: object, index: Mapping[str, Any]) -> BaseSpec:
     return family
 
 
-def refuse_relative(repository: str) -> None:
-    """Raise ModelError for a repository whose files look like a known family's, and that draws otherwise."""
-    if what := OTHERS.get(repository):
-        raise ModelError(
-            f"{repository} is {what}: it cannot be run here", f"Those that can are {', '.join(PUBLISHED)}."
-        )
+def refuse_relative(source: object, repository: str = "", has: Callable[[str], bool] = lambda folder: False) -> None:
+    """Raise ModelError for a model that looks like a known family's and draws otherwise.
+
+    It is told by its ``repository``, or by a folder that it ``has`` and no other.
+    """
+    for other, (what, folder) in OTHERS.items():
+        if repository == other or (folder and has(folder)):
+            raise ModelError(
+                f"{source} is {what}: it cannot be run here", f"Those that can are {', '.join(PUBLISHED)}."
+            )
 
 
 def joined(folder: str, name: str) -> str:

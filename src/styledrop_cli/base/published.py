@@ -16,9 +16,9 @@ from typing import Any
 from torch import nn
 
 from styledrop_cli.base import amused, meissonic
-from styledrop_cli.base.cache import Placed, family_at, is_lone, name_of, placed
+from styledrop_cli.base.cache import Placed, address, family_at, is_lone, name_of, placed
 from styledrop_cli.base.folder import Opened, Part, refuse_misfits
-from styledrop_cli.base.layout import FILES, INDEX, WEIGHTS, known_family
+from styledrop_cli.base.layout import FILES, INDEX, WEIGHTS, known_family, refuse_relative
 from styledrop_cli.base.published_files import Network, fingerprint, is_mapped, read_object, read_weights, weight_files
 from styledrop_cli.base.registry import BaseSpec, is_class, row_of
 from styledrop_cli.errors import ModelError
@@ -67,6 +67,7 @@ def open_published(folder: Path, text_encoder: str | None = None) -> Opened:
 
 def _family(folder: Path) -> BaseSpec:
     """The row or family of a folder; raises ModelError where there is none, or a part is of another class."""
+    refuse_relative(folder, (address(folder) or ("",))[0], lambda name: (folder / name).is_dir())
     family = family_at(folder)
     if is_lone(folder):
         if family is None:

@@ -154,10 +154,10 @@ MASKFOCUS = replace(
 
 # A published folder is of the first kind whose class of pipeline and of transformer it names.
 FAMILIES = (AMUSED, MEISSONIC, MUDDIT)
-# Relatives whose files look alike and that draw otherwise, with what they are.
+# Relatives whose files look alike and that draw otherwise: what they are, and a folder that they alone have, or "".
 OTHERS = {
-    "WeiChow/EditMGT": "EditMGT, which edits pictures and reads with a second network, Gemma 2",
-    "Yuanzhi/DiMO": "Di[M]O, which draws in one step from ids of which half are random",
+    "WeiChow/EditMGT": ("EditMGT, which edits pictures and reads with a second network, Gemma 2", "llm_encoder"),
+    "Yuanzhi/DiMO": ("Di[M]O, which draws in one step from ids of which half are random", ""),
 }
 PUBLISHED = {
     spec.name: spec

@@ -86,8 +86,7 @@ def _list(screen: console.Screen) -> None:
     found = {one.name: one for one in hub.cached()}
     for name in dict.fromkeys([*PUBLISHED, *found]):
         if one := found.get(name):
-            state = "fetched" if one.whole else "in part"
-            rows.append(_row(name, state, one.size, one.precisions, one.folder) | _beside(one))
+            rows.append(_row(name, one.state, one.size, one.precisions, one.folder) | _beside(one))
         else:
             rows.append(_row(name, "not fetched", 0, (), None))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)

@@ -70,7 +70,10 @@ def recommended(name: str) -> str:
     return f"what the adapter recommends, or {ours:g}{also}"
 
 
-MODEL = f"The base model: pocket (bundled), {', '.join(PUBLISHED)}, a folder, or owner/name on the Hugging Face hub."
+MODEL = (
+    f"The base model: pocket (bundled), {', '.join(PUBLISHED)}, a folder, or owner/name on the Hugging Face hub. "
+    "+bundled or +laion behind those of Meissonic's kind chooses the text encoder."
+)
 SCORER = (
     "The CLIP that judges: clip (the base model's own), scorer (the bundled second one), or a model of open_clip, such "
     "as ViT-B-16/openai."
