@@ -108,7 +108,7 @@ class StyleDrop:
 
     @classmethod
     def load(cls, model: str = "pocket", device: str = "auto") -> StyleDrop:
-        """Load a base model: ``pocket``, ``amused-256``, ``amused-512``, a folder, or owner/name on the hub.
+        """Load a base model: ``pocket``, a name that ``styledrop models list`` shows, a folder, or owner/name.
 
         ``device`` is auto, cpu, cuda or mps. Raises ModelError if there is no such model or it is broken, DeviceError
         if there is no such device, StyledropError if a published model is not here and cannot be fetched.

@@ -79,7 +79,13 @@ def examine(model: str = BUNDLED, *, thorough: bool = False) -> list[Finding]:
     for one in folders:
         with suppress(ImportError, StyledropError):
             folders[one] = hub.find(one)
-    answers = ask([*LIBRARIES.values(), DEVICES, *(f"{BASE}{folder}" for folder in folders.values() if folder)])
+    answers = ask(
+        [
+            *LIBRARIES.values(),
+            DEVICES,
+            *(f"{BASE}{hub.as_read(folder, one)}" for one, folder in folders.items() if folder),
+        ]
+    )
     return [
         Finding("versions", "styledrop", f"{__version__}, in {Path(__file__).parent}"),
         Finding("versions", "Python", f"{platform.python_version()}, {sys.executable}, on {platform.platform()}"),
@@ -334,7 +340,7 @@ def _model(model: str, folder: Path | None, answers: Answers) -> Finding:
         if is_on("HF_HUB_OFFLINE"):
             return Finding("models", model, "not here, and HF_HUB_OFFLINE forbids to fetch it", WRONG, fetch)
         return Finding("models", model, "not here yet: it is fetched when it is first used", NOTE, fetch)
-    said = answers.get(f"{BASE}{folder}")
+    said = answers.get(f"{BASE}{hub.as_read(folder, model)}")
     problem, advice = (said or {}).get("error"), f"styledrop models check {shlex.quote(model)} says more"
     if model == BUNDLED:
         problem = _damage(folder) or problem
@@ -370,14 +376,14 @@ def _fetched(thorough: bool) -> Iterator[Finding]:
         return
     for one in found:
         fetch = f"styledrop models fetch {shlex.quote(one.name)}"
-        about = f"{one.size / 1e9:.2f} GB, {', '.join(one.precisions) or 'not all weights'}: {one.folder}"
+        held = one.state if one.lent else ", ".join(one.precisions) or "not all weights"
+        about = f"{one.size / 1e9:.2f} GB, {held}: {one.folder}"
         if not one.whole and not one.lent:
             yield Finding("models", one.name, f"only in part, {about}", NOTE, f"{fetch} brings the rest")
         elif problems := hub.cut_weights(one.folder) or (hub.verify(one.folder) if thorough else []):
             yield Finding("models", one.name, "; ".join(problems), WRONG, f"{fetch} brings it anew")
         else:
-            whole = f"has {one.state}" if one.lent else "whole"
-            yield Finding("models", one.name, f"{whole}{', its sums are right' * thorough}, {about}")
+            yield Finding("models", one.name, f"whole{', its sums are right' * thorough}, {about}")
     there = next(path for path in (cache, *cache.parents) if path.exists())
     closed = () if os.access(there, os.W_OK) else (NOTE, "it may not be written to: HF_HOME=FOLDER names another place")
     yield Finding("models", "cache", f"{cache}, {shutil.disk_usage(there).free / 1e9:.1f} GB free", *closed)

@@ -28,6 +28,7 @@ from styledrop_cli.base.registry import MEISSONIC, OWN_TEXT, PUBLISHED
 from styledrop_cli.errors import ModelError
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
+from styledrop_cli.training.adapter import train_adapter
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 COMMIT = "a" * 40
@@ -174,6 +175,27 @@ def test_muddit_is_told_the_share_of_steps_that_is_left(lender: Path, monkeypatc
     ids = base.sample(["a cat"], [1], base.sampling(steps=4))
     assert told == [0.75, 0.5, 0.25, 0.0]
     assert ids.shape == (1, 32, 32)
+
+
+def test_muddit_is_trained_as_it_is_told_while_drawing(
+    lender: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_muddit(snapshot("MeissonFlow/Muddit"), ("512",))
+    told: list[Tensor] = []
+    at = MeissonicCondition.at
+
+    def noted(self: MeissonicCondition, left: Any) -> MeissonicCondition:
+        told.append(torch.as_tensor(left))
+        return at(self, left)
+
+    monkeypatch.setattr(MeissonicCondition, "at", noted)
+    base = load("muddit-512")
+    settings = base.training("lora", steps=3, views=2, width=1)
+    output = Path("muddit.safetensors")
+    train_adapter(base, pictures=[picture], style="ink", contents=["a cat"], settings=settings, output=output)
+    values = torch.cat(told)
+    assert len(values) == 3 and bool(((values >= 0) & (values < 1)).all())
+    assert torch.equal((values * 64).round() / 64, values)  # the shares that 64 steps have
 
 
 def test_a_tensor_of_muddits_captions_is_skipped_and_no_other(lender: Path) -> None:

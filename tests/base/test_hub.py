@@ -768,8 +768,8 @@ def test_parts_of_other_repositories_are_fetched_and_nothing_twice(kin: Hub, mon
     lent = {part: path for part, path in placed(folder).found.items() if part != "transformer"}
     assert files(lent["tokenizer"].parent)[-2:] == ["vqvae/config.json", VQVAE]
     assert files(lent["text_encoder"]) == ["config.json", "model.safetensors"]
-    assert f"its text_encoder comes from {LAION}" in said
-    assert f"its scheduler and tokenizer and vqvae come from {MEISSONIC}" in said
+    assert f"also taking the text_encoder of {LAION}" in said
+    assert f"also taking the scheduler, tokenizer, vqvae of {MEISSONIC}" in said
     kin.asked.clear()
     assert hub.fetch("muddit-512").name == "512" and hub.fetch("maskfocus-hps") == folder
     fetched = [f"{MUDDIT}:512/transformer/diffusion_pytorch_model.safetensors"]
@@ -854,6 +854,11 @@ def test_a_part_of_another_that_was_cut(kin: Hub, styledrop: Run) -> None:
     vqvae.write_bytes(b"rot")
     checked = styledrop("models", "check", "maskfocus-hps")
     assert checked.code == 1 and f"{VQVAE} is damaged" in checked.out
+    kin.asked.clear()
+    hub.fetch("maskfocus-hps")
+    assert kin.downloads() == [f"{MEISSONIC}:{VQVAE}"]
+    (placed(hub.find("maskfocus-hps") or Path()).found["text_encoder"] / "model.safetensors").write_bytes(b"rot")
+    assert "\nmodel.safetensors is damaged" in "\n" + styledrop("models", "check", "maskfocus-hps").out
     assert styledrop("models", "remove", "meissonic", "--yes").code == 0  # of which there were parts alone
     assert hub.find("maskfocus-hps") is None and hub.find("maskfocus-hps+laion") is None
 
@@ -883,6 +888,14 @@ def test_a_text_encoder_of_a_model_without_a_row(kin: Hub) -> None:
     with pytest.raises(ModelError, match=f"{REPO} has no text encoder called laion"):
         hub.fetch(f"{REPO}+laion")
     assert kin.downloads() == []
+
+
+def test_a_repository_of_several_models_without_rows(kin: Hub) -> None:
+    kin.others["me/both"] = kin.others[MUDDIT]
+    with pytest.raises(ModelError, match="me/both holds several models, in 1024 and 512"):
+        hub.fetch("me/both")
+    kin.others["me/one"] = {name: data for name, data in kin.others[MUDDIT].items() if name.startswith("512")}
+    assert hub.fetch("me/one") == hub.find("me/one") and hub.fetch("me/one").name == "512"
 
 
 def test_lenders_are_listed_as_such(kin: Hub, styledrop: Run) -> None:

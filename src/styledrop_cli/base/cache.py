@@ -6,7 +6,7 @@ Nothing here needs a network or torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from styledrop_cli.base.layout import (
     FILES,
     INDEX,
     holds,
-    model_folder,
+    model_folders,
     precisions_of,
     site,
     sites,
@@ -90,15 +90,13 @@ def name_of(folder: Path) -> str:
     return row.name if row else found[0]
 
 
-def models_in(storage: Path) -> Iterator[list[Path]]:
+def models_in(storage: Path) -> list[list[Path]]:
     """The folders of each model of a repository, one a snapshot, that of `main` first; most repositories have one."""
     by_place: dict[str, list[Path]] = {}
     for snapshot in snapshots(storage):
-        inside = model_folder(files_in(snapshot))
-        found = [inside] if inside is not None else [one.name for one in snapshot.iterdir() if is_lone(one)]
-        for place in found:
+        for place in model_folders(files_in(snapshot)):
             by_place.setdefault(place, []).append(snapshot / place)
-    yield from by_place.values()
+    return list(by_place.values())
 
 
 # ---- a model's folder ----

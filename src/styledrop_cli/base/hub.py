@@ -23,6 +23,7 @@ from typing import Any
 
 from styledrop_cli.base import registry
 from styledrop_cli.base.cache import (
+    address,
     cache_folder,
     companion,
     family_at,
@@ -46,7 +47,7 @@ from styledrop_cli.base.layout import (
     joined,
     known_family,
     lacks,
-    model_folder,
+    model_folders,
     refuse_relative,
     site,
     sites,
@@ -112,6 +113,12 @@ def find(model: str) -> Path | None:
     return None if (encoder or is_lone(folder)) and any(placed(folder, encoder).missing.values()) else folder
 
 
+def as_read(folder: Path, model: str) -> str:
+    """What names the model in a `folder` with the text encoder that `model` asks for."""
+    encoder = split(model)[1]
+    return f"{folder}+{encoder}" if encoder else str(folder)
+
+
 def locate(model: str, on_progress: OnProgress = unheard, on_message: OnMessage = lambda message: None) -> Path:
     """The local folder of `model`: what `find` finds, or else what `fetch` brings; both say what they raise."""
     return find(model) or fetch(model, on_progress=on_progress, on_message=on_message)
@@ -120,9 +127,9 @@ def locate(model: str, on_progress: OnProgress = unheard, on_message: OnMessage 
 def _folders(name: str) -> Iterator[Path]:
     """The folders in the cache of a model of the hub, whole or not, that of `main` first."""
     row = _row(name)
-    for folders in models_in(storage_of(row.repository)):
-        if not row.folder or folders[0].name == row.folder:
-            yield from folders
+    models = models_in(storage_of(row.repository))
+    if row.folder or len(models) == 1:
+        yield from (folder for folders in models for folder in folders if row.folder in ("", folder.name))
 
 
 def _row(name: str) -> BaseSpec:
@@ -160,7 +167,7 @@ def cached() -> list[Cached]:
     """The models in the cache that can be run here, and what lends them parts, whole or not, by name."""
     found = []
     for storage in cache_folder().glob("models--*--*"):
-        repo, models = repository_of(storage), list(models_in(storage))
+        repo, models = repository_of(storage), models_in(storage)
         known = [folders for folders in models if family_at(folders[0])]
         for folders in known:
             about = [placed(folder) for folder in folders]
@@ -229,7 +236,9 @@ def verify(folder: Path, on_progress: OnProgress = unheard, beside: Iterable[Pat
     that it has from other repositories.
     """
     links = {path: folder for path in sorted(folder.rglob("*")) if path.is_symlink()}
-    links |= {path: one.parents[0] for one in beside for path in sorted(one.glob("*")) if path.is_symlink()}
+    for place in beside:
+        top = place if (address(place) or ("", place.name))[1] == "" else place.parent
+        links |= {path: top for path in sorted(place.glob("*")) if path.is_symlink()}
     problems = [f"{path.relative_to(top)} is no longer there" for path, top in links.items() if not path.exists()]
     sums = {path: _blob_of(path).name for path in links if path.exists() and _SHA256.fullmatch(_blob_of(path).name)}
     meter = _Meter(sum(path.stat().st_size for path in sums), on_progress)
@@ -385,9 +394,13 @@ def _ordered(name: str, encoder: str | None, precision: str, on_message: OnMessa
     row = _row(name)
     repo = row.repository
     commit, there = _asked(repo)
-    inside = row.folder or model_folder(there)
-    if inside is None:
+    folders = [row.folder] if row.folder else model_folders(there)
+    if len(folders) > 1:
+        hint = "Get the one that you want by other means, and name its folder."
+        raise ModelError(f"{repo} holds several models, in {' and '.join(folders)}", hint)
+    if not folders:
         raise lacks(repo, INDEX)
+    inside = folders[0]
     refuse_relative(repo, has=lambda folder: any(one.startswith(f"{folder}/") for one in there))
     own, whole = sites(there.__contains__, inside), joined(inside, INDEX) in there
     if not row.name and (encoder or not whole):
@@ -440,7 +453,7 @@ def _borrowed(beside: Mapping[str, str], precision: str, on_message: OnMessage) 
             if place is None:
                 raise lacks(repo, f"{part}/{FILES[part][0]}")
             names += files_of(repo, there, part, place, precision, on_message)
-        on_message(f"its {' and '.join(parts)} come{'s' * (len(parts) == 1)} from {repo}")
+        on_message(f"also taking the {', '.join(parts)} of {repo}")
         orders.append(_Order(repo, commit, _weights_last(there[name] for name in names)))
     return orders
 

@@ -84,13 +84,13 @@ def sites(has: Callable[[str], bool], inside: str = "") -> dict[str, str]:
     return {part: place for part, place in found.items() if place is not None}
 
 
-def model_folder(names: Collection[str]) -> str | None:
-    """The folder of a repository in which its model lies: "" at the root; None if there are several models or none."""
+def model_folders(names: Collection[str]) -> list[str]:
+    """The folders of a repository in which models lie: "" is its root; several where it has more than one."""
     if INDEX in names or "transformer" in sites(names.__contains__):
-        return ""
+        return [""]
     # A repository's words become a folder here: a plain one, one level down.
-    found = {match[1] for name in names if (match := re.fullmatch(r"(\w[\w-]*)/transformer/config\.json", name))}
-    return found.pop() if len(found) == 1 else None
+    found = (re.fullmatch(r"(\w[\w-]*)/transformer/config\.json", name) for name in names)
+    return sorted({match[1] for match in found if match})
 
 
 def in_folder(names: Collection[str], folder: str) -> set[str]:

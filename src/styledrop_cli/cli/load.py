@@ -39,8 +39,7 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     if folder is None:
         with screen.progress(f"fetching {model}") as move:
             folder = hub.locate(model, move, screen.say)
-    encoder = hub.split(model)[1]
-    return f"{folder}+{encoder}" if encoder else str(folder)
+    return hub.as_read(folder, model)
 
 
 def _as_trained(model: str | None, own: Mapping[str, Any]) -> str | None:

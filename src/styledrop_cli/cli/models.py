@@ -152,16 +152,16 @@ def _check(name: str, device: str, screen: console.Screen) -> None:
     from styledrop_cli.base import hub
     from styledrop_cli.base.cache import placed
 
-    folder, encoder = hub.find(name), hub.split(name)[1]
+    folder = hub.find(name)
     if folder is None:
         raise ModelError(
             f"{name} is not, or not wholly, in the cache", f"fetch it: styledrop models fetch {shlex.quote(name)}"
         )
-    where = placed(folder, encoder)
+    where = placed(folder, hub.split(name)[1])
     with screen.progress(f"checking {name}") as move:
         problems = hub.verify(folder, move, [where.found[part] for part in where.beside])
     if not problems:
-        problems += _acceptance(f"{folder}+{encoder}" if encoder else str(folder), device, screen)
+        problems += _acceptance(hub.as_read(folder, name), device, screen)
     said: dict[str, Any] = (
         {"text_encoder": where.text_encoder, "beside": dict(where.beside)} if where.text_encoder else {}
     )
