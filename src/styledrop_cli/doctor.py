@@ -79,13 +79,8 @@ def examine(model: str = BUNDLED, *, thorough: bool = False) -> list[Finding]:
     for one in folders:
         with suppress(ImportError, StyledropError):
             folders[one] = hub.find(one)
-    answers = ask(
-        [
-            *LIBRARIES.values(),
-            DEVICES,
-            *(f"{BASE}{hub.as_read(folder, one)}" for one, folder in folders.items() if folder),
-        ]
-    )
+    bases = [f"{BASE}{hub.as_read(folder, one)}" for one, folder in folders.items() if folder]
+    answers = ask([*LIBRARIES.values(), DEVICES, *bases])
     return [
         Finding("versions", "styledrop", f"{__version__}, in {Path(__file__).parent}"),
         Finding("versions", "Python", f"{platform.python_version()}, {sys.executable}, on {platform.platform()}"),

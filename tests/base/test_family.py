@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from styledrop_cli.adapters.header import read_header
 from styledrop_cli.base import hub, registry
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.cache import name_of, storage_of
-from styledrop_cli.base.published import open_published
-from styledrop_cli.base.registry import MEISSONIC, OWN_TEXT, PUBLISHED
+from styledrop_cli.base.published import NETWORKS, open_published
+from styledrop_cli.base.registry import MEISSONIC, OWN_TEXT, PUBLISHED, lone_family
 from styledrop_cli.errors import ModelError
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
@@ -431,6 +431,47 @@ def test_a_transformer_of_another_kind_alone(tmp_path: Path) -> None:
         ModelError, match="describes a Transformer2DModel, which is no transformer that can be run here"
     ):
         load(tmp_path / "pixart")
+
+
+# What the hub's files say of sizes.
+SAID: dict[str, Any] = {
+    "_diffusers_version": "0.30.2", "attention_head_dim": 128, "axes_dims_rope": [16, 56, 56], "codebook_size": 8192,
+    "guidance_embeds": False, "in_channels": 64, "joint_attention_dim": 1024, "num_attention_heads": 8,
+    "num_layers": 14, "num_single_layers": 28, "patch_size": 1, "pooled_projection_dim": 1024, "vocab_size": 8256,
+}  # fmt: skip
+LARGE_TEXT = {
+    "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+    "num_attention_heads": 16, "max_position_embeddings": 77, "vocab_size": 49408, "layer_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "folds"),
+    [
+        ("meissonic", "Transformer2DModel", True),
+        ("monetico", "Transformer2DModel", False),
+        ("muddit-512", "SymmetricTransformer2DModel", True),
+        ("muddit-1024", "SymmetricTransformer2DModel", True),
+    ],
+)
+def test_published_descriptions(tmp_path: Path, name: str, kind: str, folds: bool) -> None:
+    row = PUBLISHED[name]
+    more = {"tokenizer_vocab_size": 49408, "t5_dim": None} if row.folder else {}
+    place = tmp_path / row.folder / "transformer"
+    write_json(place / "config.json", SAID | {"_class_name": kind, "downsample": folds, "upsample": folds} | more)
+    assert lone_family(json.loads((place / "config.json").read_text())) is not None
+    found = asdict(NETWORKS[kind].config(place))
+    sizes = {key: value for key, value in found.items() if value != getattr(MeissonicConfig(), key)}
+    assert (sizes, registry.row_of(row, sizes)) == (row.sizes, row)
+
+
+def test_published_text_encoders_are_of_one_size(tmp_path: Path) -> None:
+    write_json(tmp_path / "own" / "config.json", LARGE_TEXT | {"projection_dim": 1024, "eos_token_id": 2})
+    whole = {"architectures": ["CLIPModel"], "projection_dim": 1024, "text_config": LARGE_TEXT, "vision_config": {}}
+    write_json(tmp_path / "laion" / "config.json", whole)
+    own = NETWORKS["CLIPTextModelWithProjection"].config(tmp_path / "own")
+    assert own == NETWORKS["CLIPModel"].config(tmp_path / "laion")
+    assert (own.text_width, own.embed_dim, own.quick_gelu) == (1024, 1024, False)
 
 
 def test_names_of_a_repository_s_folders(tmp_path: Path) -> None:
