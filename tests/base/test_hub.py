@@ -791,6 +791,16 @@ def test_parts_of_other_repositories_are_fetched_and_nothing_twice(kin: Hub, mon
     go_offline(monkeypatch)
 
 
+def test_what_two_models_of_a_repository_share_stays(kin: Hub, styledrop: Run) -> None:
+    small, large = hub.fetch("muddit-512"), hub.fetch("muddit-1024")
+    config = "transformer/config.json"
+    assert (small / config).resolve() == (large / config).resolve()  # the cache has one for both
+    weights = (small / "transformer/diffusion_pytorch_model.safetensors").resolve()
+    assert styledrop("models", "remove", "muddit-512", "--yes").code == 0
+    assert not small.exists() and not weights.exists()
+    assert hub.find("muddit-1024") == large and hub.verify(large) == []
+
+
 def test_the_text_encoder_that_is_asked_for_comes_alone(kin: Hub) -> None:
     folder = hub.fetch("meissonic+bundled")
     assert f"{LAION}:model.safetensors" not in kin.downloads() and hub.find("meissonic+bundled") == folder

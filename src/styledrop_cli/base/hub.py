@@ -170,22 +170,12 @@ def cached() -> list[Cached]:
         repo, models = repository_of(storage), models_in(storage)
         known = [folders for folders in models if family_at(folders[0])]
         for folders in known:
-            about = [placed(folder) for folder in folders]
-            both = list(zip(folders, about, strict=True))
-            folder, one = next((pair for pair in both if pair[1].precisions), both[0])
+            each = [(folder, placed(folder)) for folder in folders]
+            folder, one = next((pair for pair in each if pair[1].precisions), each[0])
             size = _size([storage] if len(known) == 1 else folders)
-            found.append(
-                Cached(
-                    name_of(folder),
-                    repo,
-                    folder,
-                    size,
-                    one.precisions,
-                    bool(one.precisions),
-                    one.beside,
-                    one.text_encoder,
-                )
-            )
+            whole = bool(one.precisions)
+            about_it = (size, one.precisions, whole, one.beside, one.text_encoder)
+            found.append(Cached(name_of(folder), repo, folder, *about_it))
         if not known and repo in LENDERS and (there := snapshots(storage)):
             lent = tuple(part for part in FILES if companion(repo, part))
             found.append(Cached(name_of(there[0]), repo, there[0], _size([storage]), (), False, lent=lent))
@@ -207,14 +197,19 @@ def remove(model: str) -> int:
     found = in_cache(model)
     if found is None:
         raise ModelError(f"{model} is not in the cache", "styledrop models list shows what is")
+    storage = storage_of(found.repo)
     if sum(one.repo == found.repo for one in cached()) == 1:
-        shutil.rmtree(storage_of(found.repo))
+        shutil.rmtree(storage)
         return found.size
-    for folder in _folders(found.name):
-        for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_symlink() or path.is_file():
-                _delete(path)
+    folders = list(_folders(found.name))
+    theirs = {path.resolve() for folder in folders for path in folder.rglob("*") if path.is_file()}
+    for folder in folders:
         shutil.rmtree(folder)
+    # What is the same in two models, such as a description, lies there once.
+    others = {path.resolve() for path in storage.glob("snapshots/**/*") if path.is_file()}
+    for path in theirs - others:
+        if storage in path.parents:
+            path.unlink(missing_ok=True)
     return found.size
 
 
