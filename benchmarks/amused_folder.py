@@ -1,9 +1,10 @@
-"""Writes a folder as aMUSEd's are published, which upstream reads too: for comparisons and tests."""
+"""Writes a folder as aMUSEd's and Meissonic's are published, which upstream reads too: for comparisons and tests."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,12 +17,14 @@ from styledrop_cli.base.amused import (
     clip_pairs,
 )
 from styledrop_cli.base.layout import INDEX, WEIGHTS
+from styledrop_cli.base.meissonic import SIDE
 from styledrop_cli.base.prompt_tokens import vocabulary_of, write_merges
-from styledrop_cli.base.registry import AMUSED
+from styledrop_cli.base.registry import AMUSED, MEISSONIC
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import save_tensors
 from styledrop_cli.models.clip import Clip
+from styledrop_cli.models.meissonic import MeissonicTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer
 
@@ -40,7 +43,7 @@ def clip_to_published(clip: Clip) -> dict[str, Tensor]:
 
 def save_published(
     folder: Path,
-    transformer: MaskedTransformer,
+    transformer: MaskedTransformer | MeissonicTransformer,
     tokenizer: ImageTokenizer,
     clip: Clip,
     merges: list[tuple[str, str]],
@@ -49,20 +52,19 @@ def save_published(
 ) -> None:
     """Write a folder that ``open_published`` and upstream's ``AmusedPipeline.from_pretrained`` read.
 
-    ``half`` writes upstream's fp16 variant. Raises ModelError for sizes that upstream does not have (pocket's own).
+    That of a ``MeissonicTransformer`` is as Meissonic's are. ``half`` writes upstream's fp16 variant. Raises ModelError
+    for sizes that upstream does not have (pocket's own).
     """
-    sizes = asdict(transformer.config)
-    if sizes.pop("positions") or type(transformer) is not MaskedTransformer:
-        raise ModelError("a transformer with learned positions has no place in the published layout")
+    family = MEISSONIC if isinstance(transformer, MeissonicTransformer) else AMUSED
     codes = asdict(tokenizer.config)
     if codes.pop("patch_size") != 1 or codes.pop("linear_path") or codes.pop("levels"):
         raise ModelError("a tokenizer with patches, a linear path or levels has no place in the published layout")
     levels, text = len(tokenizer.config.block_out_channels), clip.config
-    fixed = {part: {k: v for k, v in values.items() if v is not None} for part, values in FIXED.items()}
+    fixed = {name: value for name, value in FIXED["vqvae"].items() if value is not None}
     configs = {
-        "transformer": sizes | fixed["transformer"],
+        "transformer": transformer_sizes(transformer),
         "vqvae": codes
-        | fixed["vqvae"]
+        | fixed
         | {"down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels},
         "text_encoder": {
             "architectures": ["CLIPTextModelWithProjection"],
@@ -83,19 +85,31 @@ def save_published(
         "text_encoder": clip_to_published(clip),
     }
     for part, weights in tensors.items():
-        (library, name), stem = AMUSED.classes[part], WEIGHTS[part]
-        said = {"_class_name": name} if library == "diffusers" else {}
+        (library, name), stem = family.classes[part], WEIGHTS[part]
+        said = {"_class_name": name} if library != "transformers" else {}
         write_json(folder / part / "config.json", said | configs[part])
         held = {n: t.half() for n, t in weights.items()} if half else weights
         save_tensors(folder / part / f"{stem}{'.fp16' if half else ''}.safetensors", held, {"format": "pt"})
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
-    special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    special["pad_token"] = "!" if family is MEISSONIC else "<|endoftext|>"
     about = special | {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.context_length}
     write_json(folder / "tokenizer" / "vocab.json", vocabulary_of(merges))
     write_merges(folder / "tokenizer" / "merges.txt", merges, version=True)
     write_json(folder / "tokenizer" / "special_tokens_map.json", special)
     write_json(folder / "tokenizer" / "tokenizer_config.json", about)
-    scheduler = {"_class_name": "AmusedScheduler", "mask_token_id": transformer.config.mask_id}
+    scheduler = {"_class_name": family.classes["scheduler"][1], "mask_token_id": transformer.config.mask_id}
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler | {"masking_schedule": "cosine"})
-    index = {"_class_name": AMUSED.pipelines[0], "_diffusers_version": "0.25.0"}
-    write_json(folder / INDEX, index | {part: list(names) for part, names in AMUSED.classes.items()})
+    index = {"_class_name": family.pipelines[0], "_diffusers_version": "0.25.0"}
+    write_json(folder / INDEX, index | {part: list(names) for part, names in family.classes.items()})
+
+
+def transformer_sizes(transformer: MaskedTransformer | MeissonicTransformer) -> dict[str, Any]:
+    """What ``transformer/config.json`` says; raises ModelError for learned positions, which upstream does not have."""
+    sizes = asdict(transformer.config)
+    if isinstance(transformer, MeissonicTransformer):
+        if sizes["sample_size"] == SIDE * (1 + sizes["downsample"]):  # upstream's file does not hold it
+            del sizes["sample_size"]
+        return sizes | {"in_channels": 64, "patch_size": 1, "guidance_embeds": False}
+    if sizes.pop("positions") or type(transformer) is not MaskedTransformer:
+        raise ModelError("a transformer with learned positions has no place in the published layout")
+    return sizes | {name: value for name, value in FIXED["transformer"].items() if value is not None}
