@@ -6,9 +6,9 @@ import importlib.machinery
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,15 +23,18 @@ from amused_folder import save_published
 from conftest import draw
 from styledrop_cli.adapters.header import KEY, AdapterFile
 from styledrop_cli.base import base as base_module
+from styledrop_cli.base import registry
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.known_things import THINGS, Thing, write_things
 from styledrop_cli.base.prompt_tokens import write_merges
 from styledrop_cli.feedback import rounds
 from styledrop_cli.generation import pipeline
+from styledrop_cli.io.files import write_json
 from styledrop_cli.io.tensors import read_tensors, save_part, save_tensors
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
+from styledrop_cli.models.meissonic import MeissonicConfig, MeissonicTransformer
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
@@ -133,6 +136,29 @@ PUBLISHED_TRANSFORMER = replace(
 )
 _TEXT = ("embed_dim", "vocab_size", "context_length", "text_width", "text_heads", "text_layers")
 PUBLISHED_CLIP = ClipConfig(**{name: getattr(CLIP, name) for name in _TEXT}, quick_gelu=True)
+# Meissonic's, compressing; 16 px are 8x8 ids, of which attention sees 4x4.
+MEISSONIC = MeissonicConfig(
+    codebook_size=64,
+    vocab_size=72,
+    num_layers=2,
+    num_single_layers=4,
+    attention_head_dim=16,
+    num_attention_heads=4,
+    joint_attention_dim=24,
+    pooled_projection_dim=64,
+    axes_dims_rope=(4, 6, 6),
+    sample_size=8,
+)
+PUBLISHED_MEISSONIC = replace(
+    MEISSONIC,
+    codebook_size=PUBLISHED_TOKENIZER.num_vq_embeddings,
+    vocab_size=PUBLISHED_TOKENIZER.num_vq_embeddings + 8,
+    joint_attention_dim=PUBLISHED_CLIP.text_width,
+    pooled_projection_dim=PUBLISHED_CLIP.embed_dim,
+    attention_head_dim=8,
+    num_attention_heads=PUBLISHED_CLIP.embed_dim // 8,
+    axes_dims_rope=(2, 2, 4),
+)
 WORDS = ("cat", "dog", "red", "watercolor")
 CONTENTS = ("a cat", "a dog", "a house", "a red cat", "a teapot", "a tree")
 
@@ -273,6 +299,40 @@ def write_published(folder: Path, *, half: bool = False, seed: int = 0) -> Path:
         randomise(module, seed)
     save_published(folder, transformer(PUBLISHED_TRANSFORMER, seed), tokenizer, clip, MERGES, half=half)
     return folder
+
+
+def write_meissonic(folder: Path, library: str = "transformer", *, half: bool = False, **changed: Any) -> Path:
+    """A folder of random weights as Meissonic's are published; ``half`` in fp16.
+
+    ``changed`` is said by the transformer's config; of it, only what makes the grid is also so in the weights.
+    """
+    write_published(folder, half=half)
+    sizes = asdict(PUBLISHED_MEISSONIC)
+    said = {"_class_name": "Transformer2DModel", "in_channels": 64, "patch_size": 1, "guidance_embeds": False}
+    write_json(folder / "transformer/config.json", said | sizes | changed)
+    shape = ("downsample", "upsample", "sample_size")
+    network = MeissonicTransformer(
+        replace(PUBLISHED_MEISSONIC, **{name: changed[name] for name in shape if name in changed})
+    )
+    randomise(network)
+    (weights,) = (folder / "transformer").glob("*.safetensors")
+    weights.unlink()  # mapped files are never written over
+    state = network.state_dict()
+    save_tensors(weights, {name: t.half() for name, t in state.items()} if half else state)
+    scheduler = {"_class_name": "Scheduler", "mask_token_id": network.config.mask_id, "masking_schedule": "cosine"}
+    write_json(folder / "scheduler/scheduler_config.json", scheduler)
+    index = {"_class_name": "Pipeline", "_diffusers_version": "0.30.2"}
+    classes = {part: list(names) for part, names in registry.MEISSONIC.classes.items()}
+    write_json(folder / "model_index.json", index | classes | {"transformer": [library, "Transformer2DModel"]})
+    return folder
+
+
+# The published families, by name, each with what writes a tiny folder of it.
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "amused": write_published,
+    "meissonic": write_meissonic,
+    "monetico": partial(write_meissonic, downsample=False, upsample=False),
+}
 
 
 def lora_tensors(

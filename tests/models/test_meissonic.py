@@ -15,27 +15,14 @@ from conftest import draw
 from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import load_base
-from styledrop_cli.base.registry import MEISSONIC
 from styledrop_cli.errors import ModelError
-from styledrop_cli.io.files import write_json
-from styledrop_cli.io.tensors import load_strictly, save_tensors
+from styledrop_cli.io.tensors import load_strictly
 from styledrop_cli.models.adapter import KINDS
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
 from styledrop_cli.sampling.masking import steps_left
 from styledrop_cli.training.adapter import train_adapter
 
-SMALL = MeissonicConfig(
-    codebook_size=64,
-    vocab_size=72,
-    num_layers=2,
-    num_single_layers=4,
-    attention_head_dim=16,
-    num_attention_heads=4,
-    joint_attention_dim=24,
-    pooled_projection_dim=64,
-    axes_dims_rope=(4, 6, 6),
-    sample_size=8,
-)
+SMALL = tiny.MEISSONIC
 WHOLE = MeissonicConfig(**{**vars(SMALL), "downsample": False, "upsample": False})
 OUTPUT = Path("adapter.safetensors")
 MONETICO = MeissonicConfig(sample_size=32, downsample=False, upsample=False)
@@ -267,47 +254,19 @@ def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 # ---- a published folder ----
 
 
-PUBLISHED = MeissonicConfig(
-    **{
-        **vars(SMALL),
-        "codebook_size": tiny.PUBLISHED_TOKENIZER.num_vq_embeddings,
-        "vocab_size": tiny.PUBLISHED_TOKENIZER.num_vq_embeddings + 8,
-        "joint_attention_dim": tiny.PUBLISHED_CLIP.text_width,
-        "pooled_projection_dim": tiny.PUBLISHED_CLIP.embed_dim,
-        "attention_head_dim": 8,
-        "num_attention_heads": tiny.PUBLISHED_CLIP.embed_dim // 8,
-        "axes_dims_rope": (2, 2, 4),
-    }
-)
-
-
-def write_folder(folder: Path, library: str = "transformer", **changed: Any) -> Path:
-    """A folder of random weights as Meissonic's are published, with padding "!" and the config that upstream writes."""
-    tiny.write_published(folder)
-    sizes = {name: value for name, value in vars(PUBLISHED).items() if name != "sample_size"}
-    said = {"_class_name": "Transformer2DModel", "in_channels": 64, "patch_size": 1, "guidance_embeds": False}
-    write_json(folder / "transformer/config.json", said | sizes | {"sample_size": PUBLISHED.sample_size} | changed)
-    weights = folder / "transformer/diffusion_pytorch_model.safetensors"
-    weights.unlink()
-    save_tensors(weights, network(PUBLISHED).state_dict())
-    scheduler = {"_class_name": "Scheduler", "mask_token_id": PUBLISHED.mask_id, "masking_schedule": "cosine"}
-    write_json(folder / "scheduler/scheduler_config.json", scheduler)
-    index = {"_class_name": "Pipeline", "_diffusers_version": "0.30.2"}
-    classes = {part: list(names) for part, names in MEISSONIC.classes.items()}
-    write_json(folder / "model_index.json", index | classes | {"transformer": [library, "Transformer2DModel"]})
-    return folder
+PUBLISHED = tiny.PUBLISHED_MEISSONIC
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("meissonic") / "small")
+    return tiny.write_meissonic(tmp_path_factory.mktemp("meissonic") / "small")
 
 
 def test_a_folder_is_of_its_family(folder: Path, tmp_path: Path) -> None:
     base = load_base(str(folder), tiny.CPU)
     assert base.spec.sampling["steps"] == 48 and base.sampling().lambda_b == 8
     assert base.parts.config("transformer") == PUBLISHED
-    assert load_base(str(write_folder(tmp_path / "src", "src.transformer")), tiny.CPU).spec == base.spec
+    assert load_base(str(tiny.write_meissonic(tmp_path / "src", "src.transformer")), tiny.CPU).spec == base.spec
 
 
 def test_it_draws_the_same_whatever_is_drawn_beside(folder: Path) -> None:
@@ -353,7 +312,7 @@ def test_a_style_is_learnt_and_drawn_with(folder: Path, kind: str) -> None:
 )
 def test_a_relative_that_it_is_not(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelError, match=words):
-        load_base(str(write_folder(tmp_path / "other", **changed)), tiny.CPU).transformer  # noqa: B018
+        load_base(str(tiny.write_meissonic(tmp_path / "other", **changed)), tiny.CPU).transformer  # noqa: B018
 
 
 @pytest.mark.parametrize(("share", "left"), [(1.0, 47), (0.0, 0), (0.7071, 23)])
