@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from styledrop_cli.base.amused import (
@@ -41,6 +44,27 @@ def clip_to_published(clip: Clip) -> dict[str, Tensor]:
     return made
 
 
+def write_random(path: Path, shapes: Mapping[str, Tensor], seed: int = 0) -> None:
+    """Write a safetensors file of random weights that all have a say, one at a time; ``shapes`` hold no values."""
+    kinds = {torch.float32: "F32", torch.float16: "F16"}
+    about: dict[str, Any] = {}
+    end = 0
+    for name, t in shapes.items():
+        begin, end = end, end + t.numel() * t.element_size()
+        about[name] = {"dtype": kinds[t.dtype], "shape": list(t.shape), "data_offsets": [begin, end]}
+    header = json.dumps({"__metadata__": {"format": "pt"}} | about).encode()
+    header += b" " * (-len(header) % 8)
+    draws = torch.Generator().manual_seed(seed)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name, t in shapes.items():
+            values = torch.randn(t.shape, generator=draws)
+            values *= 0.2 if t.ndim < 2 else t[0].numel() ** -0.5
+            if t.ndim < 2 and name.endswith("weight"):  # a norm's
+                values += 1
+            file.write(values.to(t.dtype).numpy().tobytes())
+
+
 def save_published(
     folder: Path,
     transformer: MaskedTransformer | MeissonicTransformer,
@@ -52,7 +76,8 @@ def save_published(
 ) -> None:
     """Write a folder that ``open_published`` and upstream's ``AmusedPipeline.from_pretrained`` read.
 
-    That of a ``MeissonicTransformer`` is as Meissonic's are. ``half`` writes upstream's fp16 variant. Raises ModelError
+    That of a ``MeissonicTransformer`` is as Meissonic's are. ``half`` writes upstream's fp16 variant. A transformer that
+    is mere shapes (on the device "meta") gets random weights, which are never in memory all at once. Raises ModelError
     for sizes that upstream does not have (pocket's own).
     """
     family = MEISSONIC if isinstance(transformer, MeissonicTransformer) else AMUSED
@@ -89,7 +114,11 @@ def save_published(
         said = {"_class_name": name} if library != "transformers" else {}
         write_json(folder / part / "config.json", said | configs[part])
         held = {n: t.half() for n, t in weights.items()} if half else weights
-        save_tensors(folder / part / f"{stem}{'.fp16' if half else ''}.safetensors", held, {"format": "pt"})
+        path = folder / part / f"{stem}{'.fp16' if half else ''}.safetensors"
+        if all(t.is_meta for t in held.values()):
+            write_random(path, held)
+        else:
+            save_tensors(path, held, {"format": "pt"})
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     special["pad_token"] = "!" if family is MEISSONIC else "<|endoftext|>"
     about = special | {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.context_length}

@@ -23,7 +23,6 @@ from amused_folder import save_published
 from conftest import draw
 from styledrop_cli.adapters.header import KEY, AdapterFile
 from styledrop_cli.base import base as base_module
-from styledrop_cli.base import registry
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.known_things import THINGS, Thing, write_things
 from styledrop_cli.base.prompt_tokens import write_merges
@@ -306,24 +305,17 @@ def write_meissonic(folder: Path, library: str = "transformer", *, half: bool = 
 
     ``changed`` is said by the transformer's config; of it, only what makes the grid is also so in the weights.
     """
-    write_published(folder, half=half)
-    sizes = asdict(PUBLISHED_MEISSONIC)
-    said = {"_class_name": "Transformer2DModel", "in_channels": 64, "patch_size": 1, "guidance_embeds": False}
-    write_json(folder / "transformer/config.json", said | sizes | changed)
+    tokenizer, clip = ImageTokenizer(PUBLISHED_TOKENIZER), Clip(replace(PUBLISHED_CLIP, quick_gelu=False))
     shape = ("downsample", "upsample", "sample_size")
     network = MeissonicTransformer(
         replace(PUBLISHED_MEISSONIC, **{name: changed[name] for name in shape if name in changed})
     )
-    randomise(network)
-    (weights,) = (folder / "transformer").glob("*.safetensors")
-    weights.unlink()  # mapped files are never written over
-    state = network.state_dict()
-    save_tensors(weights, {name: t.half() for name, t in state.items()} if half else state)
-    scheduler = {"_class_name": "Scheduler", "mask_token_id": network.config.mask_id, "masking_schedule": "cosine"}
-    write_json(folder / "scheduler/scheduler_config.json", scheduler)
-    index = {"_class_name": "Pipeline", "_diffusers_version": "0.30.2"}
-    classes = {part: list(names) for part, names in registry.MEISSONIC.classes.items()}
-    write_json(folder / "model_index.json", index | classes | {"transformer": [library, "Transformer2DModel"]})
+    for module in (tokenizer, clip, network):
+        randomise(module)
+    save_published(folder, network, tokenizer, clip, MERGES, half=half)
+    config, index = folder / "transformer/config.json", folder / "model_index.json"
+    write_json(config, json.loads(config.read_text()) | changed)
+    write_json(index, json.loads(index.read_text()) | {"transformer": [library, "Transformer2DModel"]})
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,6 @@ from styledrop_cli.adapters.file import open_adapter
 from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import load_base
 from styledrop_cli.errors import ModelError
-from styledrop_cli.io.tensors import load_strictly
 from styledrop_cli.models.adapter import KINDS
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
 from styledrop_cli.sampling.masking import steps_left
@@ -145,110 +143,6 @@ def test_text_of_another_encoder() -> None:
     net = network()
     with pytest.raises(ValueError, match=r"expected \[B,T,24\]"):
         net.condition(torch.zeros(1, 7, 25), torch.zeros(1, 64), torch.zeros(1, 5))
-
-
-# ---- beside diffusers ----
-
-
-class Upstream(nn.Module):
-    """The same network of parts that diffusers ships, under the published names."""
-
-    def __init__(self, diffusers: Any, config: MeissonicConfig) -> None:
-        super().__init__()
-        parts = diffusers.models
-        flux, norms = parts.transformers.transformer_flux, parts.normalization
-        width, heads, head = config.hidden_size, config.num_attention_heads, config.attention_head_dim
-
-        def norm() -> nn.Module:
-            made: nn.Module = norms.RMSNorm(width, 1e-6, True)
-            return made
-
-        self.pos_embed = flux.FluxPosEmbed(10000, list(config.axes_dims_rope))
-        self.time_text_embed = parts.embeddings.CombinedTimestepTextProjEmbeddings(width, width)
-        self.cond_embed = parts.embeddings.TimestepEmbedding(1280 + width, width, sample_proj_bias=False)
-        self.context_embedder = nn.Linear(config.joint_attention_dim, width)
-        self.encoder_proj_layer_norm = norm()
-        uvit = parts.unets.uvit_2d
-        self.embed = uvit.UVit2DConvEmbed(width, width, config.vocab_size, True, 1e-6, False)
-        self.project_to_hidden_norm, self.project_to_hidden = norm(), nn.Linear(width, width, bias=False)
-        self.transformer_blocks = nn.ModuleList(
-            flux.FluxTransformerBlock(width, heads, head) for _ in range(config.num_layers)
-        )
-        self.single_transformer_blocks = nn.ModuleList(
-            flux.FluxSingleTransformerBlock(width, heads, head) for _ in range(config.num_single_layers)
-        )
-        self.project_from_hidden_norm, self.project_from_hidden = norm(), nn.Linear(width, width, bias=False)
-        self.mlm_layer = uvit.ConvMlmLayer(width, width, False, True, 1e-6, config.codebook_size)
-        fold = {"kernel_size": 2, "padding": 0, "norm_type": "rms_norm", "eps": 1e-6, "bias": False}
-        self.down_block, self.up_block = nn.Module(), nn.Module()
-        self.down_block.downsample = self.up_block.upsample = None
-        if config.downsample:
-            resnet = parts.resnet
-            self.down_block.downsample = resnet.Downsample2D(
-                width, use_conv=True, name="Conv2d_0", elementwise_affine=True, **fold
-            )
-            self.up_block.upsample = resnet.Upsample2D(
-                width, use_conv_transpose=True, name="conv", interpolate=False, elementwise_affine=True, **fold
-            )
-        self.waves = parts.embeddings.get_timestep_embedding
-
-    def forward(self, ids: Tensor, words: Tensor, summary: Tensor, micro: Tensor, left: Tensor) -> Tensor:
-        waves = self.waves(micro.flatten(), 256, flip_sin_to_cos=True, downscale_freq_shift=0)
-        pooled = self.cond_embed(torch.cat((summary, waves.reshape(len(ids), -1)), 1))
-        told = self.time_text_embed(left * 1000, pooled)
-        text = self.encoder_proj_layer_norm(self.context_embedder(words))
-        x = self.embed(ids)
-        x = x if self.down_block.downsample is None else self.down_block.downsample(x)
-        side = x.shape[-2:]
-        image = self.project_to_hidden(self.project_to_hidden_norm(x.flatten(2).transpose(1, 2)))
-        axes = [torch.arange(size) for size in (1, *side)]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-        turn = self.pos_embed(torch.cat((torch.zeros(text.shape[1], 3), places)))
-        for block in (*self.transformer_blocks, *self.single_transformer_blocks):
-            text, image = block(image, text, told, turn)
-        x = self.project_from_hidden(self.project_from_hidden_norm(image)).transpose(1, 2).unflatten(2, side)
-        x = x if self.up_block.upsample is None else self.up_block.upsample(x)
-        out: Tensor = self.mlm_layer(x)
-        return out.permute(0, 2, 3, 1)
-
-
-@pytest.fixture(scope="module")
-def diffusers() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = tiny.beside_torchvision("diffusers", "UVit2DModel")
-            tiny.beside_torchvision("diffusers.models.transformers.transformer_flux", "FluxTransformerBlock")
-            return module
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"diffusers cannot be imported: {error}")
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("config", [SMALL, WHOLE], ids=["compressing", "not compressing"])
-@pytest.mark.parametrize("left", [0, 3, 47])
-def test_logits(diffusers: Any, config: MeissonicConfig, left: int, record_property: Any) -> None:
-    upstream, ours = Upstream(diffusers, config), MeissonicTransformer(config)
-    tiny.randomise(upstream)
-    load_strictly(ours, upstream.state_dict(), "upstream")
-    with torch.no_grad():
-        wanted = upstream(grid(config), *told(config), torch.tensor([left]))
-        made = ours(grid(config), prompt(ours).at(left))
-    difference = float((made - wanted).abs().max())
-    record_property("max |difference| of the logits", difference)
-    assert wanted.std() > 1e-3
-    assert difference <= 1e-5 * max(1.0, float(wanted.abs().max()))
-
-
-@pytest.mark.parity
-def test_published_names(diffusers: Any) -> None:
-    with torch.device("meta"):
-        upstream, ours = Upstream(diffusers, MeissonicConfig()), MeissonicTransformer(MeissonicConfig())
-    assert shapes(ours) == shapes(upstream)
-
-
-def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 # ---- a published folder ----

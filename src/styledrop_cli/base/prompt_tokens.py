@@ -145,6 +145,8 @@ class BytePairTokenizer(TextTokenizer):
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
+        if pad != END:  # upstream reads it as padding in the middle of a text too: each "!" of Meissonic's prompts
+            tokenizer.add_special_tokens([pad])
         super().__init__(tokenizer, context_length, START, END, pad)
 
     def _whole(self) -> Iterable[str]:
