@@ -52,7 +52,7 @@ fuzz: $(READY)  ## spoiled files for every reader, 2,000 each, led by coverage; 
 
 parity:  ## compare with the published implementation, in an environment of its own (torchvision would break it)
 	$(BESIDE)
-	.venv-parity/bin/python -m pytest -m parity tests/models/test_clip.py tests/adapters/test_exchange.py tests/models/test_parity.py tests/models/test_meissonic_parity.py
+	.venv-parity/bin/python -m pytest -m parity tests/models/test_clip.py tests/adapters/test_exchange.py tests/adapters/test_meissonic_lora.py tests/models/test_parity.py tests/models/test_meissonic_parity.py
 
 against:  ## time and memory beside the published implementation, on 3.5 GB of random weights of its size; half an hour
 	$(BESIDE)

@@ -76,9 +76,9 @@ def save_published(
 ) -> None:
     """Write a folder that ``open_published`` and upstream's ``AmusedPipeline.from_pretrained`` read.
 
-    That of a ``MeissonicTransformer`` is as Meissonic's are. ``half`` writes upstream's fp16 variant. A transformer that
-    is mere shapes (on the device "meta") gets random weights, which are never in memory all at once. Raises ModelError
-    for sizes that upstream does not have (pocket's own).
+    That of a ``MeissonicTransformer`` is as Meissonic's are. ``half`` writes upstream's fp16 variant. A transformer
+    that is mere shapes (on the device "meta") gets random weights, which are never in memory all at once. Raises
+    ModelError for sizes that upstream does not have (pocket's own).
     """
     family = MEISSONIC if isinstance(transformer, MeissonicTransformer) else AMUSED
     codes = asdict(tokenizer.config)

@@ -20,6 +20,7 @@ from styledrop_cli.adapters.header import read_header
 from styledrop_cli.base import acceptance, registry, sample
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.cache import name_of
+from styledrop_cli.base.prompt_tokens import vocabulary_of
 from styledrop_cli.base.published import open_published
 from styledrop_cli.base.published_files import weight_files
 from styledrop_cli.base.registry import AMUSED
@@ -171,6 +172,10 @@ def test_padding_is_the_folders(folder: Path, pad: Any) -> None:
     wanted = tokenizer.end if pad == "<|endoftext|>" else 0
     assert row[3] == tokenizer.end  # start, a, cat, end
     assert set(row[4:]) == {wanted}
+    # Upstream's tokenizer reads the padding's sign so wherever it stands, and never as a part of a word.
+    sign = vocabulary_of(tiny.MERGES)["!</w>" if pad == "<|endoftext|>" else "!"]
+    assert tokenizer(["a cat!"])[0].tolist() == [*row[:3], sign, tokenizer.end, *row[5:]]
+    assert tokenizer(["a cat!!"])[0].tolist()[3:5] == [vocabulary_of(tiny.MERGES)["!"], sign]
 
 
 def test_pockets_additions_have_no_place_in_the_layout(tmp_path: Path) -> None:

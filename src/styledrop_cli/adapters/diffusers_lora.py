@@ -1,8 +1,9 @@
-"""LoRAs of aMUSEd as diffusers, peft and kohya write them: read into adapters of ours, and written for diffusers.
+"""LoRAs of published bases as diffusers, peft and kohya write them: read into adapters of ours, and written for them.
 
 Such a file holds two halves of each module, ``lora_A [rank,in]`` and ``lora_B [out,rank]``, ours transposed. Upstream:
-``examples/amused/train_amused.py`` and ``UVit2DModel.load_lora_adapter`` of diffusers. The example leaves alpha out of
-its files, and what loads them takes it to be the rank.
+``examples/amused/train_amused.py`` and ``UVit2DModel.load_lora_adapter`` of diffusers, and Meissonic's
+``train/train_meissonic.py``, whose network loads them by the same method. Both scripts leave alpha out of their files,
+and what loads them takes it to be the rank.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from styledrop_cli.adapters.lora_names import (
     ALPHA,
     A,
     B,
-    are_ours,
+    any_begins,
     family,
     is_of_text,
     other_kind,
@@ -32,12 +33,14 @@ from styledrop_cli.adapters.lora_names import (
     read_name,
 )
 from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.published import NETWORKS
+from styledrop_cli.base.registry import AMUSED, PUBLISHED, BaseSpec
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.models.adapter import LoraAdapter, LoraConfig
 from styledrop_cli.models.layers import PROJECTIONS
-from styledrop_cli.models.transformer import MaskedTransformer, TokenTransformer
+from styledrop_cli.models.transformer import TokenTransformer
 from styledrop_cli.settings import SampleSettings
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # what diffusers calls such a file
@@ -68,16 +71,16 @@ def is_ours(path: Path) -> bool:
     return KEY in read_tensors(path, LARGEST_ADAPTER)[1]
 
 
-def read_lora(path: Path) -> Lora:
-    """Read a file of diffusers, peft or kohya.
+def read_lora(path: Path, spec: BaseSpec = AMUSED) -> Lora:
+    """Read a file of diffusers, peft or kohya, made for a base of the row ``spec``.
 
-    Raises ModelError for anything but the halves of a LoRA of aMUSEd's transformer, a half that is missing, misshapen
+    Raises ModelError for anything but the halves of a LoRA of its transformer, a half that is missing, misshapen
     or not finite, ranks that differ, an untrained LoRA, and a description that the tensors contradict or that changes
     what they mean (see ``lora_claims``).
     """
     tensors, metadata = read_tensors(path, LARGEST_ADAPTER)
     source = str(path)
-    found, alphas = _found(tensors, source)
+    found, alphas = _found(tensors, source, spec)
     ranks = sorted({a.shape[0] for a, _ in found.values()})
     if len(ranks) > 1:
         raise ModelError(
@@ -91,7 +94,8 @@ def read_lora(path: Path) -> Lora:
             "Give a file that was saved after the training.",
         )
     of_peft = path.name == OF_PEFT or any(name.startswith("base_model.") for name in tensors)
-    claims = claims_of(path, metadata, path.with_name(PEFT_CONFIG) if of_peft else None, found, ranks[0])
+    beside = path.with_name(PEFT_CONFIG) if of_peft else None
+    claims = claims_of(path, metadata, beside, found, ranks[0], spec)
     said = set(alphas.values())
     if claims.alpha is not None and any(not math.isclose(alpha, claims.alpha, rel_tol=1e-3) for alpha in said):
         raise ModelError(
@@ -103,7 +107,9 @@ def read_lora(path: Path) -> Lora:
     return Lora(source, found, ranks[0], said.pop() if said else claims.alpha, claims.base)
 
 
-def _found(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+def _found(
+    tensors: Mapping[str, Tensor], source: str, spec: BaseSpec
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
     """The halves by their modules' names, once nothing is wrong with them by themselves, and alphas that are there."""
     if any(".base_layer." in name for name in tensors):
         raise ModelError(
@@ -120,7 +126,7 @@ def _found(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, tuple[
             problems.append(f"{module} has more than one {part}")
         else:
             parts[module][part] = tensors[name]
-    _refuse_others(tensors, text, parts, source)
+    _refuse_others(tensors, text, parts, source, spec)
     alphas: dict[str, float] = {}
     for module, pair in parts.items():
         a, b, alpha = pair.get(A), pair.get(B), pair.get(ALPHA)
@@ -142,13 +148,17 @@ def _found(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, tuple[
     return {module: (pair[A].float(), pair[B].float()) for module, pair in sorted(parts.items())}, alphas
 
 
-def _refuse_others(tensors: Mapping[str, Tensor], text: Sequence[str], modules: Collection[str], source: str) -> None:
-    """Raise ModelError for what is no plain LoRA of aMUSEd's transformer, by the names alone; it says what it is."""
+def _refuse_others(
+    tensors: Mapping[str, Tensor], text: Sequence[str], modules: Collection[str], source: str, spec: BaseSpec
+) -> None:
+    """Raise ModelError for what is by its names no plain LoRA of a base of the row ``spec``; it says what it is."""
     if not tensors:
         raise ModelError(f"{source} holds no tensors", "Get it again, or give another file.")
     if kind := next((kind for name in tensors if (kind := other_kind(name))), None):
         raise ModelError(f"{source} is {kind}, and plain LoRAs alone are read here", "Train it as a plain LoRA.")
-    if text and not are_ours(modules) and not family(modules):
+    ours = any_begins(modules, spec.lora_modules)
+    told = _whose(modules)
+    if text and not ours and not told:
         raise ModelError(
             f"{source} is a LoRA of a text encoder alone, which always stays as it is here",
             "Give the transformer's, trained without --train_text_encoder.",
@@ -158,17 +168,24 @@ def _refuse_others(tensors: Mapping[str, Tensor], text: Sequence[str], modules: 
             f"{source} holds no LoRA: its {len(tensors)} tensors are called otherwise, the first {min(tensors)[:80]}",
             f"LoRAs as diffusers ({WEIGHTS}), peft and kohya write them are read here.",
         )
-    if not are_ours(modules):
-        whose = f"is a LoRA of {told}" if (told := family(modules)) else "is no LoRA of aMUSEd"
+    if not ours:
+        whose = f"is a LoRA of {told}" if told else f"is no LoRA of {spec.family}"
         raise ModelError(
             f"{source} {whose}: none of its {len(modules)} layers is in this base, the first is {min(modules)[:80]}",
-            "A LoRA draws only with the model that it was trained on: give one that was trained on aMUSEd.",
+            "A LoRA draws only with the model that it was trained on: name that with --model, or give one of "
+            f"{spec.family}.",
         )
     if text:
         raise ModelError(
             f"{source} trains the text encoder too ({len(text)} tensors), which always stays as it is here",
             "Train it without --train_text_encoder.",
         )
+
+
+def _whose(modules: Collection[str]) -> str | None:
+    """The network that ``modules`` are of by their names, in words, if that can be told."""
+    ours = (row.family for row in PUBLISHED.values() if any_begins(modules, row.lora_modules))
+    return family(modules) or next(ours, None)
 
 
 def _refuse(problems: list[str], source: str, hint: str | None = None) -> None:
@@ -183,13 +200,14 @@ def _refuse(problems: list[str], source: str, hint: str | None = None) -> None:
 def published_base(folder: str) -> Base:
     """The base in a ``folder``, its transformer mere shapes; raises ModelError if it is not in the published layout."""
     base = load_base(folder, torch.device("cpu"))
-    if not base.spec.diffusers_lora:
+    if not base.spec.lora_modules:
         raise ModelError(
             f"{base.name} has no equivalent in diffusers: its LoRAs stay here, and others do not fit it",
-            "Choose a published base with --model: amused-256 or amused-512.",
+            f"Choose a published base with --model: {', '.join(PUBLISHED)}.",
         )
     with torch.device("meta"):
-        return base.having(transformer=MaskedTransformer(base.parts.config("transformer")))
+        network = NETWORKS[base.spec.classes["transformer"][1]]
+        return base.having(transformer=network.make(base.parts.config("transformer")))
 
 
 def adapter_of(lora: Lora, alpha: float, network: TokenTransformer) -> tuple[LoraAdapter, list[str]]:
@@ -198,7 +216,11 @@ def adapter_of(lora: Lora, alpha: float, network: TokenTransformer) -> tuple[Lor
     Raises ModelError for a module that is no attention projection of ``network``, and for shapes that are not its own.
     """
     matches = {module: PROJECTION.fullmatch(plain(module)) for module in lora.halves}
-    others = [f"{module} is no projection of an attention" for module, match in matches.items() if match is None]
+    others = [
+        f"{module} is no projection of an attention that is adapted here"
+        for module, match in matches.items()
+        if match is None
+    ]
     _refuse(others, lora.source, "Train it on those alone: --lora_target_modules to_q to_k to_v (and to_out.0).")
     sites = {f"{match['attention']}_{match['name']}": module for module, match in matches.items() if match}
     targets = tuple(name for name in PROJECTIONS if any(site.endswith(f"_{name}") for site in sites))
@@ -268,8 +290,8 @@ def bring_in(
     if known is None:
         on_message(
             f"Warning: {lora.source} does not say its alpha; it is taken to be its rank, {lora.rank}, as diffusers "
-            "takes it. Diffusers' example trains with 32 unless told otherwise "
-            f"(--alpha 32: {32 / lora.rank:g} times as strong), and with 1 in its recipe for 512 px (--alpha 1)"
+            f"takes it. The training scripts of diffusers and of Meissonic take 32 unless told otherwise (--alpha 32: "
+            f"{32 / lora.rank:g} times as strong), and diffusers' recipe for amused-512 takes 1 (--alpha 1)"
         )
     if left:
         on_message(

@@ -231,7 +231,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> AdapterHeader:
     if KEY not in metadata:
         raise ModelError(
             f"{path} was not written by styledrop: its header has no '{KEY}' entry",
-            "Give an adapter made by 'styledrop train'; 'styledrop convert' makes one of a LoRA of aMUSEd.",
+            "Give an adapter made by 'styledrop train'; 'styledrop convert' makes one of a LoRA of another program.",
         )
     try:
         said = parse_json(metadata[KEY])

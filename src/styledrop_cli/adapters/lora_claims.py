@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.adapters.lora_names import plain
+from styledrop_cli.base.registry import BaseSpec
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import parse_json, read_bytes
 
 PEFT_CONFIG = "adapter_config.json"  # peft's description, beside its file
 ABOUT = "lora_adapter_metadata"  # diffusers' entry of a file's metadata
-NETWORK = "UVit2DModel"  # diffusers' class of aMUSEd's transformer
 # What is read; then what says nothing of the tensors' meaning (a training's own, or of use with another entry only).
 READ = (
     "r", "lora_alpha", "use_rslora", "layers_to_transform", "base_model_name_or_path", "auto_mapping",
@@ -49,7 +49,7 @@ REASONS = {
     "use_dora": "DoRA also scales what it is added to, and so gives its modules strengths of their own",
     "use_qalora": "its halves are of another form",
     "use_bdlora": "its halves are of another form",
-    "fan_in_fan_out": "its network keeps its matrices transposed, as aMUSEd's does not",
+    "fan_in_fan_out": "its network keeps its matrices transposed, as no base here does",
     "layer_replication": "it adds layers to its network",
     "alora_invocation_tokens": "it is at work behind certain words only",
 }
@@ -81,23 +81,24 @@ class Claims:
 
 
 def claims_of(
-    path: Path, metadata: Mapping[str, str], beside: Path | None, modules: Collection[str], rank: int
+    path: Path, metadata: Mapping[str, str], beside: Path | None, modules: Collection[str], rank: int, spec: BaseSpec
 ) -> Claims:
     """Read what is said of the file at ``path``, whose tensors are of these ``modules`` and this ``rank``.
 
-    It is said in the file's ``metadata`` and, where there is such a file, ``beside`` it.
+    It is to be of a base of the row ``spec``, and is said in the file's ``metadata`` and in the file ``beside`` it, if
+    there is one.
     Raises ModelError for what is damaged, what the tensors contradict, and what is not plain or not known.
     """
     said, source = _described(path, metadata, beside)
     for name, value in said.items():
         _refuse_unplain(source, name, value)
-    _refuse_other_network(source, said.get("auto_mapping"))
+    _refuse_other_network(source, said.get("auto_mapping"), spec)
     _refuse_other_layers(source, said.get("layers_to_transform"), modules)
     _refuse_other_rank(source, said.get("r"), rank)
     alpha, base = _alpha(source, said.get("lora_alpha"), rank, bool(said.get("use_rslora"))), _base(said, metadata)
     if base is not None and not isinstance(base, str):
         raise ModelError(f"{source} says that its base is {base!r:.40}, which is no name")
-    alphas = [alpha, *_of_metadata(path, metadata, rank)]
+    alphas = [alpha, *_of_metadata(path, metadata, rank, spec)]
     known = sorted({one for one in alphas if one is not None})
     if known and not math.isclose(known[0], known[-1], rel_tol=1e-6):
         raise ModelError(f"{path} contradicts itself: its alpha is {known[0]:g}, and {known[-1]:g}", "Get it anew.")
@@ -138,11 +139,12 @@ def _refuse_unplain(source: str, name: str, value: Any) -> None:
     )
 
 
-def _refuse_other_network(source: str, mapping: Any) -> None:
+def _refuse_other_network(source: str, mapping: Any, spec: BaseSpec) -> None:
+    own = spec.classes["transformer"][1]
     network = mapping.get("base_model_class") if isinstance(mapping, dict) else mapping
-    if network and network != NETWORK:
+    if network and network != own:
         raise ModelError(
-            f"{source} says that it was trained on a {network!s:.60}, and aMUSEd's transformer is a {NETWORK}",
+            f"{source} says that it was trained on a {network!s:.60}, and {spec.family}'s transformer is a {own}",
             "It draws only with the model that it was trained on.",
         )
 
@@ -179,7 +181,7 @@ def _alpha(source: str, alpha: Any, rank: int, by_root: bool = False) -> float |
     return float(alpha) * (math.sqrt(rank) if by_root else 1)
 
 
-def _of_metadata(path: Path, metadata: Mapping[str, str], rank: int) -> list[float | None]:
+def _of_metadata(path: Path, metadata: Mapping[str, str], rank: int, spec: BaseSpec) -> list[float | None]:
     """Alpha, as entries of kohya and others say it; raises ModelError for what they say besides."""
     module = metadata.get("ss_network_module", "")
     if module and not PLAIN_MODULES.fullmatch(module):
@@ -192,7 +194,7 @@ def _of_metadata(path: Path, metadata: Mapping[str, str], rank: int) -> list[flo
             _refuse_other_rank(str(path), int(number) if number.is_integer() else number, rank)
     architecture = metadata.get("modelspec.architecture", "").partition("/")[0]
     base = metadata.get("ss_base_model_version") or architecture or None
-    if base and "amused" not in base.lower():
+    if base and spec.family.lower() not in base.lower():
         raise ModelError(
             f"{path} says that it was trained on {base[:60]}", "It draws only with the model that it was trained on."
         )

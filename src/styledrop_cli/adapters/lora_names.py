@@ -44,7 +44,6 @@ _OTHER_KINDS = tuple(
         (r"diff(?:_b)?", "a whole difference of weights"),
     )
 )
-_OURS = re.compile(r"transformer_layers_\d|(?:down|up)_block_")
 # Whose modules they are, by ``plain`` names; the first that fits counts.
 _FAMILIES = tuple(
     (re.compile(part), family)
@@ -54,8 +53,14 @@ _FAMILIES = tuple(
             r"|(?:input|output)_blocks_\d|middle_block_\d",
             "Stable Diffusion's unet",
         ),
-        (r"double_blocks_\d|single_blocks_\d|single_transformer_blocks_\d", "Flux's transformer, or one like it"),
-        (r"joint_blocks_\d|transformer_blocks_\d", "a diffusion transformer such as Stable Diffusion 3's"),
+        (
+            r"double_blocks_\d|single_blocks_\d|single_transformer_blocks_\d",
+            "Flux's transformer, or one like it such as Meissonic's",
+        ),
+        (
+            r"joint_blocks_\d|transformer_blocks_\d",
+            "a diffusion transformer such as Stable Diffusion 3's or Meissonic's",
+        ),
         (r"blocks_\d+_(?:self|cross)_attn|blocks_\d+_ffn", "a video model such as Wan's"),
         (r"encoder_layers?_\d+_|encoder_block_\d", "an encoder of text or pictures"),
         (r"layers_\d+_(?:self_attn|mlp|attention|feed_forward)|h_\d+_(?:attn|mlp)", "a language model"),
@@ -92,9 +97,9 @@ def other_kind(name: str) -> str | None:
     return next((kind for pattern, kind in _OTHER_KINDS if pattern.fullmatch(name)), None)
 
 
-def are_ours(modules: Iterable[str]) -> bool:
-    """Whether any of ``modules`` is called as those of aMUSEd's transformer are."""
-    return any(_OURS.match(plain(module)) for module in modules)
+def any_begins(modules: Iterable[str], pattern: str) -> bool:
+    """Whether any of ``modules`` begins, in the common form, as ``pattern`` says: as those of a base do."""
+    return any(re.match(pattern, plain(module)) for module in modules)
 
 
 def family(modules: Iterable[str]) -> str | None:

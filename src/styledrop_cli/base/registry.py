@@ -35,7 +35,8 @@ class BaseSpec:
     ``sampling``, ``training`` and, by the kind of adapter, ``kinds`` are the settings that suit it where they are not
     the defaults. ``edits_suit`` is whether edits are drawn with the scales that suit pocket. ``bfloat16``: it is drawn
     in bfloat16 on a graphics card always, and elsewhere when that is asked for. ``batch_on_cpu`` is how many pictures
-    are drawn at once there. ``diffusers_lora``: diffusers reads and writes LoRAs for it. ``golden`` are the last 3x3
+    are drawn at once there. ``lora_modules`` is a pattern of how the modules of its LoRAs begin in other programs, with
+    dots as underscores (empty: there are none), and ``family`` whose they are, in words. ``golden`` are the last 3x3
     values of the blue channel of its upstream's picture of ``acceptance.PROMPT``.
     """
 
@@ -58,7 +59,8 @@ class BaseSpec:
     edits_suit: bool = True
     bfloat16: bool = False
     batch_on_cpu: int = BATCH
-    diffusers_lora: bool = False
+    family: str = ""
+    lora_modules: str = ""
     golden: tuple[float, ...] = ()
 
 
@@ -102,7 +104,8 @@ AMUSED = BaseSpec(
     edits_suit=False,  # it draws by scales of its own, and hardly without any
     bfloat16=True,
     batch_on_cpu=1,  # beyond one, a large base gains nothing but waiting
-    diffusers_lora=True,
+    family="aMUSEd",
+    lora_modules=r"transformer_layers_\d|(?:down|up)_block_",
 )
 
 # Meissonic and relatives (arXiv 2410.08261). Drawing: upstream's defaults, where a guidance scale of 9 is our lambda_b
@@ -130,7 +133,8 @@ MEISSONIC = replace(
         "negative": "worst quality, low quality, low res, blurry, distortion, jpeg artifacts, duplicate, ugly",
     },
     training={**AMUSED.training, "lambda_b": 8.0},
-    diffusers_lora=False,
+    family="Meissonic",
+    lora_modules=r"(?:single_)?transformer_blocks_\d",
 )
 
 # Muddit (arXiv 2505.23606) is Meissonic tuned to tell of pictures, too. Its repository has transformers alone, and its

@@ -1,4 +1,4 @@
-"""`styledrop convert`: LoRAs of aMUSEd from diffusers, and back."""
+"""`styledrop convert`: LoRAs of published bases from diffusers and peft, and back."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from styledrop_cli.base.registry import PUBLISHED
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import option
 from styledrop_cli.cli.train import OUTPUT, say_how_to_draw
 from styledrop_cli.errors import UsageError
 
 FOLDER = "{}-diffusers"
+DEFAULT = "amused-256"
 LEAST, MOST = 0.001, 1_000_000  # of alpha
 
 
@@ -47,10 +49,13 @@ def convert(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
-    model: options.Model = "amused-256",
+    model: Annotated[
+        str | None,
+        options.common(options.MODEL, metavar="NAME|FOLDER", shown=f"the adapter's, or {DEFAULT} for a LoRA"),
+    ] = None,
     screen: console.Screen,
 ) -> None:
-    """Turn a LoRA of aMUSEd from diffusers into an adapter, or an adapter into one.
+    """Turn a LoRA of aMUSEd or Meissonic into an adapter, or an adapter into one.
 
     The content of the file decides: what diffusers' training script wrote
     becomes an adapter file, and an adapter of kind lora becomes a folder that
@@ -71,7 +76,7 @@ def convert(
             raise UsageError(f"{file} holds its style and its alpha", "leave --style and --alpha out")
         _take_out(file, output or file.with_name(FOLDER.format(file.stem)), overwrite, model, screen)
     else:
-        _bring_in(file, style, alpha, output or OUTPUT, overwrite, model, screen)
+        _bring_in(file, style, alpha, output or OUTPUT, overwrite, model or DEFAULT, screen)
 
 
 def _bring_in(
@@ -90,8 +95,10 @@ def _bring_in(
         raise UsageError(f"{file} does not say what style it draws", hint)
     style = checks.typed_text(style, "--style", hint)
     checks.refuse_output(output, overwrite, suffix=checks.ADAPTER)
-    lora = diffusers_lora.read_lora(file)
+    row = PUBLISHED.get(model)  # what does not fit a known base is refused before that is fetched
+    lora = diffusers_lora.read_lora(file, row) if row else None
     base = diffusers_lora.published_base(load.located(screen, model))
+    lora = lora or diffusers_lora.read_lora(file, base.spec)
     header = diffusers_lora.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
     config = header.config
     screen.say(f"rank {config['rank']}, alpha {config['alpha']:g}, {', '.join(config['targets'])}; the adapter:")
@@ -99,7 +106,7 @@ def _bring_in(
     say_how_to_draw(screen, output, model)
 
 
-def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: console.Screen) -> None:
+def _take_out(file: Path, folder: Path, overwrite: bool, model: str | None, screen: console.Screen) -> None:
     from styledrop_cli.adapters import diffusers_lora
     from styledrop_cli.base.prompt_tokens import with_style
 
@@ -107,7 +114,10 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str, screen: con
     output = folder / diffusers_lora.WEIGHTS
     checks.refuse_unwritable(folder)
     checks.refuse_output(output, overwrite)
-    base = diffusers_lora.published_base(load.located(screen, model))
+    name = str(own.header.base.get("name"))
+    if model is None and name not in PUBLISHED:
+        raise UsageError(f"{file} was trained on {name}, which is a base of your own", "name its folder with --model")
+    base = diffusers_lora.published_base(load.located(screen, model or name))
     diffusers_lora.take_out(own, base, output)
     header = own.header
     scale = 1 + header.recommended.get("lambda_b", 0.0)
