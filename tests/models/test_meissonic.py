@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 import tiny
 from conftest import draw
-from styledrop_cli.adapters.file import open_adapter
-from styledrop_cli.adapters.header import load_adapter
-from styledrop_cli.base.base import load_base
+from styledrop_cli.adapters.file import examples_of, new_adapter, open_adapter, share
+from styledrop_cli.adapters.header import AdapterFile, load_adapter, save_adapter
+from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.base.registry import MEISSONIC
 from styledrop_cli.errors import ModelError
-from styledrop_cli.models.adapter import KINDS
+from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
-from styledrop_cli.sampling.masking import steps_left
+from styledrop_cli.sampling.masking import random_mask, steps_left
+from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
+from styledrop_cli.training.loop import masked_cross_entropy
 
 SMALL = tiny.MEISSONIC
 WHOLE = MeissonicConfig(**{**vars(SMALL), "downsample": False, "upsample": False})
@@ -184,16 +187,78 @@ def test_it_is_told_how_many_steps_are_left(folder: Path, monkeypatch: pytest.Mo
     assert told_steps == [3, 2, 1, 0]
 
 
-@pytest.mark.parametrize("kind", ["bottleneck", "lora"])
+def hidden_loss(base: Base, file: AdapterFile, adapter: Adapter | None) -> float:
+    """The loss of what the adapter learnt from, of parts that it was not trained with."""
+    draws, examples = tiny.generator(9), examples_of(file)
+    ids = examples.views["views.ids"].long().repeat(8, 1, 1)
+    masked = random_mask(len(ids), ids[0].numel(), draws).view(ids.shape)
+    condition = base.condition(["a cat in ink style"] * len(ids))
+    condition = condition.at(steps_left(masked.float().mean((1, 2)), base.sampling().steps))
+    with torch.no_grad():
+        return float(masked_cross_entropy(base.transformer, ids, masked, condition, adapter))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_style_is_learnt_and_drawn_with(folder: Path, kind: str) -> None:
     draw().save("ref.png")
-    base = load_base(str(folder), tiny.CPU)
-    settings = base.training(kind, steps=2, views=2, width=1)
-    train_adapter(base, pictures=[Path("ref.png")], style="ink", contents=["a cat"], settings=settings, output=OUTPUT)
-    file = load_adapter(OUTPUT)
-    adapter = open_adapter(load_base(str(folder), tiny.CPU), file).base
+    base, kept = load_base(str(folder), tiny.CPU), {}
+
+    def keep(step: int, total: int, loss: float) -> None:
+        kept[step] = loss
+
+    settings = base.training(kind, steps=30, views=2, width=1, lr=0.05, batch_size=4)
+    given: dict[str, Any] = {"pictures": [Path("ref.png")], "style": "ink", "contents": ["a cat"]}
+    train_adapter(base, settings=settings, output=OUTPUT, on_step=keep, **given)
+    assert len(kept) == 30
+    file, again = load_adapter(OUTPUT), load_base(str(folder), tiny.CPU)
     assert file.header.recommended["lambda_b"] == 8.0
-    assert adapter.kind == kind and any(float(one.detach().abs().max()) > 0 for one in adapter.parameters())
+    adapter = open_adapter(again, file).base
+    assert adapter.kind == kind
+    assert hidden_loss(again, file, adapter) < hidden_loss(again, file, None) - 0.01
+    save_adapter(Path("again.safetensors"), file.tensors, file.header, {})
+    twin = open_adapter(again, load_adapter(Path("again.safetensors"))).base
+    sampling = again.sampling(steps=3, lambda_a=2.0)
+    drawn = [again.sample(["a cat"], [1], sampling, one) for one in (adapter, twin, None)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    none = again.sample(["a cat"], [1], again.sampling(steps=3, lambda_a=2.0, strength=0.0), adapter)
+    assert torch.equal(none, drawn[2])
+
+
+@pytest.mark.parametrize("config", [SMALL, WHOLE], ids=["compressing", "not compressing"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_of_an_adapter_learns(config: MeissonicConfig, kind: str) -> None:
+    """At each site by itself: a gradient that is zero there would be a site that the network never asks."""
+    net, ids = network(config), grid(config).clamp(max=config.codebook_size - 1)
+    make, sizes = KINDS[kind]
+    adapter = make(sizes(**({"shared": False} if kind == "bottleneck" else {})), cast(Any, net))
+    tiny.randomise(adapter)
+    masked = torch.rand(ids.shape, generator=tiny.generator(4)) < 0.5
+    masked_cross_entropy(net, ids, masked, prompt(net), adapter).backward()
+    for name, one in adapter.named_parameters():
+        assert one.grad is not None, name
+        # Stacked by place and layer, or by layer.
+        parts = one.grad if kind == "lora" else one.grad.flatten(0, 1) if kind == "bottleneck" else one.grad
+        sites = parts[None] if kind == "lora" else parts
+        assert all(site.abs().max() > 0 for site in sites), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "sites", "weights"),
+    [
+        ("bottleneck", 56, 3_670_016),  # 2 x 1024 x 32 behind each half of 14 blocks, and behind each of 28
+        ("lora", 126, 4_128_768),  # 2 x 1024 x 16 on three projections of 42 blocks
+        ("prompt", 42, 42 * (16 * 1024 + 8)),
+    ],
+)
+def test_adapters_of_the_published_size(kind: str, sites: int, weights: int) -> None:
+    with torch.device("meta"):
+        net = MeissonicTransformer(MeissonicConfig())
+    settings = TrainSettings.of(kind, **{**MEISSONIC.training, **MEISSONIC.kinds[kind]})
+    adapter = new_adapter(cast(Any, net), settings)
+    assert sum(one.numel() for one in adapter.parameters()) == weights
+    assert share(adapter, cast(Any, net)) < 0.0042
+    asked = {"bottleneck": ("attention", "mlp"), "lora": ("to_q", "to_k", "to_v"), "prompt": ("mix",)}[kind]
+    assert sum(site.kind in asked for site in net.sites) == sites
 
 
 @pytest.mark.parametrize(
