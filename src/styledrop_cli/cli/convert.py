@@ -95,7 +95,7 @@ def _bring_in(
         raise UsageError(f"{file} does not say what style it draws", hint)
     style = checks.typed_text(style, "--style", hint)
     checks.refuse_output(output, overwrite, suffix=checks.ADAPTER)
-    row = PUBLISHED.get(model)  # what does not fit a known base is refused before that is fetched
+    row = PUBLISHED.get(model.partition("+")[0])  # what does not fit a known base is refused before that is fetched
     lora = diffusers_lora.read_lora(file, row) if row else None
     base = diffusers_lora.published_base(load.located(screen, model))
     lora = lora or diffusers_lora.read_lora(file, base.spec)
@@ -117,7 +117,7 @@ def _take_out(file: Path, folder: Path, overwrite: bool, model: str | None, scre
     name = str(own.header.base.get("name"))
     if model is None and name not in PUBLISHED:
         raise UsageError(f"{file} was trained on {name}, which is a base of your own", "name its folder with --model")
-    base = diffusers_lora.published_base(load.located(screen, model or name))
+    base = diffusers_lora.published_base(load.located(screen, model, file))
     diffusers_lora.take_out(own, base, output)
     header = own.header
     scale = 1 + header.recommended.get("lambda_b", 0.0)
