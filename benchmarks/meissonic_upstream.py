@@ -84,7 +84,12 @@ class UpstreamTransformer(nn.Module):
 
 
 class UpstreamPipeline:
-    """A published folder as stock parts read it, and pictures as upstream's pipeline draws them."""
+    """A published folder as stock parts read it, and pictures as upstream's pipeline draws them.
+
+    The network is told how many steps are left after each or, with ``fraction``, that number by all: Muddit's pipeline.
+    """
+
+    fraction = False
 
     def __init__(self, diffusers: Any, transformers: Any, folder: Path, *, half: bool = False) -> None:
         variant = {"variant": "fp16", "torch_dtype": torch.float32} if half else {}
@@ -130,19 +135,15 @@ class UpstreamPipeline:
         steps: int,
         guidance: float,
         generator: torch.Generator,
-        fraction: bool = False,
     ) -> Tensor:
-        """Ids ``[1,side,side]`` of one picture.
-
-        The network is told how many steps are left after this one or, with ``fraction``, that number by ``steps``.
-        """
+        """Ids ``[1,side,side]`` of one picture."""
         words, summary = self.text([negative, prompt])
         pixels = side * 2 ** (len(self.vqvae.config.block_out_channels) - 1)
         micro = torch.tensor([[pixels, pixels, 0, 0, 6]], dtype=words.dtype).expand(2, -1)
         ids = torch.full((1, side, side), self.scheduler.config.mask_token_id)
         self.scheduler.set_timesteps(steps, (2, 0))
         for left in self.scheduler.timesteps:
-            told = left[None] / steps if fraction else left[None]
+            told = left[None] / steps if self.fraction else left[None]
             without, with_ = self.transformer(ids.repeat(2, 1, 1), words, summary, micro, told).chunk(2)
             logits = (without + guidance * (with_ - without)).permute(0, 3, 1, 2)
             ids = self.scheduler.step(logits, left, ids, generator=generator).prev_sample

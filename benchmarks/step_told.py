@@ -4,7 +4,8 @@ Networks of the Meissonic family are told at each step how far the drawing is. U
 steps are left; upstream's training script told them 1000 times the share that is masked; and which of the two the
 published weights learnt with is not known. This hides parts of real pictures, as training does, and takes the
 cross-entropy of what is hidden with the one and with the other, of the same parts. Adapters are trained with what
-drawing tells in any case: they have to work there.
+drawing tells in any case: they have to work there. Where a base clearly prefers the script's, ``told="masked"`` of its
+row in base/registry.py makes both drawing and training tell that.
 
     python benchmarks/step_told.py --model meissonic --pictures FOLDER
 
@@ -27,10 +28,9 @@ from styledrop_cli.corpus.folder import read_corpus, read_pictures
 from styledrop_cli.devices import NAMES, autocast, pick_device
 from styledrop_cli.errors import UsageError
 from styledrop_cli.judging.bootstrap import paired_interval
-from styledrop_cli.sampling.masking import random_mask, steps_left
+from styledrop_cli.sampling.masking import TOLD_OF_ALL, random_mask, steps_left
 from styledrop_cli.training.loop import masked_cross_entropy
 
-WHOLE_SHARE = 1000.0  # what upstream's training script tells of a grid that is masked all over
 BANDS = ((0.0, 0.5), (0.5, 0.8), (0.8, 1.01))  # of the share that is masked, a column each
 
 
@@ -59,8 +59,8 @@ class Losses:
         return [
             (name, [float(loss.mean()), *(float(loss[band].mean()) for band in inside)])
             for name, loss in (
-                ("1000 x the share masked, as upstream's training script", self.script),
-                ("the steps left, as drawing", self.drawing),
+                ("as upstream's training script, 1000 x the share masked", self.script),
+                ("as drawing tells it", self.drawing),
             )
         ]
 
@@ -80,7 +80,7 @@ def measure(base: Base, ids: Tensor, captions: Sequence[str], masks: int, seed: 
             raise UsageError(f"{base.name} is not told the step", "name one of the Meissonic family: --model meissonic")
         for hidden in random_mask(masks, grid.numel(), draws).view(masks, 1, *grid.shape).to(base.device):
             share = hidden.float().mean((1, 2))
-            told = (WHOLE_SHARE * share, steps_left(share, steps, base.schedule))
+            told = (TOLD_OF_ALL * share, base.told(steps_left(share, steps, base.schedule), steps))
             with autocast(base.device):
                 each = [masked_cross_entropy(network, grid[None], hidden, condition.at(left)) for left in told]
             shares.append(float(share))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -174,17 +175,30 @@ def test_it_draws_the_same_whatever_is_drawn_beside(folder: Path) -> None:
     assert int(both.max()) < PUBLISHED.codebook_size
 
 
-def test_it_is_told_how_many_steps_are_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, told_steps = load_base(str(folder), tiny.CPU), []
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [("left", [3, 2, 1, 0]), ("share", [0.75, 0.5, 0.25, 0]), ("masked", [1000, 923.88, 707.107, 382.683])],
+)
+def test_drawing_and_training_tell_the_same_steps(
+    folder: Path, told: str, wanted: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, heard = load_base(str(folder), tiny.CPU), []
+    base.spec = replace(base.spec, told=told, sampling=base.spec.sampling | {"steps": 4})
     at = MeissonicCondition.at
 
     def noted(self: MeissonicCondition, left: Any) -> MeissonicCondition:
-        told_steps.append(left)
+        heard.extend(torch.as_tensor(left).reshape(-1).tolist())
         return at(self, left)
 
     monkeypatch.setattr(MeissonicCondition, "at", noted)
-    base.sample(["a cat"], [1], base.sampling(steps=4))
-    assert told_steps == [3, 2, 1, 0]
+    base.sample(["a cat"], [1], base.sampling())
+    assert heard == pytest.approx(wanted, abs=1e-3)
+    heard.clear()
+    draw().save("ref.png")
+    given: dict[str, Any] = {"pictures": [Path("ref.png")], "style": "ink", "contents": ["a cat"], "output": OUTPUT}
+    train_adapter(base, settings=base.training(steps=8, views=2, width=1, batch_size=4), **given)
+    drawn = {round(one, 3) for one in wanted}
+    assert len(heard) == 32 and {round(one, 3) for one in heard} == drawn
 
 
 def hidden_loss(base: Base, file: AdapterFile, adapter: Adapter | None) -> float:

@@ -19,7 +19,7 @@ from amused_folder import save_published
 from meissonic_upstream import UpstreamPipeline, UpstreamTransformer
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import read_merges, vocabulary_of
-from styledrop_cli.base.registry import POCKET
+from styledrop_cli.base.registry import MUDDIT, POCKET
 from styledrop_cli.io.tensors import load_strictly
 from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.meissonic import STEP_SCALE, MeissonicConfig, MeissonicTransformer
@@ -200,6 +200,19 @@ def test_a_published_folder(
     same_pixels(upstream, ours, 32, record_property)
     for steps in (1, 4, 12):
         same_picture(upstream, ours, steps, record_property)
+
+
+def test_a_picture_by_muddits_steps(
+    pipeline: Callable[..., UpstreamPipeline], tmp_path: Path, record_property: Any
+) -> None:
+    folder = tiny.write_meissonic(tmp_path / "relative")
+    upstream, ours = pipeline(folder), load_base(str(folder), tiny.CPU)
+    ours.spec = replace(ours.spec, told=MUDDIT.told)
+    upstream.fraction = True
+    same_picture(upstream, ours, 5, record_property)
+    upstream.fraction = False
+    with pytest.raises(AssertionError, match="ids differ"):
+        same_picture(upstream, ours, 5, record_property)
 
 
 def same_text(upstream: UpstreamPipeline, ours: Base, texts: list[str], record: Any) -> None:

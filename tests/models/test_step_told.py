@@ -17,7 +17,7 @@ from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.corpus.folder import read_corpus
 from styledrop_cli.errors import UsageError
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicTransformer
-from styledrop_cli.sampling.masking import random_mask, steps_left
+from styledrop_cli.sampling.masking import TOLD_OF_ALL, random_mask, steps_left
 from styledrop_cli.training.loop import masked_cross_entropy
 
 
@@ -49,7 +49,7 @@ def leaning(base: Base, sign: float) -> Base:
         share = masked.float().mean((1, 2))
         script, drawing = (
             masked_cross_entropy(network, ids, masked, condition.at(told))
-            for told in (step_told.WHOLE_SHARE * share, steps_left(share, steps))
+            for told in (TOLD_OF_ALL * share, steps_left(share, steps))
         )
         (sign * (script - drawing)).backward()
         optimizer.step()
@@ -98,7 +98,7 @@ def test_the_script(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     runpy.run_path(str(ROOT / "benchmarks/step_told.py"), run_name="__main__")
     out = capsys.readouterr().out
     assert f"of {len(read_corpus(corpus))} pictures, 3 times each" in out
-    assert "as upstream's training script" in out and "the steps left, as drawing" in out
+    assert "as upstream's training script" in out and "as drawing tells it" in out
     assert "no difference can be told" in out or "the weights prefer" in out
 
 

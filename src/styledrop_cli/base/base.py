@@ -29,6 +29,7 @@ from styledrop_cli.models.head_clip import HeadClip
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
 from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
+from styledrop_cli.sampling.masking import step_told
 from styledrop_cli.settings import SampleSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -230,6 +231,10 @@ class Base:
         with self.arithmetic():
             made: Condition = self.transformer.condition(*self.text_states(prompts), adapter)
             return made
+
+    def told(self, left: float | Tensor, steps: int) -> float | Tensor:
+        """What the network is told, drawing and learning alike, where so many of ``steps`` are ``left`` after one."""
+        return step_told(left, steps, self.spec.told, self.schedule)
 
     @property
     def mask_id(self) -> int:

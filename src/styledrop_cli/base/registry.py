@@ -29,8 +29,8 @@ class BaseSpec:
     encoders of other publishers that it can read with, beside ``OWN_TEXT``, and ``text_encoder`` is the one that suits.
 
     Pictures are as large as the tokenizer's own times one of ``scales``. The transformer is told a picture's sides, and
-    an id stands for ``told_factor`` pixels of a side in them (None: as many as in the picture). ``told_share``: of the
-    steps it is told what share is left, and not how many.
+    an id stands for ``told_factor`` pixels of a side in them (None: as many as in the picture). ``told`` is how it is
+    told the step, if it is (see ``sampling.masking.step_told``).
 
     ``sampling``, ``training`` and, by the kind of adapter, ``kinds`` are the settings that suit it where they are not
     the defaults. ``edits_suit`` is whether edits are drawn with the scales that suit pocket. ``bfloat16``: it is drawn
@@ -52,7 +52,7 @@ class BaseSpec:
     text_encoder: str = ""
     scales: tuple[int, ...] = (1, 2)
     told_factor: int | None = 16
-    told_share: bool = False
+    told: str = "left"
     sampling: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -144,7 +144,7 @@ MUDDIT = replace(
     pipelines=("UnifiedPipeline", "Pipeline"),
     classes={**MEISSONIC.classes, "transformer": ("transformer", "SymmetricTransformer2DModel")},
     text_encoder=OWN_TEXT,
-    told_share=True,
+    told="share",
     sampling={**MEISSONIC.sampling, "steps": 64},
 )
 

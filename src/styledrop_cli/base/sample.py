@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -150,7 +151,9 @@ def _guide(
         settings.guidance_to,
     )
     network = base.parts.get(CAST if cast else part)
-    logits = guided(network, prompt, negative, branches, scales, settings.steps, base.spec.told_share)
+    logits = guided(
+        network, prompt, negative, branches, scales, settings.steps, partial(base.told, steps=settings.steps)
+    )
     return lambda ids, masked, progress: top_k_top_p(logits(ids, masked, progress), settings.top_k, settings.top_p)
 
 

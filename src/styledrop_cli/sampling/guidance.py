@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,6 @@ from styledrop_cli.models.adapter import on_rows
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, TokenTransformer
 from styledrop_cli.sampling.decoding import LogitsFn
-from styledrop_cli.sampling.masking import step_told
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,14 @@ def guided(
     branches: Sequence[Branch],
     scales: Scales,
     steps: int = 1,
-    told_share: bool = False,
+    told: Callable[[float], float | Tensor] = float,
 ) -> LogitsFn:
     """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
 
     Logits are computed where ids are masked, and nowhere else. ``prompt`` is what the base is told. ``branches`` are
     mixed into Ghat by their shares (StyleDrop, 3.4: ``(1 - g) l_style + g l_content``); without any the base is alone.
 
-    ``steps`` is how many there are, for networks that are told how many are left, or which share (``told_share``).
+    ``steps`` is how many there are, and ``told`` makes of the number that are left after one what the network is told.
 
     With ``scales.every`` above 1 the function remembers what the last guided step said, and is good for one decoding:
     to be called once a step, in order, with masks that only shrink.
@@ -164,8 +163,7 @@ def guided(
             joined[len(conditions)] = prompt.cat(conditions)
         batch, where = (grid.repeat(len(conditions), 1, 1) for grid in (ids, masked))
         adapter = on_rows(adapters, rows) if branches and len(conditions) > 1 else alone
-        left = step_told(float(round((1 - progress) * (steps - 1))), steps, as_share=told_share)
-        now = joined[len(conditions)].at(left)
+        now = joined[len(conditions)].at(told(float(round((1 - progress) * (steps - 1)))))
         every = transformer(batch, now, adapter, where).float()
         parts: Sequence[Tensor] = every.chunk(len(conditions))
         adapted = parts[0]

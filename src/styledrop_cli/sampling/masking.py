@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-Left = TypeVar("Left", float, Tensor)
 SCHEDULES = ("cosine", "linear")
+TOLD = ("left", "share", "masked")  # how a network is told the step
+TOLD_OF_ALL = 1000.0  # "masked", of a grid that is masked all over
 
 
 def mask_ratio(progress: Tensor, schedule: str = "cosine") -> Tensor:
@@ -34,13 +34,18 @@ def steps_left(share: Tensor, steps: int, schedule: str = "cosine") -> Tensor:
     return (steps - 1 - (progress * steps).round()).clamp(0, steps - 1)
 
 
-def step_told(left: Left, steps: int, *, as_share: bool) -> Left:
+def step_told(left: float | Tensor, steps: int, told: str = "left", schedule: str = "cosine") -> float | Tensor:
     """What a network that asks for the step is told where so many of ``steps`` are ``left`` after it.
 
-    Those of Meissonic are told the number itself, from ``steps - 1`` down to 0; Muddit is told which share of all steps
-    that is (``as_share``), from below 1 down to 0.
+    ``told`` is one of ``TOLD``: Meissonic's pipeline tells the number itself, from ``steps - 1`` down to 0 ("left");
+    Muddit's which share of all steps that is, from below 1 down to 0 ("share"); and Meissonic's training script 1000
+    times the share of the grid that is still masked at that step ("masked").
     """
-    return left / steps if as_share else left
+    if told == "left":
+        return left
+    if told == "share":
+        return left / steps
+    return TOLD_OF_ALL * mask_ratio(1 - torch.as_tensor(left + 1.0) / steps, schedule)
 
 
 def random_mask(batch: int, tokens: int, generator: torch.Generator, schedule: str = "cosine") -> Tensor:

@@ -43,7 +43,7 @@ from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors, 
 from styledrop_cli.judging.probes import STEPS, Probes
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.sampling.masking import random_mask, step_told, steps_left
+from styledrop_cli.sampling.masking import random_mask, steps_left
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
 from styledrop_cli.training.distributed import (
     LostProcessError,
@@ -92,7 +92,7 @@ class _AdapterTask(nn.Module):
         super().__init__()
         self.adapter = adapter
         self._steps, self._schedule = base.sampling().steps, base.schedule
-        self._told_share = base.spec.told_share
+        self._told = base.told
         self._text = base.text_states(prompts, base.parts.get(part))
         # An adapter that does not change how a prompt is read lets it be read once.
         with torch.no_grad():
@@ -111,7 +111,7 @@ class _AdapterTask(nn.Module):
             assert isinstance(self.network, SuperResTransformer)
             condition = self.network.beside(condition, low_res, self.adapter)
         left = steps_left(masked.float().mean((1, 2)), self._steps, self._schedule)
-        condition = condition.at(step_told(left, self._steps, as_share=self._told_share))
+        condition = condition.at(self._told(left, self._steps))
         return masked_cross_entropy(self.network, ids, masked, condition, self.adapter, LABEL_SMOOTHING)
 
 
