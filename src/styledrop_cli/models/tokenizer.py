@@ -5,6 +5,8 @@ config keys that are off by default: ``patch_size`` (pixel unshuffling, so that 
 resolution), ``linear_path`` (a linear patch projection beside the convolutions, started from PCA), and ``levels``
 (finite scalar quantization, arXiv 2309.15505, whose grid is written out as an ordinary codebook).
 
+From 1024 px on its layers work in strips, see ``strips``.
+
 Shapes: pictures ``[B,3,S,S]`` in [0,1]; ids ``[B,S/f,S/f]``; latents ``[B,V,S/f,S/f]``.
 """
 
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from styledrop_cli.models.strips import convolve, double, halve, is_large
 
 GROUP_EPS = 1e-6
 LARGEST_FACTOR = 64  # pixels per id along a side
@@ -60,10 +64,10 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(inp, out, 1) if inp != out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        out: Tensor = h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
-        return out
+        h = convolve(self.conv1, x, self.norm1)
+        h = convolve(self.conv2, h, self.norm2)
+        skipped = x if self.conv_shortcut is None else convolve(self.conv_shortcut, x)
+        return h.add_(skipped) if is_large(x) else h + skipped
 
 
 class Downsample(nn.Module):
@@ -72,8 +76,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(dim, dim, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
+        return halve(self.conv, x)
 
 
 class Upsample(nn.Module):
@@ -87,7 +90,7 @@ class Upsample(nn.Module):
         if torch.is_grad_enabled():
             out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
             return out
-        return F.conv_transpose2d(x, doubling(self.conv.weight), self.conv.bias, stride=2, padding=1)
+        return double(doubling(self.conv.weight), self.conv.bias, x)
 
 
 def doubling(weight: Tensor) -> Tensor:
@@ -150,8 +153,7 @@ class Encoder(nn.Module):
         x = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
         for block in self.down_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
-        return out
+        return convolve(self.conv_out, self.mid_block(x), self.conv_norm_out)
 
 
 class Decoder(nn.Module):
@@ -176,7 +178,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-        return F.pixel_shuffle(self.conv_out(F.silu(self.conv_norm_out(x))), self.patch_size)
+        return F.pixel_shuffle(convolve(self.conv_out, x, self.conv_norm_out), self.patch_size)
 
 
 class Quantizer(nn.Module):
