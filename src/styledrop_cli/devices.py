@@ -134,6 +134,13 @@ def place_pictures(pictures: torch.Tensor, device: torch.device) -> torch.Tensor
     return pictures.to(device)
 
 
+def halve(network: nn.Module) -> None:
+    """Give a network's matrices the type that `autocast` would give them at each step."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.bfloat16()  # each is copied as it is cast, never twice
+
+
 def cast_once(network: Network, device: torch.device) -> Network:
     """A frozen network for many steps: a copy whose matrices have the type that `autocast` would give them at each."""
     if not fast_bfloat16(device) or any(one.dtype == torch.bfloat16 for one in network.parameters()):
@@ -141,9 +148,7 @@ def cast_once(network: Network, device: torch.device) -> Network:
     with torch.device("meta"):
         copied = type(network)(network.config)
     copied.load_state_dict(network.state_dict(), assign=True)
-    for module in copied.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            module.bfloat16()  # each is copied as it is cast, never twice
+    halve(copied)
     kept = {name: t.clone() for name, t in copied.state_dict().items() if t.dtype != torch.bfloat16}
     copied.load_state_dict(kept, strict=False, assign=True)  # nothing holds on to the original's memory
     return copied.requires_grad_(False).eval()

@@ -21,7 +21,7 @@ from styledrop_cli.base.prompt_tokens import TextTokenizer
 from styledrop_cli.base.published import is_published, open_published
 from styledrop_cli.base.registry import BATCH, BUNDLED, OURS, POCKET, BaseSpec
 from styledrop_cli.base.text_encoder import TextEncoder
-from styledrop_cli.devices import autocast, cast_once
+from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, is_large
 from styledrop_cli.io.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip
@@ -121,8 +121,10 @@ class Base:
         return replace(self, parts=Parts(rest | Parts.of(**networks).known))
 
     def done_with(self, name: str) -> None:
-        """Free the memory of a network that the next step does not need, where it can be had again for nothing."""
+        """Free the memory of a network that the next step does not need, where that pays."""
         self.parts.release(name)
+        if name == "transformer":
+            self.parts.release(drawing.CAST)
 
     def arithmetic(self, precision: str = "fp32") -> AbstractContextManager[object]:
         """In what ``precision`` to draw: a base with ``spec.bfloat16`` on a card always in that, any other in fp32."""
@@ -294,9 +296,12 @@ def load_base(model: str, device: torch.device) -> Base:
     on_cpu = device.type == "cpu"
 
     def load(part: Part, cast: bool) -> nn.Module:
-        network: Any = part.load()
+        network: Any = part.load(halved=cast and fast_bfloat16(device))
         placed: nn.Module = (cast_once(network, device) if cast else network).to(device)
         return placed
+
+    # Where there is room for all parts of a base, none needs to be loaded again for each picture.
+    in_turn = opened.spec.in_turn and not is_large(device)
 
     parts = {
         # On a card the transformer is in bfloat16; the image tokenizer stays in fp32, as upstream has it.
@@ -304,12 +309,13 @@ def load_base(model: str, device: torch.device) -> Base:
             part.config,
             partial(load, part, opened.spec.bfloat16 and not on_cpu and name == "transformer"),
             part.mapped and on_cpu,
+            in_turn,
         )
         for name, part in opened.parts.items()
     }
     if opened.spec.bfloat16:
         part = opened.parts["transformer"]
-        parts[drawing.CAST] = Part(part.config, partial(load, part, True))
+        parts[drawing.CAST] = Part(part.config, partial(load, part, True), in_turn=in_turn)
     return Base(
         name=opened.name,
         folder=folder,

@@ -56,18 +56,21 @@ PARTS: dict[str, dict[str, tuple[type[nn.Module], type[Any]]]] = {
 class Part:
     """A network of a base: its sizes, and what loads it, frozen, on the CPU.
 
-    ``load(finite=True)`` reads every value, and raises ModelError for one that is not finite. ``mapped``: loading costs
-    nothing, because the file is read where and when its values are used, so that it may be let go and loaded again.
+    ``load(finite=True)`` reads every value, and raises ModelError for one that is not finite; ``load(halved=True)`` may
+    give it as ``devices.halve`` would leave it. ``mapped``: loading costs nothing, because the file is read where and
+    when its values are used, so that it may be let go and loaded again. ``in_turn``: it is let go though loading costs
+    something, because memory is dearer than that.
     """
 
     config: Any
     load: Callable[..., nn.Module]
     mapped: bool = False
+    in_turn: bool = False
 
     @classmethod
     def here(cls, network: nn.Module) -> Part:
         """A network that is loaded already."""
-        return cls(network.config, lambda finite=False: network)
+        return cls(network.config, lambda finite=False, halved=False: network)
 
 
 class Parts:
@@ -92,12 +95,17 @@ class Parts:
     def get(self, name: str) -> Any:
         """The network called ``name``, or None."""
         if name not in self._here and name in self.known:
-            self._here[name] = self.known[name].load()
+            with torch.autocast("cpu", enabled=False):  # a file may be read in the middle of a drawing in bfloat16
+                self._here[name] = self.known[name].load()
         return self._here.get(name)
 
-    def release(self, name: str) -> None:
-        """Let a network go if it can be had again for nothing: its memory is free once nobody else holds it."""
-        if name in self.known and self.known[name].mapped:
+    def release(self, name: str, again: bool = False) -> None:
+        """Let a network go if that pays: its memory is free once nobody else holds it.
+
+        It pays if it can be had ``again`` for nothing and, if it is not needed at once, for a network ``in_turn``.
+        """
+        part = self.known.get(name)
+        if part is not None and (part.mapped or (part.in_turn and not again)):
             self._here.pop(name, None)
 
 

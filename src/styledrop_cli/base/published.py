@@ -21,6 +21,7 @@ from styledrop_cli.base.folder import Opened, Part, refuse_misfits
 from styledrop_cli.base.layout import FILES, INDEX, WEIGHTS, known_family, refuse_relative
 from styledrop_cli.base.published_files import Network, fingerprint, is_mapped, read_object, read_weights, weight_files
 from styledrop_cli.base.registry import BaseSpec, is_class, row_of
+from styledrop_cli.devices import halve
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.tensors import load_strictly, network_of
 from styledrop_cli.sampling.masking import SCHEDULES
@@ -112,10 +113,17 @@ def _part(place: Path, part: str, family: BaseSpec) -> Part:
     return Part(config, partial(_load, place, part, network, config), is_mapped(place, part))
 
 
-def _load(place: Path, part: str, network: Network, config: Any, finite: bool = False) -> nn.Module:
-    """A part's network, in fp32. fp32 files stay mapped: a tensor is read from the disk when it is first used."""
+def _load(
+    place: Path, part: str, network: Network, config: Any, finite: bool = False, halved: bool = False
+) -> nn.Module:
+    """A part's network, in fp32. fp32 files stay mapped: a tensor is read from the disk when it is first used.
+
+    ``halved``: its matrices are in bfloat16 and were never in fp32, see ``devices.halve``.
+    """
     source = str(place)
     tensors = network.rename(read_weights(place, part), config)
     module = network_of(lambda: network.make(config), source)
+    if halved:
+        halve(module)
     load_strictly(module, tensors, source, finite=finite)
     return module.requires_grad_(False).eval()

@@ -33,11 +33,13 @@ class BaseSpec:
     told the step, if it is (see ``sampling.masking.step_told``).
 
     ``sampling``, ``training`` and, by the kind of adapter, ``kinds`` are the settings that suit it where they are not
-    the defaults. ``edits_suit`` is whether edits are drawn with the scales that suit pocket. ``bfloat16``: it is drawn
-    in bfloat16 on a graphics card always, and elsewhere when that is asked for. ``batch_on_cpu`` is how many pictures
-    are drawn at once there. ``lora_modules`` is a pattern of how the modules of its LoRAs begin in other programs, with
-    dots as underscores (empty: there are none), and ``family`` whose they are, in words. ``golden`` are the last 3x3
-    values of the blue channel of its upstream's picture of ``acceptance.PROMPT``.
+    the defaults; ``presets``, by their names, have what they say otherwise here. ``edits_suit`` is whether edits are
+    drawn with the scales that suit pocket. ``bfloat16``: it is drawn in bfloat16 on a graphics card always, and
+    elsewhere when that is asked for. ``in_turn``: its parts are in memory one after the other, though they must be
+    loaded anew for each picture, which takes much longer to draw. ``batch_on_cpu`` is how many pictures are drawn at
+    once there. ``lora_modules`` is a pattern of how the modules of its LoRAs begin in other programs, with dots as
+    underscores (empty: there are none), and ``family`` whose they are, in words. ``golden`` are the last 3x3 values of
+    the blue channel of its upstream's picture of ``acceptance.PROMPT``.
     """
 
     name: str = ""
@@ -54,10 +56,12 @@ class BaseSpec:
     told_factor: int | None = 16
     told: str = "left"
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     edits_suit: bool = True
     bfloat16: bool = False
+    in_turn: bool = False
     batch_on_cpu: int = BATCH
     family: str = ""
     lora_modules: str = ""
@@ -132,7 +136,9 @@ MEISSONIC = replace(
         "lambda_b": 8.0,
         "negative": "worst quality, low quality, low res, blurry, distortion, jpeg artifacts, duplicate, ugly",
     },
+    presets={"fast": {"steps": 32, "guidance_every": 2}, "preview": {"steps": 12, "guidance_every": 3}},
     training={**AMUSED.training, "lambda_b": 8.0},
+    in_turn=True,
     family="Meissonic",
     lora_modules=r"(?:single_)?transformer_blocks_\d",
 )

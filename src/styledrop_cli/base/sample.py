@@ -138,9 +138,9 @@ def _guide(
     negative = condition([settings.negative] * len(prompts))
     # What only prompts need is read no more: in mapped files a seventh of the transformer, and all of the encoder.
     base.done_with("clip")
-    base.done_with(part)
-    del network, condition
     cast = settings.precision == "bf16" and CAST in base.parts and fast_bfloat16(base.device)
+    base.parts.release(part, again=not cast)
+    del network, condition
     scales = Scales(
         lambda_a,
         lambda_b,
