@@ -27,7 +27,7 @@ from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 from styledrop_cli.generation.pipeline import GAMMA, PictureRequest, StyleMix, check_size, draw
 from styledrop_cli.generation.resolve import settings_of
-from styledrop_cli.settings import SampleSettings, preset_values, seeds_from
+from styledrop_cli.settings import SampleSettings, seeds_from
 from styledrop_cli.training.adapter import train_adapter
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class StyleDrop:
         self, mixture: StyleMix, preset: str | None, suits: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> SampleSettings:
         """What is said goes before what suits, that before a preset, that before what the adapters recommend."""
-        return settings_of(self.base, mixture, preset_values(preset), suits, settings)
+        return settings_of(self.base, mixture, self.base.preset(preset), suits, settings)
 
     def _wanted(
         self, mixture: StyleMix, texts: list[str], number: int, seed: int, made: SampleSettings, style: str | None

@@ -157,7 +157,7 @@ class SampleSettings(Checked):
 
 
 # Settings that go together, by the name of `generate --preset`. "fast" was chosen on pocket (docs/lab/tuning.md);
-# "paper" is StyleDrop's (Table S3, base model).
+# "paper" is StyleDrop's (Table S3, base model). A base that takes more steps may have other values, `BaseSpec.presets`.
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"steps": 8, "guidance_every": 4, "precision": "bf16"},
     "paper": {
@@ -172,6 +172,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "correct": 0.0,
         "guidance_every": 1,
     },
+    "preview": {"steps": 6, "guidance_every": 2, "precision": "bf16"},
 }
 
 

@@ -30,7 +30,7 @@ from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
 from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import step_told
-from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.settings import SampleSettings, TrainSettings, preset_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -143,6 +143,10 @@ class Base:
         """
         order = {"order": "confidence"} if "temperature" in given else {}
         return SampleSettings(**{**self.spec.sampling, **order, "size": self.sizes[0], **given})
+
+    def preset(self, name: str | None) -> dict[str, Any]:
+        """What a preset changes on this base, nothing without a ``name``; UsageError for an unknown one."""
+        return {**preset_values(name), **self.spec.presets.get(name or "", {})}
 
     def training(self, kind: str = TrainSettings.kind, **given: Any) -> TrainSettings:
         """How an adapter of this ``kind`` is trained best on this base, with what is ``given`` in its place."""

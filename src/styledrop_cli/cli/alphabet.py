@@ -65,7 +65,7 @@ def alphabet(
     from styledrop_cli.generation.resolve import settings_of
 
     clearer = {"lambda_b": max(settings_of(base, mixture).lambda_b, LAMBDA_B)}
-    settings = settings_of(base, mixture, clearer, preset, chosen)
+    settings = settings_of(base, mixture, clearer, base.preset(preset), chosen)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     if any(sign.islower() and capital(sign) != sign for sign in letters):
         screen.say("small letters are drawn as capitals: the base model does not tell them apart")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.cli import console
+from styledrop_cli.progress import Forecast
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
     from styledrop_cli.training.distributed import Place
 
+LONG = 60.0  # seconds: a picture that takes longer is announced
 DEAD = 3600.0  # seconds: a picture that nobody wrote a byte to for so long is not being written by another process
 OnStep = Callable[[float], None]  # told what share in [0,1] of all steps is taken
 # (base, mixture, wanted, on_step) -> (which of them, picture), as they are done
@@ -187,10 +189,19 @@ def follow(
     screen: console.Screen, what: str, pictures: Callable[[OnStep], Iterator[Image]], there: int, total: int
 ) -> None:
     """Show `pictures` as they come: `total` with those that are `there`, and in between how far their steps are."""
+    number = total - there
+
+    def tell(steps: int, seconds: float) -> None:
+        took = console.duration(steps * seconds)
+        every = f"; all {number:,} take {console.duration(number * steps * seconds)}" if number > 1 else ""
+        screen.say(f"a picture takes about {took} on this machine: {steps:,} steps of {seconds:.1f} s each{every}")
+
+    forecast = Forecast(tell, LONG, number)
     with screen.drawing(what) as (move, show):
         note = f"{there:,}/{total:,}"
 
         def on_step(share: float) -> None:
+            forecast.step(share)
             move(min(share, 0.999), f"{note}, {share:.0%} of the steps")
 
         for done, image in enumerate(pictures(on_step), there + 1):

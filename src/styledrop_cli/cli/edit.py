@@ -133,7 +133,7 @@ def edit(
 
     if change.remark:
         screen.say(change.remark)
-    settings = settings_of(base, mixture, preset, change.suits(base), chosen)
+    settings = settings_of(base, mixture, base.preset(preset), change.suits(base), chosen)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     prompt = mixture.cut(base, prompt, style, screen.say)
     wanted = [PictureRequest(prompt, one, settings, style) for one in seeds]

@@ -109,31 +109,31 @@ class Drawing:
     preset: Annotated[
         str | None,
         option(
-            "A set of settings: fast takes about two thirds of the time, paper has StyleDrop's values. Options given "
-            "beside it override it.",
+            "A set of settings: fast takes about two thirds of the time, paper has StyleDrop's values, preview is a "
+            "rough first look in few steps. Options given beside it override it.",
             metavar="|".join(PRESETS),
             shown=False,
         ),
     ] = None
-    negative: Annotated[str, option()] = ""
+    negative: Annotated[str | None, option(shown='what suits the base model; "" is nothing')] = None
     strength: Annotated[float | None, option(shown=recommended("strength"))] = None
     lambda_a: Annotated[float | None, option(shown=recommended("lambda_a"))] = None
     lambda_b: Annotated[float | None, option(shown=recommended("lambda_b"))] = None
     steps: Annotated[int | None, option(shown=recommended("steps"))] = None
 
-    def checked(self, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The values of the preset, and those that were given, by the names of `SampleSettings`.
+    def checked(self, seed: int) -> tuple[str | None, dict[str, Any]]:
+        """The name of the preset, and the values that were given, by the names of `SampleSettings`.
 
         Raises UsageError if there is no such preset, or for a value that a setting cannot have.
         """
         values = given(**vars(self)) | {"seed": seed}
         values.pop("preset", None)
-        if self.negative.strip():
+        if self.negative is not None:
             hint = "say in a few words what the pictures should not show"
-            values["negative"] = checks.typed_text(self.negative, "--negative", hint)
-        preset = preset_values(self.preset)
-        SampleSettings(**values)
-        return preset, values
+            said = self.negative.strip() and checks.typed_text(self.negative, "--negative", hint)
+            values["negative"] = said
+        SampleSettings(**(preset_values(self.preset) | values))
+        return self.preset, values
 
 
 class Command(TyperCommand):

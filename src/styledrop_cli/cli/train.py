@@ -13,10 +13,12 @@ from rich.filesize import decimal as file_size
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.errors import UsageError
+from styledrop_cli.progress import Forecast
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
 
 OUTPUT = Path("adapter.safetensors")
 DEFAULT = TrainSettings()
+LONG = 1800.0  # seconds: a training that takes longer is announced
 SUITS = "what suits the kind"
 
 
@@ -101,6 +103,19 @@ def train(
         place = take_place()
         base = load_base()
         settings = base.training(kind, **chosen)
+
+    def tell(taken: int, seconds: float) -> None:
+        hint = "" if base.device.type != "cpu" else "; this is work for a graphics card"
+        screen.say(
+            f"this takes about {console.duration(taken * seconds)}: {taken:,} steps of {seconds:.1f} s each{hint}"
+        )
+
+    forecast = Forecast(tell, LONG)
+
+    def on_step(step: int, total: int, loss: float) -> None:
+        forecast.step(step / total)
+        move(step / total, f"{step}/{total}  loss {loss:.2f}")
+
     with together(place, base.device), screen.progress("learning") as move:
         learnt = train_adapter(
             base,
@@ -110,7 +125,7 @@ def train(
             settings=settings,
             output=output,
             fresh=fresh,
-            on_step=lambda step, total, loss: move(step / total, f"{step}/{total}  loss {loss:.2f}"),
+            on_step=on_step,
             on_message=screen.say,
         )
     if place[0]:
