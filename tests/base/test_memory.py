@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ def test_a_large_card_keeps_all_parts(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(base_module, "is_large", lambda device: True)
     base = load_base(str(tiny.write_meissonic(tmp_path / "model", half=True)), tiny.CPU)
     assert not any(part.in_turn for part in base.parts.known.values())
+    assert base.batch == 1
+    on_card = replace(base, device=torch.device("cuda"))
+    assert on_card.batch > 1
+    monkeypatch.setattr(base_module, "is_large", lambda device: False)
+    assert on_card.batch == 1
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32 files", "fp16 files"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ from PIL import Image
 
 import tiny
 from conftest import Run, draw
+from styledrop_cli.adapters.header import write_recommended
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.registry import MEISSONIC
 from styledrop_cli.cli import drawing
 from styledrop_cli.cli import train as train_command
+from styledrop_cli.feedback import rounds
+from styledrop_cli.io.files import write_json
 from styledrop_cli.io.images import read_png_settings
+from styledrop_cli.io.tensors import save_tensors
+from styledrop_cli.judging import clip_scorer
+from styledrop_cli.judging.clip_scorer import open_clip_config
 from styledrop_cli.progress import Forecast
 from styledrop_cli.settings import PRESETS
 
@@ -166,7 +173,35 @@ def test_collections_and_ids(model: Callable[..., Any]) -> None:
 def test_another_size_is_refused_with_the_one_that_it_draws(folder: Path, styledrop: Run) -> None:
     done = styledrop("generate", "--base-only", "a cat", "--size", 32, "--model", folder)
     assert done.code == 2
-    assert "draws 16 px, not 32" in done.err and "--size 16" in done.err
+    assert "draws 16 px, not 32: it was trained for that size alone" in done.err and "--size 16" in done.err
+
+
+def test_a_scorer_judges_what_the_base_cannot_see(model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text encoder has no tower for pictures: sweep, score, iterate and report take a CLIP of open_clip's."""
+    write_scorer(Path("scorer"))
+    monkeypatch.setattr(rounds, "GRADED_EACH", 1)
+    judged = ("--scorer", f"local-dir:{Path('scorer')}")
+    learn(model)
+    write_recommended(Path(ADAPTER), {"steps": 2})
+    swept = model("sweep", ADAPTER, "a cat", "a dog", "--lambda-b", "1,4", "-n", 1, "-o", "sweep.png", *judged)
+    assert Path("sweep.png").exists() and swept
+    model("generate", ADAPTER, "a cat", "a dog", "-n", 1)
+    assert len(model("score", "styledrop-out", *judged)["pictures"]) == 2
+    model("iterate", ADAPTER, "--rounds", 1, "--per-prompt", 2, "--steps", 2, "-o", "rounds", *judged)
+    assert Path("rounds/best.safetensors").exists()
+    model("report", ADAPTER, "-n", 1, "-o", "report.html", *judged)
+    assert "data:image" in Path("report.html").read_text(encoding="utf-8")
+
+
+def write_scorer(folder: Path) -> None:
+    """A CLIP of a few thousand random weights, as open_clip writes one."""
+    pytest.importorskip("open_clip")
+    library = clip_scorer.open_clip()
+    sizes = open_clip_config(replace(tiny.CLIP, vocab_size=49408, context_length=77))
+    network = library.CLIP(**sizes)
+    tiny.randomise(network, 3)
+    save_tensors(folder / "open_clip_model.safetensors", network.state_dict())
+    write_json(folder / "open_clip_config.json", {"model_cfg": sizes, "preprocess_cfg": {}})
 
 
 # ---- how long it takes ----

@@ -133,8 +133,10 @@ class Base:
 
     @property
     def batch(self) -> int:
-        """How many pictures to draw at once."""
-        return self.spec.batch_on_cpu if self.device.type == "cpu" else BATCH
+        """How many pictures to draw at once: one, on a card where not even the parts of the base have room together."""
+        if self.device.type == "cpu":
+            return self.spec.batch_on_cpu
+        return 1 if self.spec.in_turn and not is_large(self.device) else BATCH
 
     def sampling(self, **given: Any) -> SampleSettings:
         """How this base draws best, at its smallest size, with what is ``given`` in its place.

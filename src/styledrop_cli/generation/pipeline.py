@@ -147,7 +147,8 @@ def check_size(base: Base, settings: SampleSettings) -> None:
     size, sizes = settings.size, base.sizes
     if size not in sizes:
         known = " or ".join(map(str, sizes))
-        raise UsageError(f"{base.name} draws {known} px, not {size}", f"Choose --size {sizes[-1]}.")
+        why = ": it was trained for that size alone" if len(sizes) == 1 else ""
+        raise UsageError(f"{base.name} draws {known} px, not {size}{why}", f"Choose --size {sizes[-1]}.")
     if settings.superres_steps and (base.superres is None or size != sizes[-1]):
         why = "has no super-resolution" if base.superres is None else f"draws {size} px without super-resolution"
         raise UsageError(f"{base.name} {why}", "Leave --superres-steps out.")

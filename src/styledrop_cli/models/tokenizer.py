@@ -13,6 +13,7 @@ Shapes: pictures ``[B,3,S,S]`` in [0,1]; ids ``[B,S/f,S/f]``; latents ``[B,V,S/f
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -112,12 +113,9 @@ class _Level(nn.Module):
         self.downsamplers = nn.ModuleList([step]) if step is not None and down else None
         self.upsamplers = nn.ModuleList([step]) if step is not None and not down else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.resnets:
-            x = block(x)
-        for step in self.downsamplers or self.upsamplers or ():
-            x = step(x)
-        return x
+    def steps(self) -> list[nn.Module]:
+        """What a map goes through, in order."""
+        return [*self.resnets, *(self.downsamplers or self.upsamplers or ())]
 
 
 class _Middle(nn.Module):
@@ -125,10 +123,12 @@ class _Middle(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(dim, dim, groups) for _ in range(2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.resnets:
-            x = block(x)
-        return x
+
+def through(steps: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """``x`` after all ``steps``. No map but the last one is held by anyone: at 1024 px one is a gigabyte."""
+    for step in steps:
+        x = step(x)
+    return x
 
 
 class Encoder(nn.Module):
@@ -150,10 +150,9 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(inp, config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
-        for block in self.down_blocks:
-            x = block(x)
-        return convolve(self.conv_out, self.mid_block(x), self.conv_norm_out)
+        levels = (step for level in self.down_blocks for step in level.steps())
+        x = through((self.conv_in, *levels, *self.mid_block.resnets), F.pixel_unshuffle(x, self.patch_size))
+        return convolve(self.conv_out, x, self.conv_norm_out)
 
 
 class Decoder(nn.Module):
@@ -175,9 +174,8 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(inp, 3 * config.patch_size**2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(x))
-        for block in self.up_blocks:
-            x = block(x)
+        levels = (step for level in self.up_blocks for step in level.steps())
+        x = through((self.conv_in, *self.mid_block.resnets, *levels), x)
         return F.pixel_shuffle(convolve(self.conv_out, x, self.conv_norm_out), self.patch_size)
 
 
