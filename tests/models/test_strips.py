@@ -56,6 +56,19 @@ def test_each_layer(height: int) -> None:
     same_in_strips(lambda: strips.double(weight, None, x))
 
 
+def test_a_map_is_written_over_and_added_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, norm, layer = grid(8, 14, 10), nn.GroupNorm(4, 8), nn.Conv2d(8, 8, 3, padding=1)
+    monkeypatch.setattr(strips, "LARGE", 0)
+    monkeypatch.setattr(strips, "STRIP", 2**9)
+    with torch.no_grad():
+        whole = layer(torch.nn.functional.silu(norm(x)))
+        added = strips.convolve(layer, x, norm, into=torch.ones_like(x), add=True)
+        over = x.clone()
+        assert strips.convolve(layer, over, norm, into=over) is over
+    torch.testing.assert_close(added, whole + 1, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(over, whole, atol=1e-5, rtol=1e-5)
+
+
 def test_what_learns_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strips, "LARGE", 0)
     assert not strips.is_large(grid(8, 4, 4))

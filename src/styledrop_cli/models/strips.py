@@ -23,8 +23,13 @@ def is_large(x: Tensor) -> bool:
     return not torch.is_grad_enabled() and x[0].numel() > LARGE
 
 
-def convolve(layer: nn.Conv2d, x: Tensor, norm: nn.GroupNorm | None = None) -> Tensor:
-    """A convolution that keeps the size, behind a group norm and SiLU if there is a ``norm``."""
+def convolve(
+    layer: nn.Conv2d, x: Tensor, norm: nn.GroupNorm | None = None, into: Tensor | None = None, add: bool = False
+) -> Tensor:
+    """A convolution that keeps the size, behind a group norm and SiLU if there is a ``norm``.
+
+    In strips it is written ``into`` a tensor, which may be ``x``, or added to what is there.
+    """
     if not is_large(x):
         whole: Tensor = layer(x if norm is None else F.silu(norm(x)))
         return whole
@@ -39,7 +44,7 @@ def convolve(layer: nn.Conv2d, x: Tensor, norm: nn.GroupNorm | None = None) -> T
         part = F.pad(part, (0, 0, above - (first - halo), last + halo - below))  # only the picture's own edges
         return F.conv2d(part, layer.weight, layer.bias, padding=(0, halo))
 
-    return _joined(strip, x, height)
+    return _joined(strip, x, height, into, add)
 
 
 def halve(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -71,14 +76,22 @@ def double(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     return _joined(strip, x, 2 * height)
 
 
-def _joined(strip: Callable[[int, int], Tensor], x: Tensor, rows: int) -> Tensor:
-    """What ``strip`` makes of the output's rows from one number to another, for all of its ``rows``, in one tensor."""
-    out: Tensor | None = None
-    for first, last in _bounds(x, rows):
-        made = strip(first, last)
+def _joined(
+    strip: Callable[[int, int], Tensor], x: Tensor, rows: int, into: Tensor | None = None, add: bool = False
+) -> Tensor:
+    """What ``strip`` makes of the output's rows from one number to another, for all of its ``rows``, in one tensor.
+
+    A strip is written when the next one is made, which reads a row of it where ``into`` is ``x``.
+    """
+    out, waiting = into, None
+    for first, last in [*_bounds(x, rows), (rows, rows)]:
+        made = strip(first, last) if first < last else x
         if out is None:
             out = made.new_empty((*made.shape[:2], rows, made.shape[3]))
-        out[:, :, first:last] = made
+        if waiting is not None:
+            place, done = waiting
+            out[:, :, place] = out[:, :, place] + done if add else done
+        waiting = slice(first, last), made
     assert out is not None
     return out
 

@@ -13,8 +13,9 @@ Shapes: pictures ``[B,3,S,S]`` in [0,1]; ids ``[B,S/f,S/f]``; latents ``[B,V,S/f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,9 +67,11 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = convolve(self.conv1, x, self.norm1)
-        h = convolve(self.conv2, h, self.norm2)
-        skipped = x if self.conv_shortcut is None else convolve(self.conv_shortcut, x)
-        return h.add_(skipped) if is_large(x) else h + skipped
+        if not is_large(x):
+            h = convolve(self.conv2, h, self.norm2)
+            return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = convolve(self.conv2, h, self.norm2, into=h)  # not more maps than these two
+        return h.add_(x) if self.conv_shortcut is None else convolve(self.conv_shortcut, x, into=h, add=True)
 
 
 class Downsample(nn.Module):
@@ -113,15 +116,16 @@ class _Level(nn.Module):
         self.downsamplers = nn.ModuleList([step]) if step is not None and down else None
         self.upsamplers = nn.ModuleList([step]) if step is not None and not down else None
 
-    def steps(self) -> list[nn.Module]:
-        """What a map goes through, in order."""
-        return [*self.resnets, *(self.downsamplers or self.upsamplers or ())]
-
 
 class _Middle(nn.Module):
     def __init__(self, dim: int, groups: int) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(dim, dim, groups) for _ in range(2))
+
+
+def steps_of(levels: Any) -> Iterator[nn.Module]:
+    """What a map goes through in ``levels``, in order."""
+    return (step for level in levels for step in (*level.resnets, *(level.downsamplers or level.upsamplers or ())))
 
 
 def through(steps: Iterable[nn.Module], x: Tensor) -> Tensor:
@@ -150,8 +154,8 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(inp, config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        levels = (step for level in self.down_blocks for step in level.steps())
-        x = through((self.conv_in, *levels, *self.mid_block.resnets), F.pixel_unshuffle(x, self.patch_size))
+        steps = (self.conv_in, *steps_of(self.down_blocks), *self.mid_block.resnets)
+        x = through(steps, F.pixel_unshuffle(x, self.patch_size))
         return convolve(self.conv_out, x, self.conv_norm_out)
 
 
@@ -174,8 +178,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(inp, 3 * config.patch_size**2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        levels = (step for level in self.up_blocks for step in level.steps())
-        x = through((self.conv_in, *self.mid_block.resnets, *levels), x)
+        x = through((self.conv_in, *self.mid_block.resnets, *steps_of(self.up_blocks)), x)
         return F.pixel_shuffle(convolve(self.conv_out, x, self.conv_norm_out), self.patch_size)
 
 
