@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,6 +177,7 @@ def test_another_size_is_refused_with_the_one_that_it_draws(folder: Path, styled
     assert "draws 16 px, not 32: it was trained for that size alone" in done.err and "--size 16" in done.err
 
 
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")
 def test_a_scorer_judges_what_the_base_cannot_see(model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its text encoder has no tower for pictures: sweep, score, iterate and report take a CLIP of open_clip's."""
     write_scorer(Path("scorer"))
@@ -195,7 +197,6 @@ def test_a_scorer_judges_what_the_base_cannot_see(model: Callable[..., Any], mon
 
 def write_scorer(folder: Path) -> None:
     """A CLIP of a few thousand random weights, as open_clip writes one."""
-    pytest.importorskip("open_clip")
     library = clip_scorer.open_clip()
     sizes = open_clip_config(replace(tiny.CLIP, vocab_size=49408, context_length=77))
     network = library.CLIP(**sizes)

@@ -1,7 +1,7 @@
 """Convolutions of large pictures in strips of rows, so that of a layer only its input and its output are ever whole.
 
-A group norm in front is told the mean and the deviation of the whole picture, so that the strips do not show: the
-result is that of the whole at once, but for the order of a sum in the last bit.
+A group norm in front is told the mean and the deviation of the whole picture, so that the strips do not show. The
+result is that of the whole at once, but for rounding (``docs/results/meissonic.md``).
 
 Shapes: a layer's input is ``[B,C,H,W]``.
 """
