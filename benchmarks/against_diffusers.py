@@ -44,6 +44,10 @@ SMALL: dict[str, Any] = {
     "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 176, "in_channels": 48,
     "block_out_channels": 48, "block_num_heads": 3, "codebook_size": 256, "vocab_size": 320,
 }  # fmt: skip
+SMALL_MEISSONIC: dict[str, Any] = {
+    "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 4,
+    "axes_dims_rope": (4, 6, 6), "pooled_projection_dim": 64, "codebook_size": 256, "vocab_size": 320,
+}  # fmt: skip
 # Of each table its lines: title, job and variant, figure, and what ours over theirs should stay under.
 KINDS_OF_CARD = [f"{number}{how}" for number in (1, 32) for how in ("", " compiled")]
 TABLES: dict[str, list[tuple[str, str, str, str]]] = {
@@ -94,11 +98,12 @@ def matmul_rate(n: int = 1536, dtype: torch.dtype = torch.float32, device: str =
 
 
 def make_model(o: Options, side: str, variant: str) -> Figures:
-    """Write a folder of random weights as aMUSEd's are published; every weight has a say."""
+    """Write a folder of random weights as the model's are published; every weight has a say."""
     from amused_folder import save_published
     from styledrop_cli.base.prompt_tokens import clip_merges, vocabulary_of
     from styledrop_cli.base.registry import POCKET
     from styledrop_cli.models.clip import Clip, ClipConfig
+    from styledrop_cli.models.meissonic import MeissonicConfig, MeissonicTransformer
     from styledrop_cli.models.tokenizer import ImageTokenizer, TokenizerConfig
     from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 
@@ -106,11 +111,18 @@ def make_model(o: Options, side: str, variant: str) -> Figures:
     letters, known = list(vocabulary_of([]))[:256], set(merges)  # without CLIP's own, any others fill the vocabulary
     others = ((a, b + "</w>") for a in letters for b in letters if (a, b + "</w>") not in known)
     merges += [next(others) for _ in range(size - len(vocabulary_of(merges)))]
-    large = {"sample_size": 32, "downsample": True, "upsample": True} if o.model == 512 else {}
-    sizes = TransformerConfig(**(large | (SMALL if o.small else {})))
     codes = TokenizerConfig((32,) * 5, 1, num_vq_embeddings=256) if o.small else TokenizerConfig()
-    clip = ClipConfig(quick_gelu=True, **({"text_layers": 2} if o.small else {}))
-    parts = MaskedTransformer(sizes), ImageTokenizer(codes), Clip(clip)
+    text: dict[str, Any] = {}
+    network: MeissonicTransformer | MaskedTransformer
+    if o.family == "meissonic":
+        sizes = {"sample_size": o.pixels // 16} | (SMALL_MEISSONIC if o.small else {})
+        network = MeissonicTransformer(MeissonicConfig(**sizes))
+        text = {"embed_dim": network.config.hidden_size, "text_width": 1024, "text_heads": 16, "text_layers": 24}
+    else:
+        large = {"sample_size": 32, "downsample": True, "upsample": True} if o.pixels == 512 else {}
+        network = MaskedTransformer(TransformerConfig(**(large | (SMALL if o.small else {}))))
+        text["quick_gelu"] = True
+    parts = network, ImageTokenizer(codes), Clip(ClipConfig(**(text | ({"text_layers": 2} if o.small else {}))))
     draws = torch.Generator().manual_seed(0)
     for part in parts:
         for name, parameter in part.requires_grad_(False).named_parameters():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from styledrop_cli.models.transformer import LARGEST_GRID, Resample
 WAVES = 256  # features of the step and of each micro-condition
 MICRO = 5  # width, height, crop left, crop top, aesthetic score
 STEP_SCALE = 1000  # the step is multiplied by this inside the network, as upstream does
-Turn = tuple[Tensor, Tensor]  # cosines and sines of the rotary angles, [T+N,d] each
+ALIKE = 1e-4  # steps that differ by less are one
+MOST_AHEAD = 256  # modulations are computed ahead for at most so many prompts and steps: a megabyte each in fp32
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,16 @@ class MeissonicConfig:
 class MeissonicCondition:
     """What a prompt contributes to every step: its states ``text`` ``[B,T,D]`` and its summary ``[B,D]``.
 
-    ``left`` ``[B]`` is how many steps are left after the one to come, in the convention of the weights.
+    ``left`` ``[B]`` is how many steps are left after the one to come, in the convention of the weights. What follows
+    from prompt and step alone may be there already: ``ahead`` ``[B,S,P,D]``, all P vectors that shift, scale and gate
+    the blocks, at each of the ``steps`` ``[S]``.
     """
 
     text: Tensor
     summary: Tensor
     left: Tensor
+    steps: Tensor | None = None
+    ahead: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -108,20 +114,32 @@ class MeissonicCondition:
     @staticmethod
     def cat(conditions: Sequence[MeissonicCondition]) -> MeissonicCondition:
         """Join prompts into one batch, in order."""
+        steps, ahead = conditions[0].steps, [c.ahead for c in conditions]
+        known = steps is not None and all(c.steps is not None and torch.equal(c.steps, steps) for c in conditions)
         return MeissonicCondition(
             torch.cat([c.text for c in conditions]),
             torch.cat([c.summary for c in conditions]),
             torch.cat([c.left for c in conditions]),
+            steps if known else None,
+            torch.cat([a for a in ahead if a is not None]) if known else None,
         )
 
     def select(self, rows: Tensor) -> MeissonicCondition:
         """The prompts at ``rows`` (an index tensor), repeated as often as they are named."""
-        return MeissonicCondition(self.text[rows], self.summary[rows], self.left[rows])
+        ahead = None if self.ahead is None else self.ahead[rows]
+        return MeissonicCondition(self.text[rows], self.summary[rows], self.left[rows], self.steps, ahead)
 
     def at(self, left: float | Tensor) -> MeissonicCondition:
         """The same prompts with so many steps ``left``: one number for all, or ``[B]``."""
         values = torch.as_tensor(left, dtype=torch.float32, device=self.left.device)
         return replace(self, left=values.expand(len(self)))
+
+    def modulations(self) -> Tensor | None:
+        """Of ``ahead`` what is due now, ``[B,P,D]``; None if it is not there for all rows."""
+        if self.steps is None or self.ahead is None:
+            return None
+        apart, index = (self.steps - self.left[:, None]).abs().min(-1)
+        return self.ahead[torch.arange(len(self), device=index.device), index] if bool((apart < ALIKE).all()) else None
 
 
 class ScaledNorm(RMSNorm):
@@ -129,32 +147,38 @@ class ScaledNorm(RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[...,D]`` to the same shape."""
-        y = x * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + NORM_EPS)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        y = x * torch.rsqrt(length.square() / x.shape[-1] + NORM_EPS)
         half = self.weight.dtype in (torch.float16, torch.bfloat16)
         return (y.to(self.weight.dtype) if half else y) * self.weight
 
 
-def plain_norm(x: Tensor) -> Tensor:
-    """Layer norm without weights, ``[...,D]``."""
-    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
+def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Layer norm of ``[B,n,D]`` without weights, scaled by one and ``scale`` and shifted, ``[B,1,D]`` each."""
+    if len(x) == 1:  # at once, in a third of the time
+        return F.layer_norm(x, x.shape[-1:], (1 + scale).flatten(), shift.flatten(), NORM_EPS)
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
 
 
-def rotary(places: Tensor, widths: Sequence[int]) -> Turn:
-    """Integer ``places`` ``[n,3]`` to fp32 cosines and sines ``[n,d]``; each angle stands twice, side by side."""
+def tanh_gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form; ``x`` is overwritten where no gradient asks for it."""
+    return F.gelu(x, approximate="tanh") if torch.is_grad_enabled() else torch.ops.aten.gelu_(x, approximate="tanh")
+
+
+def rotary(places: Tensor, widths: Sequence[int]) -> Tensor:
+    """Integer ``places`` ``[n,3]`` to the rotations of pairs of channels, complex numbers ``[n,d/2]`` of length 1."""
     angles = [
         places[:, axis, None].double() * 10_000.0 ** -(torch.arange(0, width, 2, device=places.device).double() / width)
         for axis, width in enumerate(widths)
     ]
-    both = torch.cat(angles, -1).repeat_interleave(2, -1)
-    return both.cos().float(), both.sin().float()
+    each = torch.cat(angles, -1)
+    return torch.complex(each.cos().float(), each.sin().float())
 
 
-def turned(x: Tensor, turn: Turn) -> Tensor:
-    """Rotate neighbouring pairs of channels of ``[B,heads,n,d]``, in fp32."""
-    cos, sin = turn
-    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
-    across = torch.stack((-second, first), -1).flatten(-2)
-    return (x.float() * cos + across.float() * sin).to(x.dtype)
+def turned(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of channels of ``[B,n,heads,d]``, in fp32."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn[:, None]).flatten(-2).to(x.dtype)
 
 
 def finite_in_half(x: Tensor) -> Tensor:
@@ -176,15 +200,16 @@ class TwoLayers(nn.Module):
 
 
 class Modulation(nn.Module):
-    """The condition ``[B,D]`` to ``parts`` vectors ``[B,1,D]``: shift, scale and gate, once or twice."""
+    """The condition ``[M,D]``, behind its activation, to ``parts`` vectors ``[M,parts,D]``: shift, scale, gate."""
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
         self.parts = parts
         self.linear = nn.Linear(width, parts * width)
 
-    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.linear(F.silu(condition))[:, None].chunk(self.parts, -1))
+    def forward(self, condition: Tensor) -> Tensor:
+        out: Tensor = self.linear(condition).unflatten(-1, (self.parts, -1))
+        return out
 
 
 class JointAttention(nn.Module):
@@ -214,23 +239,22 @@ class JointAttention(nn.Module):
 
     def keys_values(self, context: Tensor, adapter: AdapterFn | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values ``[B,heads,T,d]`` of states ``[B,T,D]`` that stand where the text stands, not rotated."""
-        names = ("add_k_proj", "add_v_proj") if self.joint else ("to_k", "to_v")
-        keys, values = (self._project(name, context, adapter) for name in names)
-        return (self.norm_added_k if self.joint else self.norm_k)(keys), values
+        keys, values = self._told(context, adapter)
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
     def forward(
-        self, x: Tensor, text: Tensor | None, turn: Turn, adapter: AdapterFn | None
+        self, x: Tensor, text: Tensor | None, turn: Tensor, adapter: AdapterFn | None
     ) -> tuple[Tensor, Tensor | None]:
         """``[B,n,D]`` and, with ``joint``, text ``[B,T,D]`` to the same, text first in the sequence."""
         query, keys, values = (self._project(name, x, adapter) for name in ("to_q", "to_k", "to_v"))
         query, keys = self.norm_q(query), self.norm_k(keys)
         if text is not None:
             added = self._project("add_q_proj", text, None)
-            told = self.keys_values(text)
-            query = torch.cat((self.norm_added_q(added), query), 2)
-            keys, values = torch.cat((told[0], keys), 2), torch.cat((told[1], values), 2)
-        query = turned(query, turn)
-        mixed = F.scaled_dot_product_attention(query, turned(keys, turn), values)
+            told = self._told(text, None)
+            query = torch.cat((self.norm_added_q(added), query), 1)
+            keys, values = torch.cat((told[0], keys), 1), torch.cat((told[1], values), 1)
+        query, keys, values = (one.transpose(1, 2) for one in (turned(query, turn), turned(keys, turn), values))
+        mixed = F.scaled_dot_product_attention(query, keys, values)
         if adapter is not None:
             mixed = adapter(f"{self.path}.mix", self, query, mixed)
         mixed = mixed.transpose(1, 2).flatten(2)
@@ -242,13 +266,19 @@ class JointAttention(nn.Module):
             out = adapter(f"{self.path}.to_out", self.to_out[0], mixed[:, length:], out)
         return out, self.to_add_out(mixed[:, :length])
 
+    def _told(self, context: Tensor, adapter: AdapterFn | None) -> tuple[Tensor, Tensor]:
+        """``keys_values``, ``[B,T,heads,d]``."""
+        names = ("add_k_proj", "add_v_proj") if self.joint else ("to_k", "to_v")
+        keys, values = (self._project(name, context, adapter) for name in names)
+        return (self.norm_added_k if self.joint else self.norm_k)(keys), values
+
     def _project(self, name: str, x: Tensor, adapter: AdapterFn | None) -> Tensor:
+        """``[B,n,D]`` to ``[B,n,heads,d]``."""
         linear: nn.Linear = getattr(self, name)
         value = linear(x)
         if adapter is not None:
             value = adapter(f"{self.path}.{name}", linear, x, value)
-        out: Tensor = value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return out
+        return value.unflatten(-1, (self.heads, -1))
 
 
 class TanhGelu(nn.Module):
@@ -259,7 +289,7 @@ class TanhGelu(nn.Module):
         self.proj = nn.Linear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x), approximate="tanh")
+        return tanh_gelu(self.proj(x))
 
 
 class Mlp(nn.Module):
@@ -290,23 +320,25 @@ class TwoStreamBlock(nn.Module):
         width = self.attn.width
         return [*self.attn.sites(), *(Site(f"{self.path}.{half}", half, width, width) for half in ("attention", "mlp"))]
 
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """What shifts, scales and gates the picture, then the text, ``[M,6,D]`` each."""
+        return [self.norm1(condition), self.norm1_context(condition)]
+
     def forward(
-        self, image: Tensor, text: Tensor, condition: Tensor, turn: Turn, adapter: AdapterFn | None
+        self, image: Tensor, text: Tensor, modulation: Sequence[Tensor], turn: Tensor, adapter: AdapterFn | None
     ) -> tuple[Tensor, Tensor]:
-        """Picture ``[B,N,D]`` and text ``[B,T,D]`` to the same."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.norm1(condition)
-        told = self.norm1_context(condition)
-        seen, heard = self.attn(
-            plain_norm(image) * (1 + scale) + shift, plain_norm(text) * (1 + told[1]) + told[0], turn, adapter
-        )
-        image = image + gate * seen
+        """Picture ``[B,N,D]`` and text ``[B,T,D]`` to the same; ``modulation`` are twelve, ``[B,1,D]`` each."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation[:6]
+        told = modulation[6:]
+        seen, heard = self.attn(modulated(image, scale, shift), modulated(text, told[1], told[0]), turn, adapter)
+        image = torch.addcmul(image, gate, seen)
         if adapter is not None:
             image = adapter(f"{self.path}.attention", self, image, image)
-        image = image + mlp_gate * self.ff(plain_norm(image) * (1 + mlp_scale) + mlp_shift)
+        image = torch.addcmul(image, mlp_gate, self.ff(modulated(image, mlp_scale, mlp_shift)))
         if adapter is not None:
             image = adapter(f"{self.path}.mlp", self, image, image)
-        text = text + told[2] * heard
-        text = text + told[5] * self.ff_context(plain_norm(text) * (1 + told[4]) + told[3])
+        text = torch.addcmul(text, told[2], heard)
+        text = torch.addcmul(text, told[5], self.ff_context(modulated(text, told[4], told[3])))
         return image, finite_in_half(text)
 
 
@@ -330,13 +362,22 @@ class OneStreamBlock(nn.Module):
         width = self.attn.width
         return [*self.attn.sites(), Site(f"{self.path}.{self.place}", self.place, width, width)]
 
-    def forward(self, x: Tensor, told: int, condition: Tensor, turn: Turn, adapter: AdapterFn | None) -> Tensor:
-        """``told`` is how many tokens in front are the text's."""
-        shift, scale, gate = self.norm(condition)
-        y = plain_norm(x) * (1 + scale) + shift
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """What shifts, scales and gates both, ``[M,3,D]``."""
+        return [self.norm(condition)]
+
+    def forward(
+        self, x: Tensor, told: int, modulation: Sequence[Tensor], turn: Tensor, adapter: AdapterFn | None
+    ) -> Tensor:
+        """``told`` is how many tokens in front are the text's; ``modulation`` are three, ``[B,1,D]`` each."""
+        shift, scale, gate = modulation
+        y = modulated(x, scale, shift)
         mixed, _ = self.attn(y, None, turn, adapter)
-        both = torch.cat((mixed, F.gelu(self.proj_mlp(y), approximate="tanh")), -1)
-        x = finite_in_half(x + gate * self.proj_out(both))
+        inner, width = tanh_gelu(self.proj_mlp(y)), mixed.shape[-1]
+        # One projection of both side by side, upstream; in two halves they need not be copied beside each other.
+        weight = self.proj_out.weight
+        out = F.linear(mixed, weight[:, :width], self.proj_out.bias) + F.linear(inner, weight[:, width:])
+        x = finite_in_half(torch.addcmul(x, gate, out))
         if adapter is None:
             return x
         image = x[:, told:]
@@ -472,26 +513,45 @@ class MeissonicTransformer(nn.Module):
         """
         if ids.ndim != 3 or len(ids) != len(condition):
             raise ValueError(f"ids have shape {tuple(ids.shape)}, expected [{len(condition)},H,W]")
-        kind = self.context_embedder.weight.dtype
-        # Always in fp32: upstream rounds the product to half precision first, which gives other waves, and in fp16
-        # infinite ones from 66 steps on.
-        waves = sinusoidal(condition.left * STEP_SCALE, WAVES)
-        told = self.time_text_embed.timestep_embedder(waves.to(kind)) + condition.summary
+        due = condition.modulations()
+        due = self._modulations(condition.summary, condition.left) if due is None else due
+        modulations = iter(due[:, :, None].unbind(1))  # twelve a two-stream block, three a one-stream block
         x = self.down_block(self.embed(ids))
         (height, width), text = x.shape[1:3], condition.text
         image = self.project_to_hidden(self.project_to_hidden_norm(x.flatten(1, 2)))
         turn = self._turn(text.shape[1], height, width, ids.device)
         for block in self.transformer_blocks:
-            image, text = block(image, text, told, turn, adapter)
+            image, text = block(image, text, list(islice(modulations, 12)), turn, adapter)
         length, both = text.shape[1], torch.cat((text, image), 1)
         for block in self.single_transformer_blocks:
-            both = block(both, length, told, turn, adapter)
+            both = block(both, length, list(islice(modulations, 3)), turn, adapter)
         image = self.project_from_hidden(self.project_from_hidden_norm(both[:, length:]))
         features = self.up_block(image.unflatten(1, (height, width)))
         out: Tensor = self.mlm_layer(features if where is None else features[where])
         return out
 
-    def _turn(self, text: int, height: int, width: int, device: torch.device) -> Turn:
+    def ahead(self, condition: MeissonicCondition, left: Sequence[float]) -> MeissonicCondition:
+        """The same ``condition`` with all that follows from it at the steps to come, ``left`` after each of them.
+
+        A quarter of the weights is for that alone, and is not needed any more then. Of many prompts it stays as it is.
+        """
+        rows, count = len(condition), len(left)
+        if rows * count > MOST_AHEAD:
+            return condition
+        steps = torch.tensor(left, dtype=torch.float32, device=condition.left.device)
+        every = self._modulations(condition.summary.repeat_interleave(count, 0), steps.repeat(rows))
+        return replace(condition, steps=steps, ahead=every.unflatten(0, (rows, count)))
+
+    def _modulations(self, summary: Tensor, left: Tensor) -> Tensor:
+        """Summaries ``[M,D]`` and steps ``[M]`` to what shifts, scales and gates the blocks, in order, ``[M,P,D]``."""
+        # Always in fp32: upstream rounds the product to half precision first, which gives other waves, and in fp16
+        # infinite ones from 66 steps on.
+        waves = sinusoidal(left * STEP_SCALE, WAVES).to(self.context_embedder.weight.dtype)
+        told = F.silu(self.time_text_embed.timestep_embedder(waves) + summary)
+        blocks = (*self.transformer_blocks, *self.single_transformer_blocks)
+        return torch.cat([vectors for block in blocks for vectors in block.modulations(told)], 1)
+
+    def _turn(self, text: int, height: int, width: int, device: torch.device) -> Tensor:
         """The rotary angles of ``text`` tokens, all at place 0, and of the grid's cells, row by row."""
         rows, columns = torch.meshgrid(
             torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
