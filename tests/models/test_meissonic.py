@@ -19,6 +19,7 @@ from styledrop_cli.base.registry import MEISSONIC
 from styledrop_cli.errors import ModelError
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
+from styledrop_cli.sampling.guidance import Branch, Scales, guided
 from styledrop_cli.sampling.masking import random_mask, steps_left
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
@@ -192,7 +193,7 @@ def test_drawing_and_training_tell_the_same_steps(
 
     monkeypatch.setattr(MeissonicCondition, "at", noted)
     base.sample(["a cat"], [1], base.sampling())
-    assert heard == pytest.approx(wanted, abs=1e-3)
+    assert heard[::2] == heard[1::2] == pytest.approx(wanted, abs=1e-3)  # the prompt, and what to keep away from
     heard.clear()
     draw().save("ref.png")
     given: dict[str, Any] = {"pictures": [Path("ref.png")], "style": "ink", "contents": ["a cat"], "output": OUTPUT}
@@ -291,3 +292,28 @@ def test_a_relative_that_it_is_not(tmp_path: Path, changed: dict[str, Any], word
 @pytest.mark.parametrize(("share", "left"), [(1.0, 47), (0.0, 0), (0.7071, 23)])
 def test_a_share_that_is_masked_tells_the_step(share: float, left: int) -> None:
     assert int(steps_left(torch.tensor(share), 48)) == left
+
+
+def test_what_is_computed_ahead_is_the_same() -> None:
+    net, ids = network(), grid()
+    plain = prompt(net)
+    ready = net.ahead(plain, range(6))
+    assert ready.ahead is not None and ready.select(torch.tensor([1])).modulations() is not None
+    for left in (5, torch.tensor([0.0, 3.0])):
+        torch.testing.assert_close(net(ids, ready.at(left)), net(ids, plain.at(left)), atol=1e-5, rtol=1e-4)
+    assert ready.at(7).modulations() is None and MeissonicCondition.cat([ready, plain]).ahead is None
+    torch.testing.assert_close(net(ids, ready.at(7)), net(ids, plain.at(7)))
+    assert net.ahead(plain, range(1000)) is plain  # too many to keep
+
+
+def test_branches_in_turn_are_those_of_a_batch() -> None:
+    net, ids = network(), grid(rows=1)
+    first, second, negative = (prompt(net, 1, seed) for seed in (1, 2, 3))
+    adapter = KINDS["bottleneck"][0](KINDS["bottleneck"][1](), cast(Any, net)).requires_grad_(False)
+    tiny.randomise(adapter)
+    for branches in ([], [Branch(first, adapter)], [Branch(first, adapter, 0.5), Branch(second, None, 0.5)]):
+        made = [
+            guided(cast(Any, net), first, negative, branches, Scales(2.0, 3.0), 12, in_turn=in_turn)(ids, ids < 40, 0.5)
+            for in_turn in (False, True)
+        ]
+        torch.testing.assert_close(*made, atol=1e-4, rtol=1e-4)

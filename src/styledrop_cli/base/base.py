@@ -244,6 +244,10 @@ class Base:
         """What the network is told, drawing and learning alike, where so many of ``steps`` are ``left`` after one."""
         return step_told(left, steps, self.spec.told, self.schedule)
 
+    def all_told(self, steps: int) -> list[float]:
+        """What the network is told at each of ``steps``, the last first."""
+        return [float(self.told(float(left), steps)) for left in range(steps)]
+
     @property
     def mask_id(self) -> int:
         """The id of what is yet to be drawn."""

@@ -116,7 +116,8 @@ def _guide(
         distinct = list(dict.fromkeys(texts))
         rows = torch.tensor([distinct.index(text) for text in texts], device=base.device)
         reader = scaled if adapter is not None and adapter.reads_text else None
-        made: Condition = network.condition(*base.text_states(distinct, network), reader).select(rows)
+        read = network.condition(*base.text_states(distinct, network), reader)
+        made: Condition = network.ahead(read, base.all_told(settings.steps)).select(rows)
         if low_res is None:
             return made
         assert isinstance(network, SuperResTransformer)
@@ -151,9 +152,8 @@ def _guide(
         settings.guidance_to,
     )
     network = base.parts.get(CAST if cast else part)
-    logits = guided(
-        network, prompt, negative, branches, scales, settings.steps, partial(base.told, steps=settings.steps)
-    )
+    told, in_turn = partial(base.told, steps=settings.steps), network.branches_in_turn
+    logits = guided(network, prompt, negative, branches, scales, settings.steps, told, in_turn=in_turn)
     return lambda ids, masked, progress: top_k_top_p(logits(ids, masked, progress), settings.top_k, settings.top_p)
 
 

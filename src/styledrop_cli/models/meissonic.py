@@ -278,7 +278,8 @@ class JointAttention(nn.Module):
         value = linear(x)
         if adapter is not None:
             value = adapter(f"{self.path}.{name}", linear, x, value)
-        return value.unflatten(-1, (self.heads, -1))
+        out: Tensor = value.unflatten(-1, (self.heads, -1))
+        return out
 
 
 class TanhGelu(nn.Module):
@@ -479,6 +480,11 @@ class MeissonicTransformer(nn.Module):
     def sites(self) -> list[Site]:
         """Where adapters may change it, in the order in which they come."""
         return [site for block in (*self.transformer_blocks, *self.single_transformer_blocks) for site in block.sites()]
+
+    @property
+    def branches_in_turn(self) -> bool:
+        """On a processor: a thousand places keep it busy, and what a block makes of one branch stays near it."""
+        return self.context_embedder.weight.device.type == "cpu"
 
     def condition(
         self, text: Tensor, pooled: Tensor, micro: Tensor, adapter: AdapterFn | None = None

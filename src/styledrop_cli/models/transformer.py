@@ -8,7 +8,7 @@ An adapter is an argument, never a part: the transformer's own tensors are the b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,8 +39,15 @@ class TokenTransformer(Protocol):
     def sites(self) -> list[Site]:
         """Where adapters may change it."""
 
+    @property
+    def branches_in_turn(self) -> bool:
+        """Whether the passes of a step are as fast one after the other as in one batch, which needs more memory."""
+
     def condition(self, text: Tensor, pooled: Tensor, micro: Tensor, adapter: AdapterFn | None = None) -> Any:
         """What a prompt contributes to every step, as ``MaskedTransformer.condition``."""
+
+    def ahead(self, condition: Any, left: Sequence[float]) -> Any:
+        """The same with what follows from it at the steps to come, so many ``left`` after each, if anything does."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All of its weights."""
@@ -342,6 +349,8 @@ def laid_over(features: Tensor, grid: torch.Size) -> Tensor:
 class MaskedTransformer(nn.Module):
     """Predicts every masked id of a grid at once, given the known ones and a prompt (Muse, arXiv 2301.00704)."""
 
+    branches_in_turn = False
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -400,6 +409,10 @@ class MaskedTransformer(nn.Module):
         cond = self.cond_embed(torch.cat([pooled, features.to(pooled.dtype)], 1))
         modulations = tuple(modulation for block in self._blocks() for modulation in block.modulations(cond))
         return Condition(modulations, tuple(self.keys_values(context, adapter)))
+
+    def ahead(self, condition: Condition, left: Sequence[float]) -> Condition:
+        """The same: this network is not told how many steps are left."""
+        return condition
 
     def keys_values(self, context: Tensor, adapter: AdapterFn | None = None) -> list[tuple[Tensor, Tensor]]:
         """What every cross-attention reads of ``context`` ``[B,T,D]``, in the order of the blocks."""

@@ -127,8 +127,11 @@ def guided(
     scales: Scales,
     steps: int = 1,
     told: Callable[[float], float | Tensor] = float,
+    *,
+    in_turn: bool = False,
 ) -> LogitsFn:
-    """Build the function that ``decode`` calls. All passes a step needs run as one batch; the others do not run.
+    """Build the function that ``decode`` calls. All passes a step needs run as one batch or, with ``in_turn``, one
+    after the other; the others do not run.
 
     Logits are computed where ids are masked, and nowhere else. ``prompt`` is what the base is told. ``branches`` are
     mixed into Ghat by their shares (StyleDrop, 3.4: ``(1 - g) l_style + g l_content``); without any the base is alone.
@@ -159,13 +162,18 @@ def guided(
             conditions.append(prompt)
         if reuse is None and lambda_b:
             conditions.append(negative)
-        if len(conditions) not in joined:
+        if len(conditions) not in joined and not in_turn:
             joined[len(conditions)] = prompt.cat(conditions)
-        batch, where = (grid.repeat(len(conditions), 1, 1) for grid in (ids, masked))
-        adapter = on_rows(adapters, rows) if branches and len(conditions) > 1 else alone
-        now = joined[len(conditions)].at(told(float(round((1 - progress) * (steps - 1)))))
-        every = transformer(batch, now, adapter, where).float()
-        parts: Sequence[Tensor] = every.chunk(len(conditions))
+        left = told(float(round((1 - progress) * (steps - 1))))
+        parts: Sequence[Tensor]
+        if in_turn:
+            each = zip(conditions, [*adapters, None, None], strict=False)
+            parts = [transformer(ids, one.at(left), adapter, masked).float() for one, adapter in each]
+        else:
+            batch, where = (grid.repeat(len(conditions), 1, 1) for grid in (ids, masked))
+            adapter = on_rows(adapters, rows) if branches and len(conditions) > 1 else alone
+            every = transformer(batch, joined[len(conditions)].at(left), adapter, where).float()
+            parts = every.chunk(len(conditions))
         adapted = parts[0]
         if own > 1:
             adapted = torch.stack([branch.share * part for branch, part in zip(branches, parts, strict=False)]).sum(0)

@@ -94,9 +94,11 @@ class _AdapterTask(nn.Module):
         self._steps, self._schedule = base.sampling().steps, base.schedule
         self._told = base.told
         self._text = base.text_states(prompts, base.parts.get(part))
-        # An adapter that does not change how a prompt is read lets it be read once.
-        with torch.no_grad():
-            self._condition = None if adapter.reads_text else base.parts.get(part).condition(*self._text)
+        self._condition = None
+        if not adapter.reads_text:  # then a prompt is read once
+            with torch.no_grad():
+                read = base.parts.get(part).condition(*self._text)
+                self._condition = base.parts.get(part).ahead(read, base.all_told(self._steps))
         for name in ("clip", "tokenizer", part):  # not needed any more
             base.done_with(name)
         self.network = cast_once(base.parts.get(part), base.device)
