@@ -5,6 +5,7 @@ READY  := .venv/.ready
 # A process a core, each with one thread; the tests of a file stay together and share what they set up.
 SPREAD ?= --numprocesses auto --dist loadfile
 STYLE  ?= watercolor
+MODEL  ?= 256
 DEMO   := build/demo
 
 # The environment of the published implementation.
@@ -54,9 +55,9 @@ parity:  ## compare with the published implementation, in an environment of its 
 	$(BESIDE)
 	.venv-parity/bin/python -m pytest -m parity tests/models/test_clip.py tests/adapters/test_exchange.py tests/adapters/test_meissonic_lora.py tests/models/test_parity.py tests/models/test_meissonic_parity.py
 
-against:  ## time and memory beside the published implementation, on 3.5 GB of random weights of its size; half an hour
+against:  ## time and memory beside the published implementation, on random weights of its size (MODEL=256, meissonic, ...); half an hour or more
 	$(BESIDE)
-	PYTHONPATH=src .venv-parity/bin/python benchmarks/against_diffusers.py
+	PYTHONPATH=src .venv-parity/bin/python benchmarks/against_diffusers.py --model $(MODEL)
 
 demo: $(READY)  ## learn the style of examples/watercolor.png and draw a sheet of pictures in it
 	$(BIN)/styledrop train examples/$(STYLE).png --style "$(STYLE)" \

@@ -123,7 +123,9 @@ class UpstreamPipeline:
 
     def text(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """States before the last layer ``[B,T,E]``, and summaries ``[B,P]``."""
-        said = self.text_encoder(self.tokens(texts), return_dict=True, output_hidden_states=True)
+        said = self.text_encoder(
+            self.tokens(texts).to(self.text_encoder.device), return_dict=True, output_hidden_states=True
+        )
         return said.hidden_states[-2], said.text_embeds
 
     def ids(
@@ -135,16 +137,18 @@ class UpstreamPipeline:
         steps: int,
         guidance: float,
         generator: torch.Generator,
+        number: int = 1,
     ) -> Tensor:
-        """Ids ``[1,side,side]`` of one picture."""
-        words, summary = self.text([negative, prompt])
+        """Ids ``[number,side,side]`` of one prompt."""
+        words, summary = self.text([negative] * number + [prompt] * number)
         pixels = side * 2 ** (len(self.vqvae.config.block_out_channels) - 1)
-        micro = torch.tensor([[pixels, pixels, 0, 0, 6]], dtype=words.dtype).expand(2, -1)
-        ids = torch.full((1, side, side), self.scheduler.config.mask_token_id)
+        micro = torch.tensor([[pixels, pixels, 0, 0, 6]], dtype=words.dtype, device=words.device)
+        ids = torch.full((number, side, side), self.scheduler.config.mask_token_id, device=words.device)
         self.scheduler.set_timesteps(steps, (2, 0))
         for left in self.scheduler.timesteps:
-            told = left[None] / steps if self.fraction else left[None]
-            without, with_ = self.transformer(ids.repeat(2, 1, 1), words, summary, micro, told).chunk(2)
+            told = (left[None] / steps if self.fraction else left[None]).to(words.device)
+            both = self.transformer(ids.repeat(2, 1, 1), words, summary, micro.expand(2 * number, -1), told)
+            without, with_ = both.chunk(2)
             logits = (without + guidance * (with_ - without)).permute(0, 3, 1, 2)
             ids = self.scheduler.step(logits, left, ids, generator=generator).prev_sample
         return ids
