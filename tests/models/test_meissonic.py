@@ -21,7 +21,7 @@ from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
 from styledrop_cli.sampling.guidance import Branch, Scales, guided
 from styledrop_cli.sampling.masking import random_mask, steps_left
-from styledrop_cli.settings import TrainSettings
+from styledrop_cli.settings import PRESETS, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 from styledrop_cli.training.loop import masked_cross_entropy
 
@@ -200,6 +200,22 @@ def test_drawing_and_training_tell_the_same_steps(
     train_adapter(base, settings=base.training(steps=8, views=2, width=1, batch_size=4), **given)
     drawn = {round(one, 3) for one in wanted}
     assert len(heard) == 32 and {round(one, 3) for one in heard} == drawn
+
+
+def test_the_fast_preset_asks_for_half_as_much_at_each_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, passes = load_base(str(folder), tiny.CPU), []
+    adapter = KINDS["bottleneck"][0](KINDS["bottleneck"][1](), base.transformer).requires_grad_(False)
+    tiny.randomise(adapter)
+    forward = MeissonicTransformer.forward
+
+    def counted(self: MeissonicTransformer, ids: Tensor, *given: Any) -> Tensor:
+        passes.append(len(ids))
+        return forward(self, ids, *given)
+
+    monkeypatch.setattr(MeissonicTransformer, "forward", counted)
+    for preset in ({}, PRESETS["fast"] | {"precision": "fp32"}):
+        base.sample(["a cat"], [1], base.sampling(**({"steps": 8, "lambda_a": 2.0} | preset)), adapter)
+    assert len(passes) == 8 * 3 + 2 * 3 + 6  # adapter, base and negative text; then all three at every fourth step
 
 
 def hidden_loss(base: Base, file: AdapterFile, adapter: Adapter | None) -> float:
