@@ -386,8 +386,9 @@ def options_in(text: str) -> set[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("docs/reference/")])
 def test_options_that_are_named_exist(page: str) -> None:
     known = {option for name in GROUP.commands for option in options_of_command(name)}
-    known |= options_of_script(ROOT / "benchmarks/against_truth.py")
-    own = {option for script in (ROOT / page).parent.glob("*.py") for option in OPTION.findall(script.read_text())}
+    for script in ("against_truth.py", "against_diffusers.py"):
+        known |= options_of_script(ROOT / "benchmarks" / script)
+    own = {option for path in (ROOT / page).parent.glob("*.py") for option in OPTION.findall(path.read_text())}
     unknown = options_in((ROOT / page).read_text(encoding="utf-8")) - known - own - {"--help", "--version"}
     assert not unknown, f"{page} names options that no command has"
 
