@@ -131,24 +131,17 @@ def make_model(o: Options, side: str, variant: str) -> Figures:
     codes = TokenizerConfig((32,) * 5, 1, num_vq_embeddings=256) if o.small else TokenizerConfig()
     text: dict[str, Any] = {}
     network: MeissonicTransformer | MaskedTransformer
-    if o.family == "meissonic":
-        sizes = {"sample_size": o.pixels // 16} | (SMALL_MEISSONIC if o.small else {})
-        network = MeissonicTransformer(MeissonicConfig(**sizes))
-        text = {"embed_dim": network.config.hidden_size, "text_width": 1024, "text_heads": 16, "text_layers": 24}
-    else:
-        large = {"sample_size": 32, "downsample": True, "upsample": True} if o.pixels == 512 else {}
-        network = MaskedTransformer(TransformerConfig(**(large | (SMALL if o.small else {}))))
-        text["quick_gelu"] = True
-    parts = network, ImageTokenizer(codes), Clip(ClipConfig(**(text | ({"text_layers": 2} if o.small else {}))))
-    draws = torch.Generator().manual_seed(0)
-    for part in parts:
-        for name, parameter in part.requires_grad_(False).named_parameters():
-            if name == "logit_scale":
-                continue
-            vector = parameter.ndim < 2 or "channelwise_norm" in name
-            parameter.normal_(generator=draws).mul_(0.2 if vector else parameter[0].numel() ** -0.5)
-            if parameter.ndim < 2 and name.endswith("weight"):  # a norm's
-                parameter.add_(1)
+    with torch.device("meta"):  # the values are drawn while they are written
+        if o.family == "meissonic":
+            sizes = {"sample_size": o.pixels // 16} | (SMALL_MEISSONIC if o.small else {})
+            network = MeissonicTransformer(MeissonicConfig(**sizes))
+            text = {"embed_dim": network.config.hidden_size, "text_width": 1024, "text_heads": 16, "text_layers": 24}
+        else:
+            large = {"sample_size": 32, "downsample": True, "upsample": True} if o.pixels == 512 else {}
+            network = MaskedTransformer(TransformerConfig(**(large | (SMALL if o.small else {}))))
+            text["quick_gelu"] = True
+        text |= {"text_layers": 2} if o.small else {}
+        parts = network, ImageTokenizer(codes), Clip(ClipConfig(**text))
     unfinished = o.folder.with_suffix(".part")  # written over where an earlier one was cut short
     save_published(unfinished, *parts, merges)
     unfinished.rename(o.folder)
