@@ -156,7 +156,8 @@ class ScaledNorm(RMSNorm):
 def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Layer norm of ``[B,n,D]`` without weights, scaled by one and ``scale`` and shifted, ``[B,1,D]`` each."""
     if len(x) == 1:  # at once, in a third of the time
-        return F.layer_norm(x, x.shape[-1:], (1 + scale).flatten(), shift.flatten(), NORM_EPS)
+        gain, offset = (1 + scale).flatten().to(x.dtype), shift.flatten().to(x.dtype)
+        return F.layer_norm(x, x.shape[-1:], gain, offset, NORM_EPS)
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
 
 
