@@ -100,6 +100,27 @@ def test_parts(
     assert "| tokenizer, OpenMoji at 128 px " in capsys.readouterr().out
 
 
+def test_guesses(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("resvg_py", reason="draws icons; it comes with the extra 'pocket'")
+    shutil.copytree(tiny_model, "model")  # the other tests' stays as it is
+    Path("model/contents.txt").write_text("a cat\na dog\n")
+    entries = [{"file": f"noto/{thing}.webp", "thing": thing} for thing in ("cat", "dog")]
+    Path("index.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    for family in ("openmoji", "fxemoji", "emojione", "noto-v1"):
+        write_icons(Path("work"), family, ["cat", "dog"])
+    given = ("--model", "model", "--index", "index.jsonl", "--work", "work", "-o", "out.json")
+    made = run("benchmarks/guesses.py", *given, monkeypatch=monkeypatch)
+    found = json.loads(Path("out.json").read_text())["guesses"]
+    assert len(found["icons on white"]) == len(found["icons as gold"]) == 2 * 4
+    assert len(found["reference pictures"]) == 6
+    assert "guess_from of tiny: " in capsys.readouterr().out
+    trusted_from = made["trusted_from"]
+    mostly_right = {"white": [(0.9, True)] * 40 + [(0.5, False)] * 40, "gold": [(0.95, True)] * 10}
+    assert trusted_from(mostly_right) == 0.75
+    assert trusted_from(mostly_right | {"glass": [(1.0, False)]}) is None  # the worst kind of picture decides
+    assert trusted_from({"white": [(0.9, True)] * 20}) is None  # so few say nothing
+
+
 @pytest.fixture
 def bench_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

@@ -79,6 +79,7 @@ class Training(TypedDict, total=False):
     last: bool
     lambda_a: float
     lambda_b: float
+    choose_scales: bool
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,10 @@ class StyleDrop:
     ) -> AdapterFile:
         """Learn a ``style`` from one picture or several and write ``output``, which is replaced if it is there.
 
-        ``contents`` says what each picture shows; left out, it is guessed and told to ``on_message``. With
-        ``learn="object"`` the object is learnt that ``contents`` names, and no style. ``on_step`` is told step, steps
-        and loss. Stopped at any moment, the same call goes on, unless ``fresh``.
+        ``contents`` says what each picture shows; left out, it is guessed where such guesses are known to be right, or
+        else "a picture", of which ``on_message`` is told. With ``learn="object"`` the object is learnt that
+        ``contents`` names, and no style. ``on_step`` is told step, steps and loss. Stopped at any moment, the same call
+        goes on, unless ``fresh``.
 
         Raises PictureError for a picture that cannot be read, UsageError for settings that do not fit.
         """

@@ -203,7 +203,8 @@ class TrainSettings(Checked):
     """How an adapter is trained; ``of`` fills in what fits its kind.
 
     ``views`` augmented crops of each reference are tokenized once. At ``checkpoints`` points of the way test pictures
-    are drawn, and the best point is what is written, unless ``last``. The super-resolution transformer, where the base
+    are drawn, and the best point is what is written, unless ``last``. Those of that point also choose the scales that
+    the file recommends, with ``choose_scales``. The super-resolution transformer, where the base
     has one, gets an adapter of the same kind, trained at ``superres_lr`` (paper: 3.3 times the base's).
 
     ``learn`` is what the pictures have in common, ``STYLE`` or ``OBJECT`` (StyleDrop, 3.4). Checkpoints are compared by
@@ -248,6 +249,9 @@ class TrainSettings(Checked):
     lambda_b: float = setting(
         SampleSettings.lambda_b, "Guidance towards the prompt that the file recommends for drawing.", (0, 50)
     )
+    choose_scales: bool = setting(
+        True, "Whether the test pictures choose both scales of guidance; if not, the file recommends those above."
+    )
     superres_steps: int = setting(
         100, "Training steps of super-resolution's own adapter; 0 leaves it out.", (0, 1_000_000)
     )
@@ -268,7 +272,9 @@ class TrainSettings(Checked):
         """The settings that fit ``kind``, with what is ``given`` in their place; UsageError for an unknown kind."""
         if kind not in KINDS:
             raise UsageError(f"there is no kind of adapter called '{kind}'", f"Choose one of {', '.join(KINDS)}.")
-        suits = {"checkpoints": 0} if given.get("learn") == OBJECT else {}
+        suits: dict[str, Any] = {"checkpoints": 0} if given.get("learn") == OBJECT else {}
+        if {"lambda_a", "lambda_b"} & given.keys():
+            suits["choose_scales"] = False
         return cls(**({"kind": kind} | KINDS[kind] | suits | given))
 
 

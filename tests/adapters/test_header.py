@@ -34,6 +34,9 @@ HEADERS: dict[str, dict[str, Any]] = {
     "prompt": TRAINED | {"kind": "prompt", "config": {"vectors": 16}, "superres": None},
     "object": TRAINED | {"learns": "object", "style": "", "contents": ["my dog", "my dog"], "scores": None},
     "saved by a sweep": TRAINED | {"recommended": SCALES | {"strength": 1.2, "temperature": 2.0, "steps": 24}},
+    "reset by inspect": TRAINED | {
+        "recommended": SCALES | {"strength": 1.2}, "as_trained": {"recommended": SCALES, "step": 60},
+    },
     "round": TRAINED | {
         "contents": ["a bee", "a robot"], "round": 2, "parent": "592a", "feedback": "clip",
         "picks": [{"prompt": "a robot", "seed": 2002, "total": 2.1564}],
@@ -96,6 +99,9 @@ def test_a_new_one_is_read_as_it_was_made() -> None:
         ({"recommended": {"lambda_a": -1}}, "recommended missing"),
         ({"recommended": {"colour": 1}}, "recommended missing"),
         ({"recommended": {"steps": 2.5}}, "recommended missing"),
+        ({"as_trained": 5}, "as_trained missing"),
+        ({"as_trained": {"recommended": {"colour": 1}, "step": 60}}, "as_trained missing"),
+        ({"as_trained": {"recommended": SCALES, "step": "last"}}, "as_trained missing"),
         ({"pictures": ["ref.png"]}, "pictures missing"),
         ({"picks": 5, "round": "two"}, "picks, round missing"),
         ({"source": {}}, "source missing"),

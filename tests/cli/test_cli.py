@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import typer
 
+import tiny
 from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
 from styledrop_cli.adapters.header import write_recommended
+from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app, main
 from styledrop_cli.cli.hints import OTHER_NAMES
+from styledrop_cli.cli.train import asked_contents
 from styledrop_cli.io.images import read_png_settings, save_png
 from styledrop_cli.settings import PRESETS, SampleSettings
 
@@ -451,3 +457,46 @@ def test_a_preset_is_between_what_is_recommended_and_what_is_asked_for(
     assert {name: plain[name] for name in PRESETS["fast"]} == {
         name: (SampleSettings.defaults() | recommended)[name] for name in PRESETS["fast"]
     }
+
+
+# ---- what a picture shows ----
+
+
+class Terminal(io.StringIO):
+    """What a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, typed: str, **given: Any) -> tuple[list[str] | None, str]:
+    """What two pictures are taken to show where a person types so much, and what was asked."""
+    for name in ("one.png", "two.png"):
+        draw().save(name)
+    shown = io.StringIO()
+    screen = console.Screen(**given)
+    screen.err = console.Plain(file=shown, force_terminal=True, width=100)
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    base = load_base(str(tiny_model), tiny.CPU)
+    return asked_contents(screen, base, [Path("one.png"), Path("two.png")], None), shown.getvalue()
+
+
+def test_a_person_is_asked_what_nobody_said(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
+    found, shown = asked(monkeypatch, tiny_model, "  a  boat \n\n")
+    assert found == ["a boat", "a picture"]  # Enter alone: not known
+    assert "What does one.png show" in shown and "What does two.png show" in shown
+    for typed in ("\n\n", ""):
+        assert asked(monkeypatch, tiny_model, typed)[0] is None
+
+
+@pytest.mark.parametrize("given", [{"quiet": True}, {"as_json": True}])
+def test_scripts_are_asked_nothing(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, given: dict[str, bool]) -> None:
+    assert asked(monkeypatch, tiny_model, "a boat\na boat\n", **given) == (None, "")
+
+
+def test_without_a_word_it_is_a_picture(styledrop: Run, picture: Path, tiny_model: Path) -> None:
+    learn = ("train", picture, "--style", "ink", "--steps", "1", "--checkpoints", "0", "--model", tiny_model, "--json")
+    outcome = styledrop(*learn)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["contents"] == ["a picture"]
+    assert "cannot tell what ref.png shows" in outcome.err and '--content "a bird"' in outcome.err

@@ -97,6 +97,10 @@ def test_the_table_and_the_json_say_which_round_is_best(iterate: Iterate) -> Non
     assert [row["round"] for row in said["rounds"]] == [0, 1, 2]
     assert said["best"] in (1, 2)
     assert said["scorer"] == "clip"  # this model has no second one
+    assert said["verdict"].startswith("The rounds ") and "Kept is " in said["verdict"]
+    assert " ".join(said["verdict"].split()) in " ".join(shown.err.split())
+    (table,) = Path().glob("*.rounds/table.json")
+    assert json.loads(table.read_text())["verdict"] == said["verdict"]
 
 
 def test_pictures_are_learnt_from_first(iterate: Iterate) -> None:

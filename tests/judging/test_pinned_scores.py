@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import ROOT, Run
+from styledrop_cli.base import folder as folder_module
+from styledrop_cli.base.registry import POCKET_SPEC
 
 EXAMPLE = ROOT / "examples" / "watercolor.png"
 PROMPTS = ("a cat", "a house")
@@ -54,7 +57,8 @@ PINNED: dict[str, list[list[float]]] = {
 
 
 @pytest.mark.slow
-def test_every_command_scores_as_it_did(styledrop: Run) -> None:
+def test_every_command_scores_as_it_did(styledrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "POCKET_SPEC", replace(POCKET_SPEC, reach={}))
     shutil.copy(EXAMPLE, "ref.png")
     Path("prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
 
@@ -64,7 +68,18 @@ def test_every_command_scores_as_it_did(styledrop: Run) -> None:
         found: dict[str, Any] = json.loads(out)
         return found
 
-    train = ("--style", "watercolor", "--content", "a rabbit", "--steps", "30", "--checkpoints", "2")
+    train = (
+        "--style",
+        "watercolor",
+        "--content",
+        "a rabbit",
+        "--steps",
+        "30",
+        "--checkpoints",
+        "2",
+        "--lambda-b",
+        "1.5",
+    )
     said("train", "ref.png", *train, "-o", "a.safetensors")
     found: dict[str, Any] = {}
     curve = json.loads(Path("a.safetensors.run/curve.json").read_text(encoding="utf-8"))

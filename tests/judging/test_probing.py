@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from torch import Tensor
 import tiny
 from conftest import draw
 from styledrop_cli.adapters.examples import UNKNOWN_CONTENT, TrainingViews, known_contents
+from styledrop_cli.adapters.file import new_adapter
 from styledrop_cli.base.base import Base
+from styledrop_cli.judging import probes as probes_module
 from styledrop_cli.judging.evaluate import References, judge_of
-from styledrop_cli.judging.probes import Probes
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.judging.probes import PAIRS, Probes
+from styledrop_cli.judging.scores import Scores
+from styledrop_cli.settings import SampleSettings, TrainSettings
 
 SAMPLING = SampleSettings(steps=2)
 
@@ -47,6 +51,34 @@ def painter(base: Base, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
         return ids.expand(len(prompts), -1, -1)
 
     monkeypatch.setattr(Base, "sample", painted)
+
+
+@pytest.mark.parametrize(
+    ("style", "thing", "pair"),
+    [
+        (0.6, 0.9, (0.25, 1.5)),  # more style, and the thing is as it was
+        (0.6, 0.2, (0.0, 1.5)),  # more style, and the thing is gone
+        (0.1, 0.9, (0.0, 1.5)),  # no more style
+    ],
+)
+def test_another_pair_of_scales_is_taken_where_it_gains_and_keeps_the_thing(
+    base: Base, monkeypatch: pytest.MonkeyPatch, style: float, thing: float, pair: tuple[float, float]
+) -> None:
+    """At lambda A 0.25 and lambda B 1.5 pictures are such; elsewhere the thing is there, with little style."""
+    tests = probes(base)
+    count, drawn = len(tests.contents), []
+
+    def seen(base: Base, judge: Any, drawing: Any, plain: Any = None, **rest: Any) -> Any:
+        at = (drawing.sampling.lambda_a, drawing.sampling.lambda_b)
+        drawn.append(at)
+        one = Scores(thing, 0.9, style, 0.0) if at == (0.25, 1.5) else Scores(0.9, 0.9, 0.1, 0.0)
+        return SimpleNamespace(pictures=torch.zeros(count, 3, 16, 16), scores=[one] * count)
+
+    monkeypatch.setattr(probes_module, "evaluate", seen)
+    values, gain, interval = tests.best_scales(new_adapter(base.transformer, TrainSettings(width=1)))
+    assert (values["lambda_a"], values["lambda_b"]) == pair
+    assert drawn == [(0.0, 1.5), *PAIRS] and len(set(drawn)) == len(drawn)
+    assert (gain > 0.1) == (pair != (0.0, 1.5)) and interval[0] <= gain <= interval[1]
 
 
 def test_the_references_own_content_is_not_asked_for(base: Base) -> None:

@@ -201,7 +201,8 @@ def made_up(axes: dict[str, tuple[float, ...]], balances: list[list[float]], num
         numbers = range(index * len(of_each), (index + 1) * len(of_each))
         pictures = torch.stack([(to_tensor(coloured(i)) * 255).round().to(torch.uint8) for i in numbers])
         cells.append(Cell(values, pictures, [score(t) for t in of_each]))
-    return judged(settings, cells, torch.zeros(1, 3, 16, 16), present)
+    before = cells[0 if present is None else present]
+    return judged(settings, cells, torch.zeros(1, 3, 16, 16), present, before)
 
 
 @pytest.mark.parametrize("number", [1, 3])
@@ -248,13 +249,13 @@ def test_the_highest_mean_balance_is_recommended_and_compared_with_what_was() ->
     balances = [[0.3, 0.0, 0.3, 0.1], [0.6, 0.1, 0.3, 0.2], [0.0, 0.0, 0.9, 0.2], [0.1, 0.1, 0.0, 0.1]]
     axes = {"lambda_a": (0.0, 1.0), "lambda_b": (1.0, 3.0)}
     result = made_up(axes, balances, 2, present=0)
-    assert (result.best, result.other) == (1, 0)
+    assert (result.best, result.other, result.lost) == (1, result.cells[0], [3])
     assert result.recommended == {"lambda_a": 0.0, "lambda_b": 3.0}
     difference = torch.tensor(balances[1]) - torch.tensor(balances[0])
     assert result.gain == pytest.approx(float(difference.mean()))
     assert result.interval == paired_interval(difference.view(2, 2))
-    assert made_up(axes, balances, 2, present=None).other == 2  # the second best
-    assert made_up(axes, balances, 2, present=1).other == 2
+    already = made_up(axes, balances, 2, present=1)
+    assert (already.best, already.other) == (1, already.cells[2])  # the second best
 
 
 def test_neither_a_thing_without_style_nor_a_copy_is_recommended() -> None:
@@ -268,7 +269,48 @@ def test_neither_a_thing_without_style_nor_a_copy_is_recommended() -> None:
 
 
 def test_of_equal_cells_the_first_is_recommended() -> None:
-    assert made_up({"steps": (4, 8, 12)}, [[0.0], [1.0], [1.0]], 1, None).best == 1
+    assert made_up({"steps": (4, 8, 12)}, [[0.0], [1.0], [1.0]], 1, 0).best == 1
+
+
+def shown(objects: list[float], styles: list[float], before: list[float], present: int | None = None) -> Sweep:
+    """A sweep over strengths: of each its object and style in all of 2 x 2 pictures; ``before`` is what there was."""
+    settings = SweepSettings({"strength": tuple(range(1, len(objects) + 1))}, PROMPTS, 2)
+
+    noise = [0.02, -0.01, 0.01, -0.02]
+
+    def cell(values: dict[str, float], thing: float, style: float) -> Cell:
+        noise.reverse()
+        scores = [Scores(thing + one, thing, style, 0.0) for one in noise]
+        return Cell(values, torch.zeros(4, 3, 16, 16, dtype=torch.uint8), scores)
+
+    cells = [cell(*one) for one in zip(settings.combinations, objects, styles, strict=True)]
+    own = cells[present] if present is not None else cell({"strength": 0.0}, *before)
+    return judged(settings, cells, torch.zeros(1, 3, 16, 16), present, own)
+
+
+def test_what_loses_the_thing_is_never_recommended() -> None:
+    """As a new user had it: the most style stood where the thing was gone, and won by its balance."""
+    result = shown([0.9, 0.24], [0.1, 0.6], [], present=0)
+    assert result.cells[1].balance > result.cells[0].balance
+    assert (result.best, result.lost, result.sure) == (0, [1], False)
+    assert shown([0.9, 0.89], [0.1, 0.6], [], present=0).best == 1  # as surely, as far as the pictures can tell
+    everything = shown([0.24, 0.3], [0.6, 0.6], [0.9, 0.1])
+    assert (everything.best, everything.lost, everything.recommended) == (None, [0, 1], {})
+
+
+def test_nothing_is_recommended_that_is_worse_than_what_there_is() -> None:
+    result = shown([0.9, 0.9], [0.1, 0.2], [0.9, 0.4])
+    assert (result.best, result.lost) == (None, [])
+    assert result.other.values == {"strength": 0.0}
+    better = shown([0.9, 0.9], [0.1, 0.5], [0.9, 0.4])
+    assert (better.best, better.sure) == (1, True)
+
+
+def test_a_single_prompt_or_seed_is_never_sure() -> None:
+    balances = [[0.1, 0.1], [0.9, 0.9]]
+    assert made_up({"strength": (1, 2)}, balances, 2, 0).gain > 0.5
+    assert not made_up({"strength": (1, 2)}, balances, 2, 0).sure
+    assert not made_up({"strength": (1, 2)}, balances, 1, 0).sure
 
 
 # ---- what is drawn ----
@@ -315,8 +357,9 @@ def test_the_base_is_looked_at_with_other_seeds(base: Base, adapter: Path, monke
     said_so: list[tuple[float, str]] = []
     swept(base, adapter, {"strength": (1.0, 2.0)}, on_progress=lambda *share: said_so.append(share))
     assert [seed for plain, seed in seen if plain] == [7, 8, 7, 8]  # 5 and 6 are the cells'
-    assert [seed for plain, seed in seen if not plain] == [5, 6, 5, 6] * 2
-    assert said_so == [(4 / 12, "4/12"), (8 / 12, "8/12"), (1.0, "12/12")]
+    assert [seed for plain, seed in seen if not plain] == [5, 6, 5, 6] * 3
+    # What the adapter recommends, which no cell is, is drawn beside them.
+    assert [note for _, note in said_so] == ["4/16", "8/16", "12/16", "16/16"]
 
 
 def test_what_no_axis_sets_is_as_the_adapter_recommends(base: Base, adapter: Path) -> None:
@@ -332,9 +375,7 @@ def test_what_no_axis_sets_is_as_the_adapter_recommends(base: Base, adapter: Pat
 def test_the_usual_grid(adapter: Path) -> None:
     write_recommended(adapter, {"lambda_a": 0.1})
     file = load_adapter(adapter)
-    assert whole_grid({}, file) == {"lambda_a": (0, 0.1, 0.25, 0.5, 1), "lambda_b": (0.75, 1.5, 3)}
-    assert whole_grid({"steps": [4]}, file) == whole_grid({}, file) | {"steps": (4,)}
-    assert whole_grid({"lambda_a": [2]}, file) == {"lambda_a": (2,), "lambda_b": (0.75, 1.5, 3)}
+    assert whole_grid({}, file) == {"lambda_a": (0, 0.1, 0.25, 0.5), "lambda_b": (0.75, 1.5, 3)}
     assert whole_grid({"strength": [1, 2, 1]}, file) == {"strength": (1, 2)}
 
 
@@ -372,9 +413,9 @@ def test_a_sweep_from_end_to_end(go: Go, styledrop: Run) -> None:
     axes = ("--lambda-a", "0, 1,0", "--lambda-b", "1,1.5,3")
     code, out, err = go(*PROMPTS, "a corgi", "a cat", *axes, "-n", "2")
     assert code == 0, err
-    assert "does not know 'corgi'" in err and "42/42" in err
+    assert "does not know 'corgi'" in err and "48/48" in err
     assert "3 prompts and 2 seeds, by clip" in out
-    assert out.count("recommended") == 2 and "95 % interval" in out and "one prompt" not in out
+    assert "recommended" in out and "one prompt" not in out
     assert out.splitlines()[-1] == "sweep.png"
     about = read_png_settings(Path("sweep.png"))
     assert about is not None
@@ -382,9 +423,12 @@ def test_a_sweep_from_end_to_end(go: Go, styledrop: Run) -> None:
     assert about["prompt"] == "a cat | a dog | a corgi"
     assert about["seeds"] == [0, 1]
     assert len(about["cells"]) == 6
-    best = max(about["cells"], key=lambda cell: cell["balance"])
-    assert about["recommended"] == {name: best[name] for name in about["axes"]}
-    assert f"recommended: lambda_a {best['lambda_a']:g}, lambda_b {best['lambda_b']:g}, steps 2" in out
+    best = max((one for one in about["cells"] if not one["lost"]), key=lambda cell: cell["balance"], default={})
+    if about["recommended"]:
+        assert about["recommended"] == {name: best[name] for name in about["axes"]}
+        assert f"recommended: lambda_a {best['lambda_a']:g}, lambda_b {best['lambda_b']:g}, steps 2" in out
+    else:
+        assert "recommended, as before: lambda_a 0, lambda_b 1.5, steps 12" in out
     assert json.loads(styledrop("inspect", "sweep.png", "--json").out) == about
     assert styledrop("inspect", "sweep.png").code == 0
     again = said(go(*PROMPTS, "a corgi", *axes, "-n", "2", "--json", "--overwrite", "-o", "sweep.png"))
@@ -419,16 +463,20 @@ def test_the_nearest_scorer_is_suggested_and_others_judge(go: Go, base: Base, mo
 
 
 def test_saved_it_changes_the_header_alone_and_generate_goes_by_it(
-    go: Go, styledrop: Run, adapter: Path, tiny_model: Path
+    go: Go, styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, metadata = read_tensors(adapter)
-    found = said(go(*PROMPTS, "--strength", "0.25,3", "--temperature", "5", "-n", "1", "--save", "--json"))
+    best_is(monkeypatch, 0)
+    found = said(go(*PROMPTS, "--strength", "0.25,3", "--temperature", "5", "-n", "1", "--save", "--force", "--json"))
+    assert found["saved"]
     after, now = read_tensors(adapter)
     assert list(after) == list(before)
     assert all(torch.equal(after[n], t) and after[n].dtype == t.dtype for n, t in before.items())
     assert {k: v for k, v in now.items() if k != "styledrop"} == {k: v for k, v in metadata.items() if k != "styledrop"}
     old = json.loads(metadata["styledrop"])
-    assert json.loads(now["styledrop"]) == old | {"recommended": old["recommended"] | found["recommended"]}
+    as_trained = {"recommended": old["recommended"], "step": old["step"]}
+    recommended = {"recommended": old["recommended"] | found["recommended"], "as_trained": as_trained}
+    assert json.loads(now["styledrop"]) == old | recommended
     assert found["recommended"] == {"strength": found["recommended"]["strength"], "temperature": 5.0, "steps": 2}
     assert f"strength  {found['recommended']['strength']:g}" in styledrop("inspect", adapter).out
 
@@ -444,15 +492,53 @@ def test_saved_it_changes_the_header_alone_and_generate_goes_by_it(
     assert drawn("--strength", "0", "--steps", "3")[0]["steps"] == 3  # what is asked for goes before
 
 
-def test_saved_it_can_become_another_checkpoint(go: Go, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = checkpoints_of(load_adapter(adapter))
+def whole(adapter: Path) -> tuple[dict[str, bytes], dict[str, str]]:
+    """All that an adapter file holds; its order in the file is nobody's."""
+    tensors, metadata = read_tensors(adapter)
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}, metadata
+
+
+def best_is(monkeypatch: pytest.MonkeyPatch, place: int, interval: tuple[float, float] = (-0.1, 0.2)) -> None:
+    """Whatever is drawn, the cell at ``place`` is the best, with a gain in ``interval``."""
     order = sweep_module.judged
 
     def first(*given: Any) -> Sweep:
-        return replace(order(*given), best=0)
+        return replace(order(*given), best=place, gain=0.1, interval=interval)
 
     monkeypatch.setattr(sweep_module, "judged", first)
-    found = said(go("a cat", "--checkpoints", "-n", "1", "--save", "--json"))
+
+
+def test_only_what_is_beyond_chance_is_saved_unless_it_is_insisted_on(
+    go: Go, styledrop: Run, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytes_before, as_trained = adapter.read_bytes(), whole(adapter)
+    strengths = ("--strength", "0.5,0.8", "-n", "2", "--overwrite")
+    best_is(monkeypatch, 0)
+    outcome = go(*PROMPTS, *strengths, "--save")
+    assert outcome.code == 0 and "nothing is saved" in outcome.err and "--force" in outcome.err
+    assert adapter.read_bytes() == bytes_before
+    assert not said(go(*PROMPTS, *strengths, "--save", "--json"))["saved"]
+    assert said(go(*PROMPTS, *strengths, "--save", "--force", "--json"))["saved"]
+    assert read_header(adapter).recommended["strength"] == 0.5
+    best_is(monkeypatch, 1, (0.05, 0.2))
+    outcome = go(*PROMPTS, *strengths, "--save")
+    assert "inspect water.safetensors --reset" in outcome.err
+    assert read_header(adapter).recommended["strength"] == 0.8
+    outcome = styledrop("inspect", adapter, "--reset")
+    assert outcome.code == 0 and "is again what its training wrote, and recommends lambda_a 0" in outcome.err
+    assert whole(adapter) == as_trained  # however often something was saved in between
+    outcome = styledrop("inspect", adapter, "--reset")
+    assert outcome.code == 0 and "nothing was saved into it since" in outcome.err
+    assert whole(adapter) == as_trained
+    assert styledrop("inspect", "sweep.png", "--reset").code == 2
+
+
+def test_saved_it_can_become_another_checkpoint_and_back(
+    go: Go, styledrop: Run, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, as_trained = checkpoints_of(load_adapter(adapter)), whole(adapter)
+    best_is(monkeypatch, 0)
+    found = said(go("a cat", "--checkpoints", "-n", "1", "--save", "--force", "--json"))
     assert found["recommended"] == {"steps": 2, CHECKPOINT: 2}
     after, wanted = read_tensors(adapter)[0], read_tensors(files[2])[0]
     assert set(after) == set(wanted) and all(torch.equal(after[name], t) for name, t in wanted.items())
@@ -461,6 +547,8 @@ def test_saved_it_can_become_another_checkpoint(go: Go, adapter: Path, monkeypat
     assert header["recommended"] == read_header(files[2]).recommended | {"steps": 2}
     again = said(go("a cat", "--checkpoints", "-n", "1", "--json", "--overwrite"))
     assert [cell[CHECKPOINT] for cell in again["cells"]] == [2, 4]
+    assert styledrop("inspect", adapter, "--reset").code == 0
+    assert whole(adapter) == as_trained
 
 
 def test_without_save_the_adapter_stays_as_it_is(go: Go, adapter: Path) -> None:
@@ -500,6 +588,8 @@ WRONG: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
         ("lambda_a, strength and steps all have several values", "leave several values to two"),
     ),
     (("a cat", "--lambda-a", "1", "--lambda-b", "2"), 2, ("one combination of settings", "several values")),
+    (("a cat", "--lambda-b", "3", "--save"), 2, ("--lambda-b 3: one combination of settings", "several values")),
+    (("a cat", "--force"), 2, ("--force is for --save",)),
     (
         ("a cat", "--steps", ",".join(map(str, range(1, 10))), "--lambda-a", "0,1,2,3,4,5,6,7", "-n", "100"),
         2,

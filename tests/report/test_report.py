@@ -27,8 +27,9 @@ from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.prompts import CHOOSING, GRADED, PROBES, REPORT, SUBJECTS
 from styledrop_cli.report import grade
 from styledrop_cli.report.commands import commands
-from styledrop_cli.report.grade import TOLD, Graded, also_chose, free_prompts
+from styledrop_cli.report.grade import TOLD, Estimate, Graded, also_chose, free_prompts
 from styledrop_cli.report.history import read_story
+from styledrop_cli.report.page import _verdict
 from styledrop_cli.settings import RoundSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
@@ -117,12 +118,28 @@ def test_rounds(report: Report) -> None:
     said = words_of(Path("report.html"))
     assert "For round 2, picked by clip: 2" in said
     assert "made from round 1" in said
+    table = json.loads(Path("adapter.rounds/table.json").read_text())
+    assert " ".join(table["verdict"].split()) in " ".join(said.split())
+    assert f"round {table['best']}, kept" in said and said.count(", kept") == 1
     assert "styledrop iterate adapter.safetensors --rounds 1" in said
     story = read_story(Path("adapter.rounds"))
     assert [len(stage.curve.losses) for stage in story.stages if stage.curve] == [4, 2]
     assert [len(stage.curve.checkpoints) for stage in story.stages if stage.curve] == [2, 0]
     # The training before the rounds is found under the name that they took over.
     assert Path("report.html").read_text().count("data:image/svg+xml;base64") >= 3
+
+
+def test_more_style_is_no_gain_where_the_thing_is_gone() -> None:
+    """As a new user had it: "more style" stood over confetti."""
+
+    def verdict(subject: float) -> str:
+        found = {name: Estimate(0.5, 0.4, 0.6, 0.3, 0.2, 0.4) for name in ("csls", "text", "leak")}
+        apart = subject - 0.8
+        thing = Estimate(subject, subject - 0.1, subject + 0.1, apart, apart - 0.05, apart + 0.05)
+        return _verdict("round 2", found | {"object": thing})
+
+    assert verdict(0.2).startswith("round 2: what was asked for is mostly lost; more style")
+    assert verdict(0.6).startswith("round 2: more style")
 
 
 def test_a_training_is_its_adapter(report: Report) -> None:

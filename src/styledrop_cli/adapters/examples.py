@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SMALLEST_CROP = 0.75  # of the picture's side
-UNSURE = 0.25  # of the guesses' probability
 REFERENCE_EVERY = 2  # turns
 UNKNOWN_CONTENT = "a picture"
 # Mirrored, these would be wrong.
@@ -127,23 +126,32 @@ def known_contents(base: Base, contents: Sequence[str]) -> list[str]:
     return [one for one in dict.fromkeys(contents) if one != UNKNOWN_CONTENT and not base.unknown_words(one)]
 
 
-def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:
-    """What a picture shows, by the bundled CLIP among the things it was taught; said aloud."""
-    if not base.contents or base.clip.visual is None:
-        on_message(
-            f"Warning: {base.name} cannot guess what {path.name} shows; taking '{UNKNOWN_CONTENT}'. "
-            "Say it with --content."
-        )
-        return UNKNOWN_CONTENT
+@torch.no_grad()
+def best_guesses(base: Base, pictures: Tensor) -> list[tuple[str, float]]:
+    """What each of ``pictures`` ``[B,3,S,S]`` in [0,1] shows among all that the base was taught, and how sure that is.
+
+    By the base's CLIP; the second is a probability in [0,1], which says little by itself (``BaseSpec.guess_from``).
+    """
+    chances = base.chances(base.picture_embeds(pictures), base.content_embeds).float().cpu()
+    return [(base.contents[int(best)], float(sure)) for sure, best in zip(*chances.max(-1), strict=True)]
+
+
+def sure_guess(base: Base, image: Image) -> tuple[str, float] | None:
+    """What a picture shows, and how sure that is; None where guesses so sure are not known to be right mostly."""
+    if base.spec.guess_from is None or not base.contents or base.clip.visual is None:
+        return None
     picture = to_tensor(square(image, base.clip.config.image_size))[None].to(base.device)
-    chances = base.chances(base.picture_embeds(picture), base.content_embeds)[0]
-    best = int(chances.argmax())
-    guess = base.contents[best]
-    if chances[best] < UNSURE:
-        on_message(
-            f"Warning: not sure what {path.name} shows (perhaps {guess}, {float(chances[best]):.0%}); "
-            f"taking '{UNKNOWN_CONTENT}'. Say it with --content."
-        )
-        return UNKNOWN_CONTENT
-    on_message(f"{path.name} shows {guess}, it seems ({float(chances[best]):.0%}); say otherwise with --content.")
-    return guess
+    guess, sure = best_guesses(base, picture)[0]
+    return (guess, sure) if sure >= base.spec.guess_from else None
+
+
+def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:
+    """What a picture shows, by a sure guess of the base's CLIP, or else ``UNKNOWN_CONTENT``; said aloud."""
+    if guessed := sure_guess(base, image):
+        on_message(f"{path.name} shows {guessed[0]}, it seems ({guessed[1]:.0%}); say otherwise with --content.")
+        return guessed[0]
+    on_message(
+        f"Warning: {base.name} cannot tell what {path.name} shows, and takes it for '{UNKNOWN_CONTENT}'. Say it with "
+        '--content, such as --content "a bird": what is not named is learnt as part of the style.'
+    )
+    return UNKNOWN_CONTENT

@@ -42,7 +42,8 @@ class AdapterHeader:
     base it belongs to, and the name of its ``text_encoder`` where it has several. It ``learns`` a style or an object.
     ``style`` is the style in words, ``contents`` what each picture that was learnt from shows: the references
     (``pictures``: name, sha256, width, height, psnr in dB) and, of a round of feedback, the ``picks`` (prompt, seed,
-    total). ``recommended`` are settings to draw with.
+    total). ``recommended`` are settings to draw with; where others were saved since, ``as_trained`` holds what training
+    wrote (``recommended``, ``step``).
 
     ``settings`` are those of its training, ``step`` the checkpoint it is, with the training's ``loss`` there and the
     ``scores`` of its test pictures. A round of feedback has its ``number`` (``round`` in the file), the sha256 of its
@@ -74,6 +75,7 @@ class AdapterHeader:
     step: int | None = None
     loss: float | None = None
     scores: Mapping[str, float] | None = None
+    as_trained: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Any] = field(default_factory=dict)
     written: tuple[str, ...] = ()  # the keys that its file has, in their order
 
@@ -166,8 +168,17 @@ def _inside(said: Mapping[str, Any]) -> dict[str, bool]:
         "style": len(said["style"]) <= LONGEST_TEXT,
         "contents": all(len(one) <= LONGEST_TEXT for one in said["contents"]),
         "recommended": all(_is_recommendable(*item) for item in said["recommended"].items()),
+        "as_trained": _is_as_trained(said.get("as_trained")),
         "source": isinstance(source.get("name"), str),
     }
+
+
+def _is_as_trained(said: Mapping[str, Any] | None) -> bool:
+    if not said:
+        return True
+    recommended, step = said.get("recommended"), said.get("step")
+    sound = isinstance(recommended, dict) and all(_is_recommendable(*item) for item in recommended.items())
+    return sound and (step is None or type(step) is int)
 
 
 def _is_recommendable(name: str, value: object) -> bool:
@@ -199,11 +210,31 @@ def write_recommended(path: Path, values: Mapping[str, float], source: Path | No
     """Let the adapter file at ``path`` recommend ``values``, beside what it recommends already; atomically.
 
     All else stays as it is, the tensors to the bit. With ``source``, another checkpoint of its training, it becomes
-    that one.
+    that one. What it was before the first such change is kept, for ``write_as_trained``.
     """
-    recommended = {**read_header(path).recommended, **values}
-    tensors, metadata = read_tensors(source or path)
-    header = _header(path, metadata).with_values(recommended=recommended)
+    before = read_header(path)
+    kept = before.as_trained or {"recommended": before.recommended, "step": before.step}
+    _rewrite(path, source or path, recommended={**before.recommended, **values}, as_trained=kept)
+
+
+def write_trained(path: Path, values: Mapping[str, float]) -> None:
+    """Let the adapter file at ``path`` recommend ``values``, too, as the training does that is about to write it."""
+    _rewrite(path, path, recommended={**read_header(path).recommended, **values})
+
+
+def write_as_trained(path: Path, source: Path | None = None) -> None:
+    """Let the adapter file at ``path`` be again what its training wrote; atomically.
+
+    ``source`` is the checkpoint that it was then, where it has become another one.
+    """
+    _rewrite(path, source or path, recommended=dict(read_header(path).as_trained["recommended"]), as_trained={})
+
+
+def _rewrite(path: Path, source: Path, **values: Any) -> None:
+    tensors, metadata = read_tensors(source)
+    header = _header(path, metadata).with_values(**values)
+    if not header.as_trained:
+        header = replace(header, written=tuple(key for key in header.written if key != "as_trained"))
     metadata |= {KEY: json.dumps(header.to_json(), ensure_ascii=False)}
     _header(path, metadata)  # nothing is written that could not be read
     save_tensors(path, tensors, metadata)

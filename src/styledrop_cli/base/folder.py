@@ -18,7 +18,7 @@ from styledrop_cli.base.prompt_tokens import (
     read_merges,
     read_pieces,
 )
-from styledrop_cli.base.registry import OURS, BaseSpec
+from styledrop_cli.base.registry import BUNDLED, OURS, POCKET_SPEC, BaseSpec
 from styledrop_cli.base.text_encoder import TextConfig, TextEncoder
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import file_hash
@@ -136,8 +136,8 @@ def open_ours(folder: Path) -> Opened:
     parts = {part: Part.here(load_module(folder, part)) for part in sorted(wanted)}
     refuse_misfits(folder, **{name: part.config for name, part in parts.items()})
     tokenizer = read_text_tokenizer(folder, parts[own].config)
-    fingerprint = partial(file_hash, folder / "transformer.safetensors")
-    return Opened(str(config.get("name", folder.name)), OURS, parts, tokenizer, fingerprint)
+    fingerprint, name = partial(file_hash, folder / "transformer.safetensors"), str(config.get("name", folder.name))
+    return Opened(name, POCKET_SPEC if name == BUNDLED else OURS, parts, tokenizer, fingerprint)
 
 
 def load_module(folder: Path, part: str) -> Any:

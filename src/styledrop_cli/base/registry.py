@@ -40,6 +40,10 @@ class BaseSpec:
     once there. ``lora_modules`` is a pattern of how the modules of its LoRAs begin in other programs, with dots as
     underscores (empty: there are none), and ``family`` whose they are, in words. ``golden`` are the last 3x3 values of
     the blue channel of its upstream's picture of ``acceptance.PROMPT``.
+
+    ``reach`` is, of the scales that people set, the largest value at which what they asked for is still there.
+    ``guess_from`` is how sure its CLIP has to be of what a picture shows for its guess to be taken, None for never
+    (``benchmarks/guesses.py``). Without a measurement both are left out.
     """
 
     name: str = ""
@@ -66,6 +70,8 @@ class BaseSpec:
     family: str = ""
     lora_modules: str = ""
     golden: tuple[float, ...] = ()
+    reach: Mapping[str, float] = field(default_factory=dict)
+    guess_from: float | None = None
 
 
 OWN_TEXT = "bundled"  # the name of the text encoder that comes with a base
@@ -73,6 +79,13 @@ BUNDLED = "pocket"
 POCKET = Path(__file__).parents[1] / BUNDLED
 
 OURS = BaseSpec()
+# Scales and preset: docs/lab/tuning.md. StyleDrop's own ("paper") are made for a base 100 times larger, and draw noise.
+POCKET_SPEC = replace(
+    OURS,
+    name=BUNDLED,
+    reach={"lambda_a": 0.5, "lambda_b": 4.0, "strength": 1.5},
+    presets={"paper": {"lambda_a": 0.25, "lambda_b": 3.0, "plausible": 0.03}},
+)
 
 # Drawing: upstream's defaults, where a guidance scale of 10 is our lambda_b of 9. Training: StyleDrop's recipe in
 # upstream's example (LoRA of rank 16, lr 4e-4 at twice our alpha, one picture a step, 1,500 to 2,000 steps).

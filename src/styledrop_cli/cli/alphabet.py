@@ -62,10 +62,11 @@ def alphabet(
     from styledrop_cli.generation.collection import Thing
     from styledrop_cli.generation.kit import candidates
     from styledrop_cli.generation.pipeline import PictureRequest
-    from styledrop_cli.generation.resolve import settings_of
+    from styledrop_cli.generation.resolve import settings_of, within_reach
 
     clearer = {"lambda_b": max(settings_of(base, mixture).lambda_b, LAMBDA_B)}
-    settings = settings_of(base, mixture, clearer, base.preset(preset), chosen)
+    own = within_reach(base, chosen, screen.say)
+    settings = settings_of(base, mixture, clearer, base.preset(preset), own)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     if any(sign.islower() and capital(sign) != sign for sign in letters):
         screen.say("small letters are drawn as capitals: the base model does not tell them apart")

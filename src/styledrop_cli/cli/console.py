@@ -110,6 +110,16 @@ class Screen:
             return
         _print(self.err, Text.assemble((WARNING, "bold yellow"), message))
 
+    def ask(self, question: str) -> str:
+        """What the person types, without blanks around it; nothing where nobody is there to be asked."""
+        if self.quiet or self.as_json or not (self.err.is_terminal and sys.stdin and sys.stdin.isatty()):
+            return ""
+        self.err.print(Text(f"{question} ", "bold"), end="")
+        try:
+            return input().strip()
+        except EOFError:
+            return ""
+
     def warn_of_unknown(self, base: Base, texts: Sequence[str], learnt: str = "") -> None:
         """A warning where `base` was not taught a word of what it is to draw, and none `learnt` it since."""
         for remark in base.remarks(texts, learnt):

@@ -129,11 +129,12 @@ def edit(
     checks.refuse_unwritable(output)
     base, mixture = load.load_to_draw(screen, model, device, adapter)
     from styledrop_cli.generation.pipeline import PictureRequest
-    from styledrop_cli.generation.resolve import settings_of
+    from styledrop_cli.generation.resolve import settings_of, within_reach
 
     if change.remark:
         screen.say(change.remark)
-    settings = settings_of(base, mixture, base.preset(preset), change.suits(base), chosen)
+    own = within_reach(base, chosen, screen.say)
+    settings = settings_of(base, mixture, base.preset(preset), change.suits(base), own)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     prompt = mixture.cut(base, prompt, style, screen.say)
     wanted = [PictureRequest(prompt, one, settings, style) for one in seeds]

@@ -143,8 +143,10 @@ def generate(
         mixture = load.read_mixture(styles, mixing.thing, mixing.gamma)
         base = load_base()
     from styledrop_cli.generation.requests import requests_of
+    from styledrop_cli.generation.resolve import within_reach
 
-    wanted, stems = requests_of(base, mixture, pictures, base.preset(preset) | chosen, style, many.name, screen.say)
+    chosen = base.preset(preset) | within_reach(base, chosen, screen.say)
+    wanted, stems = requests_of(base, mixture, pictures, chosen, style, many.name, screen.say)
     texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
     screen.warn_of_unknown(base, list(dict.fromkeys(texts)), mixture.learnt)
     of_each = len(wanted) // len(lines)

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from styledrop_cli.cli import console
-from styledrop_cli.errors import ModelError, StyledropError
+from styledrop_cli.cli.options import flag
+from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
 ADAPTER = b"\0\0\0\0{"  # at the fifth byte: a length below 4 GB, then JSON; its first bytes may look like a picture
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
@@ -29,6 +30,10 @@ def inspect(
         typer.Argument(metavar="FILE", help="An adapter, a picture drawn by generate, or the folder of a base model."),
     ],
     *,
+    reset: Annotated[
+        bool,
+        flag("Undo what styledrop sweep --save wrote into an adapter: it is again what its training wrote.", "--reset"),
+    ] = False,
     screen: console.Screen,
 ) -> None:
     """Show what is in an adapter, a generated picture or a base model.
@@ -39,11 +44,14 @@ def inspect(
 
       styledrop inspect adapter.safetensors
       styledrop inspect styledrop-out/a-cat-1.png
+      styledrop inspect adapter.safetensors --reset
     """
     if not file.exists():
         raise StyledropError(f"there is nothing at {file}", "check the spelling of the path")
     if not (file.is_dir() or file.is_file()):
         raise StyledropError(f"{file} is no ordinary file", "name a file, or a model's folder")
+    if reset:
+        _reset(file, screen)
     about = _model(file) if file.is_dir() else _picture(file) or _adapter(file)
     shown: RenderableType = _table(file, about)
     pictures = [value for value in about.values() if isinstance(value, str) and value.startswith("data:image/")]
@@ -54,6 +62,29 @@ def inspect(
         beside.add_row(Text("\n").join(console.in_blocks(from_base64(one)) for one in pictures), shown)
         shown = beside
     screen.result(about, shown)
+
+
+def _reset(file: Path, screen: console.Screen) -> None:
+    """Let an adapter be again what its training wrote."""
+    if file.is_dir() or _picture(file):
+        raise UsageError(f"--reset is for an adapter, and {file} is none", "leave it out, or name an adapter")
+    from styledrop_cli.adapters.header import load_adapter, write_as_trained
+
+    adapter = load_adapter(file)
+    before = adapter.header.as_trained
+    if not before:
+        screen.say(f"{file} is what its training wrote: nothing was saved into it since")
+        return
+    source = None
+    if before["step"] != adapter.header.step:
+        from styledrop_cli.judging.sweep import checkpoints_of
+
+        source = checkpoints_of(adapter).get(before["step"])
+        if source is None:
+            raise ModelError(f"the checkpoint that {file} was, step {before['step']}, is not in {file}.run any more")
+    write_as_trained(file, source)
+    values = ", ".join(f"{name} {value:g}" for name, value in before["recommended"].items())
+    screen.say(f"{file} is again what its training wrote, and recommends {values or 'nothing'}")
 
 
 def _adapter(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.picking import Watcher, gallery_of, pickers_of
-from styledrop_cli.cli.train import say_how_to_draw
+from styledrop_cli.cli.train import asked_contents, say_how_to_draw
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import RoundSettings
 
@@ -75,7 +75,7 @@ def iterate(
     style: Annotated[str | None, option("With reference pictures: their style in a few words.")] = None,
     content: Annotated[
         list[str] | None,
-        option("With reference pictures: what each shows. If not given, CLIP guesses it and the guess is shown."),
+        option("With reference pictures: what each shows. If not given, you are asked in a terminal."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -143,6 +143,8 @@ def iterate(
         watcher = stack.enter_context(Watcher(screen))
         if start is None:
             assert style is not None
+            if of == 1 and not (folder / "round-1" / "adapter.safetensors").exists():
+                content = asked_contents(screen, base, pictures, content)
             first = base.training(steps=settings.steps, seed=seed)
             about: dict[str, Any] = {"style": style, "contents": content, "settings": first, "fresh": fresh}
             start = first_round(base, pictures, **about, folder=folder, watcher=watcher)
@@ -163,9 +165,16 @@ def iterate(
         )
         watcher.over(result)
     screen.result(
-        {"adapter": result.path, "best": result.best, "rounds": result.table, "scorer": name},
+        {
+            "adapter": result.path,
+            "best": result.best,
+            "rounds": result.table,
+            "scorer": name,
+            "verdict": result.verdict,
+        },
         [result.path] if screen.quiet else _table(result, name),
     )
+    screen.say(result.verdict, "bold")
     say_how_to_draw(screen, result.path, model)
 
 
@@ -216,7 +225,7 @@ def _newest(folder: Path) -> Path:
     if not found:
         raise UsageError(
             "there is no adapter in this folder to improve",
-            'train one first: styledrop train ref.png --style "watercolor"',
+            'train one first: styledrop train ref.png --style "watercolor" --content "a bird"',
         )
     return max(found)[1]
 
@@ -226,7 +235,8 @@ def _table(result: Result, scorer: str) -> Table:
     for name in ("round", *SCORES, ""):
         table.add_column(name, justify="left" if not name else "right")
     for row in result.table:
-        numbers: list[Any] = [f"{row[name]:.3f}" for name in SCORES]
+        # Without a style of its own the base has the highest total of all: that is nothing to be compared by.
+        numbers: list[Any] = [f"{row[name]:.3f}" if row["round"] or name != "total" else "" for name in SCORES]
         best = row["round"] == result.best
         table.add_row(
             str(row["round"]) if row["round"] else "base",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from styledrop_cli.base.registry import AMUSED, PUBLISHED
+from styledrop_cli.base.registry import AMUSED, BUNDLED, POCKET_SPEC, PUBLISHED
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.console import COMMON
 from styledrop_cli.environment import expanded
@@ -54,6 +54,11 @@ def range_of(ranges: Ranges, name: str) -> str | None:
     """What stands behind an option for a number, `<0 to 50>`; nothing where that would be too long to read."""
     shown = " to ".join(map(exact, ranges[name]))
     return f"<{shown}>" if len(shown) < 15 else None
+
+
+def reach_of(name: str) -> str:
+    """How far a scale goes on the bundled base, for the help: `<0 to 0.5 on pocket>`."""
+    return f"<{exact(SampleSettings.RANGES[name][0])} to {exact(POCKET_SPEC.reach[name])} on {BUNDLED}>"
 
 
 def by_base(name: str, *others: str) -> str:
@@ -109,16 +114,16 @@ class Drawing:
     preset: Annotated[
         str | None,
         option(
-            "A set of settings: fast takes about two thirds of the time, paper has StyleDrop's values, preview is a "
-            "rough first look in few steps. Options given beside it override it.",
+            "A set of settings: fast takes about two thirds of the time, paper draws as StyleDrop does, on pocket with "
+            "scales of its own, preview is a rough first look in few steps. Options given beside it override it.",
             metavar="|".join(PRESETS),
             shown=False,
         ),
     ] = None
     negative: Annotated[str | None, option(shown='what suits the base model; "" is nothing')] = None
-    strength: Annotated[float | None, option(shown=recommended("strength"))] = None
-    lambda_a: Annotated[float | None, option(shown=recommended("lambda_a"))] = None
-    lambda_b: Annotated[float | None, option(shown=recommended("lambda_b"))] = None
+    strength: Annotated[float | None, option(metavar=reach_of("strength"), shown=recommended("strength"))] = None
+    lambda_a: Annotated[float | None, option(metavar=reach_of("lambda_a"), shown=recommended("lambda_a"))] = None
+    lambda_b: Annotated[float | None, option(metavar=reach_of("lambda_b"), shown=recommended("lambda_b"))] = None
     steps: Annotated[int | None, option(shown=recommended("steps"))] = None
 
     def checked(self, seed: int) -> tuple[str | None, dict[str, Any]]:

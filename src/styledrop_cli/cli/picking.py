@@ -138,7 +138,7 @@ class Watcher:
     def over(self, result: Result) -> None:
         """The page's last words."""
         if self.gallery is not None:
-            self.gallery.over(f"Round {result.best} is best. It was written to {result.path}.")
+            self.gallery.over(f"{result.verdict} It was written to {result.path}.")
 
 
 def pickers_of(names: list[str], picks: list[Path] | None, watcher: Watcher, seed: int) -> list[Picker]:

@@ -50,7 +50,7 @@ def score(
         ),
     ] = None,
     content: Annotated[
-        list[str] | None, option("What each reference picture shows, in their order.", shown="CLIP guesses it")
+        list[str] | None, option("What each reference picture shows, in their order.", shown="unknown")
     ] = None,
     scorer: options.Scorer = "clip",
     as_csv: Annotated[bool, flag("Print every picture as CSV.", "--csv")] = False,

@@ -23,9 +23,10 @@ from styledrop_cli.io.files import real_place
 from styledrop_cli.settings import CHECKPOINT, RECOMMENDABLE, SampleSettings, SweepSettings, seeds_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from styledrop_cli.base.base import Base
     from styledrop_cli.judging.sweep import Cell, Sweep
 
 OUTPUT = Path("sweep.png")
@@ -40,11 +41,11 @@ class Compared:
     PANEL: ClassVar = "What is compared"
 
     lambda_a: Annotated[
-        str | None, option("Guidance towards the style.", metavar=VALUES, shown="0 to 1, if nothing else is compared")
+        str | None, option("Guidance towards the style.", metavar=VALUES, shown="0 to 0.5, if nothing is named")
     ] = None
     lambda_b: Annotated[
         str | None,
-        option("Guidance towards the prompt.", metavar=VALUES, shown="0.75 to 3, if nothing else is compared"),
+        option("Guidance towards the prompt.", metavar=VALUES, shown="0.75 to 3, if nothing is named"),
     ] = None
     strength: Annotated[str | None, option("How strongly the adapter acts.", metavar=VALUES)] = None
     temperature: Annotated[str | None, option("Chance in the order in which parts are drawn.", metavar=VALUES)] = None
@@ -66,8 +67,14 @@ def sweep(
     output: Annotated[Path, options.output("FILE", "The contact sheet to write.")] = OUTPUT,
     overwrite: options.Overwrite = False,
     save: Annotated[
-        bool, flag("Write the best values into the adapter file, so that generate uses them.", "--save")
+        bool,
+        flag(
+            "Write the best values into the adapter file, so that generate uses them, if the gain is beyond chance. "
+            "styledrop inspect --reset undoes it.",
+            "--save",
+        ),
     ] = False,
+    force: Annotated[bool, flag("With --save: write them also where the gain may be chance.", "--force")] = False,
     style: options.OwnStyle = None,
     scorer: options.Scorer = "clip",
     model: options.Model = "pocket",
@@ -79,18 +86,22 @@ def sweep(
 
     Draws the same prompts and seeds at every combination of up to two settings,
     on one contact sheet. CLIP scores each combination, as it does checkpoints in
-    training, and the best is named with how sure that is. Give three prompts or
-    more: what suits one need not suit another.
+    training, and the best is named with how sure that is. One at which the thing
+    is lost is never recommended. Give three prompts or more: what suits one need
+    not suit another.
 
       styledrop sweep adapter.safetensors "a cat" "a teapot" "a house"
       styledrop sweep adapter.safetensors "a cat" "a house" \
-          --lambda-a 0,1,2,4 --lambda-b 1,3,5 -o scales.png
+          --lambda-a 0,0.25,0.5 --lambda-b 1,3 -o scales.png
       styledrop sweep adapter.safetensors "a cat" "a house" \
           --strength 0.5,1,1.5 --save -o strength.png
     """
     values = options.given(**vars(what))
     del values["checkpoints"]
     axes = _axes(values, number, seed)
+    if force and not save:
+        raise UsageError("--force is for --save, and nothing is to be saved", "say both, or leave --force out")
+    _refuse_single(axes, what.checkpoints)
     prompts = list(dict.fromkeys(checks.checked_prompts(prompts or [], f"styledrop sweep {adapter}")))
     style = checks.checked_style(style)
     _refuse_files(adapter, save, output, overwrite)
@@ -106,6 +117,7 @@ def sweep(
         every = axes | ({CHECKPOINT: list(files)} if files else {})
         settings = SweepSettings(sweep_module.whole_grid(every, file), prompts, number, seed)
         base = load_base()
+        settings = replace(settings, axes=_within_reach(base, settings.axes, screen))
         clip_scorer = open_scorer(base, scorer)
     style = str(file.header.style) if style is None else style
     prompts = [base.text_tokenizer.cut(prompt, style, screen.say) for prompt in prompts]
@@ -126,24 +138,24 @@ def sweep(
 
     about = _about(result, style, about_mixture(base, StyleMix.of(file)), scorer)
     save_png(sweep_module.sheet_of(result, style or adapter.stem, scorer), output, about)
-    if save:
-        source = files.get(int(result.cells[result.best].values.get(CHECKPOINT, 0)))
-        write_recommended(adapter, result.recommended, source)
+    saved = save and result.best not in (None, result.present) and (result.sure or force)
+    if saved:
+        write_recommended(adapter, result.recommended, files.get(int(result.values.get(CHECKPOINT, 0))))
     seconds = time.monotonic() - started
     screen.say(f"drawn in {console.duration(seconds)}:")
     compared_with = {
-        **result.cells[result.other].values,
+        **result.other.values,
         "gain": round(result.gain, 4),
         "interval": [round(bound, 4) for bound in result.interval],
     }
     path = Text(str(output), no_wrap=True, overflow="ignore")  # whole, however narrow the terminal
     screen.result(
-        about | {"sheet": output, "compared_with": compared_with, "saved": save, "seconds": round(seconds, 1)},
+        about | {"sheet": output, "compared_with": compared_with, "saved": saved, "seconds": round(seconds, 1)},
         [output] if screen.quiet else Group(_table(result, scorer), "", *map(Text, _verdict(result)), path),
     )
     if save:
-        screen.say(f"{adapter} recommends these values now, and generate uses them")
-    elif result.best != result.present:
+        _say_saved(screen, adapter, result, saved)
+    elif result.best not in (None, result.present):
         screen.say(f"try it:  {_generate(adapter, result, settings.prompts[0], model, files)}", "dim")
 
 
@@ -177,6 +189,26 @@ def _axes(given: Mapping[str, str], number: int, seed: int) -> dict[str, list[fl
     return axes
 
 
+def _refuse_single(axes: Mapping[str, Sequence[float]], checkpoints: bool) -> None:
+    """Refuse settings of one value each, where nothing else would be compared."""
+    if axes and not checkpoints and all(len(values) == 1 for values in axes.values()):
+        said = " and ".join(f"--{name.replace('_', '-')} {values[0]:g}" for name, values in axes.items())
+        raise UsageError(
+            f"{said}: one combination of settings is nothing to compare",
+            "give one of them several values, separated by commas; without any, lambda A and lambda B are compared",
+        )
+
+
+def _within_reach(base: Base, axes: Mapping[str, Sequence[float]], screen: console.Screen) -> dict[str, list[float]]:
+    """The axes without values that `base` can draw nothing with, of which a warning tells."""
+    from styledrop_cli.generation.resolve import within_reach
+
+    return {
+        name: list(dict.fromkeys(within_reach(base, {name: value}, screen.say)[name] for value in values))
+        for name, values in axes.items()
+    }
+
+
 def _refuse_files(adapter: Path, save: bool, output: Path, overwrite: bool) -> None:
     """Everything that can be wrong with the names of the files, before the base is loaded."""
     checks.refuse_no_adapter(adapter, "put the adapter before the prompts")
@@ -186,6 +218,17 @@ def _refuse_files(adapter: Path, save: bool, output: Path, overwrite: bool) -> N
 
 
 # ---- what comes out ----
+
+
+def _say_saved(screen: console.Screen, adapter: Path, result: Sweep, saved: bool) -> None:
+    """Whether the recommended values were written into the adapter, and what can be done about it."""
+    if saved:
+        screen.say(f"{adapter} recommends these values now, and generate uses them")
+        screen.say(f"undo it:  styledrop inspect {shlex.quote(str(adapter))} --reset", "dim")
+    elif result.best in (None, result.present):
+        screen.say(f"{adapter} stays as it is: none of these is better than what it recommends")
+    else:
+        screen.warn("nothing is saved, as the gain may be chance: give more prompts and seeds, or say --force")
 
 
 def _about(result: Sweep, style: str, drawn_by: Mapping[str, Any], scorer: str) -> dict[str, Any]:
@@ -198,9 +241,10 @@ def _about(result: Sweep, style: str, drawn_by: Mapping[str, Any], scorer: str) 
         "scorer": scorer,
         "seeds": settings.seeds,
         "axes": {name: list(values) for name, values in settings.axes.items()},
-        "recommended": result.cells[result.best].values,
+        "recommended": result.values,
         "cells": [
-            {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}} for cell in result.cells
+            {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}, "lost": i in result.lost}
+            for i, cell in enumerate(result.cells)
         ],
         "styledrop": __version__,
     }
@@ -219,11 +263,11 @@ def _table(result: Sweep, scorer: str) -> Table:
     for name in (*settings.axes, *SCORES):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     table.add_column("")
+    from styledrop_cli.judging.sweep import mark_of
+
     for place, cell in enumerate(result.cells):
-        best = place == result.best
-        mark = "recommended" if best else "as before" if place == result.present else ""
         values = (*(f"{value:g}" for value in cell.values.values()), *(f"{mean:.3f}" for mean in _means(cell).values()))
-        table.add_row(*values, mark, style="bold" if best else "")
+        table.add_row(*values, mark_of(result, place), style="bold" if place == result.best else "")
     return table
 
 
@@ -231,12 +275,17 @@ def _verdict(result: Sweep) -> list[str]:
     """What is recommended, and how sure that is."""
     settings = result.settings
     low, high = result.interval
-    best, other = (result.cells[place] for place in (result.best, result.other))
-    already = ", as before" if result.best == result.present else ""
-    whom = "the values before" if result.other == result.present else f"the second best, {_said(other.values)}"
+    if result.best is None:
+        why = "all of these lose the thing" if len(result.lost) == len(result.cells) else "none of these is better"
+        return [f"recommended, as before: {_said(result.other.values)}", why]
+    already = result.best == result.present
+    if already and result.other is result.cells[result.best]:
+        return [f"recommended, as before: {_said(result.values)}", "all others lose the thing"]
+    whom = f"the second best, {_said(result.other.values)}" if already else "the values before"
+    way = "above" if result.gain >= 0 else "below"
     lines = [
-        f"recommended{already}: {_said(best.values)}",
-        f"its balance of {best.balance:.3f} is {result.gain:.3f} above {whom}",
+        f"recommended{', as before' if already else ''}: {_said(result.values)}",
+        f"its balance of {result.cells[result.best].balance:.3f} is {abs(result.gain):.3f} {way} {whom}",
     ]
     if len(settings.prompts) * settings.number == 1:
         return [*lines, "one picture at each combination says little: give more prompts and seeds"]
@@ -258,7 +307,7 @@ def _said(values: Mapping[str, float]) -> str:
 
 def _generate(adapter: Path, result: Sweep, prompt: str, model: str, files: Mapping[int, Path]) -> str:
     """The command that draws with the recommended values."""
-    values = result.cells[result.best].values
+    values = result.values
     path = files.get(int(values.get(CHECKPOINT, 0)), adapter)
     said = [f"--{name.replace('_', '-')} {values[name]:g}" for name in RECOMMENDABLE if name in values]
     base_option = [] if model == "pocket" else [f"--model {shlex.quote(model)}"]

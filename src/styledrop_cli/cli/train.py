@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 from rich.filesize import decimal as file_size
@@ -16,10 +16,14 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.progress import Forecast
 from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
 
+if TYPE_CHECKING:
+    from styledrop_cli.base.base import Base
+
 OUTPUT = Path("adapter.safetensors")
 DEFAULT = TrainSettings()
 LONG = 1800.0  # seconds: a training that takes longer is announced
 SUITS = "what suits the kind"
+CHOSEN = "chosen by the test pictures; without them what suits the base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +40,8 @@ class Learning:
     targets: Annotated[str, option(metavar="NAMES")] = ",".join(DEFAULT.targets)
     checkpoints: Annotated[int | None, option(shown=by_base("checkpoints", "objects"))] = None
     last: Annotated[bool, flag(None, "--last")] = False
-    lambda_a: Annotated[float, option()] = DEFAULT.lambda_a
-    lambda_b: Annotated[
-        float | None,
-        option(shown=by_base("lambda_b")),
-    ] = None
+    lambda_a: Annotated[float | None, option(shown=CHOSEN)] = None
+    lambda_b: Annotated[float | None, option(shown=CHOSEN)] = None
 
     def given(self) -> dict[str, Any]:
         """What was given, but for the kind, by the names of `TrainSettings`."""
@@ -60,8 +61,8 @@ def train(
         list[str] | None,
         option(
             'What the picture shows: "a cat". For several pictures repeat it, once for each, in their order. If not '
-            "given, CLIP guesses it and the guess is shown. With --learn object: what to call the object, once for all "
-            "pictures or once for each."
+            "given, you are asked in a terminal, and elsewhere it is taken for any picture. With --learn object: what "
+            "to call the object, once for all pictures or once for each."
         ),
     ] = None,
     learn: Annotated[
@@ -85,7 +86,7 @@ def train(
     Writes one small adapter file. styledrop generate draws new pictures with
     it, styledrop inspect shows what is in it.
 
-      styledrop train ref.png --style "watercolor"
+      styledrop train ref.png --style "watercolor" --content "a bird"
       styledrop train a.jpg b.jpg --style "flat illustration" \
           --content "a tree" --content "a dog" -o flat.safetensors
       styledrop train a.jpg b.jpg --learn object --content "my dog" \
@@ -97,12 +98,15 @@ def train(
     style, content = _texts(learn, pictures, style, content)
     checks.refuse_busy(output.with_name(output.name + checks.RUN))
     with load.loading(screen, model, device) as load_base:
+        from styledrop_cli.generation.resolve import within_reach
         from styledrop_cli.training.adapter import train_adapter
         from styledrop_cli.training.distributed import take_place, together
 
         place = take_place()
         base = load_base()
-        settings = base.training(kind, **chosen)
+        settings = base.training(kind, **within_reach(base, chosen, screen.say))
+    if place[1] == 1:
+        content = asked_contents(screen, base, pictures, content)
 
     def tell(taken: int, seconds: float) -> None:
         hint = "" if base.device.type != "cpu" else "; this is work for a graphics card"
@@ -148,6 +152,28 @@ def train(
         [learnt.path],
     )
     say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if learn == OBJECT else None)
+
+
+def asked_contents(
+    screen: console.Screen, base: Base, pictures: list[Path], content: list[str] | None
+) -> list[str] | None:
+    """What the pictures show: what was said or, in a terminal, what is typed of each that `base` is not sure of.
+
+    None where nothing was said.
+    """
+    from styledrop_cli.adapters.examples import UNKNOWN_CONTENT, sure_guess
+    from styledrop_cli.io.images import load_reference
+
+    if content:
+        return content
+    found: list[str] = []
+    for picture in pictures:
+        guessed = sure_guess(base, load_reference(picture))
+        typed = "" if guessed else screen.ask(f'What does {picture.name} show, such as "a bird"?')
+        if typed:
+            typed = checks.checked_contents([typed], 1, "picture", "")[0]
+        found.append(typed or (guessed[0] if guessed else UNKNOWN_CONTENT))
+    return None if set(found) == {UNKNOWN_CONTENT} else found
 
 
 def say_how_to_draw(screen: console.Screen, adapter: Path, model: str | None, thing: str | None = None) -> None:

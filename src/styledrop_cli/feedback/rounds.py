@@ -22,6 +22,7 @@ from styledrop_cli.adapters.file import open_adapter, references_of, widest
 from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.feedback.outcome import verdict
 from styledrop_cli.feedback.pickers import Candidates, Picker
 from styledrop_cli.feedback.pool import PLAN, Plan, Pool
 from styledrop_cli.io.contact_sheet import contact_sheet
@@ -62,11 +63,12 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What ``iterate`` came to: the file, the round it is of, and of every round the mean of each score."""
+    """What ``iterate`` came to: the file, the round it is of, of every round the mean of each score, and a verdict."""
 
     path: Path
     best: int
     table: list[dict[str, Any]]
+    verdict: str
 
 
 def iterate(
@@ -280,7 +282,8 @@ class Rounds:
         # Every round sees other seeds, none of them a test picture's.
         folder, each = self.place(number) / POOL, self._settings.per_prompt
         plan = self._plan(number - 1, folder, self._prompts, each, SEEDS_OF_ROUND * number)
-        more = min(self._sampling.lambda_a + self._settings.pool_lambda_a, SampleSettings.RANGES["lambda_a"][1])
+        own, most = self._sampling.lambda_a, SampleSettings.RANGES["lambda_a"][1]
+        more = min(own + self._settings.pool_lambda_a, max(own, self._base.spec.reach.get("lambda_a", most)), most)
         plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
         what = f"drawing to choose from, round {number}"
         return plan, self._drawn(folder, plan, self._judge, what, plain.means(len(self._prompts), each))
@@ -332,7 +335,8 @@ class Rounds:
             steps=self._settings.steps,
             seed=self._settings.seed,
             checkpoints=0,
-            lambda_a=max(self._training.lambda_a, self._settings.lambda_a),
+            lambda_a=max(self._sampling.lambda_a, self._settings.lambda_a),
+            lambda_b=self._sampling.lambda_b,
             superres_steps=0,
         )
         train_on_picks(
@@ -372,15 +376,16 @@ class Rounds:
     def choose(self, end: int, last: bool) -> Result:
         """Grade every round, and write the best, the earlier of equal ones, or the ``last``."""
         plain = self._grade(0).measured  # with the same seeds: each picture is compared with its own
-        table = []
-        for number in (0, *range(self.first, end + 1)):
-            score = mean(scores(self._grade(number).measured, plain))
-            table.append({"round": number, **_rounded(score)})
+        numbers = (0, *range(self.first, end + 1))
+        scored = {number: scores(self._grade(number).measured, plain) for number in numbers}
+        table = [{"round": number, **_rounded(mean(of))} for number, of in scored.items()]
         best = end if last else max(table[1:], key=lambda row: row["total"])["round"]
-        self._run.write(TABLE, {"best": best, "prompts": self._graded, "rounds": table})
+        rounds = {number: of for number, of in scored.items() if number}
+        said = verdict(rounds, len(self._graded), best, last, _name)
+        self._run.write(TABLE, {"best": best, "verdict": said, "prompts": self._graded, "rounds": table})
         path = self._folder / BEST
         atomic_write(path, self.adapter(best).read_bytes())
-        return Result(path, best, table)
+        return Result(path, best, table, said)
 
 
 def _name(number: int) -> str:

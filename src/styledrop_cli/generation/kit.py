@@ -13,7 +13,7 @@ from styledrop_cli.generation.collection import Collection, Thing
 from styledrop_cli.generation.extend import shaped
 from styledrop_cli.generation.lists.kit_file import Asset
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
-from styledrop_cli.generation.resolve import settings_of
+from styledrop_cli.generation.resolve import settings_of, within_reach
 from styledrop_cli.settings import seeds_from
 
 
@@ -26,7 +26,7 @@ def things_of(
     base: Base, mixture: StyleMix, asset: Asset, choose: bool, on_message: Callable[[str], None]
 ) -> list[Thing]:
     """The pictures of an asset, each with seeds of its own; not to ``choose`` among several is one seed each."""
-    settings = settings_of(base, mixture, asset.options)
+    settings = settings_of(base, mixture, within_reach(base, asset.options, on_message))
     cut = base.text_tokenizer.cut
     settings = replace(settings, negative=cut(settings.negative, "", on_message))
     prompt = cut(asset.prompt, mixture.style if asset.style is None else asset.style, on_message)

@@ -11,7 +11,7 @@ from styledrop_cli.base.base import Base
 from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.lists.prompt_file import Line
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
-from styledrop_cli.generation.resolve import settings_of
+from styledrop_cli.generation.resolve import settings_of, within_reach
 from styledrop_cli.settings import SampleSettings
 
 
@@ -35,7 +35,7 @@ def requests_of(
     for index, (line, prompt, seed) in enumerate(pictures):
         own = {key: value for key, value in line.options.items() if key in SampleSettings.defaults() and key != "seed"}
         if repr(own) not in made:
-            settings = settings_of(base, mixture, chosen, own)
+            settings = settings_of(base, mixture, chosen, within_reach(base, own, on_message))
             made[repr(own)] = replace(settings, negative=cut(settings.negative, ""))
         its_style = line.options.get("style", style)
         said_style = mixture.style if its_style is None else its_style

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from styledrop_cli.base.base import Base
 from styledrop_cli.generation.pipeline import StyleMix
-from styledrop_cli.settings import SampleSettings
+from styledrop_cli.settings import SampleSettings, exact
 
 
 def settings_of(base: Base, mixture: StyleMix, *given: Mapping[str, Any]) -> SampleSettings:
@@ -19,3 +19,19 @@ def settings_of(base: Base, mixture: StyleMix, *given: Mapping[str, Any]) -> Sam
     for more in given:
         values |= more
     return base.sampling(**values)
+
+
+def within_reach(base: Base, given: Mapping[str, Any], on_message: Callable[[str], None]) -> dict[str, Any]:
+    """What a person has ``given``, no scale beyond what draws on ``base`` what was asked for; each that was, is said.
+
+    For options on the command line and in lists. From Python scales are taken as they are.
+    """
+    values = dict(given)
+    for name, most in base.spec.reach.items():
+        if name in values and values[name] > most:
+            on_message(
+                f"Warning: {name} {exact(values[name])} is drawn as {exact(most)}: that is as far as it is of use with "
+                f"{base.name}"
+            )
+            values[name] = most
+    return values

@@ -2,7 +2,8 @@
 
 The loss on the one reference falls for as long as one trains; what a person wants is the style without the
 reference's content. So the same prompts and seeds are drawn at every checkpoint and compared with what the base
-draws for them without the adapter.
+draws for them without the adapter. Of the one that is taken they are drawn at a few more pairs of scales, too: one
+reference comes out best with more of its style, another with less.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from styledrop_cli.io.images import to_image
 from styledrop_cli.judging.evaluate import Drawing, References, evaluate, judge_of
 from styledrop_cli.judging.prompts import probe_prompts
 from styledrop_cli.judging.scores import Scores, mean
+from styledrop_cli.judging.sweep import Cell, best_of, gained
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.settings import SampleSettings
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST = 8  # test pictures
 STEPS = 12
+# Lambda A and lambda B that are tried beside the usual pair: more of the style in two ways, or more of the prompt.
+PAIRS = ((0.0, 0.75), (0.25, 1.5), (0.0, 3.0))
 
 
 class Probes:
@@ -46,6 +50,24 @@ class Probes:
         """The scores of ``adapter`` and a sheet: the base's pictures, and the adapter's below."""
         drawn = evaluate(self._base, self._judge, replace(self._drawing, adapter=adapter), self._plain.measured)
         return mean(drawn.scores), self._sheet(drawn.pictures)
+
+    def best_scales(self, adapter: Adapter) -> tuple[dict[str, float], float, tuple[float, float]]:
+        """The pair of scales that ``adapter`` draws best at, and how much more balance that has than the usual pair.
+
+        The gain is a mean with its 95 % interval. Another pair is only taken if its gain is beyond chance, and if it
+        keeps what was asked for as well as the usual one (``sweep.best_of``).
+        """
+        usual = self._drawing.sampling
+        pairs = dict.fromkeys(((usual.lambda_a, usual.lambda_b), *PAIRS))
+        cells = []
+        for pair in pairs:
+            sampling = replace(usual, lambda_a=pair[0], lambda_b=pair[1])
+            own = replace(self._drawing, adapter=adapter, sampling=sampling)
+            drawn = evaluate(self._base, self._judge, own, self._plain.measured)
+            cells.append(Cell({"lambda_a": pair[0], "lambda_b": pair[1]}, drawn.pictures, drawn.scores))
+        best = best_of(cells, cells[0], len(self.contents))[0] or 0
+        gain, interval = gained(cells[best], cells[0], len(self.contents))
+        return (cells[best].values if interval[0] > 0 else cells[0].values), gain, interval
 
     def _sheet(self, pictures: Tensor) -> Image:
         rows = [("base", self._plain.pictures), ("adapter", pictures)]

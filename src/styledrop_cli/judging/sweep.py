@@ -1,7 +1,8 @@
 """Which settings suit an adapter: the same prompts and seeds drawn at every combination of some, beside each other.
 
 Each combination is a cell. Its pictures are scored as checkpoints and rounds are, against what the base draws for the
-same prompts without the adapter, and the cell with the best balance of subject and style is recommended.
+same prompts without the adapter. Recommended is the cell with the best balance of subject and style, of those that keep
+the thing as well as what the adapter recommends so far.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # What is tried where no axis is given: around what fits pocket (docs/lab/tuning.md).
-GRID: dict[str, tuple[float, ...]] = {"lambda_a": (0, 0.25, 0.5, 1), "lambda_b": (0.75, 1.5, 3)}
+GRID: dict[str, tuple[float, ...]] = {"lambda_a": (0, 0.25, 0.5), "lambda_b": (0.75, 1.5, 3)}
+HALF = 0.5  # of how surely a thing was shown before: with less it is mostly gone
 ACROSS = 8  # pictures of a prompt beside each other in a cell; more go on below
 TARGET_ASPECT = math.log(4 / 3)  # a sheet's width by its height, as a logarithm
 STEP = re.compile(r"step-(\d+)\.safetensors")
@@ -64,42 +66,84 @@ class Cell:
         """The balance of each picture, ``[P*K]``."""
         return torch.tensor([score.balance for score in self.scores])
 
+    @property
+    def objects(self) -> Tensor:
+        """How surely each picture shows what was asked for, ``[P*K]``."""
+        return torch.tensor([score.object for score in self.scores])
+
+    def loses_thing(self, before: Cell, prompts: int) -> bool:
+        """Whether it shows what was asked for clearly less surely than ``before``, which has the same P prompts.
+
+        That is: less than half as surely in the mean, or less by more than the 95 % interval of the difference, taken
+        picture by picture.
+        """
+        apart = (self.objects - before.objects).unflatten(0, (prompts, -1))
+        return float(self.objects.mean()) < HALF * float(before.objects.mean()) or paired_interval(apart)[1] < 0
+
+
+def best_of(cells: Sequence[Cell], before: Cell | None, prompts: int) -> tuple[int | None, list[int]]:
+    """The place of the cell with the highest mean balance, the first of equal ones, and those that lose the thing.
+
+    None of these is the best; where all do, there is none. Without a ``before`` nothing is lost.
+    """
+    lost = [i for i, cell in enumerate(cells) if before is not None and cell.loses_thing(before, prompts)]
+    kept = [i for i in range(len(cells)) if i not in lost]
+    return max(kept, key=lambda i: (cells[i].balance, -i), default=None), lost
+
+
+def gained(cell: Cell, other: Cell, prompts: int) -> tuple[float, tuple[float, float]]:
+    """How much more balance ``cell`` has than ``other``, picture by picture: the mean and its 95 % interval."""
+    difference = (cell.balances - other.balances).unflatten(0, (prompts, -1))
+    return float(difference.mean()), paired_interval(difference)
+
 
 @dataclass(frozen=True)
 class Sweep:
     """What a sweep came to: the cells in the order of ``settings.combinations``, the references ``[R,3,S,S]`` in [0,1].
 
-    ``best`` is the number of the cell with the highest mean balance, ``present`` that of what the adapter recommends so
-    far, if it is among them. ``other`` is the cell that the best is compared with: ``present``, or the second best.
+    ``best`` is the number of the cell with the highest mean balance of those that are not ``lost``: that show the thing
+    clearly less surely than what the adapter recommends so far does. Where all are, or none is better than what it
+    recommends, there is no best. ``present`` is the number of what it recommends so far, if that is among them. The
+    best is compared with the ``other``: what it recommends so far or, if that is the best, the second best. The
     ``gain`` is the mean difference of their balances, picture by picture, ``interval`` where it lies in 95 %.
     """
 
     settings: SweepSettings
     cells: list[Cell]
     references: Tensor
-    best: int
+    best: int | None
     present: int | None
-    other: int
+    lost: list[int]
+    other: Cell
     gain: float
     interval: tuple[float, float]
 
     @property
+    def values(self) -> dict[str, float]:
+        """The best cell's values; none without a best."""
+        return {} if self.best is None else self.cells[self.best].values
+
+    @property
     def recommended(self) -> dict[str, float]:
         """The best cell's values, but for its checkpoint."""
-        return {name: value for name, value in self.cells[self.best].values.items() if name != CHECKPOINT}
+        return {name: value for name, value in self.values.items() if name != CHECKPOINT}
+
+    @property
+    def sure(self) -> bool:
+        """Whether the gain is beyond chance: its interval is above zero, and is over several prompts and seeds."""
+        several = len(self.settings.prompts) > 1 and self.settings.number > 1
+        return self.best is not None and several and self.interval[0] > 0
 
 
 def whole_grid(axes: Mapping[str, Sequence[float]], file: AdapterFile) -> dict[str, tuple[float, ...]]:
-    """``axes`` without repeated values; where none has several, the usual ones of ``GRID`` that are not set beside.
+    """``axes`` without repeated values; where there are none, the usual ones of ``GRID``.
 
     What the adapter recommends so far is among the usual ones, so that the best is compared with it.
     """
-    given = {name: tuple(dict.fromkeys(values)) for name, values in axes.items()}
-    if any(len(values) > 1 for values in given.values()):
+    if given := {name: tuple(dict.fromkeys(values)) for name, values in axes.items()}:
         return given
     recommended = SampleSettings(**file.header.recommended)
-    usual = {name: tuple(sorted({*values, getattr(recommended, name)})) for name, values in GRID.items()}
-    return usual | given
+    return {name: tuple(sorted({*values, getattr(recommended, name)})) for name, values in GRID.items()}
 
 
 def checkpoints_of(file: AdapterFile) -> dict[int, Path]:
@@ -148,7 +192,15 @@ def sweep(
         base.sampling(**(file.header.recommended | {n: v for n, v in values.items() if n != CHECKPOINT}))
         for values in cells
     ]
-    counter = Counter(on_progress, len(prompts) * (len(cells) * settings.number + PLAIN_EACH))
+    trained = file.header.step
+    as_it_was = (
+        place
+        for place, (values, sampling) in enumerate(zip(cells, samplings, strict=True))
+        if sampling == recommended and values.get(CHECKPOINT, trained) == trained
+    )
+    present = next(as_it_was, None)
+    drawn_cells = len(cells) + (present is None)  # what it recommends so far is drawn in any case, to compare with
+    counter = Counter(on_progress, len(prompts) * (drawn_cells * settings.number + PLAIN_EACH))
     candidates = range(PLAIN_SEED, PLAIN_SEED + PLAIN_EACH + settings.number)
     seeds = [seed for seed in candidates if seed not in settings.seeds][:PLAIN_EACH]
     # In full precision: the sheet shows the very pictures that generate draws.
@@ -156,33 +208,41 @@ def sweep(
     plain = evaluate(base, judge, drawing, on_drawn=counter.add).measured.means(len(prompts), settings.number)
     drawing = Drawing.of_each(prompts, texts, settings.seeds, recommended, full_precision=True)
     adapters: dict[float, Adapter] = {}
-    made = []
-    for values, sampling in zip(cells, samplings, strict=True):
-        step = values.get(CHECKPOINT, -1)
+
+    def cell(values: dict[str, float], sampling: SampleSettings, step: float) -> Cell:
         if step not in adapters:
-            its_file = load_adapter((checkpoints or {})[int(step)]) if CHECKPOINT in values else file
+            its_file = load_adapter((checkpoints or {})[int(step)]) if step >= 0 else file
             adapters[step] = open_adapter(base, its_file).base
         own = replace(drawing, sampling=sampling, adapter=adapters[step])
         drawn = evaluate(base, judge, own, plain, on_drawn=counter.add)
-        made.append(Cell(values, drawn.pictures, drawn.scores))
-    trained = file.header.step
-    as_it_was = (
-        place
-        for place, (values, sampling) in enumerate(zip(cells, samplings, strict=True))
-        if sampling == recommended and values.get(CHECKPOINT, trained) == trained
-    )
-    return judged(settings, made, references.shown.cpu(), next(as_it_was, None))
+        return Cell(values, drawn.pictures, drawn.scores)
+
+    made = [
+        cell(values, sampling, values.get(CHECKPOINT, -1)) for values, sampling in zip(cells, samplings, strict=True)
+    ]
+    if present is not None:
+        before = made[present]
+    else:
+        its_own = {name: trained or 0 if name == CHECKPOINT else getattr(recommended, name) for name in settings.axes}
+        before = cell(its_own, recommended, -1)
+    return judged(settings, made, references.shown.cpu(), present, before)
 
 
-def judged(settings: SweepSettings, cells: list[Cell], references: Tensor, present: int | None) -> Sweep:
-    """Which of the ``cells`` is best, the first of equal ones, and how sure that is; ``present`` was, so far."""
-    order = sorted(range(len(cells)), key=lambda index: (-cells[index].balance, index))
-    best, second = order[:2]
-    other = second if present is None or present == best else present
-    difference = (cells[best].balances - cells[other].balances).unflatten(0, (len(settings.prompts), settings.number))
-    return Sweep(
-        settings, cells, references, best, present, other, float(difference.mean()), paired_interval(difference)
-    )
+def judged(settings: SweepSettings, cells: list[Cell], references: Tensor, present: int | None, before: Cell) -> Sweep:
+    """Which of the ``cells`` is best and how sure that is; ``before`` is what the adapter recommends so far.
+
+    It is the cell with the number ``present``, unless it is none of them.
+    """
+    prompts = len(settings.prompts)
+    best, lost = best_of(cells, before, prompts)
+    others = [i for i in range(len(cells)) if i not in (best, *lost)]
+    other = before
+    if best == present and best is not None and others:
+        other = cells[max(others, key=lambda i: (cells[i].balance, -i))]
+    gain, interval = (0.0, (0.0, 0.0)) if best is None else gained(cells[best], other, prompts)
+    if present is None and gain <= 0:
+        best = None
+    return Sweep(settings, cells, references, best, present, lost, other, gain, interval)
 
 
 def sheet_of(result: Sweep, title: str, scorer: str) -> Image:
@@ -215,6 +275,13 @@ def sheet_of(result: Sweep, title: str, scorer: str) -> Image:
     )
 
 
+def mark_of(result: Sweep, place: int) -> str:
+    """What is said of a cell beside its scores."""
+    if place == result.best:
+        return "recommended"
+    return "as it was" if place == result.present else "loses the thing" if place in result.lost else ""
+
+
 # ---- the sheet ----
 
 _Values = tuple[tuple[str, float], ...]  # none, or one axis's name and value
@@ -237,8 +304,7 @@ def _label(values: _Values) -> tuple[str, str]:
 def _words(result: Sweep, place: int) -> GridCell:
     score, balance = result.cells[place].mean, result.cells[place].balance
     said = f"object {score.object:.2f}   style {score.style:.2f}   leak {score.leak:.2f}"
-    best, now = place == result.best, place == result.present
-    mark = "recommended" if best else "as it was" if now else ""
+    best, mark = place == result.best, mark_of(result, place)
     return GridCell(f"{balance:.2f}", said, mark, best)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from styledrop_cli.adapters.file import bases_apart, is_one_base
 from styledrop_cli.adapters.header import AdapterHeader, read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
-from styledrop_cli.feedback.rounds import ADAPTER, PICKS
+from styledrop_cli.feedback.rounds import ADAPTER, PICKS, TABLE
 from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.images import load_picture
 from styledrop_cli.training.adapter import CURVE
 
 RUN, ROUNDS = ".run", ".rounds"  # what the folders beside an adapter end in
+LONGEST = 2_000  # characters of a verdict
 BEYOND = 1e9  # what no loss and no score reaches: a plot of it would show nothing
 SCORED = ("object", "shape", "style", "leak", "total")
 
@@ -65,13 +66,15 @@ class Story:
     """The adapters, the first one first.
 
     ``place`` is what the report was asked for, ``rounds`` what the rounds were begun with, ``unreadable`` what is left
-    out.
+    out. ``verdict`` is what the rounds came to, in words, and ``best`` the name of the stage that was kept.
     """
 
     place: Path
     stages: list[Stage]
     rounds: Mapping[str, Any] | None
     unreadable: list[PictureError]
+    verdict: str = ""
+    best: str = ""
 
     @property
     def style(self) -> str:
@@ -123,7 +126,14 @@ def _of_rounds(place: Path, numbers: list[int]) -> Story:
     about = _json(place / "run.json")
     settings = about.get("settings") if isinstance(about, dict) else None
     whole = isinstance(settings, dict) and isinstance(settings.get("prompts", []), list)
-    return Story(place, stages, settings if whole else None, unreadable)
+    table = _json(place / TABLE)
+    table = table if isinstance(table, dict) else {}
+    said, best = table.get("verdict", ""), table.get("best")
+    named = {number: stage.name for number, stage in zip(numbers, stages, strict=True)}
+    chosen = named.get(best, "") if isinstance(best, int) else ""
+    return Story(
+        place, stages, settings if whole else None, unreadable, said[:LONGEST] if isinstance(said, str) else "", chosen
+    )
 
 
 def _stage(name: str, file: Path, runs: list[Path], folder: Path, unreadable: list[PictureError]) -> Stage:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PICTURE, REFERENCE = 85, 90  # JPEG qualities
 REFERENCE_SIDE = 384
+LOST = 0.5  # of how surely the base shows the subject: with less, it is mostly gone
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def write_page(base: Base, story: Story, graded: Graded, grader: Grader, command
         references=_references(base, story),
         stages=[_of_stage(stage, before) for stage, before in zip(story.stages, [None, *story.stages], strict=False)],
         verdicts=[_verdict(stage.name, found[stage.name]) for stage in story.stages],
+        rounds=story.verdict,
+        kept=story.best,
         measures=[{"name": name, "about": about, "up": up} for name, about, up in MEASURES],
         table=[_line(row, of) for row, of in found.items()],
         told=TOLD,
@@ -149,7 +152,10 @@ def _line(row: str, of: Mapping[str, Estimate]) -> dict[str, Any]:
 
 
 def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
-    """A sentence that says what this adapter brings, and only what the pictures can tell."""
+    """A sentence that says what this adapter brings, and only what the pictures can tell.
+
+    Where most of the subject is gone, more style is no gain, and that is said first.
+    """
     sure, unsure = [], []
     for measure, what in (("csls", "style"), ("text", "text"), ("object", "the subject"), ("leak", "leak")):
         one = of[measure]
@@ -160,7 +166,10 @@ def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
         sure.append(f"{way} {what} ({one.difference:+.2f}, {one.difference_low:+.2f} to {one.difference_high:+.2f})")
     none = "no difference that these pictures can tell"
     parts = [", ".join(sure), f"{none} in {', '.join(unsure)}" if unsure else ""] if sure else [none]
-    return f"{name}: {'; '.join(filter(None, parts))}."
+    subject = of["object"]
+    told = subject.mean - subject.difference
+    lost = "what was asked for is mostly lost" if subject.sure and subject.mean < LOST * told else ""
+    return f"{name}: {'; '.join(filter(None, [lost, *parts]))}."
 
 
 def _plot(plot: plots.Plot) -> dict[str, str]:

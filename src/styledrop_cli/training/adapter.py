@@ -25,12 +25,13 @@ from styledrop_cli.adapters.file import (
     new_adapter,
     new_superres_adapter,
     of_pictures,
+    open_adapter,
     own_tensors,
     references_of,
     tensors_of,
     write_adapter,
 )
-from styledrop_cli.adapters.header import AdapterFile
+from styledrop_cli.adapters.header import AdapterFile, load_adapter, write_trained
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.known_things import FILLERS
 from styledrop_cli.base.prompt_tokens import with_style, words
@@ -131,7 +132,7 @@ def train_adapter(
 ) -> TrainResult:
     """Train an adapter on ``pictures`` and write it to ``output``.
 
-    ``contents`` says what each picture shows; without it the base's CLIP guesses. For an object (``settings.learn``)
+    ``contents`` says what each picture shows; without it ``guess_content`` does. For an object (``settings.learn``)
     they are its names, and ``style`` is empty. Work in progress lies in ``<output>.run/``: the same call goes on where
     an interrupted one stopped, to the same weights, unless ``fresh``. Checkpoints (adapter files, each with a sheet of
     test pictures) and ``curve.json`` (losses, scores of the checkpoints, which was chosen) stay there. Of several
@@ -291,7 +292,9 @@ class _Training:
                 place = real_place(output)
                 remove_parts(place.parent, escape(temporary_name(place.name)))
                 own = (CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES)
-                self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid={"learn": STYLE})
+                self._run = Run.begin(
+                    folder, settings, fresh=fresh, own=own, unsaid={"learn": STYLE, "choose_scales": True}
+                )
             else:
                 self._run = Run(folder, settings)
             wait_for_everyone(device)  # until what was left of an earlier run is gone
@@ -339,6 +342,8 @@ class _Training:
             return self._loop.progress.step
         chosen = self._curve["chosen"] = self._choose()
         self._run.write(CURVE, self._curve)
+        if self._probes is not None and self._settings.choose_scales:
+            self._choose_scales(self._probes, self._checkpoint_file(chosen), on_message)
         return chosen
 
     def _train_superres(self, adapter: Adapter, on_step: Callable[[Progress], None]) -> None:
@@ -413,6 +418,18 @@ class _Training:
             return int(checkpoints[-1]["step"])
         best = max(c["scores"]["total"] for c in checkpoints)
         return max(int(c["step"]) for c in checkpoints if c["scores"]["total"] >= best - TIE_MARGIN)
+
+    def _choose_scales(self, probes: Probes, checkpoint: Path, on_message: OnMessage) -> None:
+        """Let a checkpoint recommend the pair of scales at which it draws the test pictures best."""
+        values, gain, (low, high) = probes.best_scales(open_adapter(self._base, load_adapter(checkpoint)).base)
+        if values == {name: getattr(self._settings, name) for name in values}:
+            return
+        write_trained(checkpoint, values)
+        said = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        on_message(
+            f"the test pictures are best at {said}: their balance is {gain:.3f} ({low:.3f} to {high:.3f}) higher than "
+            "at the usual scales; the file recommends these"
+        )
 
 
 def _sound_curve(curve: Any, scored: bool) -> tuple[list[list[Any]], list[dict[str, Any]]]:
