@@ -12,6 +12,7 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import console, options
 from styledrop_cli.cli.alphabet import alphabet
+from styledrop_cli.cli.clean import clean
 from styledrop_cli.cli.convert import convert
 from styledrop_cli.cli.doctor import doctor
 from styledrop_cli.cli.edit import edit
@@ -55,6 +56,7 @@ COMMANDS = (
     (doctor, "doctor", None, INSIDE),
     (convert, "convert", None, INSIDE),
     (merge, "merge", None, INSIDE),
+    (clean, "clean", None, INSIDE),
     (pretrain, "pretrain", None, "For makers of base models"),
 )
 
