@@ -13,7 +13,6 @@ from rich.text import Text
 
 from styledrop_cli.cli import console, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.io.leftovers import leftovers_in
 
 
 def clean(
@@ -39,6 +38,8 @@ def clean(
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", "name the folder in which you work, or none for this one")
+    from styledrop_cli.io.leftovers import leftovers_in
+
     every = list(leftovers_in(folder))
     wanted = [one for one in every if one.finished or unfinished]
     waiting = [one for one in every if one not in wanted]

@@ -16,7 +16,6 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +37,7 @@ from styledrop_cli.base.prompt_tokens import with_style, words
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
-from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png
+from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png, to_image
 from styledrop_cli.io.run_folder import Run, alone_in
 from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.judging.probes import STEPS, Probes, Samples
@@ -231,7 +230,7 @@ def foresee(base: Base, settings: TrainSettings, pictures: int) -> float:
     """
     adapter = new_adapter(base.transformer, settings)
     superres = new_superres_adapter(base.superres, settings) if base.superres and settings.superres_steps else None
-    blank = PIL.Image.new("RGB", (2 * base.sizes[0],) * 2, "grey")
+    blank = to_image(torch.full((3, base.sizes[0], base.sizes[0]), 0.5))
     few = min(settings.views, TIMED_VIEWS)
     began = time.monotonic()
     draws, large = generator(settings.seed), base.superres is not None
