@@ -76,6 +76,7 @@ class Training(TypedDict, total=False):
     views: int
     seed: int
     checkpoints: int
+    superres_steps: int
     last: bool
     lambda_a: float
     lambda_b: float

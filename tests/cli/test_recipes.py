@@ -326,9 +326,12 @@ def test_the_shell_completes(tmp_path: Path, typed: str, number: int, offered: s
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m styledrop_cli "$@"\n')
     program.chmod(0o755)
-    about = os.environ | {"PYTHONPATH": SOURCE, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
-    about["HOME"] = str(tmp_path)
-    lines = f"styledrop --install-completion bash >&2; source ~/.bash_completions/styledrop.sh\nCOMP_WORDS=({typed})\n" \
-            f'COMP_CWORD={number}\n_styledrop_completion styledrop; echo "${{COMPREPLY[@]}}"'  # fmt: skip
+    about = os.environ | {"PYTHONPATH": SOURCE, "HOME": str(tmp_path)}
+    about["PATH"] = f"{program.parent}{os.pathsep}{about['PATH']}"
+    lines = (
+        "styledrop --install-completion bash >&2; source ~/.bash_completions/styledrop.sh\n"
+        f"COMP_WORDS=({typed})\nCOMP_CWORD={number}\n"
+        '_styledrop_completion styledrop; echo "${COMPREPLY[@]}"'
+    )
     done = subprocess.run(["bash", "-c", lines], env=about, capture_output=True, text=True, check=False)
     assert done.stdout.split() == [offered], done.stderr
