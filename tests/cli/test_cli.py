@@ -257,7 +257,7 @@ def test_the_main_job(styledrop: Run, picture: Path, tiny_model: Path) -> None:
     assert (settings["lambda_a"], settings["steps"]) == (0.5, 2)  # recommended by the file, and asked for
 
     other = json.loads(styledrop(*draw_two, "--lambda-b", "9", "--json", "--quiet").out)
-    assert other["pictures"][0]["path"] == "out/a-corgi-0-2.png"  # another picture never replaces one
+    assert other["pictures"][0]["path"] == "out/a-corgi-0-lambda-b-9.png"  # another picture never replaces one
     assert {path: path.read_bytes() for path in drawn} == drawn
 
 
