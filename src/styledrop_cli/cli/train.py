@@ -22,6 +22,7 @@ from styledrop_cli.settings import OBJECT, STYLE, SUPERRES_STEPS, TrainSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
+    from styledrop_cli.training.adapter import TrainResult
 
 OUTPUT = Path("adapter.safetensors")
 DEFAULT = TrainSettings()
@@ -158,13 +159,17 @@ def train(
         )
     if place[0]:
         return
+    _show_result(screen, learnt, settings, style, model)
+
+
+def _show_result(screen: console.Screen, learnt: TrainResult, settings: TrainSettings, style: str, model: str) -> None:
     size = file_size(learnt.path.stat().st_size)
     kept = _kept(learnt.step, settings.steps, learnt.compared)
     screen.say(f"learnt in {console.duration(learnt.seconds)}. {kept} The adapter ({size}):")
     screen.result(
         {
             "adapter": learnt.path,
-            "learns": learn,
+            "learns": settings.learn,
             "style": style,
             "contents": learnt.content_texts,
             "step": learnt.step,
@@ -173,7 +178,7 @@ def train(
         },
         [learnt.path],
     )
-    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if learn == OBJECT else None)
+    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if settings.learn == OBJECT else None)
 
 
 def _show_plan(
