@@ -740,6 +740,11 @@ def delft_tile() -> Array:
     return np.asarray(tile * inside + mortar * (1 - inside))
 
 
+def hat_mask() -> Array:
+    """White where the bird of the watercolor could wear a hat, on black: a mask for ``styledrop edit``."""
+    return np.repeat(shape("M152 152 Q150 24 236 20 Q322 24 312 152 Q232 90 152 152 Z")[..., None], 3, 2).round()
+
+
 PICTURES: dict[str, Callable[[], Array]] = {
     "flat_illustration": flat_illustration,
     "watercolor": watercolor,
@@ -747,6 +752,7 @@ PICTURES: dict[str, Callable[[], Array]] = {
     "logo": logo,
     "pointillism": pointillism,
     "delft_tile": delft_tile,
+    "hat_mask": hat_mask,
 }
 
 

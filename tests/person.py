@@ -73,17 +73,20 @@ class Watcher:
     """Hears everything; asks for as many more rounds as it is told to."""
 
     def __init__(self, more: int = 0) -> None:
-        self.more, self.heard = more, list[str]()
+        self.more, self.heard, self.last = more, list[str](), ""
         self.sheets: list[Path] = []
 
     def say(self, message: str) -> None:
         self.heard.append(message)
 
     def drawing(self, what: str, share: float, note: str) -> None:
-        assert 0 < share <= 1
+        # Each purpose begins at nothing: the page shows the last share that it heard of until there is another.
+        assert share == 0 if what != self.last else 0 < share <= 1
+        self.last = what
         self.heard.append(what)
 
     def learning(self, share: float, note: str) -> None:
+        self.last = "learning"
         self.heard.append("learning")
 
     def round_done(self, number: int, sheet: Path, planned: bool) -> bool:

@@ -55,7 +55,7 @@ def test_learn_and_draw(loaded: StyleDrop, picture: Path) -> None:
     assert about is not None and (about["lambda_b"], about["style"], about["steps"]) == (3, "ink", 2)
     assert made[0].save("out") == path  # the same picture is not written twice
     other = replace(made[0], about=made[0].about | {"steps": 9})
-    assert other.save("out") == Path("out/a-cat-5-2.png")
+    assert other.save("out") == Path("out/a-cat-5-steps-9.png")
 
 
 def test_several_adapters(loaded: StyleDrop, picture: Path) -> None:

@@ -37,7 +37,9 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
     with Image.open("sheet.png") as sheet:
         columns, rows = len(made["PROMPTS"]) + 1, len(made["REFERENCES"])
         assert sheet.width / sheet.height == pytest.approx(columns / rows, rel=0.2)
-    assert {name for name, _, _ in made["REFERENCES"]} == {p.name for p in (ROOT / "examples").glob("*.png")}
+    assert {name for name, _, _ in made["REFERENCES"]} == {
+        p.name for p in (ROOT / "examples").glob("*.png") if p.name != "hat_mask.png"
+    }
 
 
 def test_recognised(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import save_png, to_image
-from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.settings import SUPERRES_STEPS, SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
 # No prompt is any reference's thing; the first of each come first in a shorter run.
@@ -118,8 +118,8 @@ class Studio:
 
     def adapted(self, training: TrainSettings, sampling: SampleSettings) -> Row:
         """An adapter trained on the reference, and drawn with; without super-resolution where that has no part."""
-        if self.size == self.base.sizes[0]:
-            training = replace(training, superres_steps=0)
+        refined = sampling.superres_steps and self.size != self.base.sizes[0]
+        training = replace(training, superres_steps=SUPERRES_STEPS if refined else 0)
 
         def row(reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
             adapter = open_adapter(self.base, load_adapter(self.adapter(reference, training)))

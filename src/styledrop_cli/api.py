@@ -76,6 +76,7 @@ class Training(TypedDict, total=False):
     views: int
     seed: int
     checkpoints: int
+    superres_steps: int
     last: bool
     lambda_a: float
     lambda_b: float
@@ -94,8 +95,9 @@ class Picture:
     def save(self, folder: str | Path = ".", name: str = "{prompt}-{seed}") -> Path:
         """Write it into ``folder`` as PNG, atomically, with ``about`` inside; the path.
 
-        ``name`` is a pattern of {prompt}, {seed} and {style}. Another picture of that name is kept, and this one is
-        called name-2. Raises StyledropError if it cannot be written.
+        ``name`` is a pattern of {prompt}, {seed} and {style}. Another picture of that name is kept, and this one's
+        says what is set otherwise (name-steps-9) or has a number (name-2). Raises StyledropError if it cannot be
+        written.
         """
         called = stem(name, prompt=self.prompt, seed=self.seed, index=1, style=str(self.about["style"]))
         return Batch(Path(folder), [called], [self.about].__getitem__).save(0, self.image)

@@ -204,8 +204,9 @@ class TrainSettings(Checked):
 
     ``views`` augmented crops of each reference are tokenized once. At ``checkpoints`` points of the way test pictures
     are drawn, and the best point is what is written, unless ``last``. Those of that point also choose the scales that
-    the file recommends, with ``choose_scales``. The super-resolution transformer, where the base
-    has one, gets an adapter of the same kind, trained at ``superres_lr`` (paper: 3.3 times the base's).
+    the file recommends, with ``choose_scales``. With ``superres_steps`` the super-resolution transformer, where the
+    base has one, gets an adapter of the same kind, trained at ``superres_lr`` (paper: 3.3 times the base's). Drawing
+    does without super-resolution unless it is asked for, so training does, too.
 
     ``learn`` is what the pictures have in common, ``STYLE`` or ``OBJECT`` (StyleDrop, 3.4). Checkpoints are compared by
     their style, so an object has none.
@@ -253,7 +254,7 @@ class TrainSettings(Checked):
         True, "Whether the test pictures choose both scales of guidance; if not, the file recommends those above."
     )
     superres_steps: int = setting(
-        100, "Training steps of super-resolution's own adapter; 0 leaves it out.", (0, 1_000_000)
+        0, "Training steps of super-resolution's own adapter; 0 leaves it out.", (0, 1_000_000)
     )
     superres_lr: float = setting(5e-3, "Learning rate of super-resolution's own adapter.", (1e-8, 1))
     learn: str = setting(STYLE, "What the pictures have in common: their style, or an object.")
@@ -277,6 +278,8 @@ class TrainSettings(Checked):
             suits["choose_scales"] = False
         return cls(**({"kind": kind} | KINDS[kind] | suits | given))
 
+
+SUPERRES_STEPS = 100  # what super-resolution's own adapter is trained for if it is wanted
 
 SEEDS_OF_ROUND = 1000  # so far are the seeds of a round from those of the round before
 

@@ -629,6 +629,7 @@ COMPLETE = {
     "doctor": ("doctor",),
     "convert": ("convert", "lora.safetensors", "--style", "watercolor"),
     "merge": ("merge", "a.safetensors", "b.safetensors"),
+    "clean": ("clean",),
 }
 NEVER: dict[str, tuple[str, ...]] = {
     "int": ("-1", str(2**64), "1e9", "nan", "two", ""),

@@ -263,7 +263,7 @@ def test_the_main_job(styledrop: Run, picture: Path, tiny_model: Path) -> None:
     assert (settings["lambda_a"], settings["steps"]) == (0.5, 2)  # recommended by the file, and asked for
 
     other = json.loads(styledrop(*draw_two, "--lambda-b", "9", "--json", "--quiet").out)
-    assert other["pictures"][0]["path"] == "out/a-corgi-0-2.png"  # another picture never replaces one
+    assert other["pictures"][0]["path"] == "out/a-corgi-0-lambda-b-9.png"  # another picture never replaces one
     assert {path: path.read_bytes() for path in drawn} == drawn
 
 
@@ -401,6 +401,19 @@ def test_progress_in_a_log_is_a_line_each_tenth(capsys: pytest.CaptureFixture[st
     assert lines[0] == "learning: loss 1"
     assert lines[-1] == "learning: loss 100"
     assert len(lines) == 11
+
+
+def test_a_log_says_how_much_time_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with console.Screen().progress("learning") as move:
+        for step in range(1, 11):
+            now += 3
+            move(step / 10, f"{step}/10")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "learning: 1/10"  # what was there before counts for nothing, so nothing is known yet
+    assert lines[4] == "learning: 5/10, 19 s left"  # 15 s for four tenths, five to go
+    assert [line for line in lines if line.endswith("left")] == lines[1:-1] and lines[-1] == "learning: 10/10"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "0 s"), (59.4, "59 s"), (65, "1 min 05 s"), (4205, "1 h 10 min")])

@@ -328,6 +328,32 @@ def test_a_name_taken_meanwhile_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in again.paths] == ["a-2.png", "a-3.png"] and again.missing == []
 
 
+def test_what_is_set_otherwise_has_it_in_its_name(tmp_path: Path) -> None:
+    def said(**settings: object) -> dict[str, object]:
+        return {"prompt": "a cat", "seed": 0, "adapter_hash": "ab", **settings}
+
+    def names(*abouts: dict[str, object]) -> list[str]:
+        batch = Batch(tmp_path, ["a-cat-0"] * len(abouts), abouts.__getitem__)
+        return [batch.save(index, draw()).name for index in range(len(abouts))]
+
+    strong, fast = said(lambda_b=3.0), said(steps=8, guidance_every=4)
+    made = {name: (tmp_path / name).stat().st_mtime_ns for name in names(strong, said(), fast)}
+    assert list(made) == [
+        "a-cat-0.png",
+        "a-cat-0-lambda-b-1.5.png",
+        "a-cat-0-steps-8-lambda-b-1.5-guidance-every-4.png",
+    ]
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in names(fast, strong, said())} == made  # nothing anew
+    assert names(said(negative="two heads")) == ["a-cat-0-lambda-b-1.5-negative-two-heads.png"]
+    assert names(said(steps=8, adapter_hash="cd")) == ["a-cat-0-steps-8-lambda-b-1.5.png"]
+    assert names(strong | {"adapter_hash": "cd"}) == ["a-cat-0-2.png"]  # another adapter, set alike
+    assert names(strong | {"adapter_hash": "ef"}) == ["a-cat-0-3.png"]
+    # Pictures that were named before settings stood in names are found, too.
+    save_png(draw(), tmp_path / "b.png", {"seed": 1})
+    save_png(draw(), tmp_path / "b-2.png", {"seed": 1, "lambda_b": 3.0})
+    assert Batch(tmp_path, ["b"], [{"seed": 1, "lambda_b": 3.0}].__getitem__).missing == []
+
+
 def test_two_stems_never_share_a_name(tmp_path: Path) -> None:
     save_png(draw(), tmp_path / "a.png", {"seed": 9})
     batch = Batch(tmp_path, ["a", "a-2", "a"], [{"seed": 1}, {"seed": 2}, {"seed": 3}].__getitem__)

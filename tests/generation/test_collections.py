@@ -357,8 +357,11 @@ def test_an_alphabet(styledrop: Run, adapter: Path, tiny_model: Path) -> None:
     }
     # Other settings are other pictures, and none is written over.
     other = json.loads(styledrop(*command, "--json", "--lambda-b", "1").out)
-    assert [one["path"] for one in other["pictures"]] == ["good-alphabet/A-2.png", "good-alphabet/7-2.png"]
-    assert other["sheets"] == ["good-alphabet/alphabet-2.png"]
+    assert [one["path"] for one in other["pictures"]] == [
+        "good-alphabet/A-lambda-b-1.png",
+        "good-alphabet/7-lambda-b-1.png",
+    ]
+    assert other["sheets"] == ["good-alphabet/alphabet-lambda-b-1.png"]
     assert other["settings"]["lambda_b"] == 1
     assert json.loads(styledrop(*command, "--json", "--lambda-b", "1").out) | {"seconds": 0} == other | {
         "seconds": 0,

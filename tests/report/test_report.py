@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +30,7 @@ from styledrop_cli.report.commands import commands
 from styledrop_cli.report.grade import TOLD, Estimate, Graded, also_chose, free_prompts
 from styledrop_cli.report.history import read_story
 from styledrop_cli.report.page import _verdict
-from styledrop_cli.settings import RoundSettings, TrainSettings
+from styledrop_cli.settings import SUPERRES_STEPS, RoundSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
 Report = Callable[..., Outcome]
@@ -295,6 +295,16 @@ def test_the_commands_exist(made: Path) -> None:
     assert "--rounds 1 --prompts subjects.txt --per-prompt 3 --steps 2 --model 'my model' -o adapter.rounds" in text
     assert "# subjects.txt holds, a line each: a dog / a house" in text
     assert lines[-1] == "styledrop report adapter.rounds --prompts prompts.txt --model 'my model' -o report.html"
+
+
+@pytest.mark.parametrize(("steps", "words"), [(SUPERRES_STEPS, "--superres"), (7, "# superres_steps was 7")])
+def test_super_resolution_has_an_option_of_another_name(made: Path, steps: int, words: str) -> None:
+    story = read_story(made / "adapter.rounds")
+    header = story.stages[0].header
+    header = header.with_values(settings={**header.settings, "superres_steps": steps})
+    story = replace(story, stages=[replace(story.stages[0], header=header)])
+    text = "\n".join(commands(story, [], [], "pocket", ""))
+    assert words in text and ("superres_steps" in text) == (steps != SUPERRES_STEPS)
 
 
 # ---- what is refused, and what is left out ----

@@ -81,12 +81,19 @@ class TrainingViews:
 
 @torch.no_grad()
 def tokenize_views(
-    base: Base, images: list[Image], contents: list[str], views: int, draws: torch.Generator, large: bool = False
+    base: Base,
+    images: list[Image],
+    contents: list[str],
+    views: int,
+    draws: torch.Generator,
+    large: bool = False,
+    finer: bool = True,
 ) -> dict[str, Tensor]:
     """Random crops of each picture, tokenized once, by the names that an adapter file gives them.
 
-    ``views.ids`` int16 ``[P*views,h,w]``, ``views.picture`` the picture each is of ``[P*views]`` and, if ``large``,
-    ``views.superres`` ``[P*views,2h,2w]``, the same crops for super-resolution. Crops cover at least 3/4 of the side;
+    ``views.ids`` int16 ``[P*views,h,w]``, ``views.picture`` the picture each is of ``[P*views]``. If
+    ``large``, the crops are cut at the base's larger size and shrunk; ``views.superres`` ``[P*views,2h,2w]`` are the
+    same ones for super-resolution, where ``finer``. Crops cover at least 3/4 of the side;
     half of them are mirrored, but not where the content names letters or a logo. The first view of each picture is
     the whole of it.
     """
@@ -98,8 +105,9 @@ def tokenize_views(
         mirror = not LETTERED & set(words(content))
         crops = [_random_crop(whole, side, mirror and i > 0, i == 0, draws) for i in range(views)]
         for chunk in torch.stack(crops).split(2 * base.batch):
-            if large:
+            if large and finer:
                 larger.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
+            if large:
                 chunk = F.interpolate(chunk, size=(base.sizes[0],) * 2, mode="bilinear", antialias=True)
             parts.append(base.tokenizer.encode(chunk.to(base.device)).to("cpu", torch.int16))
     owners = torch.arange(len(images)).repeat_interleave(views)

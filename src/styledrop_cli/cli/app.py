@@ -12,6 +12,7 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import console, options
 from styledrop_cli.cli.alphabet import alphabet
+from styledrop_cli.cli.clean import clean
 from styledrop_cli.cli.convert import convert
 from styledrop_cli.cli.doctor import doctor
 from styledrop_cli.cli.edit import edit
@@ -36,6 +37,8 @@ HELP = """
   styledrop generate [cyan]adapter.safetensors "a cat" "a teapot"[/]
 """
 
+INSIDE = "Looking inside"  # these have few options, and no recipes
+
 # The function, its name, its other name, and where it stands in the help.
 COMMANDS = (
     (train, "train", "fine-tune", "Everyday"),
@@ -47,12 +50,13 @@ COMMANDS = (
     (report, "report", None, "Everyday"),
     (alphabet, "alphabet", None, "Everyday"),
     (kit, "kit", None, "Everyday"),
-    (tokenize, "tokenize", None, "Looking inside"),
-    (inspect, "inspect", None, "Looking inside"),
-    (models, "models", None, "Looking inside"),
-    (doctor, "doctor", None, "Looking inside"),
-    (convert, "convert", None, "Looking inside"),
-    (merge, "merge", None, "Looking inside"),
+    (tokenize, "tokenize", None, INSIDE),
+    (inspect, "inspect", None, INSIDE),
+    (models, "models", None, INSIDE),
+    (doctor, "doctor", None, INSIDE),
+    (convert, "convert", None, INSIDE),
+    (merge, "merge", None, INSIDE),
+    (clean, "clean", None, INSIDE),
     (pretrain, "pretrain", None, "For makers of base models"),
 )
 
@@ -60,13 +64,12 @@ SHARED = {"train", "fine-tune", "generate", "sample", "iterate", "pretrain"}  # 
 
 app = typer.Typer(
     name="styledrop",
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for function, name, other_name, panel in COMMANDS:
-    command = options.command(function)
+    command = options.command(function, recipe=panel != INSIDE)
     app.command(name, cls=options.Command, rich_help_panel=panel)(command)
     if other_name:
         app.command(other_name, cls=options.Command, hidden=True)(command)

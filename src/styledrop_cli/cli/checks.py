@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from styledrop_cli.cli.console import helps
@@ -185,6 +185,32 @@ def checked_contents(content: Sequence[str] | None, pictures: int, what: str, hi
     if texts and len(texts) != pictures:
         raise UsageError(f"{what}s: {pictures}, --content texts: {len(texts)}", hint)
     return texts
+
+
+def references_in(
+    paths: Sequence[Path], style: str, content: list[str] | None, on_message: Callable[[str], None]
+) -> tuple[list[Path], list[str] | None]:
+    """The reference pictures, a folder's in the order of their names, and what they show.
+
+    Where nothing was said of that by --content, a folder's captions say it, without the style behind them. What they
+    leave out is an error if there are some: UsageError, also for a folder without pictures.
+    """
+    if not any(path.is_dir() for path in paths):
+        return list(paths), content
+    from styledrop_cli.corpus.folder import Record, records_in
+
+    found: list[Record] = []
+    for path in paths:
+        found += records_in(path, on_message) if path.is_dir() else [Record(path, ())]
+    pictures = [one.path for one in found]
+    if content or not any(one.captions for one in found):
+        return pictures, content
+    if without := [one.path for one in found if not one.captions]:
+        raise UsageError(
+            f"{len(without)} of {len(found)} pictures have no caption, the first is {without[0]}",
+            "put a .txt of the same name beside it, or say what all show with --content",
+        )
+    return pictures, [one.captions[0].removesuffix(f" in {style} style") for one in found]
 
 
 def refuse_references(pictures: Sequence[Path]) -> None:

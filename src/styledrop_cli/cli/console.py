@@ -44,6 +44,7 @@ common = partial(typer.Option, rich_help_panel=COMMON, metavar="")
 TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
 EVERY = 60.0  # seconds: so often a log file is told how far the work is
+FORESEEN = 5.0  # seconds of work after which a log file is told how much time is left
 LONGEST_MESSAGE = 2_000  # characters: what a message quotes may be as long as a file
 # A terminal takes control characters for commands, and cannot show half a character: marks stand in their place.
 SHOWN = {
@@ -150,7 +151,8 @@ class Screen:
     def progress(self, what: str) -> Iterator[Callable[[float, str], None]]:
         """A bar with the time left, moved by calling what it yields: `(share done in [0, 1], note)`.
 
-        Where nobody watches (a log file), a line at each tenth of the way instead, and at each minute.
+        Where nobody watches (a log file), a line with the time left at each tenth of the way instead, and at each
+        minute.
         """
         with self.drawing(what) as (move, _):
             yield move
@@ -187,7 +189,7 @@ class Screen:
                 if shown < 0:
                     first = share
                 if tenth > shown or now - said >= EVERY:
-                    long = now - began >= EVERY and first < share < 1
+                    long = now - began >= FORESEEN and first < share < 1
                     left = f", {_time_left((now - began) * (1 - share) / (share - first), True)}" if long else ""
                     shown, said = tenth, now
                     self.say(f"{what}: {note}{left}")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from styledrop_cli.cli import checks, console, drawing, load, options
+from styledrop_cli.cli import checks, console, drawing, load, options, plan
 from styledrop_cli.cli.options import flag, option
+from styledrop_cli.cli.plan import DryRun
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.file_names import check_pattern, folder_or_picture
 from styledrop_cli.generation.lists.prompt_file import Line, read_lines
 from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.settings import SampleSettings, seeds_from
+
+if TYPE_CHECKING:
+    from styledrop_cli.base.base import Base
+    from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 
 OUTPUT = Path("styledrop-out")
 MOST_OF_EACH = 1000
@@ -107,6 +113,7 @@ def generate(
     many: ManyPrompts,
     mixing: Mixing,
     how: Drawing,
+    dry_run: DryRun = False,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
     device: options.Device = "auto",
@@ -149,19 +156,64 @@ def generate(
     wanted, stems = requests_of(base, mixture, pictures, chosen, style, many.name, screen.say)
     texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
     screen.warn_of_unknown(base, list(dict.fromkeys(texts)), mixture.learnt)
+    if any(one.settings.superres_steps for one in wanted):
+        _warn_of_superres(screen, mixture)
+    stems = [called] if called else stems
+    if dry_run:
+        _show_plan(screen, base, mixture, wanted, stems, output)
+        return
     of_each = len(wanted) // len(lines)
     drawing.draw_all(
         screen,
         base,
         mixture,
         wanted,
-        [called] if called else stems,
+        stems,
         output,
         sheet=many.sheet,
         columns=min(8, of_each if len(lines) > 1 and of_each > 1 else math.ceil(math.sqrt(len(wanted)))),
         title=style or mixture.style or ("" if mixture.styles else f"{base.name}, no adapter"),
         place=place,
     )
+
+
+def _show_plan(
+    screen: console.Screen,
+    base: Base,
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
+    stems: Sequence[str],
+    output: Path,
+) -> None:
+    from styledrop_cli.generation.foresight import seconds_each
+    from styledrop_cli.generation.output_folder import Batch, about, about_mixture
+
+    drawn_by = about_mixture(base, mixture)
+    batch = Batch(output, stems, lambda index: about(wanted[index], mixture, drawn_by))
+    missing = batch.missing
+    with screen.working("timing a few steps"):
+        seconds = seconds_each(base, mixture, wanted[missing[0]]) * len(missing) if missing else 0.0
+    first = wanted[0].settings
+    said = {
+        "base": base.name,
+        "adapter": ", ".join(f"{file.path}" for file, _ in mixture.styles) or "none",
+        "style": mixture.style,
+        "pictures": f"{len(missing):,} of {first.size} px to draw, {len(wanted) - len(missing):,} are there",
+        "settings": f"{first.steps} steps, lambda_a {first.lambda_a:g}, lambda_b {first.lambda_b:g}, "
+        f"strength {first.strength:g}" + " and others by picture" * (len({one.settings for one in wanted}) > 1),
+    }
+    plan.show(screen, said, seconds, [batch.paths[index] for index in missing])
+
+
+def _warn_of_superres(screen: console.Screen, mixture: StyleMix) -> None:
+    """A warning where super-resolution is to draw in a style that it has not learnt."""
+    files = [*(file for file, _ in mixture.styles), *([mixture.thing] if mixture.thing else [])]
+    for file in files:
+        if file.header.superres is None:
+            screen.warn(
+                f"{file.path} has nothing for super-resolution, which draws in the base model's own way: train with "
+                "--superres, or leave --superres-steps out"
+            )
 
 
 def _adapters_and_prompts(

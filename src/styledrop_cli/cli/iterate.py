@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from rich.table import Table
 
-from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli import checks, console, load, options, plan
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.picking import Watcher, gallery_of, pickers_of
+from styledrop_cli.cli.plan import DryRun
+from styledrop_cli.cli.recipe import NAME, Recipe
 from styledrop_cli.cli.train import asked_contents, say_how_to_draw
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import RoundSettings
 
 if TYPE_CHECKING:
+    from styledrop_cli.base.base import Base
     from styledrop_cli.feedback.rounds import Result
 
 DEFAULT = RoundSettings()
@@ -87,9 +90,11 @@ def iterate(
     ] = None,
     how: Rounds,
     fresh: Annotated[bool, flag("Start over, instead of continuing the rounds in the folder.", "--fresh")] = False,
+    dry_run: DryRun = False,
     model: options.Model = "pocket",
     seed: Annotated[int, options.common("The same seed draws and trains the same.")] = DEFAULT.seed,
     device: options.Device = "auto",
+    recipe: Recipe,
     screen: console.Screen,
 ) -> None:
     r"""Make an adapter better by feedback: draw, pick the best, train again.
@@ -111,6 +116,7 @@ def iterate(
     checks.refuse_outside(keep=(how.keep, *how.RANGES["keep"]))
     names = _feedback(feedback, how.picks, rounds)
     start, pictures = _start(files or [], style, content)
+    pictures, content = checks.references_in(pictures, style or "", content, screen.say)
     if style is not None:
         style, content = checks.checked_references(pictures, style, content)
     folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
@@ -136,8 +142,12 @@ def iterate(
         name, grader = open_second_scorer(base, how.scorer)
         settings = replace(settings, steps=how.steps or base.training().steps)
     screen.warn_of_unknown(base, wanted or [])
+    if dry_run:
+        _show_plan(screen, base, settings, start, wanted, len(pictures), folder)
+        return
     with ExitStack() as stack:
         stack.enter_context(alone_in(folder))
+        recipe.write(folder / NAME)
         if of > 1:
             stack.callback(_leave, over)
         watcher = stack.enter_context(Watcher(screen))
@@ -176,6 +186,42 @@ def iterate(
     )
     screen.say(result.verdict, "bold")
     say_how_to_draw(screen, result.path, model)
+
+
+def _show_plan(
+    screen: console.Screen,
+    base: Base,
+    settings: RoundSettings,
+    start: Path | None,
+    prompts: list[str] | None,
+    pictures: int,
+    folder: Path,
+) -> None:
+    """Tell how long all rounds take. Whoever picks takes time of their own, which nobody knows."""
+    from styledrop_cli.adapters.header import load_adapter
+    from styledrop_cli.feedback.rounds import BEST, pictures_drawn
+    from styledrop_cli.generation.foresight import seconds_each
+    from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
+    from styledrop_cli.judging.prompts import pool_prompts
+    from styledrop_cli.training.adapter import foresee
+
+    file = load_adapter(start) if start else None
+    shown = prompts or pool_prompts(base, file.header.contents if file else [])
+    drawn = pictures_drawn(base, settings, shown)
+    request = PictureRequest(shown[0], 0, base.sampling(**(file.header.recommended if file else {})))
+    with screen.working("timing a few steps"):
+        seconds = drawn * seconds_each(base, StyleMix.of(file), request)
+        training = base.training(steps=settings.steps)
+        seconds += settings.rounds * foresee(base, replace(training, checkpoints=0), 1)
+        seconds += foresee(base, training, pictures) if pictures else 0.0
+    said = {
+        "base": base.name,
+        "from": str(start) if start else f"an adapter that is trained on {pictures} pictures first",
+        "rounds": f"{settings.rounds}, each with {settings.per_prompt} pictures of {len(shown)} prompts to pick from",
+        "pictures": f"{drawn:,} to draw in all",
+        "trains": f"{settings.steps} steps each round",
+    }
+    plan.show(screen, said, seconds, [folder, folder / BEST])
 
 
 def _leave(over: Path) -> None:

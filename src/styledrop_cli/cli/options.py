@@ -15,7 +15,8 @@ from typer.core import TyperCommand
 
 from styledrop_cli.base.registry import AMUSED, BUNDLED, POCKET_SPEC, PUBLISHED
 from styledrop_cli.cli import checks
-from styledrop_cli.cli.console import COMMON
+from styledrop_cli.cli.console import COMMON, helps
+from styledrop_cli.cli.recipe import CONFIG, SAVE, Recipe, read_recipe
 from styledrop_cli.environment import expanded
 from styledrop_cli.settings import PRESETS, Checked, Ranges, SampleSettings, TrainSettings, exact, preset_values
 
@@ -150,20 +151,42 @@ class Command(TyperCommand):
         return [*(one.metavar or one.name.upper() for one in arguments), "[OPTIONS]"]
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` as Typer takes it.
+def _recipe_options() -> list[inspect.Parameter]:
+    """`--config` and `--save-config`, and Typer's own knowledge of what was given."""
+    config = common(
+        "Take the options from this recipe, a TOML file; those given beside it override it.",
+        "--config",
+        metavar="FILE",
+    )
+    config.is_eager, config.callback = True, read_recipe
+    save = common("Write the options given here into a recipe, for --config.", "--save-config", metavar="FILE")
+    kinds: dict[str, Any] = {
+        CONFIG: Annotated[Path | None, config],
+        SAVE: Annotated[Path | None, save],
+        "context": typer.Context,
+    }
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in kinds.items()]
+
+
+def command(function: Callable[..., None], recipe: bool = False) -> Callable[..., None]:
+    """`function` as Typer takes it, with `recipe` also read from and written into recipes.
 
     A parameter whose type is a dataclass stands for the options that are its fields; its `PANEL` and `RANGES`, if it
     has any, are those of its options. An option without a help of its own, and one without a range, has those of the
-    setting of its name in the class `SETTINGS`.
+    setting of its name in the class `SETTINGS`. A parameter that is a `Recipe` gets what was given.
 
     The `~` of paths is replaced, which a shell leaves in `--output=~/pictures`; a text that begins so (a model's name,
     an adapter with its share) is a path, too.
     """
     types = get_type_hints(function, include_extras=True)
     groups = {name: group for name, group in types.items() if isinstance(group, type) and is_dataclass(group)}
+    given_to = [name for name, group in groups.items() if group is Recipe]
+    groups = {name: group for name, group in groups.items() if name not in given_to}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
+        if name in given_to:
+            continue
         single = parameter.replace(annotation=types[name], kind=inspect.Parameter.KEYWORD_ONLY)
         parameters += _options_of(groups[name]) if name in groups else [single]
 
@@ -174,14 +197,24 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             return Path(expanded(str(value)))
         return expanded(value) if isinstance(value, str) and value.startswith("~/") else value
 
+    if recipe:
+        parameters += _recipe_options()
+
     @wraps(function)
     def run(**values: Any) -> None:
+        context, saved = values.pop("context", None), whole(values.pop(SAVE, None))
+        values.pop(CONFIG, None)
+        values |= {name: Recipe.of(context) for name in given_to}
+        if saved is not None:
+            checks.refuse_output(saved, overwrite=True, suffix=".toml", option="--save-config")
         values = {name: whole(value) for name, value in values.items()}
         made = {
             name: group(**{field.name: values.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
         }
         function(**values, **made)
+        if saved is not None and not helps():
+            Recipe.of(context).write(saved)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

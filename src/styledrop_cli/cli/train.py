@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -10,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 from rich.filesize import decimal as file_size
 
-from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli import checks, console, load, options, plan
 from styledrop_cli.cli.options import by_base, flag, option
+from styledrop_cli.cli.plan import DryRun
+from styledrop_cli.cli.recipe import NAME, Recipe
 from styledrop_cli.errors import UsageError
-from styledrop_cli.progress import Forecast
-from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
+from styledrop_cli.progress import Forecast, OnProgress
+from styledrop_cli.settings import OBJECT, STYLE, SUPERRES_STEPS, TrainSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
+    from styledrop_cli.training.adapter import TrainResult
 
 OUTPUT = Path("adapter.safetensors")
 DEFAULT = TrainSettings()
@@ -39,21 +44,46 @@ class Learning:
     width: Annotated[int | None, option(None, "--width", "--rank", shown=SUITS)] = None
     targets: Annotated[str, option(metavar="NAMES")] = ",".join(DEFAULT.targets)
     checkpoints: Annotated[int | None, option(shown=by_base("checkpoints", "objects"))] = None
+    sample_prompt: Annotated[
+        list[str] | None,
+        option(
+            "A prompt of your own, drawn at each checkpoint to FILE.run/samples-STEP.png. Repeat it for more; nothing "
+            "is chosen by them.",
+            metavar="PROMPT",
+        ),
+    ] = None
     last: Annotated[bool, flag(None, "--last")] = False
+    superres: Annotated[
+        bool,
+        flag(
+            "Also let super-resolution learn the style, for drawing with --superres-steps. Training takes longer.",
+            "--superres/--no-superres",
+        ),
+    ] = False
     lambda_a: Annotated[float | None, option(shown=CHOSEN)] = None
     lambda_b: Annotated[float | None, option(shown=CHOSEN)] = None
+
+    @property
+    def samples(self) -> list[str]:
+        """The prompts to draw at each checkpoint."""
+        return self.sample_prompt or []
 
     def given(self) -> dict[str, Any]:
         """What was given, but for the kind, by the names of `TrainSettings`."""
         values = options.given(**vars(self)) | {"targets": tuple(name.strip() for name in self.targets.split(","))}
         del values["kind"]
+        values.pop("sample_prompt", None)
+        values["superres_steps"] = SUPERRES_STEPS if values.pop("superres") else 0
         return values
 
 
 def train(
     pictures: Annotated[
         list[Path],
-        typer.Argument(metavar="PICTURE...", help="The reference picture, or several of one style or one object."),
+        typer.Argument(
+            metavar="PICTURE...",
+            help="The reference picture, or several of one style or one object, or a folder of them.",
+        ),
     ],
     *,
     style: Annotated[str | None, option(options.STYLE, shown=False)] = None,
@@ -62,7 +92,8 @@ def train(
         option(
             'What the picture shows: "a cat". For several pictures repeat it, once for each, in their order. If not '
             "given, you are asked in a terminal, and elsewhere it is taken for any picture. With --learn object: what "
-            "to call the object, once for all pictures or once for each."
+            "to call the object, once for all pictures or once for each. In a folder a text file beside each picture, "
+            "ref.txt, can say it."
         ),
     ] = None,
     learn: Annotated[
@@ -76,9 +107,11 @@ def train(
     overwrite: options.Overwrite = False,
     fresh: Annotated[bool, flag("Start over, instead of continuing an interrupted training.", "--fresh")] = False,
     learning: Learning,
+    dry_run: DryRun = False,
     model: options.Model = "pocket",
     seed: Annotated[int, options.common("The same seed trains the same adapter.")] = DEFAULT.seed,
     device: options.Device = "auto",
+    recipe: Recipe,
     screen: console.Screen,
 ) -> None:
     r"""Learn the style of a picture. Also called fine-tune.
@@ -94,7 +127,9 @@ def train(
     """
     kind, chosen = learning.kind, learning.given() | {"learn": learn, "seed": seed}
     TrainSettings.of(kind, **chosen)  # what is wrong is said before the base is loaded
+    samples = [checks.typed_text(one, "a --sample-prompt", 'say what to draw: "a cat"') for one in learning.samples]
     checks.refuse_output(output, overwrite, suffix=checks.ADAPTER, run=True)
+    pictures, content = checks.references_in(pictures, style or "", content, screen.say)
     style, content = _texts(learn, pictures, style, content)
     checks.refuse_busy(output.with_name(output.name + checks.RUN))
     with load.loading(screen, model, device) as load_base:
@@ -105,8 +140,89 @@ def train(
         place = take_place()
         base = load_base()
         settings = base.training(kind, **within_reach(base, chosen, screen.say))
+    screen.warn_of_unknown(base, samples)
+    if dry_run:
+        _show_plan(screen, base, settings, pictures, style, content, output)
+        return
     if place[1] == 1:
         content = asked_contents(screen, base, pictures, content)
+    with together(place, base.device), _kept_in(output, recipe), screen.progress("learning") as move:
+        learnt = train_adapter(
+            base,
+            pictures=pictures,
+            style=style,
+            contents=content,
+            settings=settings,
+            output=output,
+            sample_prompts=samples,
+            fresh=fresh,
+            on_step=_told(screen, base, move, settings),
+            on_message=screen.say,
+        )
+    if place[0]:
+        return
+    _show_result(screen, learnt, settings, style, model)
+
+
+def _show_result(screen: console.Screen, learnt: TrainResult, settings: TrainSettings, style: str, model: str) -> None:
+    size = file_size(learnt.path.stat().st_size)
+    kept = _kept(learnt.step, settings.steps, learnt.compared)
+    screen.say(f"learnt in {console.duration(learnt.seconds)}. {kept} The adapter ({size}):")
+    screen.result(
+        {
+            "adapter": learnt.path,
+            "learns": settings.learn,
+            "style": style,
+            "contents": learnt.content_texts,
+            "step": learnt.step,
+            "reconstruction_psnr": learnt.reconstruction_psnr,
+            "seconds": round(learnt.seconds, 1),
+        },
+        [learnt.path],
+    )
+    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if settings.learn == OBJECT else None)
+
+
+def _show_plan(
+    screen: console.Screen,
+    base: Base,
+    settings: TrainSettings,
+    pictures: list[Path],
+    style: str,
+    contents: list[str] | None,
+    output: Path,
+) -> None:
+    from styledrop_cli.adapters.examples import UNKNOWN_CONTENT
+    from styledrop_cli.training.adapter import foresee
+
+    with screen.working("timing a few steps"):
+        seconds = foresee(base, settings, len(pictures))
+    finer = f", and {settings.superres_steps} for super-resolution" * bool(settings.superres_steps)
+    shown = contents or [UNKNOWN_CONTENT] * len(pictures)
+    said = {
+        "base": base.name,
+        "learns": style or OBJECT,
+        "from": "\n".join(f"{path}: {text}" for path, text in zip(pictures, shown, strict=True)),
+        "trains": f"{settings.kind}, width {settings.width}, {settings.steps} steps of {settings.batch_size}{finer}",
+    }
+    plan.show(screen, said, seconds, [output, output.with_name(output.name + checks.RUN)])
+
+
+@contextmanager
+def _kept_in(output: Path, recipe: Recipe) -> Iterator[None]:
+    """Leave the recipe in the folder of the training, also where that was stopped."""
+    try:
+        yield
+    finally:
+        folder = output.with_name(output.name + checks.RUN)
+        if folder.is_dir() and not console.helps():
+            recipe.write(folder / NAME)
+
+
+def _told(
+    screen: console.Screen, base: Base, move: OnProgress, settings: TrainSettings
+) -> Callable[[int, int, float], None]:
+    """What hears of each step: it moves the bar, and says early how long a long training takes."""
 
     def tell(taken: int, seconds: float) -> None:
         hint = "" if base.device.type != "cpu" else "; this is work for a graphics card"
@@ -118,40 +234,24 @@ def train(
 
     def on_step(step: int, total: int, loss: float) -> None:
         forecast.step(step / total)
-        move(step / total, f"{step}/{total}  loss {loss:.2f}")
+        move(step / total, _note(step, total - settings.steps, settings, loss))
 
-    with together(place, base.device), screen.progress("learning") as move:
-        learnt = train_adapter(
-            base,
-            pictures=pictures,
-            style=style,
-            contents=content,
-            settings=settings,
-            output=output,
-            fresh=fresh,
-            on_step=on_step,
-            on_message=screen.say,
-        )
-    if place[0]:
-        return
-    kept = f"{learnt.step} steps"
-    if learnt.step != settings.steps:
-        kept = f"step {learnt.step} of {settings.steps} drew the best test pictures"
-    size = file_size(learnt.path.stat().st_size)
-    screen.say(f"learnt in {console.duration(learnt.seconds)}, {kept}; the adapter ({size}):")
-    screen.result(
-        {
-            "adapter": learnt.path,
-            "learns": learn,
-            "style": style,
-            "contents": learnt.content_texts,
-            "step": learnt.step,
-            "reconstruction_psnr": learnt.reconstruction_psnr,
-            "seconds": round(learnt.seconds, 1),
-        },
-        [learnt.path],
-    )
-    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if learn == OBJECT else None)
+    return on_step
+
+
+def _note(step: int, before: int, settings: TrainSettings, loss: float) -> str:
+    """Where a training stands: super-resolution's adapter takes the first `before` steps."""
+    if step <= before:
+        return f"super-resolution {step}/{before}  loss {loss:.2f}"
+    return f"{step - before}/{settings.steps}  loss {loss:.2f}"
+
+
+def _kept(step: int, steps: int, compared: bool) -> str:
+    """Which step the file holds, and whether test pictures chose it."""
+    if step < steps:
+        return f"Kept is step {step} of {steps}: the test pictures of later steps are worse."
+    why = ": no earlier one drew better test pictures" if compared else ""
+    return f"Kept is the last of {steps} steps{why}."
 
 
 def asked_contents(

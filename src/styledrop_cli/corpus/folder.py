@@ -48,10 +48,31 @@ class Record:
 def read_corpus(
     folder: Path, *, captions: bool = True, on_message: Callable[[str], None] = lambda message: None
 ) -> list[Record]:
-    """All records of a folder; ``on_message`` gets one warning that names the files that are left out.
+    """All records of a folder to train a base on, some of them held out; ``on_message`` as in ``records_in``.
 
-    Raises UsageError if there are fewer than two, all are held out, a line is malformed, a picture is missing or named
-    twice, or has no caption where ``captions`` are needed.
+    Raises UsageError as that does, if there are fewer than two, all are held out, or a picture has no caption where
+    ``captions`` are needed.
+    """
+    records = records_in(folder, on_message)
+    without = [r.path for r in records if not r.captions]
+    if captions and without:
+        raise UsageError(
+            f"{len(without)} of {len(records)} pictures have no caption, the first is {without[0]}",
+            f"Name it in {METADATA}, or put a .txt of the same name beside it.",
+        )
+    if len(records) < 2 or all(r.held_out for r in records):
+        raise UsageError(f"{folder} needs at least 2 pictures, of which some are not held out")
+    if not any(r.held_out for r in records):
+        every = min(HELD_OUT_EVERY, len(records))
+        records = [Record(r.path, r.captions, i % every == every - 1) for i, r in enumerate(records)]
+    return records
+
+
+def records_in(folder: Path, on_message: Callable[[str], None] = lambda message: None) -> list[Record]:
+    """The pictures of a folder and what is said of each, in the order of their names or of ``METADATA``.
+
+    ``on_message`` gets one warning that names the files that are left out. Raises UsageError for no pictures, a
+    malformed line, and a picture that is missing or named twice.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
@@ -72,17 +93,6 @@ def read_corpus(
             f"{folder} holds no pictures{' that can be read: ' + said if said else ''}",
             f"Put pictures in it, with {METADATA} or text files beside them.",
         )
-    without = [r.path for r in records if not r.captions]
-    if captions and without:
-        raise UsageError(
-            f"{len(without)} of {len(records)} pictures have no caption, the first is {without[0]}",
-            f"Name it in {METADATA}, or put a .txt of the same name beside it.",
-        )
-    if len(records) < 2 or all(r.held_out for r in records):
-        raise UsageError(f"{folder} needs at least 2 pictures, of which some are not held out")
-    if not any(r.held_out for r in records):
-        every = min(HELD_OUT_EVERY, len(records))
-        records = [Record(r.path, r.captions, i % every == every - 1) for i, r in enumerate(records)]
     return records
 
 

@@ -272,6 +272,7 @@ class Rounds:
 
     def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str, plain: Measurements | None = None) -> Evaluated:
         counter = Counter(partial(self._watcher.drawing, what), len(plan))
+        counter.add(0)  # else what was done before stands there as done until the first pictures come
         return Pool(self._base, folder, plan).evaluate(judge, plain, counter.add, self._share)
 
     def _draw_pool(self, number: int) -> tuple[Plan, Evaluated]:
@@ -386,6 +387,12 @@ class Rounds:
         path = self._folder / BEST
         atomic_write(path, self.adapter(best).read_bytes())
         return Result(path, best, table, said)
+
+
+def pictures_drawn(base: Base, settings: RoundSettings, prompts: Sequence[str]) -> int:
+    """How many pictures ``iterate`` draws: the base's own, the pools, and what the rounds are compared by."""
+    own, pools = PLAIN_EACH * len(prompts), settings.rounds * settings.per_prompt * len(prompts)
+    return own + pools + (settings.rounds + 2) * GRADED_EACH * len(graded_prompts(base, prompts))
 
 
 def _name(number: int) -> str:

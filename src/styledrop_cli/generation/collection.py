@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from styledrop_cli.generation.output_folder import (
     about,
     about_mixture,
     identity,
-    paths_called,
+    paths_there,
     said_in,
     write_sheets,
 )
@@ -114,7 +113,7 @@ class Collection:
         """A thing's picture that is there already: which of the candidates it is, and where."""
         thing = self.things[index]
         possible = [identity(self.about(index, candidate)) for candidate in range(len(thing.candidates))]
-        for path in takewhile(Path.exists, paths_called(self.folder, thing.stem)):
+        for path in paths_there(self.folder, thing.stem, self.about(index, 0)):
             if (said := identity(said_in(path))) in possible:
                 return possible.index(said), path
         return None

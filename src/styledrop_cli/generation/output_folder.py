@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
+from styledrop_cli.generation.lists.file_names import LONGEST_SLUG, word_slug
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import file_hash, names_apart
@@ -29,6 +30,8 @@ PAGE = 120  # pictures on a sheet
 # What has no part in a picture's identity: names of files, which have hashes beside them, and the version.
 NAMES = {"adapter", "mix", "object", "model", "picture", "styledrop"}
 DEFAULTS = SampleSettings.defaults()
+SETTINGS = {name: value for name, value in DEFAULTS.items() if name != "seed"}
+MOST_SAID = 3  # settings in a file's name
 
 
 def about_mixture(base: Base, mixture: StyleMix) -> dict[str, Any]:
@@ -81,14 +84,17 @@ class Batch:
     """The pictures that are to lie in ``folder``, by number.
 
     ``stems`` are their files' names, ``about`` says what each file is to say. ``paths`` has a path for each: its stem
-    with .png, or with -2.png, ... where another picture has that name. Those of one identity under one stem are one.
+    with .png or, where another picture has that name, with what is set otherwise than there (-lambda-b-3.png) or a
+    number (-2.png) behind it. Those of one identity under one stem are one.
     """
 
     def __init__(self, folder: Path, stems: Sequence[str], about: Callable[[int], dict[str, Any]]) -> None:
         self.folder, self.stems, self.about = folder, stems, about
         self._files: dict[tuple[str, bytes], Path] = {}  # by stem and identity
-        self._names = {stem: paths_called(folder, stem) for stem in stems}  # those not looked at yet
-        self._planned: set[Path] = set()
+        self._names: dict[str, Iterator[Path]] = {}  # those of each name that were not looked at yet
+        self._free: dict[str, Path] = {}  # of each name, the one that was looked at last
+        self._said: dict[Path, dict[str, Any]] = {}  # what files say that are there
+        self._planned: dict[Path, int] = {}  # and for which of the pictures others are planned
         self._there: set[Path] = set()
         self.paths = [self._place(index) for index in range(len(stems))]
 
@@ -122,25 +128,60 @@ class Batch:
         return path
 
     def _place(self, index: int) -> Path:
-        stem = self.stems[index]
-        key = stem, identity(self.about(index))
-        while key not in self._files:
-            path = next(self._names[stem])
-            if path in self._planned:  # under another stem: x-2 may be x's second, too
-                continue
-            if not path.exists():
-                self._files[key] = path
-                self._planned.add(path)
-            elif said := said_in(path):
-                self._files.setdefault((stem, identity(said)), path)
-                self._there.add(path)
+        stem, said = self.stems[index], self.about(index)
+        key, plain = (stem, identity(said)), self.folder / f"{stem}.png"
+        free = self._look(stem, stem)
+        if key not in self._files and free != plain:
+            there = self.about(self._planned[plain]) if plain in self._planned else self._said.get(plain, {})
+            if other := set_otherwise(said, there):
+                free = self._look(f"{stem}-{other}", stem)
+        if key not in self._files:
+            self._files[key] = free
+            self._planned[free] = index
         return self._files[key]
+
+    def _look(self, called: str, stem: str) -> Path:
+        """The first path of a name that is free; what lies at those before it is known from now on as the stem's."""
+        names = self._names.setdefault(called, paths_called(self.folder, called))
+        path = self._free.get(called) or next(names)
+        while path in self._planned or path.exists():  # planned under another stem: x-2 may be x's second, too
+            if path not in self._planned and (said := said_in(path)):
+                self._files.setdefault((stem, identity(said)), path)
+                self._said[path] = said
+                self._there.add(path)
+            path = next(names)
+        self._free[called] = path
+        return path
 
 
 def paths_called(folder: Path, stem: str) -> Iterator[Path]:
     """Where pictures of one name lie: stem.png, stem-2.png, stem-3.png, ..."""
     yield folder / f"{stem}.png"
     yield from (folder / f"{stem}-{number}.png" for number in count(2))
+
+
+def paths_there(folder: Path, stem: str, said: Mapping[str, Any]) -> Iterator[Path]:
+    """The pictures of one name that are there, as ``Batch`` may have named what is ``said``."""
+    yield from takewhile(Path.exists, paths_called(folder, stem))
+    if other := set_otherwise(said, said_in(folder / f"{stem}.png")):
+        yield from takewhile(Path.exists, paths_called(folder, f"{stem}-{other}"))
+
+
+def set_otherwise(said: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """How a picture is set otherwise than one that is ``there``, for its name: "lambda-b-3"; nothing for other reasons.
+
+    Nor for another prompt, for more than ``MOST_SAID`` settings, or for such as make a long name.
+    """
+    if not there or there.get("prompt") != said.get("prompt"):
+        return ""
+    own, others = ({name: _as_words(one.get(name, usual)) for name, usual in SETTINGS.items()} for one in (said, there))
+    words = [
+        f"{name.replace('_', '-')}-{word_slug(value) if isinstance(SETTINGS[name], str) else value}"
+        for name, value in own.items()
+        if value != others[name]
+    ]
+    made = "-".join(words)
+    return made if 0 < len(words) <= MOST_SAID and len(made) <= LONGEST_SLUG else ""
 
 
 def said_in(path: Path) -> dict[str, Any]:
@@ -171,6 +212,8 @@ def write_sheets(
     usual = vars(base.sampling(size=base.sizes[-1]))
     settings = [_differing(about(index), usual) for index in range(len(paths))]
     common = [one for one in settings[0] if all(one in others for others in settings)]
+    alike = {name: value for name, value in about(0).items() if name in SETTINGS and value != usual[name]}
+    alike = {n: v for n, v in alike.items() if all(about(index).get(n) == v for index in range(len(paths)))}
     title = _joined(title, common)
     labels = [
         _joined(label, [one for one in own if one not in common]) for label, own in zip(labels, settings, strict=True)
@@ -189,6 +232,7 @@ def write_sheets(
             "prompt": " | ".join(dict.fromkeys(str(about(index)["prompt"]) for index in page)),
             "sheet_of": [paths[index].name for index in page],
             "settings_hash": hashlib.sha256(shown).hexdigest()[:12],  # what has a name may be drawn otherwise
+            **alike,
             "styledrop": __version__,
         }
         stem = name if len(pages) == 1 else f"{name}-{number}-of-{len(pages)}"

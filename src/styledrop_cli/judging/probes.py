@@ -8,6 +8,7 @@ reference comes out best with more of its style, another with less.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,32 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST = 8  # test pictures
+SAMPLES = 4  # pictures of each prompt of a person's own, with seeds from 0 on
 STEPS = 12
 # Lambda A and lambda B that are tried beside the usual pair: more of the style in two ways, or more of the prompt.
 PAIRS = ((0.0, 0.75), (0.25, 1.5), (0.0, 3.0))
+
+
+class Samples:
+    """Pictures of a person's own prompts, drawn at each checkpoint as ``generate`` would draw them by default.
+
+    Nothing is chosen by them. ``prompts`` have no style, ``sampling`` holds the scales and the size to draw with.
+    """
+
+    def __init__(self, base: Base, prompts: Sequence[str], style: str, sampling: SampleSettings) -> None:
+        self._base, self._style = base, style
+        texts = [with_style(prompt, style) for prompt in prompts]
+        self._drawing = Drawing.of_each(prompts, texts, range(SAMPLES), sampling)
+
+    def sheet(self, adapter: Adapter, step: int) -> Image:
+        """A sheet of all prompts, a row of seeds each, as the adapter draws them at this ``step``."""
+        drawing, size = replace(self._drawing, adapter=adapter), self._drawing.sampling.size
+        images = []
+        for shard in drawing.shards:
+            for row in drawing.sample(self._base, shard).long().to(self._base.device):
+                images.append(to_image(self._base.pictures(row[None], size)[0].float().cpu()))
+        labels = [f"{prompt} · {seed}" for prompt, seed in zip(drawing.prompts, drawing.seeds, strict=True)]
+        return contact_sheet(images, SAMPLES, labels, f"{self._style}, step {step}".removeprefix(", "))
 
 
 class Probes:

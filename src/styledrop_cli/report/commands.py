@@ -10,7 +10,7 @@ from typing import Any
 from styledrop_cli.generation.lists.wildcards import escaped
 from styledrop_cli.io.text_files import CONTROLS
 from styledrop_cli.report.history import ROUNDS, Stage, Story
-from styledrop_cli.settings import RoundSettings, TrainSettings
+from styledrop_cli.settings import SUPERRES_STEPS, RoundSettings, TrainSettings
 
 # The settings that have an option of their name.
 TRAIN = ("kind", "steps", "lr", "width", "targets", "checkpoints", "last", "lambda_a", "lambda_b", "seed")
@@ -58,7 +58,9 @@ def _training(stage: Stage, rest: list[str]) -> list[str]:
         words += ["--content", escaped(str(content))]
     usual = asdict(TrainSettings.of(str(settings.get("kind", TrainSettings.kind))))
     usual["kind"] = TrainSettings.kind
-    given, unsaid = _options(settings, usual, TRAIN)
+    finer = settings.get("superres_steps") == SUPERRES_STEPS  # that many have an option of another name
+    rest = ["--superres", *rest] if finer else rest
+    given, unsaid = _options({n: v for n, v in settings.items() if not finer or n != "superres_steps"}, usual, TRAIN)
     return [*unsaid, _line("train", [*words, *given, *rest])]
 
 

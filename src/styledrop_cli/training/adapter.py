@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,10 @@ from styledrop_cli.base.prompt_tokens import with_style, words
 from styledrop_cli.devices import cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
-from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png
+from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png, to_image
 from styledrop_cli.io.run_folder import Run, alone_in
 from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors, tensors_hash
-from styledrop_cli.judging.probes import STEPS, Probes
+from styledrop_cli.judging.probes import STEPS, Probes, Samples
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.sampling.masking import random_mask, steps_left
@@ -61,9 +61,11 @@ POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the pi
 # checkpoints that are no further apart the last is taken: it has more style.
 TIE_MARGIN = 0.17
 SAVE_EVERY = 25  # steps
+TIMED_STEPS, TIMED_VIEWS = 3, 8  # by which it is foreseen how long a training takes
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
 CHECKPOINT = "step-{:07d}"
+SHEET = "samples-{:07d}"  # of a person's own prompts
 SUPERRES = "superres.safetensors"
 OnStep = Callable[[int, int, float], None]  # the step that was taken, of how many, and its loss
 
@@ -73,7 +75,7 @@ class TrainResult:
     """What a training made: the adapter file at ``path``, which is the checkpoint at ``step``.
 
     ``content_texts`` is what the pictures were taken to show, ``reconstruction_psnr`` how well the tokenizer shows the
-    worst of them (dB).
+    worst of them (dB), ``compared`` whether test pictures chose the step.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class TrainResult:
     reconstruction_psnr: float
     step: int
     seconds: float
+    compared: bool = False
 
 
 class _AdapterTask(nn.Module):
@@ -126,6 +129,7 @@ def train_adapter(
     contents: list[str] | None = None,
     settings: TrainSettings,
     output: Path,
+    sample_prompts: Sequence[str] = (),
     fresh: bool = False,
     on_step: OnStep = lambda step, total, loss: None,
     on_message: OnMessage = quietly,
@@ -135,7 +139,8 @@ def train_adapter(
     ``contents`` says what each picture shows; without it ``guess_content`` does. For an object (``settings.learn``)
     they are its names, and ``style`` is empty. Work in progress lies in ``<output>.run/``: the same call goes on where
     an interrupted one stopped, to the same weights, unless ``fresh``. Checkpoints (adapter files, each with a sheet of
-    test pictures) and ``curve.json`` (losses, scores of the checkpoints, which was chosen) stay there. Of several
+    test pictures, and one of ``sample_prompts``, which have no style and choose nothing) and ``curve.json`` (losses,
+    scores of the checkpoints, which was chosen) stay there. Of several
     processes (``distributed.together``) all call it, and rank 0 alone writes.
 
     Raises PictureError for a picture that is unreadable or fully transparent, UsageError for contents that do not match
@@ -165,7 +170,8 @@ def train_adapter(
     superres = None
     if base.superres is not None and settings.superres_steps:
         superres = new_superres_adapter(base.superres, settings)
-    views = tokenize_views(base, images, contents, settings.views, generator(settings.seed), superres is not None)
+    draws, large = generator(settings.seed), base.superres is not None  # the same crops, whether or not it is trained
+    views = tokenize_views(base, images, contents, settings.views, draws, large, superres is not None)
     about = of_pictures(pictures, images, quality)
     training = _Training(
         base,
@@ -175,9 +181,10 @@ def train_adapter(
         adapter,
         superres,
         {"superres": asdict(superres.config) if superres is not None else None} | about,
+        [base.text_tokenizer.cut(prompt, style, on_message) for prompt in sample_prompts],
     )
     step = training.into(output, [p["sha256"] for p in about["pictures"]], fresh, on_step, on_message)
-    return TrainResult(output, contents, min(quality), step, time.monotonic() - started)
+    return TrainResult(output, contents, min(quality), step, time.monotonic() - started, training.compares)
 
 
 def _warn_of_contents(base: Base, contents: list[str], settings: TrainSettings, on_message: OnMessage) -> None:
@@ -219,6 +226,28 @@ def train_on_picks(
     return TrainResult(output, examples.contents, 0.0, step, time.monotonic() - started)
 
 
+def foresee(base: Base, settings: TrainSettings, pictures: int) -> float:
+    """About how many seconds ``train_adapter`` takes here for so many pictures: a little of each part of it is timed.
+
+    Raises UsageError for an adapter of 1 % of the base or more, and for more processes than pictures a step.
+    """
+    adapter = new_adapter(base.transformer, settings)
+    superres = new_superres_adapter(base.superres, settings) if base.superres and settings.superres_steps else None
+    blank = to_image(torch.full((3, base.sizes[0], base.sizes[0]), 0.5))
+    few = min(settings.views, TIMED_VIEWS)
+    began = time.monotonic()
+    draws, large = generator(settings.seed), base.superres is not None
+    views = tokenize_views(base, [blank], [UNKNOWN_CONTENT], few, draws, large, superres is not None)
+    tokenized = time.monotonic()
+    examples = TrainingViews(views, [UNKNOWN_CONTENT], 1)
+    training = _Training(base, examples, "", replace(settings, steps=1 + TIMED_STEPS), adapter, superres, {})
+    compared = time.monotonic() - tokenized  # the base's test pictures
+    seconds = (tokenized - began) / few * settings.views * pictures + (1 + settings.checkpoints) * compared
+    if superres is not None:
+        seconds += settings.superres_steps * training.seconds_a_step("superres", superres)
+    return seconds + settings.steps * training.seconds_a_step("transformer", adapter)
+
+
 class _Training:
     """One training: its networks, what they learn from and, once it has begun, its run folder."""
 
@@ -231,6 +260,7 @@ class _Training:
         adapter: Adapter,
         superres: Adapter | None,
         about: dict[str, Any],
+        sample_prompts: Sequence[str] = (),
     ) -> None:
         if settings.batch_size < (processes := rank_and_world_size()[1]):
             raise UsageError(
@@ -245,7 +275,13 @@ class _Training:
         sampling = base.sampling(steps=STEPS, lambda_a=settings.lambda_a, lambda_b=settings.lambda_b)
         # Rank 0 draws the test pictures, while the others wait.
         self._probes = Probes(base, examples, style, sampling) if self._scored and is_first() else None
+        self._samples = None
+        if sample_prompts and is_first():
+            as_drawn = replace(sampling, steps=base.sampling().steps, size=base.sizes[-1])
+            self._samples = Samples(base, sample_prompts, style, as_drawn)
         count = settings.checkpoints if self._scored else 1
+        if sample_prompts:
+            count = settings.checkpoints or TrainSettings.checkpoints
         self._points = {max(1, round(settings.steps * (i + 1) / count)) for i in range(count)}
         self._curve: dict[str, Any] = {"losses": [], "checkpoints": [], "chosen": None}
         self._prompts = [with_style(content, style) for content in examples.contents]
@@ -273,6 +309,12 @@ class _Training:
             weight=hidden,
         )
 
+    def seconds_a_step(self, part: str, adapter: Adapter) -> float:
+        """How long a step takes, found out by a few; the first one is not counted."""
+        times: list[float] = []
+        self._new_loop(part, adapter, 0.0, 1 + TIMED_STEPS).run(lambda now: times.append(now.seconds))
+        return (times[-1] - times[0]) / TIMED_STEPS
+
     def into(self, output: Path, sources: list[str], fresh: bool, on_step: OnStep, on_message: OnMessage) -> int:
         """Train, or go on, beside ``output`` and write it; the step of the checkpoint that was chosen.
 
@@ -291,10 +333,9 @@ class _Training:
             if is_first():
                 place = real_place(output)
                 remove_parts(place.parent, escape(temporary_name(place.name)))
-                own = (CHECKPOINT.replace("{:07d}", "*"), CURVE, SUPERRES)
-                self._run = Run.begin(
-                    folder, settings, fresh=fresh, own=own, unsaid={"learn": STYLE, "choose_scales": True}
-                )
+                own = (*(name.replace("{:07d}", "*") for name in (CHECKPOINT, SHEET)), CURVE, SUPERRES)
+                unsaid = {"learn": STYLE, "choose_scales": True}
+                self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid=unsaid)
             else:
                 self._run = Run(folder, settings)
             wait_for_everyone(device)  # until what was left of an earlier run is gone
@@ -406,15 +447,23 @@ class _Training:
             named = asdict(scores) | {"total": scores.total}
             entry["scores"] = {name: round(value, 4) for name, value in named.items()}
             save_png(sheet, self._run.folder / f"{CHECKPOINT.format(progress.step)}.png")
+        if self._samples is not None:
+            sheet = self._samples.sheet(self._adapter, progress.step)
+            save_png(sheet, self._run.folder / f"{SHEET.format(progress.step)}.png")
         write_adapter(
             self._checkpoint_file(progress.step), self._adapter, self._header.with_values(**entry), self.beside
         )
         self._curve["checkpoints"].append(entry)
 
+    @property
+    def compares(self) -> bool:
+        """Whether test pictures choose the step."""
+        return self._scored and not self._settings.last
+
     def _choose(self) -> int:
         """The step of the last checkpoint that is as good as the best, as far as the test pictures can tell."""
         checkpoints = self._curve["checkpoints"]
-        if self._settings.last or not self._scored:
+        if not self.compares:
             return int(checkpoints[-1]["step"])
         best = max(c["scores"]["total"] for c in checkpoints)
         return max(int(c["step"]) for c in checkpoints if c["scores"]["total"] >= best - TIE_MARGIN)

@@ -34,8 +34,8 @@ def stem(pattern: str, *, prompt: str, seed: int, index: int, name: str | None =
     ``LONGEST_STEM`` bytes. Raises UsageError for a pattern that cannot be filled in.
     """
     parts = _parts(pattern)
-    slug = _slug(prompt)
-    values = {"prompt": slug, "name": name or slug, "style": _slug(style), "seed": seed, "index": index}
+    slug = word_slug(prompt)
+    values = {"prompt": slug, "name": name or slug, "style": word_slug(style), "seed": seed, "index": index}
     made = ""
     for room in range(LONGEST_STEM, 0, -1):
         made = _file_name(_filled(parts, values, room))
@@ -106,7 +106,7 @@ def _filled(parts: tuple[tuple[str, str, str], ...], values: Mapping[str, Any], 
     return "".join(made)
 
 
-def _slug(text: str) -> str:
+def word_slug(text: str) -> str:
     """The words of a text in lower case, with "-" between; "picture" if there are none."""
 
     def speaks(letter: str) -> bool:
