@@ -144,6 +144,8 @@ def generate(
         base = load_base()
     from styledrop_cli.generation.requests import requests_of
 
+    if mixture.thing is not None:
+        drawing.say_roughly(screen, base, "object")
     wanted, stems = requests_of(base, mixture, pictures, base.preset(preset) | chosen, style, many.name, screen.say)
     texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
     screen.warn_of_unknown(base, list(dict.fromkeys(texts)), mixture.learnt)

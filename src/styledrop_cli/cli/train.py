@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import typer
 from rich.filesize import decimal as file_size
 
-from styledrop_cli.cli import checks, console, load, options
+from styledrop_cli.cli import checks, console, drawing, load, options
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.errors import UsageError
 from styledrop_cli.progress import Forecast
@@ -103,6 +103,8 @@ def train(
         place = take_place()
         base = load_base()
         settings = base.training(kind, **chosen)
+    if learn == OBJECT:
+        drawing.say_roughly(screen, base, "object")
 
     def tell(taken: int, seconds: float) -> None:
         hint = "" if base.device.type != "cpu" else "; this is work for a graphics card"
