@@ -491,7 +491,7 @@ def test_a_run_says_how_long_it_takes_and_draws_nothing_twice(
     measure: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = measure(*quick, "--styles", "gold")
-    assert re.search(r"about .* on two idle cores .*judges \d.*, 1 adapters \d.*, 8 pictures", first.err)
+    assert re.search(r"about .* on two idle cores .*judges \d.*, 1 adapter \d.*, 8 pictures", first.err)
     monkeypatch.setattr(rows, "drawn", None)
     monkeypatch.setattr(rows, "train_adapter", None)
     again = measure(*quick, "--styles", "gold")

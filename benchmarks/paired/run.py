@@ -158,7 +158,8 @@ def costs(
     adapters = [path for path in files if not path.exists()]
     pictures = each * len(everyone) * (len(made) if compared else 2)
     on_adapters, on_pictures = SECONDS_OF_AN_ADAPTER * len(adapters), SECONDS_OF_A_PICTURE * pictures
-    said = f"{len(adapters)} adapters {duration(on_adapters)}, {pictures} pictures {duration(on_pictures)}"
+    many = "adapter" if len(adapters) == 1 else "adapters"
+    said = f"{len(adapters)} {many} {duration(on_adapters)}, {pictures} pictures {duration(on_pictures)}"
     return on_adapters + on_pictures, said
 
 

@@ -297,7 +297,7 @@ def judge(monkeypatch: pytest.MonkeyPatch, *likes: int) -> list[int]:
 
     def chances(self: Base, pictures: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         made = torch.full((len(pictures), len(texts)), 0.1)
-        made[likes[len(seen) % len(likes)], 0] = 0.5
+        made[min(likes[len(seen) % len(likes)], len(pictures) - 1), 0] = 0.5
         seen.append(len(pictures))
         return made
 
