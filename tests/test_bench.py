@@ -503,12 +503,15 @@ def test_quick_asks_little(art: Path, tmp_path: Path) -> None:
     """Its judges know what is drawn and shown, and few things besides."""
     plan = paired_run.Plan(chosen_styles("gold", {}), {}, references=1, prompts=2, seeds=1, quick=True)
     whole = load_art(art, None, tmp_path)
-    few, settings = plan.judged(whole)
+    few, styles, settings = plan.judged(whole)
+    assert len(styles) < len(looks()) and {*families.HELD_OUT} < {look.name for look in styles}
     needed = {"cat-face", "house", "fish", "elephant", "bicycle"}
     assert needed <= {*few.things} <= {*whole.things} and settings.renders < judges.JudgeSettings().renders
     least = whole.with_few(needed, len(needed))
     assert needed <= {*least.things} and least.hash != whole.hash and [*least.words] == least.things
-    assert replace(plan, quick=False).judged(whole) == (whole, judges.JudgeSettings())
+    of_all, every_style, usual = replace(plan, quick=False).judged(whole)
+    assert (of_all, usual) == (whole, judges.JudgeSettings())
+    assert [look.name for look in every_style] == [look.name for look in looks()]
 
 
 def test_a_judge_learns_what_is_there_to_learn() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from paired.art import Art, looks
+from paired.art import Art, Look, looks
 from paired.comparisons import DEFAULT, Combination, Values, combinations, comparing
 from paired.families import HeldOut
 from paired.judges import Judges, JudgeSettings, Say, judges_file, load_judges
@@ -25,6 +25,7 @@ from paired.second_round import PICKERS, Feedback
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import quoted
 from styledrop_cli.cli.console import duration
+from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write, write_json
 from styledrop_cli.io.images import save_png
@@ -32,10 +33,10 @@ from styledrop_cli.io.images import save_png
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# With --quick, the judges know so many things, from so many renders.
-QUICK_THINGS, QUICK_RENDERS = 64, 1800
+# With --quick, the judges know so many things and every so-manieth training style, from so many renders.
+QUICK_THINGS, QUICK_STYLES, QUICK_RENDERS, QUICK_STYLE_PASSES = 64, 3, 1000, 6.0
 # On two idle cores, with pocket: for a run's first words, and nothing else.
-SECONDS_OF_A_RENDER, SECONDS_OF_AN_ADAPTER, SECONDS_OF_A_PICTURE = 0.12, 55.0, 0.6
+SECONDS_OF_A_RENDER, SECONDS_OF_AN_ADAPTER, SECONDS_OF_A_PICTURE = 0.22, 60.0, 1.2
 REPORT_SEED, SWEEP_SEED = 0, 1  # of the judges: whoever chooses does not grade
 FEWEST = 2  # things drawn after each reference: of one alone nothing can be said
 NOTE = "In brackets: 95 % of paired bootstrap differences against {against}. All but truth in per cent."
@@ -58,13 +59,18 @@ class Plan:
     one_at_a_time: bool = False
     quick: bool = False
 
-    def judged(self, art: Art) -> tuple[Art, JudgeSettings]:
-        """What the judges learn to tell apart, and how: with ``quick`` a few things, on fewer pictures."""
-        settings = JudgeSettings()
+    def judged(self, art: Art) -> tuple[Art, list[Look], JudgeSettings]:
+        """What the judges learn to tell apart, and how: with ``quick`` less of it, on fewer pictures."""
+        everything, settings = looks(), JudgeSettings()
         if not self.quick:
-            return art, settings
+            return art, everything, settings
         needed = {*PROMPTS, *(thing for style in self.styles for thing in REFERENCES[style.name])}
-        return art.with_few(needed, QUICK_THINGS), replace(settings, renders=min(settings.renders, QUICK_RENDERS))
+        few = [*STYLES][::QUICK_STYLES]
+        return (
+            art.with_few(needed, QUICK_THINGS),
+            [look for look in everything if look.name not in STYLES or look.name in few],
+            replace(settings, renders=min(settings.renders, QUICK_RENDERS), style_passes=QUICK_STYLE_PASSES),
+        )
 
     @property
     def judge(self) -> int:
@@ -95,12 +101,11 @@ def run(base: Base, art: Art, plan: Plan, work: Path, say: Say, on_progress: Cal
 
     Raises UsageError where the base knows too few of the things, or has not the size that is asked for.
     """
-    art, judging = plan.judged(art)
+    art, everything, judging = plan.judged(art)
     size, values = picture_size(plan.values, base)
     made = combinations(values, base, size, plan.one_at_a_time)
     shown = [references(style, plan.references, art) for style in plan.styles]
     things = known_things(base, art, plan.prompts, say)
-    everything = looks()
     studio = Studio(base, art, {look.name: look for look in everything}, work, size, say)
 
     compared = comparing(plan.values)

@@ -598,6 +598,42 @@ def test_a_kit_of_many_has_several_sheets(
     assert result["sheets"] == ["brand-kit/kit-1-of-2.png", "brand-kit/kit-2-of-2.png"]
 
 
+def test_a_command_says_what_its_base_does_only_roughly(
+    styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pocket's row has the sentences; each command says its own, once, and says none of a base without them."""
+    said = registry.SMALL.roughly
+    assert load_base("pocket", tiny.CPU).spec is registry.SMALL
+    draw().save("picture.png")
+    Path("brand.toml").write_text(named("a"))
+    learn = (
+        "train",
+        "picture.png",
+        "--learn",
+        "object",
+        "--content",
+        "my cat",
+        "--steps",
+        "1",
+        "-o",
+        "cat.safetensors",
+    )
+    commands = {
+        learn: "object",
+        ("generate", adapter, "my cat", "--object", "cat.safetensors", "-n", "1"): "object",
+        ("edit", "picture.png", "background", "--outpaint", "left=16", "-n", "1"): "outpaint",
+        ("edit", "picture.png", "a cat", "--restyle", "0.5", "-n", "1"): "",
+        ("kit", adapter, "brand.toml"): "kit",
+    }
+    for row in (registry.SMALL, registry.OURS):
+        monkeypatch.setattr(folder, "row_of_ours", lambda name, row=row: row)
+        for command, task in commands.items():
+            code, _, err = styledrop(*command, "--model", tiny_model, *(["--overwrite"] if command is learn else []))
+            assert code == 0, err
+            found = [name for name, sentence in said.items() if sentence in err]
+            assert found == ([task] if task and row is registry.SMALL else []), (command, err)
+
+
 def test_a_kit_that_asks_for_what_the_base_does_not_know(styledrop: Run, adapter: Path, tiny_model: Path) -> None:
     Path("brand.toml").write_text(named("a").replace("a cat", "a zeppelin"))
     err = styledrop("kit", adapter, "brand.toml", "--model", tiny_model).err
