@@ -430,7 +430,7 @@ def test_favourites_are_kept_and_saved(report: Report, tabs: SimpleNamespace, tm
     page.get_by_label("Only favourites").check()
     assert [one.is_visible() for one in stars.all()].count(True) == 2
     saved: list[Any] = []
-    page.on("download", saved.append)
+    page.on("download", lambda one: saved.append(one))
     with page.expect_download() as listed:
         page.get_by_role("button", name="Save a list").click()
     assert Path(listed.value.path()).read_text(encoding="utf-8").splitlines() == names
