@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
 
 # Without --quick and with it; the benchmark has no more than 4 references of a style and 10 things to draw.
-REFERENCES, PROMPTS, SEEDS = (4, 2), (10, 6), (2, 1)
+REFERENCES, PROMPTS, SEEDS = (4, 1), (10, 6), (2, 1)
+QUICK_STYLES = "report"
 MOST_SEEDS = 100
 measured = partial(typer.Option, rich_help_panel="What is measured")
 compared = partial(typer.Option, rich_help_panel="Comparing settings")
@@ -62,13 +63,16 @@ def measure(
             show_default="report in the folder of --work; sweep where settings are compared",
         ),
     ] = None,
-    quick: Annotated[bool, options.flag("Few pictures: a first look, not a figure to quote.", "--quick")] = False,
+    quick: Annotated[
+        bool,
+        options.flag("Few pictures and smaller judges: a first look in ten minutes, not a figure to quote.", "--quick"),
+    ] = False,
     styles: Annotated[
         str | None,
         measured(
             metavar="NAME,...",
             help="all, development, report, or names between commas.",
-            show_default="all; development where settings are compared",
+            show_default="all, or report with --quick; development where settings are compared",
         ),
     ] = None,
     references: Annotated[
@@ -120,6 +124,7 @@ def measure(
     it is known what a teapot looks like in them. Adapters learn each from one
     picture of something else and draw the teapot; two judges, trained first
     and kept, say what came out, beside what the base draws and the truth.
+    How long it takes is said first; cut, the same command goes on.
     Several values in --set compare settings instead. likeness asks whether the
     likenesses that score measures know the true pictures of a style from others.
 
@@ -151,7 +156,7 @@ def measure(
 
         values = read_values(settings or [])
         plan = paired_run.Plan(
-            chosen_styles(styles, values),
+            chosen_styles(styles or (QUICK_STYLES if quick and not comparing(values) else None), values),
             values,
             references=REFERENCES[quick] if references is None else references,
             prompts=PROMPTS[quick] if prompts is None else prompts,
@@ -159,6 +164,7 @@ def measure(
             judge_seed=judge_seed,
             rounds=rounds or any(name.startswith("round.") for name in values),
             one_at_a_time=one_at_a_time,
+            quick=quick,
         )
         check_art(art)
         base = load_base()

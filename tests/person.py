@@ -21,6 +21,8 @@ class Person:
     def __init__(self, picks: Sequence[int] = (0, 1), more: int = 0) -> None:
         self.picks, self.more = list(picks), more
         self.phases: list[str] = []
+        self.rounds: list[int] = []  # as the page counts them
+        self.told: dict[str, str] = {}  # the last words of each phase
         self.failed: list[str] = []
 
     def open_page(self, url: str) -> None:
@@ -37,8 +39,10 @@ class Person:
             phase = state["phase"]
             if self.phases[-1:] != [phase]:
                 self.phases.append(phase)
+            self.told[phase] = state["message"]
             if phase == "picking" and state["pool"] not in done:
                 done.add(state["pool"])
+                self.rounds.append(state["round"])
                 for index in self.picks:
                     self._ask(url, "mark", {"pool": state["pool"], "index": index, "mark": "pick"})
                 self._ask(url, "finish", {"pool": state["pool"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import against_truth
 import tiny
 import tiny_bench
 from conftest import Outcome, Run
-from paired import families, judges, measures, openmoji
+from paired import families, judges, measures, openmoji, renders, rows
 from paired import run as paired_run
 from paired.art import check_art, load_art, looks
 from paired.comparisons import chosen_styles, combinations, read_values
@@ -446,6 +447,71 @@ def test_judges_are_read_back_as_they_were(
     assert torch.equal(before.features, after.features) and made.style.centre.abs().sum() > 0
     judges.load_judges(drawn, looks(), base, tmp_path, 1, small, said.append)
     assert len(said) == 8  # another seed is another judge
+
+
+def test_a_judge_that_was_cut_goes_on_and_is_the_same(
+    art: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tiny_bench.shrink_bench(monkeypatch)
+    base, drawn = load_base(str(tiny_model), tiny.CPU), load_art(art, None, tmp_path)
+    whole = judges.load_judges(drawn, looks(), base, tmp_path / "whole", 0, small, lambda line: None)
+    fit, of_look, looked = judges.fit, renders._of_look, []
+
+    def cut(judge: judges.Judge, *rest: Any, hues: bool) -> None:
+        if hues:  # the content judge, which comes second
+            raise KeyboardInterrupt
+        fit(judge, *rest, hues=hues)
+
+    def noted(art: Any, look: Any, *rest: Any) -> Any:
+        looked.append(look.name)
+        if len(looked) == 5:
+            raise KeyboardInterrupt
+        return of_look(art, look, *rest)
+
+    def go_on() -> judges.Judges:
+        return judges.load_judges(drawn, looks(), base, tmp_path / "cut", 0, small, lambda line: None)
+
+    monkeypatch.setattr(judges, "fit", cut)
+    monkeypatch.setattr(renders, "_of_look", noted)
+    for _ in range(2):  # among the renders, and between the judges
+        with pytest.raises(KeyboardInterrupt):
+            go_on()
+    names = [look.name for look in looks()]
+    assert looked == [*names[:5], *names[4:]]  # only the one that was cut is drawn again
+    monkeypatch.setattr(judges, "fit", fit)
+    monkeypatch.setattr(renders, "_of_look", None)
+    made = go_on()
+    for one, other in ((whole.style, made.style), (whole.content, made.content)):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    assert whole.accuracy == pytest.approx(made.accuracy, nan_ok=True)
+    assert not list((tmp_path / "cut" / "judges").glob("*.parts"))
+
+
+def test_a_run_says_how_long_it_takes_and_draws_nothing_twice(
+    measure: Run, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = measure(*quick, "--styles", "gold")
+    assert re.search(r"about .* on two idle cores .*judges \d.*, 1 adapter \d.*, 8 pictures", first.err)
+    monkeypatch.setattr(rows, "drawn", None)
+    monkeypatch.setattr(rows, "train_adapter", None)
+    again = measure(*quick, "--styles", "gold")
+    assert (again.code, again.out) == (0, first.out)
+    assert "judges 0 s, 0 adapters 0 s" in again.err
+
+
+def test_quick_asks_little(art: Path, tmp_path: Path) -> None:
+    """Its judges know what is drawn and shown, and few things besides."""
+    plan = paired_run.Plan(chosen_styles("gold", {}), {}, references=1, prompts=2, seeds=1, quick=True)
+    whole = load_art(art, None, tmp_path)
+    few, styles, settings = plan.judged(whole)
+    assert len(styles) < len(looks()) and {*families.HELD_OUT} < {look.name for look in styles}
+    needed = {"cat-face", "house", "fish", "elephant", "bicycle"}
+    assert needed <= {*few.things} <= {*whole.things} and settings.renders < judges.JudgeSettings().renders
+    least = whole.with_few(needed, len(needed))
+    assert needed <= {*least.things} and least.hash != whole.hash and [*least.words] == least.things
+    of_all, every_style, usual = replace(plan, quick=False).judged(whole)
+    assert (of_all, usual) == (whole, judges.JudgeSettings())
+    assert [look.name for look in every_style] == [look.name for look in looks()]
 
 
 def test_a_judge_learns_what_is_there_to_learn() -> None:

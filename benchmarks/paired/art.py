@@ -8,8 +8,8 @@ work folder and never beside the training art, so that no corpus can pick it up 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -76,6 +76,13 @@ class Art:
             for thing in self.things:
                 digest.update(f"{family}/{thing} {cutout(folder, thing).stat().st_size}\n".encode())
         return digest.hexdigest()
+
+    def with_few(self, needed: Collection[str], count: int) -> Art:
+        """The same with about ``count`` things: those ``needed``, and others from all over the list."""
+        rest = [thing for thing in self.things if thing not in needed]
+        others = rest[:: max(1, len(rest) // max(1, count - len(needed)))]
+        kept = [thing for thing in self.things if thing in {*needed, *others}]
+        return replace(self, things=kept, words={thing: self.words[thing] for thing in kept})
 
     def rgba(self, pairs: Sequence[tuple[str, str]], size: int) -> Tensor:
         """The things of ``(family, thing)`` pairs, ``[B,4,size,size]`` in [0,1], colours not multiplied by alpha."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,7 @@ from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors
 Say = Callable[[str], None]
 # What a judge depends on besides its settings: these here, and the training styles.
 CODE = ("art.py", "families.py", "judges.py", "renders.py")
+RENDERING = 0.6  # the share of a judge's making that its pictures take
 
 
 @dataclass(frozen=True)
@@ -174,25 +177,41 @@ class Measurements:
     content: Tensor
 
 
-def load_judges(
-    art: Art, all_looks: Sequence[Look], base: Base, work: Path, seed: int, settings: JudgeSettings, say: Say
-) -> Judges:
-    """The judges of a ``seed``: read from the work folder, or trained and written there.
-
-    A file's name is a hash of all they depend on: the art, the styles' code, the tokenizer, the settings.
-    """
-    names, things = [look.name for look in all_looks], art.things
+def judges_file(
+    art: Art, all_looks: Sequence[Look], base: Base, work: Path, seed: int, settings: JudgeSettings
+) -> tuple[Path, dict[str, Any]]:
+    """Where the judges of a ``seed`` are kept, and all that they depend on: the file's name is a hash of it."""
     code = [*(Path(__file__).with_name(name) for name in CODE), *Path(styles.__file__).parent.glob("*.py")]
     depends = {
         "art": art.hash,
         "code": [file_hash(path) for path in sorted(code)],
         "tokenizer": file_hash(base.folder / "tokenizer.safetensors"),
-        "looks": names,
-        "things": things,
+        "looks": [look.name for look in all_looks],
+        "things": art.things,
         "settings": asdict(settings),
         "seed": seed,
     }
-    path = work / "judges" / f"{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]}.safetensors"
+    return work / "judges" / f"{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]}.safetensors", depends
+
+
+def load_judges(
+    art: Art,
+    all_looks: Sequence[Look],
+    base: Base,
+    work: Path,
+    seed: int,
+    settings: JudgeSettings,
+    say: Say,
+    on_progress: Callable[[float, str], None] = lambda share, note: None,
+) -> Judges:
+    """The judges of a ``seed``: read from the work folder, or trained and written there.
+
+    What they learn from, and the judge that is done first, are kept beside them until both are done: a run that was
+    cut goes on there.
+    """
+    names, things = [look.name for look in all_looks], art.things
+    path, depends = judges_file(art, all_looks, base, work, seed, settings)
+    parts = path.with_suffix(".parts")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         style = Judge(len(names), settings.style_width, settings.style_side)
@@ -201,12 +220,9 @@ def load_judges(
         tensors, about = read_tensors(path)
         for judge, prefix in ((style, "style."), (content, "content.")):
             own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            load_strictly(judge, own, str(path))
-            # As it was while it learnt: another layout adds up in another order.
-            judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            judge.eval().requires_grad_(False)
+            _load(judge, own, path)
         return Judges(style, content, names, things, json.loads(about["accuracy"]))
-    say(f"judge {seed} is trained, once for this art and this tokenizer: that takes minutes")
+    say(f"judge {seed} is trained, once for this art and this tokenizer, and kept in {path.parent}")
     shown = examples(
         art,
         all_looks,
@@ -215,16 +231,35 @@ def load_judges(
         tripped=settings.tripped,
         side=max(settings.style_side, settings.content_side),
         seed=seed,
+        folder=parts,
+        on_progress=lambda share, note: on_progress(RENDERING * share, note),
     )
-    accuracy = _teach(style, content, shown, names, settings, seed, say)
+    accuracy = _teach(style, content, shown, names, settings, seed, say, parts, on_progress)
     both = {"style": style, "content": content}
     tensors = {f"{name}.{key}": t for name, judge in both.items() for key, t in judge.state_dict().items()}
     save_tensors(path, tensors, {"accuracy": json.dumps(accuracy), "depends": json.dumps(depends)})
+    shutil.rmtree(parts, ignore_errors=True)
     return Judges(style, content, names, things, accuracy)
 
 
+def _load(judge: Judge, tensors: dict[str, Tensor], path: Path) -> None:
+    """Have ``judge`` know what it had learnt when its ``tensors`` were written to ``path``."""
+    load_strictly(judge, tensors, str(path))
+    # As it was while it learnt: another layout adds up in another order.
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge.eval().requires_grad_(False)
+
+
 def _teach(
-    style: Judge, content: Judge, shown: Examples, looks: list[str], settings: JudgeSettings, seed: int, say: Say
+    style: Judge,
+    content: Judge,
+    shown: Examples,
+    looks: list[str],
+    settings: JudgeSettings,
+    seed: int,
+    say: Say,
+    parts: Path,
+    on_progress: Callable[[float, str], None],
 ) -> dict[str, float]:
     """Train both judges, find the style's centre, and return how well they do on what they were not shown."""
     started = time.monotonic()
@@ -246,7 +281,13 @@ def _teach(
         ("content", content, settings.content_passes, shown.thing),
     ):
         seen, away = shown.at(judge.side), held[what]
-        fit(judge, seen.where(~away), labels[~away], passes, settings.batch, seed, hues=what == "content")
+        on_progress(RENDERING if what == "style" else RENDERING + (1 - RENDERING) / 3, f"the {what} judge learns")
+        path = parts / f"{what}.safetensors"
+        if path.exists():
+            _load(judge, read_tensors(path)[0], path)
+        else:
+            fit(judge, seen.where(~away), labels[~away], passes, settings.batch, seed, hues=what == "content")
+            save_tensors(path, judge.state_dict(), {})
         for kind, rows in (("real", away & ~shown.tripped), ("tokenized", away & shown.tripped)):
             accuracy[f"{what}, {kind}"] = right(judge, seen.where(rows), labels[rows])
         lap(f"{what}: " + ", ".join(f"{v:.1%} {k.split(', ')[1]}" for k, v in accuracy.items() if k.startswith(what)))

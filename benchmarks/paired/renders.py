@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,10 @@ from paired.openmoji import OPENMOJI
 from styledrop_cli.base.base import Base
 from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.devices import autocast, generator
+from styledrop_cli.io.tensors import read_tensors, save_tensors
 
 CALL = 8  # pictures drawn together
+MOST_LOOKS = 1000  # so many seeds a judge has for them
 
 
 @dataclass(frozen=True)
@@ -60,41 +63,62 @@ def round_trip(base: Base, pictures: Tensor, exact: bool = False) -> Tensor:
 
 
 def examples(
-    art: Art, all_looks: Sequence[Look], base: Base, *, renders: int, tripped: float, side: int, seed: int
+    art: Art,
+    all_looks: Sequence[Look],
+    base: Base,
+    *,
+    renders: int,
+    tripped: float,
+    side: int,
+    seed: int,
+    folder: Path,
+    on_progress: Callable[[float, str], None] = lambda share, note: None,
 ) -> Examples:
     """``renders`` pictures ``side`` px wide of things in every look; outlines come from any family.
 
     A share of them, ``tripped``, is there once more as the tokenizer shows it.
 
     A held-out style comes up three times as often as a training style and an art family twice: those are the ones to
-    be told from all others. A style's lengths are drawn once per call, so that calls are small.
+    be told from all others. A style's lengths are drawn once per call, so that calls are small. Each look's pictures
+    are kept in ``folder``: a run that was cut goes on after the last of them.
     """
-    rng, draws = random.Random(f"judge {seed}"), generator(seed)
-    size = base.sizes[0]
     weights = [1 if look.name in STYLES else 2 if look.name in FAMILIES else 3 for look in all_looks]
-    parts: list[tuple[Tensor, int, list[int], bool]] = []
+    parts: list[Mapping[str, Tensor]] = []
     for number, look in enumerate(all_looks):
-        count = round(renders * weights[number] / sum(weights))
-        names: list[int] = []
-        while len(names) < count:
-            names += rng.sample(range(len(art.things)), len(art.things))
-        for start in range(0, count, CALL):
-            things = names[start : min(start + CALL, count)]
-            families = [look.family or rng.choice([*FAMILIES, OPENMOJI]) for _ in things]
-            # References are drawn at twice the tokenizer's size and shrunk.
-            large = size * (2 if look.name in HELD_OUT and rng.random() < 0.4 else 1)
-            rgba = art.rgba([(f, art.things[t]) for f, t in zip(families, things, strict=True)], large)
-            rgba = recoloured(placed(rgba, 0.72, draws), 0.25, draws)
-            drawn = shrunk(look(rgba, grounds(len(things), large, 0.6, draws), draws), size)
-            parts.append((_bytes(shrunk(drawn, side)), number, things, False))
-            if rng.random() < tripped:
-                parts.append((_bytes(shrunk(round_trip(base, drawn), side)), number, things, True))
-    return Examples(
-        torch.cat([p for p, _, _, _ in parts]),
-        torch.tensor([look for p, look, _, _ in parts for _ in range(len(p))]),
-        torch.tensor([t for _, _, things, _ in parts for t in things]),
-        torch.tensor([trip for p, _, _, trip in parts for _ in range(len(p))]),
-    )
+        on_progress(number / len(all_looks), f"renders for the judges, {look.name}")
+        path = folder / f"{number:02d}.safetensors"
+        if not path.exists():
+            count = round(renders * weights[number] / sum(weights))
+            save_tensors(path, _of_look(art, look, base, count, tripped, side, seed * MOST_LOOKS + number), {})
+        parts.append(read_tensors(path)[0])
+    look_of = torch.cat([torch.full_like(part["thing"], number) for number, part in enumerate(parts)])
+    pictures, thing, trip = (torch.cat([part[name] for part in parts]) for name in ("pictures", "thing", "tripped"))
+    return Examples(pictures, look_of, thing, trip)
+
+
+def _of_look(art: Art, look: Look, base: Base, count: int, tripped: float, side: int, seed: int) -> dict[str, Tensor]:
+    """Pictures in one look: ``pictures`` uint8 ``[N,3,side,side]``, and each one's ``thing`` and ``tripped``."""
+    rng, draws, size = random.Random(f"judge {seed}"), generator(seed), base.sizes[0]
+    names: list[int] = []
+    while len(names) < count:
+        names += rng.sample(range(len(art.things)), len(art.things))
+    parts: list[tuple[Tensor, list[int], bool]] = []
+    for start in range(0, count, CALL):
+        things = names[start : min(start + CALL, count)]
+        families = [look.family or rng.choice([*FAMILIES, OPENMOJI]) for _ in things]
+        # References are drawn at twice the tokenizer's size and shrunk.
+        large = size * (2 if look.name in HELD_OUT and rng.random() < 0.4 else 1)
+        rgba = art.rgba([(f, art.things[t]) for f, t in zip(families, things, strict=True)], large)
+        rgba = recoloured(placed(rgba, 0.72, draws), 0.25, draws)
+        drawn = shrunk(look(rgba, grounds(len(things), large, 0.6, draws), draws), size)
+        parts.append((_bytes(shrunk(drawn, side)), things, False))
+        if rng.random() < tripped:
+            parts.append((_bytes(shrunk(round_trip(base, drawn), side)), things, True))
+    return {
+        "pictures": torch.cat([pictures for pictures, _, _ in parts]),
+        "thing": torch.tensor([thing for _, things, _ in parts for thing in things]),
+        "tripped": torch.tensor([trip for _, things, trip in parts for _ in things]),
+    }
 
 
 def _bytes(pictures: Tensor) -> Tensor:

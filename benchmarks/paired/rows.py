@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import save_png, to_image
+from styledrop_cli.io.tensors import read_tensors, save_tensors
 from styledrop_cli.settings import SUPERRES_STEPS, SampleSettings, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
@@ -54,6 +56,7 @@ CODE = (
     "judging/evaluate.py", "judging/probes.py", "judging/prompts.py", "judging/scores.py", "base/base.py",
     "base/prompt_tokens.py", "models/*.py", "sampling/*.py",
 )  # fmt: skip
+DRAWING = ("adapters/file.py", "base/base.py", "base/prompt_tokens.py", "models/*.py", "sampling/*.py")
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,6 @@ class Studio:
     work: Path
     size: int
     say: Callable[[str], None]
-    _drawn: dict[str, Tensor] = field(default_factory=dict)
 
     def true(self, reference: Reference, things: Sequence[str], size: int | None = None) -> Tensor:
         """What the reference's own style makes of ``things``, ``[B,3,size,size]``; as large as references are."""
@@ -110,22 +112,25 @@ class Studio:
 
     def plain(self, reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
         """The base, told nothing of a style."""
-        return self._once("", things, seeds)
+        return self.draw("", things, seeds, self.base.sampling(size=self.size), None)
 
     def told(self, reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
         """The base, told the style's name."""
-        return self._once(reference.style.text, things, seeds)
+        return self.draw(reference.style.text, things, seeds, self.base.sampling(size=self.size), None)
 
     def adapted(self, training: TrainSettings, sampling: SampleSettings) -> Row:
         """An adapter trained on the reference, and drawn with; without super-resolution where that has no part."""
-        refined = sampling.superres_steps and self.size != self.base.sizes[0]
-        training = replace(training, superres_steps=SUPERRES_STEPS if refined else 0)
+        training = self.trained(training, sampling)
 
         def row(reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
-            adapter = open_adapter(self.base, load_adapter(self.adapter(reference, training)))
-            return self.draw(reference.style.text, things, seeds, sampling, adapter)
+            return self.draw(reference.style.text, things, seeds, sampling, self.adapter(reference, training))
 
         return row
+
+    def trained(self, training: TrainSettings, sampling: SampleSettings) -> TrainSettings:
+        """The settings that an adapter is trained with: with super-resolution where that has a part in drawing."""
+        refined = sampling.superres_steps and self.size != self.base.sizes[0]
+        return replace(training, superres_steps=SUPERRES_STEPS if refined else 0)
 
     def real(self, reference: Reference, things: list[str], seeds: list[int]) -> Tensor:
         """The true pictures."""
@@ -150,8 +155,8 @@ class Studio:
         save_png(to_image(self.true(reference, [reference.thing])[0]), path)
         return path
 
-    def adapter(self, reference: Reference, training: TrainSettings) -> Path:
-        """The adapter of a reference, trained now or before with the same code and settings."""
+    def adapter_file(self, reference: Reference, training: TrainSettings) -> Path:
+        """Where the adapter of a reference is kept; its name is a hash of what it depends on, code and settings too."""
         picture = self.picture(reference)
         depends = {
             "base": self.base.hash,
@@ -162,12 +167,19 @@ class Studio:
             "style": reference.style.text,
             "settings": asdict(training),
         }
+        return self._kept("adapters", depends)
+
+    def _kept(self, folder: str, depends: dict[str, Any]) -> Path:
         name = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
-        path = self.work / "adapters" / f"{name}.safetensors"
+        return self.work / folder / f"{name}.safetensors"
+
+    def adapter(self, reference: Reference, training: TrainSettings) -> Path:
+        """The adapter of a reference, trained now or before."""
+        path = self.adapter_file(reference, training)
         if not path.exists():
             done = train_adapter(
                 self.base,
-                pictures=[picture],
+                pictures=[self.picture(reference)],
                 style=reference.style.text,
                 contents=[self.art.words[reference.thing]],
                 settings=training,
@@ -176,23 +188,28 @@ class Studio:
             self.say(f"{reference.style.name}, {reference.thing}: step {done.step} after {done.seconds:.0f} s")
         return path
 
-    def _once(self, style: str, things: list[str], seeds: list[int]) -> Tensor:
-        key = json.dumps([style, things, seeds])
-        if key not in self._drawn:
-            self._drawn[key] = self.draw(style, things, seeds, self.base.sampling(size=self.size), None)
-        return self._drawn[key]
-
     def draw(
-        self, style: str, things: list[str], seeds: list[int], sampling: SampleSettings, adapter: AdapterPair | None
+        self, style: str, things: list[str], seeds: list[int], sampling: SampleSettings, adapter: Path | None
     ) -> Tensor:
-        """Pictures of ``things`` with the style's words, a seed each."""
-        return drawn(
-            self.base,
-            [with_style(self.art.words[thing], style) for thing in things for _ in seeds],
-            [seed for _ in things for seed in seeds],
-            sampling,
-            adapter,
-        )
+        """Pictures of ``things`` with the style's words, a seed each; ``adapter`` is a file.
+
+        They are kept in the work folder, in 256 steps a channel, and not drawn again.
+        """
+        texts = [with_style(self.art.words[thing], style) for thing in things for _ in seeds]
+        depends = {
+            "base": self.base.hash,
+            "code": code_hashes(DRAWING),
+            "adapter": file_hash(adapter) if adapter else "",
+            "texts": texts,
+            "seeds": seeds,
+            "settings": asdict(sampling),
+        }
+        path = self._kept("pictures", depends)
+        if not path.exists():
+            pair = open_adapter(self.base, load_adapter(adapter)) if adapter else None
+            pictures = drawn(self.base, texts, [seed for _ in things for seed in seeds], sampling, pair)
+            save_tensors(path, {"pictures": (pictures * 255).round().to(torch.uint8)}, {})
+        return read_tensors(path)[0]["pictures"].float() / 255
 
 
 @torch.no_grad()

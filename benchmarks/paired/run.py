@@ -8,22 +8,24 @@ and after the tokenizer). Where settings are compared: the base, and a row for e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from paired.art import Art, looks
+from paired.art import Art, Look, looks
 from paired.comparisons import DEFAULT, Combination, Values, combinations, comparing
 from paired.families import HeldOut
-from paired.judges import Judges, JudgeSettings, Say, load_judges
+from paired.judges import Judges, JudgeSettings, Say, judges_file, load_judges
 from paired.measures import cells_of, estimates
 from paired.report import Groups, Measured, against_first, families_sheet, groups_of, sheet, tables
-from paired.rows import BASE, FIRST, PROMPTS, REAL, TOKENIZED, Reference, Row, Studio, references
+from paired.rows import BASE, FIRST, PROMPTS, REAL, REFERENCES, TOKENIZED, Reference, Row, Studio, references
 from paired.second_round import PICKERS, Feedback
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import quoted
+from styledrop_cli.cli.console import duration
+from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write, write_json
 from styledrop_cli.io.images import save_png
@@ -31,6 +33,10 @@ from styledrop_cli.io.images import save_png
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# With --quick, the judges know so many things and every so-manieth training style, from so many renders.
+QUICK_THINGS, QUICK_STYLES, QUICK_RENDERS, QUICK_STYLE_PASSES = 64, 3, 1000, 6.0
+# On two idle cores, with pocket: for a run's first words, and nothing else.
+SECONDS_OF_A_RENDER, SECONDS_OF_AN_ADAPTER, SECONDS_OF_A_PICTURE = 0.22, 60.0, 1.2
 REPORT_SEED, SWEEP_SEED = 0, 1  # of the judges: whoever chooses does not grade
 FEWEST = 2  # things drawn after each reference: of one alone nothing can be said
 NOTE = "In brackets: 95 % of paired bootstrap differences against {against}. All but truth in per cent."
@@ -51,6 +57,20 @@ class Plan:
     judge_seed: int | None = None
     rounds: bool = False
     one_at_a_time: bool = False
+    quick: bool = False
+
+    def judged(self, art: Art) -> tuple[Art, list[Look], JudgeSettings]:
+        """What the judges learn to tell apart, and how: with ``quick`` less of it, on fewer pictures."""
+        everything, settings = looks(), JudgeSettings()
+        if not self.quick:
+            return art, everything, settings
+        needed = {*PROMPTS, *(thing for style in self.styles for thing in REFERENCES[style.name])}
+        few = [*STYLES][::QUICK_STYLES]
+        return (
+            art.with_few(needed, QUICK_THINGS),
+            [look for look in everything if look.name not in STYLES or look.name in few],
+            replace(settings, renders=min(settings.renders, QUICK_RENDERS), style_passes=QUICK_STYLE_PASSES),
+        )
 
     @property
     def judge(self) -> int:
@@ -81,22 +101,47 @@ def run(base: Base, art: Art, plan: Plan, work: Path, say: Say, on_progress: Cal
 
     Raises UsageError where the base knows too few of the things, or has not the size that is asked for.
     """
+    art, everything, judging = plan.judged(art)
     size, values = picture_size(plan.values, base)
     made = combinations(values, base, size, plan.one_at_a_time)
     shown = [references(style, plan.references, art) for style in plan.styles]
     things = known_things(base, art, plan.prompts, say)
-    everything = looks()
     studio = Studio(base, art, {look.name: look for look in everything}, work, size, say)
 
-    def judged_by(seed: int) -> Judges:
-        return load_judges(art, everything, base, work, seed, JudgeSettings(), say)
-
-    judges, feedback = judged_by(plan.judge), None
-    if plan.rounds:  # who picks does not grade
-        feedback = Feedback(studio, judged_by(SWEEP_SEED if plan.judge == REPORT_SEED else REPORT_SEED))
     compared = comparing(plan.values)
+    seeds = [plan.judge]
+    if plan.rounds:  # who picks does not grade
+        seeds.append(SWEEP_SEED if plan.judge == REPORT_SEED else REPORT_SEED)
+    missing = [s for s in seeds if not judges_file(art, everything, base, work, s, judging)[0].exists()]
+    of_judges = SECONDS_OF_A_RENDER * judging.renders * len(missing)
+    rest, words = costs(studio, made if compared else made[-1:], shown, len(things) * plan.seeds, compared)
+    whole = of_judges + rest
+    say(
+        f"about {duration(whole)} on two idle cores with pocket (judges {duration(of_judges)}, {words}); what is in "
+        f"{work} already is not made again, and a run that is cut goes on there"
+    )
+
+    def judged_by(seed: int) -> Judges:
+        place = missing.index(seed) / len(missing) if seed in missing else 0
+
+        def on_making(share: float, note: str) -> None:
+            on_progress((place + share / len(missing)) * of_judges / whole, note)
+
+        return load_judges(art, everything, base, work, seed, judging, say, on_making)
+
+    judges = judged_by(plan.judge)
+    feedback = Feedback(studio, judged_by(seeds[1])) if plan.rounds else None
     rows = compared_rows(studio, made, feedback) if compared else report_rows(studio, made[-1], feedback)
-    measured = measure(rows, studio, judges, shown, things, plan.seeds, on_progress)
+    before = of_judges / max(whole, 1e-9)
+    measured = measure(
+        rows,
+        studio,
+        judges,
+        shown,
+        things,
+        plan.seeds,
+        lambda share, note: on_progress(before + (1 - before) * share, note),
+    )
     against = DEFAULT if compared else BASE
     found = {g: estimates(measured.cells, members, BASE, against) for g, members in groups_of(plan.styles).items()}
     text = tables(found, against)
@@ -107,6 +152,20 @@ def run(base: Base, art: Art, plan: Plan, work: Path, say: Say, on_progress: Cal
         _figures(base, plan, judges, size, things, shown, made, found, against, measured),
         {refs[0].style.name: sheet(measured, studio, refs, things) for refs in shown},
     )
+
+
+def costs(
+    studio: Studio, made: Sequence[Combination], shown: Sequence[Sequence[Reference]], each: int, compared: bool
+) -> tuple[float, str]:
+    """About how many seconds adapters and pictures take, of which there are ``each`` a reference; and it in words."""
+    everyone = [reference for of_style in shown for reference in of_style]
+    files = {studio.adapter_file(r, studio.trained(one.training, one.sampling)) for one in made for r in everyone}
+    adapters = [path for path in files if not path.exists()]
+    pictures = each * len(everyone) * (len(made) if compared else 2)
+    on_adapters, on_pictures = SECONDS_OF_AN_ADAPTER * len(adapters), SECONDS_OF_A_PICTURE * pictures
+    many = "adapter" if len(adapters) == 1 else "adapters"
+    said = f"{len(adapters)} {many} {duration(on_adapters)}, {pictures} pictures {duration(on_pictures)}"
+    return on_adapters + on_pictures, said
 
 
 def show_families(base: Base, art: Art, work: Path, path: Path) -> None:

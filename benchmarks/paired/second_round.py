@@ -13,8 +13,7 @@ import torch.nn.functional as F
 
 from paired.judges import Judges
 from paired.rows import CODE, Reference, Row, Studio, code_hashes
-from styledrop_cli.adapters.file import open_adapter
-from styledrop_cli.adapters.header import load_adapter
+from styledrop_cli.adapters.header import read_header
 from styledrop_cli.feedback.pickers import BestPicker, Candidates, Picker, RandomPicker
 from styledrop_cli.feedback.rounds import ADAPTER, PLAIN, POOL, Rounds
 from styledrop_cli.io.files import file_hash
@@ -94,11 +93,12 @@ class Feedback:
         studio = self.studio
 
         def row(reference: Reference, things: list[str], seeds: list[int]) -> torch.Tensor:
-            file = load_adapter(self.adapter(who, reference, training, settings))
+            path = self.adapter(who, reference, training, settings)
             # A round recommends scales of its own; they give way only to those that were asked for.
-            own = {n: v for n, v in file.header.recommended.items() if getattr(sampling, n) == getattr(training, n)}
+            recommended = read_header(path).recommended.items()
+            own = {n: v for n, v in recommended if getattr(sampling, n) == getattr(training, n)}
             scaled = replace(sampling, **own)
-            return studio.draw(reference.style.text, things, seeds, scaled, open_adapter(studio.base, file))
+            return studio.draw(reference.style.text, things, seeds, scaled, path)
 
         return row
 

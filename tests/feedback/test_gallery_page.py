@@ -238,6 +238,30 @@ def test_by_keyboard_alone(tabs: SimpleNamespace, gallery: Gallery, choices: Cho
     assert focused(page) == "heading" and tabs.complaints == []
 
 
+def test_the_pictures_are_as_large_as_one_likes(tabs: SimpleNamespace, gallery: Gallery, picking: list[Any]) -> None:
+    page = tabs.open(gallery.url)
+    slider, width = page.get_by_label("Size of the pictures"), "document.querySelector('.tile').offsetWidth"
+    expect(slider).to_have_attribute("aria-valuetext", "4 in a row")
+    usual = page.evaluate(width)
+    slider.fill("96")
+    small = page.evaluate(width)
+    assert 96 <= small < usual and page.evaluate("document.documentElement.scrollWidth") <= 1280
+    slider.focus()
+    slider.press("End")  # the keys of the slider are its own
+    assert page.evaluate(width) > usual and focused(page) != "a cat, picture 8 of 8"
+    slider.fill("96")
+    page.reload()
+    expect(picture(page, 0)).to_be_visible()
+    assert page.evaluate(width) == small  # it stays as it was set
+    expect(slider).to_have_js_property("value", "96")
+    assert tabs.complaints == []
+
+
+def test_it_says_where_the_reference_is_not_the_picture_itself(tabs: SimpleNamespace, tmp_path: Path) -> None:
+    with Gallery(tmp_path / "page", [plain(200)], "watercolor", lambda url: None, "as pocket sees it") as gallery:
+        expect(tabs.open(gallery.url).get_by_text("as pocket sees it")).to_be_visible()
+
+
 def test_two_clicks_enlarge_and_leave_no_mark(
     tabs: SimpleNamespace, gallery: Gallery, choices: Choices, picking: list[Any]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageChops
 
 import tiny
 from conftest import Outcome, Run, draw
@@ -22,6 +24,7 @@ from styledrop_cli.base.base import load_base
 from styledrop_cli.cli import checks
 from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback.people import numbers
+from styledrop_cli.feedback.rounds import reference_pictures
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
@@ -224,9 +227,31 @@ def test_a_person_on_the_page(iterate: Iterate, monkeypatch: pytest.MonkeyPatch)
     assert code == 0, err
     assert person.failed == []
     assert [phase for phase in person.phases if phase in ("picking", "asking")] == ["picking", "asking"] * 2
+    # The first round of feedback is called the first, everywhere.
+    assert person.rounds == [1, 2]
+    assert person.told["asking"] == "Round 2 has been learnt."
+    assert re.findall(r"(start|round \d) is done", err) == ["round 1", "round 2"]
     for number in (2, 3):  # the second because it was asked for
         assert picked(Path(f"adapter.rounds/round-{number}")) == [1, 5]
         assert read_header(Path(f"adapter.rounds/round-{number}/adapter.safetensors")).feedback == "human"
+
+
+def test_the_page_shows_the_very_reference(trained: Path, tiny_model: Path) -> None:
+    """The picture that was given where it is found, by its contents; else what the base's tokens show of it."""
+    base = load_base(str(tiny_model), tiny.CPU)
+    shutil.copy(trained, "adapter.safetensors")
+    draw(40).save("ref.png")  # of the same name, and another
+    files, original = reference_pictures(base, Path("adapter.safetensors"), [])
+    assert not original
+    with Image.open(io.BytesIO(files[0])) as shown:
+        assert shown.format == "PNG" and shown.size == (base.sizes[-1],) * 2
+    Path("pictures").mkdir()
+    shutil.copy(trained.with_name("ref.png"), "pictures/ref.png")
+    files, original = reference_pictures(base, Path("adapter.safetensors"), [])
+    assert original
+    with Image.open(io.BytesIO(files[0])) as shown, Image.open("pictures/ref.png") as given:
+        assert shown.size == given.size
+        assert ImageChops.difference(shown, given.convert("RGB")).convert("L").getextrema()[1] < 60  # but for JPEG
 
 
 def test_first_clip_then_a_person(iterate: Iterate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,13 @@ from PIL import Image
 import tiny
 from conftest import ROOT, Run, draw
 from styledrop_cli.base import base as base_module
+from styledrop_cli.base import folder, registry
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import UsageError
-from styledrop_cli.generation import collection, output_folder
+from styledrop_cli.generation import collection, inks, output_folder
 from styledrop_cli.generation.collection import Chooser, sees_pictures
 from styledrop_cli.generation.extend import shaped
+from styledrop_cli.generation.inks import inked, inks_of
 from styledrop_cli.generation.lists.kit_file import FITS, Asset, read_kit
 from styledrop_cli.generation.lists.letters import LETTERS, glyphs_of
 from styledrop_cli.io.images import read_png_settings, save_png
@@ -27,6 +29,31 @@ from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.adapter import train_adapter
 
 EXAMPLE = ROOT / "examples" / "brand.toml"
+
+
+# ---- inks ----
+
+
+def test_the_inks_of_a_picture_are_its_colours_but_for_the_ground() -> None:
+    picture = torch.full((3, 40, 40), 0.95)
+    picture[:, 8:30, 8:20] = torch.tensor([0.8, 0.1, 0.1])[:, None, None]
+    picture[:, 8:20, 22:32] = torch.tensor([0.1, 0.2, 0.7])[:, None, None]
+    picture[:, 2, 2] = 0.0  # a speck is none
+    red, blue = inks_of([picture])
+    assert torch.allclose(red, torch.tensor([0.8, 0.1, 0.1])) and torch.allclose(blue, torch.tensor([0.1, 0.2, 0.7]))
+    assert inks_of([torch.full((3, 40, 40), 0.4)]) == [] == inks_of([])
+
+
+def test_a_letter_is_painted_and_its_ground_stays() -> None:
+    image = Image.new("RGB", (64, 64), (240, 238, 230))
+    image.paste((30, 60, 200), (20, 10, 44, 54))
+    image.putpixel((32, 32), (80, 110, 250))  # texture
+    made = np.asarray(inked(image, torch.tensor([0.8, 0.2, 0.2])), dtype=int)
+    assert (made[:8] == (240, 238, 230)).all()
+    assert np.abs(made[20, 30] - (204, 51, 51)).max() <= 2
+    assert (made[32, 32] > made[20, 30]).all()  # the lighter spot is lighter still
+    plain = Image.new("RGB", (64, 64), (240, 238, 230))
+    assert inked(plain, torch.zeros(3)) is plain
 
 
 # ---- lists of assets ----
@@ -270,7 +297,7 @@ def judge(monkeypatch: pytest.MonkeyPatch, *likes: int) -> list[int]:
 
     def chances(self: Base, pictures: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         made = torch.full((len(pictures), len(texts)), 0.1)
-        made[likes[len(seen) % len(likes)], 0] = 0.5
+        made[min(likes[len(seen) % len(likes)], len(pictures) - 1), 0] = 0.5
         seen.append(len(pictures))
         return made
 
@@ -326,6 +353,22 @@ def test_glyphs() -> None:
     for text, words in (("", "that can be drawn"), (" \t\0\u0301", "that can be drawn"), (many, "1,024 letters")):
         with pytest.raises(UsageError, match=words):
             glyphs_of(text)
+
+
+def test_an_alphabet_is_painted_in_the_inks_of_the_reference(
+    styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the base was taught letters in colours of their own; and left as they are drawn where that is asked for."""
+    monkeypatch.setattr(folder, "row_of_ours", lambda name: registry.SMALL)
+    command = ("alphabet", adapter, "--letters", "AB", "--best-of", "1", "--model", tiny_model)
+    monkeypatch.setattr(inks, "inks_of", lambda pictures: [torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])])
+    assert styledrop(*command).code == styledrop(*command, "--own-colours", "-o", "own").code == 0
+    said = [read_png_settings(Path(place) / f"{sign}.png") or {} for place in ("good-alphabet", "own") for sign in "AB"]
+    assert [one.get("ink") for one in said] == ["#ff0000", "#0000ff", None, None]
+    for sign in "AB":
+        pair = [np.asarray(Image.open(Path(place) / f"{sign}.png")) for place in ("good-alphabet", "own")]
+        assert not np.array_equal(*pair)
+    assert json.loads(styledrop(*command, "--json").out)["drawn"] == 0  # the ink is part of what it is
 
 
 def test_an_alphabet(styledrop: Run, adapter: Path, tiny_model: Path) -> None:
@@ -492,7 +535,8 @@ def test_a_kit(styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pyt
     names = ["hero", "icon-1", "icon-2", "plain", "tall"]
     assert out.split() == [f"out/{name}" for name in (*(f"{name}.png" for name in names), "kit.png", "kit.json")]
     assert err.count("tiny draws 32 px; larger pictures are enlarged, and no sharper: 'hero'\n") == 1
-    assert seen == [2, 2, 2, 2]
+    assert seen == [2, 2, 2, 2] + [1] * 5  # the best of two, and whether what was kept is clear
+    assert "hard to recognise" not in err
     sizes = {"hero": (96, 48), "icon-1": (16, 16), "icon-2": (16, 16), "plain": (32, 32), "tall": (20, 32)}
     manifest = json.loads(Path("out/kit.json").read_text())
     assert (manifest["adapter"], manifest["model"]) == ("good.safetensors", "tiny")
@@ -516,6 +560,16 @@ def test_a_kit(styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pyt
     assert (result["sheets"], result["manifest"]) == (["out/kit.png"], "out/kit.json")
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("out").glob("*.png")} == before
     assert json.loads(Path("out/kit.json").read_text()) == manifest
+
+    # What the CLIP takes for something else is said, and marked; nothing is drawn anew for it.
+    monkeypatch.setattr(
+        Chooser, "chances", lambda self, pictures, prompt: torch.tensor([0.1 + 0.8 * ("cat" in prompt)])
+    )
+    code, out, err = styledrop(*command)
+    weak = [one["name"] for one in json.loads(Path("out/kit.json").read_text())["assets"] if one["weak"]]
+    unclear = [one["name"] for one in manifest["assets"] if "cat" not in one["prompt"]]
+    assert code == 0 and weak == unclear != [] and f"hard to recognise: {', '.join(map(repr, weak))}" in err
+    assert not any(one["weak"] for one in manifest["assets"])
 
     # A changed asset is drawn beside the old one; the manifest leads to the new one.
     Path("brand.toml").write_text(BRAND.replace("96x48", "48x96"))
@@ -545,6 +599,42 @@ def test_a_kit_of_many_has_several_sheets(
         styledrop("kit", adapter, "brand.toml", "--model", tiny_model, "--json", "-q").out
     )
     assert result["sheets"] == ["brand-kit/kit-1-of-2.png", "brand-kit/kit-2-of-2.png"]
+
+
+def test_a_command_says_what_its_base_does_only_roughly(
+    styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pocket's row has the sentences; each command says its own, once, and says none of a base without them."""
+    said = registry.SMALL.roughly
+    assert load_base("pocket", tiny.CPU).spec is registry.SMALL
+    draw().save("picture.png")
+    Path("brand.toml").write_text(named("a"))
+    learn = (
+        "train",
+        "picture.png",
+        "--learn",
+        "object",
+        "--content",
+        "my cat",
+        "--steps",
+        "1",
+        "-o",
+        "cat.safetensors",
+    )
+    commands = {
+        learn: "object",
+        ("generate", adapter, "my cat", "--object", "cat.safetensors", "-n", "1"): "object",
+        ("edit", "picture.png", "background", "--outpaint", "left=16", "-n", "1"): "outpaint",
+        ("edit", "picture.png", "a cat", "--restyle", "0.5", "-n", "1"): "",
+        ("kit", adapter, "brand.toml"): "kit",
+    }
+    for row in (registry.SMALL, registry.OURS):
+        monkeypatch.setattr(folder, "row_of_ours", lambda name, row=row: row)
+        for command, task in commands.items():
+            code, _, err = styledrop(*command, "--model", tiny_model, *(["--overwrite"] if command is learn else []))
+            assert code == 0, err
+            found = [name for name, sentence in said.items() if sentence in err]
+            assert found == ([task] if task and row is registry.SMALL else []), (command, err)
 
 
 def test_a_kit_that_asks_for_what_the_base_does_not_know(styledrop: Run, adapter: Path, tiny_model: Path) -> None:

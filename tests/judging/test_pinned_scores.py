@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Run
-from styledrop_cli.base import folder as folder_module
 from styledrop_cli.base.registry import POCKET_SPEC
 
 EXAMPLE = ROOT / "examples" / "watercolor.png"
@@ -58,7 +57,7 @@ PINNED: dict[str, list[list[float]]] = {
 
 @pytest.mark.slow
 def test_every_command_scores_as_it_did(styledrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module, "POCKET_SPEC", replace(POCKET_SPEC, reach={}))
+    monkeypatch.setattr(registry, "POCKET_SPEC", replace(POCKET_SPEC, reach={}))
     shutil.copy(EXAMPLE, "ref.png")
     Path("prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shlex
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from PIL import Image
 
 import tiny
 from conftest import Outcome, Run, draw
@@ -22,6 +25,7 @@ from person import Watcher
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
+from styledrop_cli.feedback.outcome import called
 from styledrop_cli.feedback.pool import PLAN
 from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.prompts import CHOOSING, GRADED, PROBES, REPORT, SUBJECTS
@@ -91,7 +95,7 @@ def words_of(page: Path) -> str:
     """What a person reads."""
     import html
 
-    text = re.sub(r"<(style).*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(r"<(style|script).*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 
@@ -108,25 +112,25 @@ def test_an_adapter(report: Report) -> None:
     assert list(Path().glob("report.html.run*")) == []
     page = Path("report.html").read_text()
     assert page.count("data:image/jpeg") == 1 + 3 * 2 * 2  # the reference, and three rows of two prompts and seeds
-    assert page.count("data:image/svg+xml;base64") == 3  # the plane, the losses, the checkpoints
+    assert page.count("data:image/svg+xml;base64") == 3 * 2  # plane, losses, checkpoints; each for phones, too
 
 
 def test_rounds(report: Report) -> None:
     found = json.loads(report("adapter.rounds", "--json").out)
-    assert list(found["rows"]) == ["base", TOLD, "round 1", "round 2"]
-    assert set(found["rows"]["round 2"]) == set(MEASURES)
+    assert list(found["rows"]) == ["base", TOLD, "start", "round 1"]
+    assert set(found["rows"]["round 1"]) == set(MEASURES)
     said = words_of(Path("report.html"))
-    assert "For round 2, picked by clip: 2" in said
-    assert "made from round 1" in said
+    assert "For round 1, picked by clip: 2" in said
+    assert "made from start" in said
     table = json.loads(Path("adapter.rounds/table.json").read_text())
     assert " ".join(table["verdict"].split()) in " ".join(said.split())
-    assert f"round {table['best']}, kept" in said and said.count(", kept") == 1
+    assert f"{called(table['best'])}, kept" in said and said.count(", kept") == 1
     assert "styledrop iterate adapter.safetensors --rounds 1" in said
     story = read_story(Path("adapter.rounds"))
     assert [len(stage.curve.losses) for stage in story.stages if stage.curve] == [4, 2]
     assert [len(stage.curve.checkpoints) for stage in story.stages if stage.curve] == [2, 0]
     # The training before the rounds is found under the name that they took over.
-    assert Path("report.html").read_text().count("data:image/svg+xml;base64") >= 3
+    assert Path("report.html").read_text().count("data:image/svg+xml;base64") >= 3 * 2
 
 
 def test_more_style_is_no_gain_where_the_thing_is_gone() -> None:
@@ -389,7 +393,7 @@ def test_words_that_look_like_html_are_words(report: Report) -> None:
     tiny.write_adapter(Path("evil.safetensors"), file.tensors, header)
     assert report("evil.safetensors", "-q").code == 0
     page = Path("report.html").read_text()
-    assert "<script" not in page
+    assert page.count("<script") == 1 and "alert(1)</script" not in page  # ours alone
     assert evil in words_of(Path("report.html")).replace("  ", " ")
 
 
@@ -417,4 +421,53 @@ def test_the_page_in_a_browser(report: Report, tabs: SimpleNamespace, width: int
     assert page.locator(".tiles img").first.bounding_box()["width"] >= before
     for link in page.locator("nav a").all():
         assert page.locator(link.get_attribute("href")).count() == 1
-    assert page.locator("img:not([alt])").count() == 0
+    assert page.locator("img").count() == page.locator("img[alt]:not([alt=''])").count()
+    # A phone is shown the narrow drawings, in which the words are as large.
+    plot = page.locator(".plot img").first
+    assert ("srcset" in plot.evaluate("i => i.parentNode.innerHTML")) and page.evaluate(
+        "[...document.querySelectorAll('.plot img')].every(i => i.clientWidth > 0.75 * i.naturalWidth)"
+    )
+
+
+def test_plots_are_dark_where_the_page_is(report: Report, tabs: SimpleNamespace) -> None:
+    """The words on a plot are light on a dark screen, and nothing but its greys has changed."""
+    report("adapter.safetensors", "-q")
+    place = Path("report.html").resolve().as_uri()
+
+    def brightest(scheme: str) -> int:
+        page = tabs.open(place, color_scheme=scheme)
+        shot = page.locator(".plot img").first.screenshot()
+        with Image.open(io.BytesIO(shot)) as image:
+            grey = image.convert("L")
+            return grey.getextrema()[1 if scheme == "dark" else 0]
+
+    assert brightest("light") < 60 and brightest("dark") > 200
+
+
+def test_favourites_are_kept_and_saved(report: Report, tabs: SimpleNamespace, tmp_path: Path) -> None:
+    report("adapter.rounds", "-q")
+    page = tabs.open(Path("report.html").resolve().as_uri())
+    stars = page.locator(".star")
+    assert stars.count() == 4 * 2 * 2 and not page.locator("#favourites").is_visible()
+    for place in (1, 6):
+        stars.nth(place).click()
+    names = [stars.nth(place).get_attribute("aria-label").removeprefix("Favourite: ") for place in (1, 6)]
+    page.reload()
+    assert page.locator(".star[aria-pressed=true]").count() == 2
+    assert page.get_by_text("2 favourites", exact=True).is_visible()
+    page.get_by_label("Only favourites").check()
+    assert [one.is_visible() for one in stars.all()].count(True) == 2
+    saved: list[Any] = []
+    page.on("download", lambda one: saved.append(one))
+    with page.expect_download() as listed:
+        page.get_by_role("button", name="Save a list").click()
+    assert Path(listed.value.path()).read_text(encoding="utf-8").splitlines() == names
+    saved.clear()
+    page.get_by_role("button", name="Save pictures").click()
+    page.wait_for_timeout(1000)
+    assert [one.suggested_filename for one in saved] == [re.sub(r"\W+", "-", n.lower()) + ".jpg" for n in names]
+    shown = [page.locator(".tile.starred img").nth(i).get_attribute("src").partition(",")[2] for i in range(2)]
+    assert [base64.b64encode(Path(one.path()).read_bytes()).decode() for one in saved] == shown
+    for place in (1, 6):
+        stars.nth(place).click()
+    assert all(one.is_visible() for one in stars.all())  # without favourites all are shown

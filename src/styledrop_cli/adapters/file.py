@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, made_now, 
 from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import generator
-from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.io.images import thumbnail_base64
+from styledrop_cli.errors import ModelError, PictureError, UsageError
+from styledrop_cli.io.files import file_hash
+from styledrop_cli.io.images import load_picture, thumbnail_base64
 from styledrop_cli.io.tensors import build_config, load_strictly, network_of
 from styledrop_cli.models.adapter import (
     KINDS,
@@ -253,6 +255,23 @@ def references_of(file: AdapterFile) -> TrainingViews:
             f"Draw it in a style, and go by that style's adapter: --object {file.path} is an option of generate.",
         )
     return examples_of(file)
+
+
+def original_of(about: Mapping[str, Any], folders: Iterable[Path]) -> Image | None:
+    """The file of a reference that a header is ``about`` (its name and sha256), upright and without transparency.
+
+    It is looked for in the working folder, in ``folders``, and one level below these; None where it is in none.
+    """
+    name = str(about.get("name", ""))
+    if not name or Path(name).name != name or name in (".", ".."):
+        return None
+    for folder in dict.fromkeys((Path(), *folders)):
+        with suppress(OSError):
+            for path in (folder / name, *(below / name for below in sorted(folder.iterdir()) if below.is_dir())):
+                with suppress(OSError, ValueError, PictureError):
+                    if path.is_file() and file_hash(path) == about.get("sha256"):
+                        return load_picture(path)
+    return None
 
 
 def modelspec(header: AdapterHeader) -> dict[str, str]:

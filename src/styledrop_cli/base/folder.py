@@ -18,7 +18,7 @@ from styledrop_cli.base.prompt_tokens import (
     read_merges,
     read_pieces,
 )
-from styledrop_cli.base.registry import BUNDLED, OURS, POCKET_SPEC, BaseSpec
+from styledrop_cli.base.registry import BaseSpec, row_of_ours
 from styledrop_cli.base.text_encoder import TextConfig, TextEncoder
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import file_hash
@@ -137,7 +137,7 @@ def open_ours(folder: Path) -> Opened:
     refuse_misfits(folder, **{name: part.config for name, part in parts.items()})
     tokenizer = read_text_tokenizer(folder, parts[own].config)
     fingerprint, name = partial(file_hash, folder / "transformer.safetensors"), str(config.get("name", folder.name))
-    return Opened(name, POCKET_SPEC if name == BUNDLED else OURS, parts, tokenizer, fingerprint)
+    return Opened(name, row_of_ours(name), parts, tokenizer, fingerprint)
 
 
 def load_module(folder: Path, part: str) -> Any:

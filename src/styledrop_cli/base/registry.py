@@ -33,13 +33,15 @@ class BaseSpec:
     told the step, if it is (see ``sampling.masking.step_told``).
 
     ``sampling``, ``training`` and, by the kind of adapter, ``kinds`` are the settings that suit it where they are not
-    the defaults; ``presets``, by their names, have what they say otherwise here. ``edits_suit`` is whether edits are
-    drawn with the scales that suit pocket. ``bfloat16``: it is drawn in bfloat16 on a graphics card always, and
-    elsewhere when that is asked for. ``in_turn``: its parts are in memory one after the other, though they must be
-    loaded anew for each picture, which takes much longer to draw. ``batch_on_cpu`` is how many pictures are drawn at
-    once there. ``lora_modules`` is a pattern of how the modules of its LoRAs begin in other programs, with dots as
-    underscores (empty: there are none), and ``family`` whose they are, in words. ``golden`` are the last 3x3 values of
-    the blue channel of its upstream's picture of ``acceptance.PROMPT``.
+    the defaults; ``presets``, by their names, have what they say otherwise here. ``roughly`` has a sentence for each
+    task (object, outpaint, kit) that it does only roughly: commands say it. ``own_inks``: it was taught letters in
+    colours of their own, and not in a style's. ``edits_suit`` is whether edits are drawn with the scales that suit
+    pocket. ``bfloat16``: it is drawn in bfloat16 on a graphics card always, and elsewhere when that is asked for.
+    ``in_turn``: its parts are in memory one after the other, though they must be loaded anew for each picture, which
+    takes much longer to draw. ``batch_on_cpu`` is how many pictures are drawn at once there. ``lora_modules`` is a
+    pattern of how the modules of its LoRAs begin in other programs, with dots as underscores (empty: there are none),
+    and ``family`` whose they are, in words. ``golden`` are the last 3x3 values of the blue channel of its upstream's
+    picture of ``acceptance.PROMPT``.
 
     ``reach`` is, of the scales that people set, the largest value at which what they asked for is still there.
     ``guess_from`` is how sure its CLIP has to be of what a picture shows for its guess to be taken, None for never
@@ -63,6 +65,8 @@ class BaseSpec:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    roughly: Mapping[str, str] = field(default_factory=dict)
+    own_inks: bool = False
     edits_suit: bool = True
     bfloat16: bool = False
     in_turn: bool = False
@@ -80,12 +84,27 @@ POCKET = Path(__file__).parents[1] / BUNDLED
 
 OURS = BaseSpec()
 # Scales and preset: docs/lab/tuning.md. StyleDrop's own ("paper") are made for a base 100 times larger, and draw noise.
+# What it does roughly was seen in pictures of it; larger bases are made for the same tasks, and were not tried on them.
 POCKET_SPEC = replace(
     OURS,
     name=BUNDLED,
     reach={"lambda_a": 0.5, "lambda_b": 4.0, "strength": 1.5},
     presets={"paper": {"lambda_a": 0.25, "lambda_b": 3.0, "plausible": 0.03}},
+    roughly={
+        "object": "pocket draws the thing that it knows by that word, in your object's colours: the object's own "
+        "shape takes a larger base, such as --model amused-256",
+        "outpaint": "pocket continues plain grounds; around a photograph it draws a soft blur of the right colours: "
+        "more takes a larger base, such as --model amused-256",
+        "kit": "pocket now and then smears a ground or loses a thing: look at each picture before you use it",
+    },
+    own_inks=True,
 )
+
+
+def row_of_ours(name: str) -> BaseSpec:
+    """The row of a model folder of ours that calls itself ``name``."""
+    return POCKET_SPEC if name == BUNDLED else OURS
+
 
 # Drawing: upstream's defaults, where a guidance scale of 10 is our lambda_b of 9. Training: StyleDrop's recipe in
 # upstream's example (LoRA of rank 16, lr 4e-4 at twice our alpha, one picture a step, 1,500 to 2,000 steps).

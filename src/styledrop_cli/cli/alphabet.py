@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from styledrop_cli.cli import checks, console, drawing, load, options
-from styledrop_cli.cli.options import option
+from styledrop_cli.cli.options import flag, option
 from styledrop_cli.generation.lists.letters import LETTERS, Glyph, capital, glyphs_of
 from styledrop_cli.settings import SampleSettings, seeds_from
 
@@ -32,6 +32,13 @@ def alphabet(
     output: Annotated[
         Path | None, options.output("FOLDER", "The folder for the pictures.", shown="ADAPTER-alphabet")
     ] = None,
+    own_colours: Annotated[
+        bool,
+        flag(
+            "Leave the letters in the base model's colours, instead of painting them in the reference's.",
+            "--own-colours",
+        ),
+    ] = False,
     style: options.OwnStyle = None,
     how: options.Drawing,
     model: options.OwnModel = None,
@@ -44,7 +51,9 @@ def alphabet(
     Draws several pictures of each letter and keeps the one that the base
     model's CLIP recognises best. --lambda-b is 2.5 at least, if not given:
     guidance towards the prompt makes clearer letters. Every file holds its
-    settings; what is in the folder already is not drawn again.
+    settings; what is in the folder already is not drawn again. pocket was
+    taught letters in colours of their own, so its letters are then painted in
+    those of the reference, in turn.
 
       styledrop alphabet adapter.safetensors
       styledrop alphabet adapter.safetensors --letters STYLE --best-of 8 -o word
@@ -60,6 +69,7 @@ def alphabet(
     checks.refuse_unwritable(folder)
     base, mixture = load.load_to_draw(screen, model, device, adapter)
     from styledrop_cli.generation.collection import Thing
+    from styledrop_cli.generation.inks import painted, reference_inks
     from styledrop_cli.generation.kit import candidates
     from styledrop_cli.generation.pipeline import PictureRequest
     from styledrop_cli.generation.resolve import settings_of, within_reach
@@ -76,8 +86,14 @@ def alphabet(
         screen.warn(f"{base.name} was never taught {quoted(unknown)}; it may draw something else")
     if best_of > 1 and drawing.is_blind(screen, base):
         best_of = 1
+    inks = [] if own_colours or not base.spec.own_inks else reference_inks(base, mixture)
     things = [
-        Thing(glyph.stem, candidates(PictureRequest(glyph.prompt, seed, settings, style), best_of)) for glyph in glyphs
+        Thing(
+            glyph.stem,
+            candidates(PictureRequest(glyph.prompt, seed, settings, style), best_of),
+            *painted(inks, index),
+        )
+        for index, glyph in enumerate(glyphs)
     ]
     # However few letters are asked for, each must be told from all others.
     known = list(dict.fromkeys(glyph.prompt for glyph in glyphs_of(LETTERS) + glyphs))

@@ -131,6 +131,12 @@ def _draw_missing(
 # ---- collections: the best of several pictures of each subject -----------------------------------
 
 
+def say_roughly(screen: console.Screen, base: Base, task: str) -> None:
+    """Say what to expect of a `task` that the base does only roughly (see `registry.BaseSpec.roughly`)."""
+    if said := base.spec.roughly.get(task):
+        screen.say(said)
+
+
 def is_blind(screen: console.Screen, base: Base) -> bool:
     """Whether the base's CLIP cannot say which of several pictures is best; if so, a remark says it."""
     from styledrop_cli.generation.collection import sees_pictures

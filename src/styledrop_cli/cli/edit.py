@@ -131,6 +131,7 @@ def edit(
     from styledrop_cli.generation.pipeline import PictureRequest
     from styledrop_cli.generation.resolve import settings_of, within_reach
 
+    drawing.say_roughly(screen, base, change.name)
     if change.remark:
         screen.say(change.remark)
     own = within_reach(base, chosen, screen.say)

@@ -152,6 +152,8 @@ def generate(
     from styledrop_cli.generation.requests import requests_of
     from styledrop_cli.generation.resolve import within_reach
 
+    if mixture.thing is not None:
+        drawing.say_roughly(screen, base, "object")
     chosen = base.preset(preset) | within_reach(base, chosen, screen.say)
     wanted, stems = requests_of(base, mixture, pictures, chosen, style, many.name, screen.say)
     texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]

@@ -159,7 +159,7 @@ def iterate(
             about: dict[str, Any] = {"style": style, "contents": content, "settings": first, "fresh": fresh}
             start = first_round(base, pictures, **about, folder=folder, watcher=watcher)
         if "human" in names:
-            watcher.gallery = stack.enter_context(gallery_of(base, start, folder))
+            watcher.gallery = stack.enter_context(gallery_of(base, start, folder, pictures))
         result = iterate(
             base,
             start,
@@ -277,15 +277,17 @@ def _newest(folder: Path) -> Path:
 
 
 def _table(result: Result, scorer: str) -> Table:
+    from styledrop_cli.feedback.outcome import called
+
     table = Table(box=None, title_justify="left", title=f"by {scorer}, on prompts that no picture was picked for")
-    for name in ("round", *SCORES, ""):
+    for name in ("", *SCORES, ""):
         table.add_column(name, justify="left" if not name else "right")
     for row in result.table:
         # Without a style of its own the base has the highest total of all: that is nothing to be compared by.
         numbers: list[Any] = [f"{row[name]:.3f}" if row["round"] or name != "total" else "" for name in SCORES]
         best = row["round"] == result.best
         table.add_row(
-            str(row["round"]) if row["round"] else "base",
+            called(row["round"]),
             *numbers,
             f"{result.path}" if best else "",
             style="bold" if best else "",

@@ -34,8 +34,9 @@ def kit(
     An asset in the file has a name and a prompt and, if needed, size =
     "1024x512", number, best (draw that many and keep the clearest), fit =
     "cover", style, seed, lambda_b, ... Values above the first asset hold for
-    all. Also writes a contact sheet, and kit.json for scripts. What is in the
-    folder already is not drawn again.
+    all. Also writes a contact sheet, and kit.json for scripts; pictures that
+    the base model's CLIP takes for something else are marked weak in both.
+    What is in the folder already is not drawn again.
 
       styledrop kit adapter.safetensors examples/brand.toml -o brand
     """
@@ -46,9 +47,10 @@ def kit(
     _refuse_manifest(folder / MANIFEST)
     base, mixture = load.load_to_draw(screen, model, device, adapter)
     from styledrop_cli.base.prompt_tokens import quoted
-    from styledrop_cli.generation.kit import enlarged, manifest_entry, things_of
+    from styledrop_cli.generation.kit import enlarged, manifest_entry, things_of, weak_ones
 
     screen.warn_of_unknown(base, list(dict.fromkeys(asset.prompt for asset in listed)))
+    drawing.say_roughly(screen, base, "kit")
     if larger := enlarged(base, listed):
         screen.say(
             f"{base.name} draws {base.sizes[-1]} px; larger pictures are enlarged, and no sharper: {quoted(larger)}"
@@ -58,8 +60,15 @@ def kit(
     known = base.contents or list(dict.fromkeys(asset.prompt for asset in listed))
     collection, result = drawing.collect(screen, base, mixture, things, folder, known)
     made = [manifest_entry(collection, index, path) for index, path in enumerate(collection.paths)]
+    weak = weak_ones(base, collection, known)
+    if weak:
+        names = quoted([made[index]["name"] for index in weak])
+        screen.warn(f"hard to recognise: {names}; try another seed, a larger best, or lambda_b = 3 for them")
+    made = [{**one, "weak": index in weak} for index, one in enumerate(made)]
     with screen.working("laying out a sheet"):
-        labels = [f"{one['name']} · {one['size'][0]} x {one['size'][1]}" for one in made]
+        labels = [
+            f"{one['name']} · {one['size'][0]} x {one['size'][1]}{' · weak' if one['weak'] else ''}" for one in made
+        ]
         sheets = list(collection.sheets("kit", labels, mixture.style, COLUMNS))
     manifest = {"adapter": adapter.name, "model": base.name, "styledrop": __version__, "assets": made}
     write_json(folder / MANIFEST, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,13 +93,19 @@ def _ask(question: str) -> str:
         ) from None
 
 
-def gallery_of(base: Base, start: Path, folder: Path) -> Gallery:
-    """The page on which a person picks, which shows the references of the adapter at the `start`."""
+def gallery_of(base: Base, start: Path, folder: Path, pictures: Sequence[Path]) -> Gallery:
+    """The page on which a person picks, with the references of the adapter at the `start`.
+
+    They are looked for where the `pictures` lie that it was learnt from just now, and beside the `folder` of rounds.
+    """
     from styledrop_cli.adapters.header import read_header
     from styledrop_cli.feedback.page import Gallery
     from styledrop_cli.feedback.rounds import reference_pictures
 
-    return Gallery(folder, reference_pictures(base, start), read_header(start).style)
+    places = [folder.parent, *(picture.parent for picture in pictures)]
+    references, original = reference_pictures(base, start, places)
+    seen = "" if original else f"The reference as {base.name} sees it: the picture itself is not beside the adapter."
+    return Gallery(folder, references, read_header(start).style, seen=seen)
 
 
 class Watcher:
@@ -130,10 +137,12 @@ class Watcher:
 
     def round_done(self, number: int, sheet: Path, planned: bool) -> bool:
         self._steps.close()
-        self.say(f"round {number} is done: {sheet}")
+        from styledrop_cli.feedback.outcome import called
+
+        self.say(f"{called(number)} is done: {sheet}")
         if self.gallery is None:
             return planned
-        return self.gallery.another(sheet.read_bytes(), f"Round {number} has been learnt.", planned)
+        return self.gallery.another(sheet.read_bytes(), f"{called(number).capitalize()} has been learnt.", planned)
 
     def over(self, result: Result) -> None:
         """The page's last words."""

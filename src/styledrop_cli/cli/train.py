@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 from rich.filesize import decimal as file_size
 
-from styledrop_cli.cli import checks, console, load, options, plan
+from styledrop_cli.cli import checks, console, drawing, load, options, plan
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.plan import DryRun
 from styledrop_cli.cli.recipe import NAME, Recipe
@@ -140,6 +140,8 @@ def train(
         place = take_place()
         base = load_base()
         settings = base.training(kind, **within_reach(base, chosen, screen.say))
+    if learn == OBJECT:
+        drawing.say_roughly(screen, base, "object")
     screen.warn_of_unknown(base, samples)
     if dry_run:
         _show_plan(screen, base, settings, pictures, style, content, output)

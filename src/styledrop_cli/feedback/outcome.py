@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,14 +11,19 @@ from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.scores import Scores, mean
 
 
-def verdict(
-    scored: Mapping[int, Sequence[Scores]], prompts: int, best: int, last: bool, called: Callable[[int], str]
-) -> str:
+def called(number: int) -> str:
+    """What people are told of the adapter with this ``number``: the rounds of feedback count from 1.
+
+    Number 1 is the adapter that `train` made, which no feedback has changed yet; 0 is the base alone.
+    """
+    return f"round {number - 1}" if number > 1 else ("base", "start")[number]
+
+
+def verdict(scored: Mapping[int, Sequence[Scores]], prompts: int, best: int, last: bool) -> str:
     """What the rounds brought and what is best now.
 
     ``scored`` are the scores of the same P ``prompts`` and K seeds by round, that of the start first, each against the
     base's own picture of the same seed. ``best`` is the round that is kept, the ``last`` because that was asked for.
-    Rounds are named as ``called`` says.
     """
     start, *rounds = scored
     said = []

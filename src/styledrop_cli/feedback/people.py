@@ -43,7 +43,8 @@ class PagePicker:
         ]
         self._say(f"pick pictures on the page {self._gallery.url}; {ENOUGH} are enough")
         choices = Choices(len(shown), folder / CHOICES)
-        number = int(folder.name.rpartition("-")[2])
+        # The adapter that is made from these picks has the folder's number; the one without any feedback has 1.
+        number = int(folder.name.rpartition("-")[2]) - 1
         return self._gallery.pick(shown, choices, number, ENOUGH)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from styledrop_cli.adapters.file import open_adapter, references_of, widest
+from styledrop_cli.adapters.file import open_adapter, original_of, references_of, widest
 from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
-from styledrop_cli.feedback.outcome import verdict
+from styledrop_cli.feedback.outcome import called, verdict
 from styledrop_cli.feedback.pickers import Candidates, Picker
 from styledrop_cli.feedback.pool import PLAN, Plan, Pool
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash
-from styledrop_cli.io.images import png_bytes, save_png, to_image
+from styledrop_cli.io.images import jpeg_bytes, png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
 from styledrop_cli.io.tensors import build_config
 from styledrop_cli.judging.evaluate import PLAIN_EACH, Evaluated, References, judge_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 GRADED_EACH = 4  # pictures of each prompt that the rounds are compared by
+REFERENCE_SIDE, REFERENCE_QUALITY = 1024, 90  # at most, of a reference on the page: px, and of its JPEG
 ADAPTER, POOL, PLAIN, GRADE = "adapter.safetensors", "pool", "plain", "graded"
 SCORES, PICKS, SHEET, TABLE, BEST = "scores.json", "picks.json", "sheet.png", "table.json", "best.safetensors"
 
@@ -156,12 +157,24 @@ def first_round(
     return path
 
 
-def reference_pictures(base: Base, start: Path) -> list[bytes]:
-    """The references of an adapter as the base shows them, as PNG; raises as ``references_of`` does."""
+def reference_pictures(base: Base, start: Path, folders: Iterable[Path]) -> tuple[list[bytes], bool]:
+    """The references of an adapter as JPEG or PNG files, and whether all are the very pictures that were given.
+
+    Those are looked for as ``original_of`` does, beside the adapter and in ``folders``. In place of one that is not
+    found stands what the base's tokens show of it. Raises as ``references_of`` does.
+    """
     file = load_adapter(start)
     open_adapter(base, file)
     shown = base.pictures(references_of(file).whole.long().to(base.device), base.sizes[-1])
-    return [png_bytes(to_image(picture.cpu())) for picture in shown]
+    originals = [original_of(about, [start.parent, *folders]) for about in file.header.pictures[: len(shown)]]
+    originals += [None] * (len(shown) - len(originals))
+    for original in filter(None, originals):
+        original.thumbnail((REFERENCE_SIDE, REFERENCE_SIDE))
+    files = [
+        jpeg_bytes(original, REFERENCE_QUALITY) if original else png_bytes(to_image(picture.cpu()))
+        for original, picture in zip(originals, shown, strict=True)
+    ]
+    return files, all(originals)
 
 
 def assist(base: Base, folder: Path, share: tuple[int, int], over: Callable[[], bool], since: float = 0.0) -> None:
@@ -286,7 +299,7 @@ class Rounds:
         own, most = self._sampling.lambda_a, SampleSettings.RANGES["lambda_a"][1]
         more = min(own + self._settings.pool_lambda_a, max(own, self._base.spec.reach.get("lambda_a", most)), most)
         plan = replace(plan, sampling=replace(plan.sampling, lambda_a=more))
-        what = f"drawing to choose from, round {number}"
+        what = f"drawing to choose from, {called(number)}"
         return plan, self._drawn(folder, plan, self._judge, what, plain.means(len(self._prompts), each))
 
     # ---- pick ----
@@ -304,7 +317,7 @@ class Rounds:
         if not sheet.exists():
             images = [to_image(p.float() / 255) for p in candidates.pictures]
             labels = [f"{e['picture']} {e['prompt']}" for e in entries]
-            save_png(contact_sheet(images, 8, labels, f"{self._style}, drawn by round {number - 1}", 96), sheet)
+            save_png(contact_sheet(images, 8, labels, f"{self._style}, drawn by: {called(number - 1)}", 96), sheet)
         return entries
 
     def _pick(self, number: int, candidates: Candidates) -> tuple[list[int], str]:
@@ -364,14 +377,14 @@ class Rounds:
         if number not in self._graded_pictures:
             folder = (self.place(number) if number else self._folder) / GRADE
             plan = self._plan(number, folder, self._graded, GRADED_EACH, 0)
-            what = f"drawing to compare, {_name(number)}"
+            what = f"drawing to compare, {called(number)}"
             self._graded_pictures[number] = self._drawn(folder, plan, self._grader, what)
         return self._graded_pictures[number]
 
     def _before_and_after(self, number: int) -> Image:
         rows = (0, number - 1, number)
         images = [to_image(p.float() / 255) for n in rows for p in self._grade(n).pictures[::GRADED_EACH]]
-        labels = [f"{prompt}, {_name(n)}" for n in rows for prompt in self._graded]
+        labels = [f"{prompt}, {called(n)}" for n in rows for prompt in self._graded]
         return contact_sheet(images, len(self._graded), labels, f"{self._style}: before and after", 160)
 
     def choose(self, end: int, last: bool) -> Result:
@@ -382,7 +395,7 @@ class Rounds:
         table = [{"round": number, **_rounded(mean(of))} for number, of in scored.items()]
         best = end if last else max(table[1:], key=lambda row: row["total"])["round"]
         rounds = {number: of for number, of in scored.items() if number}
-        said = verdict(rounds, len(self._graded), best, last, _name)
+        said = verdict(rounds, len(self._graded), best, last)
         self._run.write(TABLE, {"best": best, "verdict": said, "prompts": self._graded, "rounds": table})
         path = self._folder / BEST
         atomic_write(path, self.adapter(best).read_bytes())
@@ -393,10 +406,6 @@ def pictures_drawn(base: Base, settings: RoundSettings, prompts: Sequence[str]) 
     """How many pictures ``iterate`` draws: the base's own, the pools, and what the rounds are compared by."""
     own, pools = PLAIN_EACH * len(prompts), settings.rounds * settings.per_prompt * len(prompts)
     return own + pools + (settings.rounds + 2) * GRADED_EACH * len(graded_prompts(base, prompts))
-
-
-def _name(number: int) -> str:
-    return f"round {number}" if number else "base"
 
 
 def _rounded(score: Scores) -> dict[str, float]:

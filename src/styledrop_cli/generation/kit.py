@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from styledrop_cli.base.base import Base
-from styledrop_cli.generation.collection import Collection, Thing
+from styledrop_cli.generation.collection import Chooser, Collection, Thing, sees_pictures
 from styledrop_cli.generation.extend import shaped
 from styledrop_cli.generation.lists.kit_file import Asset
 from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.generation.resolve import settings_of, within_reach
+from styledrop_cli.io.images import load_picture, square
 from styledrop_cli.settings import seeds_from
+
+WEAK = 0.3  # below this probability of what was asked for; of pictures looked at, those below showed nothing clear
 
 
 def candidates(first: PictureRequest, number: int) -> list[PictureRequest]:
@@ -57,6 +60,22 @@ def enlarged(base: Base, listed: Sequence[Asset]) -> list[str]:
 
 def _size(base: Base, asset: Asset) -> tuple[int, int]:
     return asset.size or (base.sizes[-1], base.sizes[-1])
+
+
+def weak_ones(base: Base, collection: Collection, known: Sequence[str]) -> list[int]:
+    """The numbers of the pictures whose middle square the base's CLIP takes for something else among ``known``.
+
+    None are where it reads no pictures, and none of what it does not know to be ``known``.
+    """
+    if not sees_pictures(base):
+        return []
+    chooser, weak = Chooser(base, known), []
+    for index, path in enumerate(collection.paths):
+        prompt = collection.wanted(index).prompt
+        shown = square(load_picture(path), base.sizes[-1])
+        if prompt in known and float(chooser.chances([shown], prompt)) < WEAK:
+            weak.append(index)
+    return weak
 
 
 def manifest_entry(collection: Collection, index: int, path: Path) -> dict[str, Any]:

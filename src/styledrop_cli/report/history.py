@@ -12,6 +12,7 @@ from typing import Any
 from styledrop_cli.adapters.file import bases_apart, is_one_base
 from styledrop_cli.adapters.header import AdapterHeader, read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
+from styledrop_cli.feedback.outcome import called
 from styledrop_cli.feedback.rounds import ADAPTER, PICKS, TABLE
 from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.images import load_picture
@@ -122,7 +123,7 @@ def _of_rounds(place: Path, numbers: list[int]) -> Story:
         runs = [file.with_name(file.name + RUN)]
         if number == numbers[0]:  # trained before the rounds, most often under the name that the folder took over
             runs.append(place.with_name(place.name.removesuffix(ROUNDS) + ".safetensors" + RUN))
-        stages.append(_stage(f"round {number}", file, runs, file.parent, unreadable))
+        stages.append(_stage(called(number), file, runs, file.parent, unreadable))
     about = _json(place / "run.json")
     settings = about.get("settings") if isinstance(about, dict) else None
     whole = isinstance(settings, dict) and isinstance(settings.get("prompts", []), list)

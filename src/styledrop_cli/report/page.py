@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli import __version__
-from styledrop_cli.adapters.file import references_of
+from styledrop_cli.adapters.file import original_of, references_of
 from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import Base
-from styledrop_cli.errors import PictureError
-from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import jpeg_bytes, load_picture, square, to_image
 from styledrop_cli.report import plots
 from styledrop_cli.report.grade import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
 from styledrop_cli.report.history import Stage, Story, parent_of
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 PICTURE, REFERENCE = 85, 90  # JPEG qualities
 REFERENCE_SIDE = 384
@@ -65,6 +64,7 @@ def write_page(base: Base, story: Story, graded: Graded, grader: Grader, command
         commands=commands,
         base=base.name,
         version=__version__,
+        identity=hashlib.sha256(f"{[stage.hash for stage in story.stages]} {graded.seeds}".encode()).hexdigest()[:16],
         number=len(graded.prompts) * len(graded.seeds),
     )
     return str(page)
@@ -80,7 +80,7 @@ def _references(base: Base, story: Story) -> list[dict[str, str]]:
     shown = base.pictures(examples.whole.long().to(base.device), base.sizes[-1])
     made = []
     for picture, about, content in zip(shown, header.pictures, examples.contents, strict=False):
-        original = _original(about, [Path(), story.place.parent, story.stages[0].file.parent])
+        original = original_of(about, [story.place.parent, story.stages[0].file.parent])
         image = original or to_image(picture.cpu())
         made.append(
             {
@@ -92,21 +92,6 @@ def _references(base: Base, story: Story) -> list[dict[str, str]]:
             }
         )
     return made
-
-
-def _original(about: Mapping[str, Any], folders: Sequence[Path]) -> Image | None:
-    """The reference's own file, if one of its name and contents lies in one of ``folders``."""
-    name = str(about.get("name", ""))
-    if not name or Path(name).name != name:
-        return None
-    for folder in folders:
-        path = folder / name
-        try:
-            if file_hash(path) == about.get("sha256"):
-                return load_picture(path)
-        except (OSError, ValueError, PictureError):
-            continue
-    return None
 
 
 def _of_stage(stage: Stage, before: Stage | None) -> dict[str, Any]:
@@ -174,7 +159,11 @@ def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
 
 def _plot(plot: plots.Plot) -> dict[str, str]:
     """As a picture of its own: side by side in one page, the parts of two drawings would share their names."""
-    return {"src": _address(plot.svg.encode(), "svg+xml"), "said": plot.said}
+    return {
+        "src": _address(plot.wide.encode(), "svg+xml"),
+        "narrow": _address(plot.narrow.encode(), "svg+xml"),
+        "said": plot.said,
+    }
 
 
 def _address(data: bytes, kind: str = "jpeg") -> str:

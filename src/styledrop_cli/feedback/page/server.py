@@ -56,7 +56,8 @@ class Gallery:
 
     ``references`` are PNG, JPEG or WebP files, ``title`` names the style. ``folder/page.json`` keeps the address: if a
     killed run is started again, a tab left open goes on. ``open_page`` is called with the address unless such a tab
-    comes back. All methods may be called from any thread; those that wait for the person let Ctrl-C through.
+    comes back. ``seen`` is said below the references where they are not the pictures that were given. All methods may
+    be called from any thread; those that wait for the person let Ctrl-C through.
 
     Raises:
         StyledropError: on entering, the server cannot be started or the address not be kept.
@@ -69,6 +70,7 @@ class Gallery:
         references: Sequence[bytes],
         title: str,
         open_page: Callable[[str], object] = lambda url: webbrowser.open(url),
+        seen: str = "",
     ) -> None:
         self.url = ""
         self._folder, self._open_page = folder, open_page
@@ -76,7 +78,8 @@ class Gallery:
         self._sets: dict[str, list[bytes]] = {}  # pictures by their contents' name: references, pool, sheet
         self._scene: dict[str, Any] = {
             "phase": "working", "note": "Getting ready", "share": 0.0, "round": 0, "enough": 0,
-            "title": title, "references": self._keep(references), "pool": None, "sheet": None, "message": "",
+            "title": title, "seen": seen, "references": self._keep(references),
+            "pool": None, "sheet": None, "message": "",
         }  # fmt: skip
         self._boot, self._number = secrets.token_hex(8), 0  # of this process; of what it shows now
         self._candidates: list[Candidate] = []
