@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Run
+from styledrop_cli.base import registry
 from styledrop_cli.base.registry import POCKET_SPEC
 
 EXAMPLE = ROOT / "examples" / "watercolor.png"
