@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGE = 2**26  # numbers that a layer reads of one picture; above it, it works in strips (at 1024 px and beyond)
-STRIP = 2**23  # numbers that it reads at once; of half as many, oneDNN makes 1x1 convolutions with other rounding
+STRIP = 2**23  # numbers that it reads at once
 
 
 def is_large(x: Tensor) -> bool:
