@@ -3,9 +3,9 @@
     npm pack @fontsource/noto-sans-sc@5.3.0 && tar xzf fontsource-noto-sans-sc-5.3.0.tgz
     python tools/font.py package/files examples/pocket/index.jsonl src/styledrop_cli/io/chinese.woff
 
-It keeps the 3,755 commonest signs (the first level of GB 2312), those in the Chinese names of the things that the recipe
-draws, and the letters of western languages, so that a caption of both is written in one font. Needs fonttools, which
-comes with matplotlib.
+It keeps the 3,755 commonest signs (the first level of GB 2312), those in the Chinese names of things in the recipe of
+the corpus, and the letters of western languages, so that a caption of both is written in one font. Needs fonttools,
+which comes with matplotlib.
 """
 
 from __future__ import annotations

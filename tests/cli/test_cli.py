@@ -11,6 +11,7 @@ import pytest
 import torch
 import typer
 
+import tiny
 from conftest import Run, draw
 from styledrop_cli import StyledropError, UsageError, __version__
 from styledrop_cli.adapters.header import write_recommended
@@ -452,3 +453,28 @@ def test_a_preset_is_between_what_is_recommended_and_what_is_asked_for(
     assert {name: plain[name] for name in PRESETS["fast"]} == {
         name: (SampleSettings.defaults() | recommended)[name] for name in PRESETS["fast"]
     }
+
+
+def test_what_a_model_knows_by_name(styledrop: Run, tiny_model: Path) -> None:
+    code, out, _ = styledrop("models", "things", tiny_model)
+    assert code == 0
+    assert sorted(out.splitlines()) == sorted(tiny.CONTENTS)  # a name a line, for other programs
+    things = json.loads(styledrop("models", "things", tiny_model, "--json").out)["things"]
+    assert sorted(name for names in things.values() for name in names) == sorted(tiny.CONTENTS)
+    assert styledrop("models", "things", "--find", "teapots").out == "a teapot\n"  # of pocket
+    code, out, err = styledrop("models", "things", "--find", "teapott")
+    assert (code, out) == (1, "") and "did you mean teapot?" in err
+    assert styledrop("models", "list", "--find", "cat").code == 2
+
+
+def test_each_line_of_a_list_is_warned_of(styledrop: Run, tiny_model: Path) -> None:
+    """Those concerned alone, in a sentence, and no more than a screen holds."""
+    lines = ["a cat", "a zyx", "a dog", *(f"a zy{chr(97 + i)}w" for i in range(12))]
+    Path("list.txt").write_text("\n".join(lines))
+    given = ("--prompts", "list.txt", "-n", "1", "--steps", "1", "--model", tiny_model)
+    code, _, err = styledrop("generate", "--base-only", *given)
+    assert code == 0
+    warned = [line for line in err.splitlines() if line.startswith("Warning: ")]
+    assert warned[0] == "Warning: list.txt, line 2: tiny does not know 'zyx'; it may draw something else"
+    assert len(warned) == 11
+    assert warned[-1].endswith("in 3 more lines, the last of them list.txt, line 15")

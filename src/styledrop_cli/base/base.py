@@ -208,7 +208,7 @@ class Base:
         def summarise(texts: list[str]) -> Tensor:
             return self.text.encode(texts)[1]
 
-        return KnownThings(self.things, self.words, summarise)
+        return KnownThings(self.things, self.words, summarise, self.contents)
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the base was never taught, each once, in order."""

@@ -145,7 +145,14 @@ def generate(
     from styledrop_cli.generation.requests import requests_of
 
     wanted, stems = requests_of(base, mixture, pictures, preset | chosen, style, many.name, screen.say)
-    texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
+    if many.prompts and len(lines) > 1:
+        by_line: dict[str, dict[str, None]] = {}
+        for (line, _, _), one in zip(pictures, wanted, strict=True):
+            by_line.setdefault(line.where, {})[one.prompt] = None
+        screen.warn_of_lines(base, {place: list(texts) for place, texts in by_line.items()}, mixture.learnt)
+        texts = [text for one in wanted for text in (one.style or "", one.settings.negative)]
+    else:
+        texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
     screen.warn_of_unknown(base, list(dict.fromkeys(texts)), mixture.learnt)
     of_each = len(wanted) // len(lines)
     drawing.draw_all(

@@ -135,7 +135,7 @@ def iterate(
             return
         name, grader = open_second_scorer(base, how.scorer)
         settings = replace(settings, steps=how.steps or base.training().steps)
-    screen.warn_of_unknown(base, wanted or [])
+    screen.warn_of_lines(base, {f"'{prompt}'": [prompt] for prompt in wanted or []})
     with ExitStack() as stack:
         stack.enter_context(alone_in(folder))
         if of > 1:

@@ -48,7 +48,7 @@ def kit(
     from styledrop_cli.base.prompt_tokens import quoted
     from styledrop_cli.generation.kit import enlarged, manifest_entry, things_of
 
-    screen.warn_of_unknown(base, list(dict.fromkeys(asset.prompt for asset in listed)))
+    screen.warn_of_lines(base, {asset.name: [asset.prompt] for asset in listed})
     if larger := enlarged(base, listed):
         screen.say(
             f"{base.name} draws {base.sizes[-1]} px; larger pictures are enlarged, and no sharper: {quoted(larger)}"
