@@ -223,7 +223,7 @@ def _newest(folder: Path) -> Path:
 
 def _table(result: Result, scorer: str) -> Table:
     table = Table(box=None, title_justify="left", title=f"by {scorer}, on prompts that no picture was picked for")
-    for name in ("round", *SCORES, ""):
+    for name in ("round", *SCORES, "seen", "way", "", ""):
         table.add_column(name, justify="left" if not name else "right")
     for row in result.table:
         numbers: list[Any] = [f"{row[name]:.3f}" for name in SCORES]
@@ -231,6 +231,8 @@ def _table(result: Result, scorer: str) -> Table:
         table.add_row(
             str(row["round"]) if row["round"] else "base",
             *numbers,
+            *("" if row[name] is None else f"{round(100 * row[name])}%" for name in ("seen", "way")),
+            str(row["verdict"]),
             f"{result.path}" if best else "",
             style="bold" if best else "",
         )

@@ -190,6 +190,8 @@ def _refuse_files(adapter: Path, save: bool, output: Path, overwrite: bool) -> N
 
 def _about(result: Sweep, style: str, drawn_by: Mapping[str, Any], scorer: str) -> dict[str, Any]:
     """What the sheet says of itself, and the beginning of the command's result."""
+    from styledrop_cli.judging import meaning
+
     settings = result.settings
     return {
         "prompt": " | ".join(settings.prompts),
@@ -200,7 +202,12 @@ def _about(result: Sweep, style: str, drawn_by: Mapping[str, Any], scorer: str) 
         "axes": {name: list(values) for name, values in settings.axes.items()},
         "recommended": result.cells[result.best].values,
         "cells": [
-            {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}} for cell in result.cells
+            {
+                **cell.values,
+                **{name: round(value, 4) for name, value in _means(cell).items()},
+                **meaning.mean(cell.meanings).rounded(),
+            }
+            for cell in result.cells
         ],
         "styledrop": __version__,
     }
@@ -213,17 +220,21 @@ def _means(cell: Cell) -> dict[str, float]:
 
 def _table(result: Sweep, scorer: str) -> Table:
     """A row for each cell, in their order."""
+    from styledrop_cli.judging import meaning
+
     settings = result.settings
     title = Text(f"{_counts(settings)}, by {scorer}")
     table = Table(box=None, title_justify="left", title=title, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in (*settings.axes, *SCORES):
+    for name in (*settings.axes, *SCORES, *meaning.NAMES):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     table.add_column("")
     for place, cell in enumerate(result.cells):
         best = place == result.best
         mark = "recommended" if best else "as before" if place == result.present else ""
         values = (*(f"{value:g}" for value in cell.values.values()), *(f"{mean:.3f}" for mean in _means(cell).values()))
-        table.add_row(*values, mark, style="bold" if best else "")
+        placed = meaning.mean(cell.meanings)
+        words = ": ".join(filter(None, (mark, placed.words)))
+        table.add_row(*values, *placed.percent(), words, style="bold" if best else "")
     return table
 
 

@@ -15,6 +15,7 @@ from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import jpeg_bytes, load_picture, square, to_image
+from styledrop_cli.judging.meaning import Meaning
 from styledrop_cli.report import plots
 from styledrop_cli.report.grade import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
 from styledrop_cli.report.history import Stage, Story, parent_of
@@ -159,8 +160,9 @@ def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
         way = "more" if one.difference > 0 else "less"
         sure.append(f"{way} {what} ({one.difference:+.2f}, {one.difference_low:+.2f} to {one.difference_high:+.2f})")
     none = "no difference that these pictures can tell"
+    placed = Meaning(of["seen"].mean, of["way"].mean).words
     parts = [", ".join(sure), f"{none} in {', '.join(unsure)}" if unsure else ""] if sure else [none]
-    return f"{name}: {'; '.join(filter(None, parts))}."
+    return f"{name}: {placed}. Against the style in words: {'; '.join(filter(None, parts))}."
 
 
 def _plot(plot: plots.Plot) -> dict[str, str]:
