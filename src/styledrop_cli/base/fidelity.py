@@ -16,7 +16,7 @@ VERDICTS = (
     (-1.0, "lost", "only blurred patches of its colours come back; its lines, letters and texture are lost"),
 )
 REMEDY = (
-    "what helps is a crop of it with larger strokes, a picture of fewer and bolder shapes, or a larger base (--model)"
+    "What helps: a crop of it with larger strokes, a picture of fewer and bolder shapes, or a larger base (--model)."
 )
 
 
@@ -31,4 +31,4 @@ def warning(base: str, picture: str, edges: float) -> str:
         return ""
     name, meaning = verdict(edges)
     how = f"loses {picture}" if name == "lost" else f"can show {picture} only roughly"
-    return f"{base} {how} ({max(edges, 0):.0%} of its edges are left): {meaning}; {REMEDY}"
+    return f"{base} {how} ({max(edges, 0):.0%} of its edges are left): {meaning}. {REMEDY}"
