@@ -34,7 +34,7 @@ from conftest import ROOT, draw
 PACKAGE = ROOT / "src" / "styledrop_cli"
 VERSION = styledrop_cli.__version__
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LEGAL = {"LICENSE", "LICENSES/Apache-2.0.txt", "THIRD_PARTY_NOTICES.md"}
+LEGAL = {"LICENSE", "LICENSES/Apache-2.0.txt", "LICENSES/OFL-1.1.txt", "THIRD_PARTY_NOTICES.md"}
 LARGEST = 95_000_000  # bytes; PyPI takes 100 MB, and the weights may take 90
 
 # Whoever asks for an address, or calls one, is told off, and it is written down.

@@ -123,6 +123,18 @@ def test_guesses(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert trusted_from({"white": [(0.9, True)] * 20}) is None  # so few say nothing
 
 
+def test_fidelity(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row of each picture, the ones that lose most first, and a sheet that shows each beside what is left."""
+    given = (ROOT / "examples" / "logo.png", "--drawn", "--model", tiny_model, "-o", "sheet.png")
+    run("benchmarks/fidelity.py", *given, monkeypatch=monkeypatch)
+    lines = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert {line[0].strip() for line in lines} == {"logo", "thin lines", "bold lines", "small text", "large letters"}
+    edges = [float(line[1]) for line in lines]
+    assert edges == sorted(edges)
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > 6 * 170
+
+
 @pytest.fixture
 def bench_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 import tiny
 from conftest import draw
+from styledrop_cli.base import fidelity
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.registry import BATCH, POCKET
 from styledrop_cli.errors import ModelError, UsageError
@@ -137,6 +139,35 @@ def test_reconstruction(base: Base) -> None:
     assert made.ids.shape == (4, 4)
     assert made.original.size == made.shown.size == (32, 32)
     assert 0 < made.psnr < 60
+    assert made.edges < 0.5  # its weights are random
+    assert base.reconstruct(Image.new("RGB", (40, 40), "red")).edges == 1  # it has none to lose
+
+
+@pytest.mark.parametrize(
+    ("edges", "word", "said"),
+    [(-0.2, "lost", "loses ref.png (0% of"), (0.06, "lost", "(6% of its edges"), (0.1, "rough", "only roughly")],
+)
+def test_what_is_lost_is_said_in_words(edges: float, word: str, said: str) -> None:
+    assert fidelity.verdict(edges)[0] == word
+    warned = fidelity.warning("tiny", "ref.png", edges)
+    assert said in warned and "crop" in warned and "--model" in warned
+
+
+def test_of_what_is_not_lost_nothing_is_said() -> None:
+    assert [fidelity.verdict(edges)[0] for edges in (0.22, 0.4, 1.0)] == ["fair", "good", "good"]
+    assert not any(fidelity.warning("tiny", "ref.png", edges) for edges in (fidelity.FAIR, 0.3, 1.0))
+
+
+def test_pocket_loses_thin_lines_and_keeps_bold_shapes() -> None:
+    """What decibels do not tell: the thin lines have more of them than the bold shape."""
+    pocket = load_base("pocket", tiny.CPU)
+    thin, bold = (Image.new("RGB", (512, 512), "white") for _ in range(2))
+    for step in range(0, 512, 64):
+        ImageDraw.Draw(thin).line([(step, 0), (511, step)], "black", 2)
+    ImageDraw.Draw(bold).ellipse((100, 100, 412, 412), "black")
+    lines, disc = pocket.reconstruct(thin), pocket.reconstruct(bold)
+    assert fidelity.verdict(lines.edges)[0] == "lost"
+    assert fidelity.verdict(disc.edges)[0] == "good"
 
 
 # ---- sampling ----

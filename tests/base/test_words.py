@@ -351,6 +351,80 @@ def test_without_a_list_of_things_nothing_is_read_otherwise() -> None:
     assert known.unknown("a 狗 corgi") == ["狗", "corgi"]
 
 
+SINGLE = KnownThings(
+    [],
+    KNOWN | set("two cats mouse glasses fish hot".split()),
+    likeness,
+    ["a cat", "an elephant", "a hot dog", "a mouse", "glasses", "a fish"],
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "was"),
+    [
+        ("two cats", "a cat", "two cats"),
+        ("Cats", "a cat", "Cats"),
+        ("the cats in the snow", "a cat in the snow", "the cats"),
+        ("three red elephants in watercolor style", "a red elephant in watercolor style", "three red elephants"),
+        ("two old elephants", "an old elephant", "two old elephants"),
+        ("some hot dogs", "a hot dog", "some hot dogs"),
+        ("a pair of mice", "a mouse", "a pair of mice"),
+        ("a group of five cats", "a cat", "a group of five cats"),
+        ("two fish", "a fish", "two fish"),
+    ],
+)
+def test_several_of_a_thing_are_read_as_one(text: str, read: str, was: str) -> None:
+    found = SINGLE.read(text)
+    assert found.text == read
+    assert found.single == (was, read.removesuffix(" in the snow").removesuffix(" in watercolor style"))
+    assert f"it draws one thing in a picture: '{was}' is read as" in SINGLE.remarks("it", [text], "", "so")[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a cat", "a red cat on a sofa", "glasses", "two glasses", "two sofas", "the number 2", "a cat and two dogs", ""],
+)
+def test_what_is_not_several_of_a_known_thing_is_left_alone(text: str) -> None:
+    assert (SINGLE.read(text).text, SINGLE.read(text).single) == (text, None)
+
+
+def test_a_base_that_was_shown_several_draws_several(known: KnownThings) -> None:
+    assert known.read("two cats").text == "two cats"
+
+
+def test_two_things_in_a_picture_are_beyond_it() -> None:
+    assert SINGLE.remarks("it", ["a cat and a mouse"], "", "so") == [
+        """it draws one thing in a picture, not 'a cat and a mouse': draw "a cat", then "a mouse\""""
+    ]
+    for text in ("a red and blue cat", "a cat in a fish style", "a cat with a red"):
+        assert SINGLE.remarks("it", [text], "", "so") in ([], ["it does not know 'blue'; so"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("kat", "cat"), ("elefant", "elephant"), ("elephent", "elephant"), ("mosue", "mouse"), ("cat", "cat"),
+        ("doog", None), ("goat", None), ("xylophone", None), ("猫", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_misspelt_word_is_asked_about(typed: str, meant: str | None) -> None:
+    assert SINGLE.meant(typed) == meant
+
+
+def test_the_misspelt_word_is_in_the_remark(base: Base) -> None:
+    assert SINGLE.remarks("it", ["a kat", "an elefant"], "", "so") == [
+        "it does not know 'kat', 'elefant' (did you mean cat, elephant?); so"
+    ]
+
+
+def test_names_that_a_word_finds(known: KnownThings) -> None:
+    assert known.names == ["a dog", "a cat", "an elephant", "french fries"]
+    for word in ("dogs", "a dog", "poodle", "狗", "PUPPY"):
+        assert known.called(word) == ["a dog"]
+    assert known.called("fries") == ["french fries"]
+    assert known.called("") == known.called("xyz") == []
+
+
 def test_the_base_says_what_it_draws_instead(base: Base) -> None:
     assert base.remarks(["a corgi", "a red cat", "狗"]) == [
         "tiny was never taught 'corgi'; it draws what is nearest: a dog"

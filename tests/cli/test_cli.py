@@ -304,7 +304,8 @@ def test_tokenize_shows_what_is_lost(styledrop: Run, picture: Path, tiny_model: 
     assert out.split() == [f"seen/ref-{name}" for name in ("ids.json", "original.png", "reconstruction.png")]
     seen = json.loads(Path("seen/ref-ids.json").read_text())
     assert len(seen["ids"]) == len(seen["ids"][0]) == 4
-    assert f"{seen['psnr']:.1f} dB, {seen['verdict']}" in err
+    assert f"{max(seen['edges'], 0):.0%} of its edges are left ({seen['psnr']:.1f} dB), {seen['verdict']}" in err
+    assert "What helps: a crop" in err  # its weights are random: nothing comes back
 
 
 def test_broken_adapters_and_models(styledrop: Run, picture: Path, tiny_model: Path) -> None:
@@ -513,3 +514,28 @@ def test_without_a_word_it_is_a_picture(styledrop: Run, picture: Path, tiny_mode
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["contents"] == ["a picture"]
     assert "cannot tell what ref.png shows" in outcome.err and '--content "a bird"' in outcome.err
+
+
+def test_what_a_model_knows_by_name(styledrop: Run, tiny_model: Path) -> None:
+    code, out, _ = styledrop("models", "things", tiny_model)
+    assert code == 0
+    assert sorted(out.splitlines()) == sorted(tiny.CONTENTS)  # a name a line, for other programs
+    things = json.loads(styledrop("models", "things", tiny_model, "--json").out)["things"]
+    assert sorted(name for names in things.values() for name in names) == sorted(tiny.CONTENTS)
+    assert styledrop("models", "things", "--find", "teapots").out == "a teapot\n"  # of pocket
+    code, out, err = styledrop("models", "things", "--find", "teapott")
+    assert (code, out) == (1, "") and "did you mean teapot?" in err
+    assert styledrop("models", "list", "--find", "cat").code == 2
+
+
+def test_each_line_of_a_list_is_warned_of(styledrop: Run, tiny_model: Path) -> None:
+    """Those concerned alone, in a sentence, and no more than a screen holds."""
+    lines = ["a cat", "a zyx", "a dog", *(f"a zy{chr(97 + i)}w" for i in range(12))]
+    Path("list.txt").write_text("\n".join(lines))
+    given = ("--prompts", "list.txt", "-n", "1", "--steps", "1", "--model", tiny_model)
+    code, _, err = styledrop("generate", "--base-only", *given)
+    assert code == 0
+    warned = [line for line in err.splitlines() if line.startswith("Warning: ")]
+    assert warned[0] == "Warning: list.txt, line 2: tiny does not know 'zyx'; it may draw something else"
+    assert len(warned) == 11
+    assert warned[-1].endswith("in 3 more lines, the last of them list.txt, line 15")

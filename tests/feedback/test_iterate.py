@@ -98,6 +98,8 @@ def test_the_table_and_the_json_say_which_round_is_best(iterate: Iterate) -> Non
     assert all(word in shown.out for word in ("base", "round", "object", "shape", "style", "leak", "total"))
     said = json.loads(iterate("--json").out)
     assert [row["round"] for row in said["rounds"]] == [0, 1, 2]
+    assert said["rounds"][0]["way"] == pytest.approx(0, abs=1e-4)  # the base itself: there the way begins
+    assert all(0 <= row["seen"] <= 1 and row["verdict"] for row in said["rounds"])
     assert said["best"] in (1, 2)
     assert said["scorer"] == "clip"  # this model has no second one
     assert said["verdict"].startswith("The rounds ") and "Kept is " in said["verdict"]

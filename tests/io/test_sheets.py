@@ -57,7 +57,7 @@ def test_a_long_sheet_stands_in_stacks(number: int, columns: int) -> None:
 
 
 def test_words_are_shown_in_a_font_that_has_their_letters() -> None:
-    for text in ("a cat", "crème brûlée — naïve, Łódź", "Жук λ"):
+    for text in ("a cat", "crème brûlée — naïve, Łódź", "Жук λ", "一只红色的猫 · 3, un château", "狗、薯条"):
         assert fonts.spelt(text) == text
         box = bytes(fonts.font_for(text, 16).getmask("\U0010ffff"))
         assert all(bytes(fonts.font_for(text, 16).getmask(letter)) != box for letter in text if letter != " ")
@@ -69,7 +69,8 @@ def test_a_font_of_the_system_shows_what_others_lack(tmp_path: Path, monkeypatch
     monkeypatch.setattr(fonts.shutil, "which", lambda name: None)
     monkeypatch.setattr(fonts, "WIDE", ())
     monkeypatch.setattr(fonts, "_MATCHED", {})
-    assert fonts.spelt("a 猫 café") == "a U+732B café"  # no font has it
+    assert fonts.spelt("a 龘 café") == "a U+9F98 café"  # no font has it
+    assert fonts.spelt("ねこ 고양이 ガ") == "neko goyangi ga"  # their sounds are in their names
     builder = pytest.importorskip("fontTools.fontBuilder", reason="fonttools, which comes with matplotlib").FontBuilder
     pens = pytest.importorskip("fontTools.pens.ttGlyphPen")
     names, glyphs = [".notdef", "cat", *"acfé"], {}
@@ -82,7 +83,7 @@ def test_a_font_of_the_system_shows_what_others_lack(tmp_path: Path, monkeypatch
         glyphs[name] = pen.glyph()
     font = builder(1000, isTTF=True)
     font.setupGlyphOrder(names)
-    font.setupCharacterMap({0x732B: "cat", **{ord(letter): letter for letter in "acfé"}})
+    font.setupCharacterMap({0x9F98: "cat", **{ord(letter): letter for letter in "acfé"}})
     font.setupGlyf(glyphs)
     font.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
     font.setupHorizontalHeader(ascent=800, descent=-200)
@@ -93,7 +94,7 @@ def test_a_font_of_the_system_shows_what_others_lack(tmp_path: Path, monkeypatch
     for cached in (fonts._chosen, fonts._has, fonts._opened):
         cached.cache_clear()
     monkeypatch.setattr(fonts, "WIDE", ("no such font.ttf", str(tmp_path / "cats.ttf")))
-    assert fonts.spelt("a 猫 café") == "a 猫 café"
-    assert fonts.font_for("a 猫 café", 16).getname() == ("Cats", "Regular")  # type: ignore[union-attr]
+    assert fonts.spelt("a 龘 café") == "a 龘 café"
+    assert fonts.font_for("a 龘 café", 16).getname() == ("Cats", "Regular")  # type: ignore[union-attr]
     for cached in (fonts._chosen, fonts._has, fonts._opened):
         cached.cache_clear()

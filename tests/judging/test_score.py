@@ -250,6 +250,9 @@ def test_a_folder_that_generate_made_needs_nothing_else(score: Score, drawn: lis
     assert [one["picture"] for one in found["pictures"]] == [str(path) for path in drawn]
     assert [one["prompt"] for one in found["pictures"]] == ["a cat", "a cat", "a dog", "a dog"]
     assert all(isinstance(one[name], float) for one in [*found["pictures"], found["mean"]] for name in COLUMNS)
+    for one in [*found["pictures"], found["mean"]]:
+        assert 0 <= one["seen"] <= 1 and -2 <= one["way"] <= 2
+        assert one["verdict"].count(",") == 1
     assert (found["scorer"], found["unreadable"]) == ("clip", [])
     for column in COLUMNS:
         mean = sum(one[column] for one in found["pictures"]) / 4
@@ -267,6 +270,7 @@ def test_a_table(score: Score, drawn: list[Path]) -> None:
     assert shown.code == 0, shown.err
     assert all(word in shown.out for word in ("by clip", "mean", *COLUMNS, *(path.name for path in drawn)))
     assert "contact sheets left out: 1" in shown.err
+    assert all(f"{name}: " in shown.err for name in ("seen", "way"))  # what they are
     assert score("styledrop-out", "-q").err == ""
 
 
@@ -286,7 +290,8 @@ def test_the_adapter_is_found_beside_the_pictures_and_above_them(score: Score, d
     assert code == 0
     assert "4 of 4 pictures have no reference ('adapter.safetensors' was not found)" in err
     assert "--reference FILE" in err
-    assert [name for name, value in json.loads(out)["mean"].items() if value is not None] == ["text", "object"]
+    mean = {name for name, value in json.loads(out)["mean"].items() if value is not None}
+    assert mean == {"text", "object", "seen", "verdict"}
     table = score("else/styledrop-out").out
     assert "object" in table and "likeness" not in table
 
@@ -342,7 +347,7 @@ def test_csv_holds_every_picture(score: Score, drawn: list[Path]) -> None:
     assert code == 0, err
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 50
-    assert list(rows[0]) == ["picture", "prompt", *COLUMNS, "note"]
+    assert list(rows[0]) == ["picture", "prompt", *COLUMNS, "note", "seen", "way", "verdict"]
     assert rows[0]["picture"] == "styledrop-out/00, odd.png"
     assert rows[0]["prompt"] == 'a "cat", or a dog'
     by_name = {Path(row["picture"]).name: row for row in rows}
@@ -365,6 +370,25 @@ def test_above_forty_pictures_there_is_a_row_a_prompt(score: Score) -> None:
     assert next(line[1] for line in lines if line[:1] == ["mean"]) == "41"
     Path("in/40.png").unlink()
     assert "39.png" in score("in", "-q").out
+
+
+def test_what_tokenize_wrote_is_left_out(styledrop: Run, score: Score, drawn: list[Path], tiny_model: Path) -> None:
+    """Unless it is named, or no ids lie beside it."""
+    draw().save("ref.png")
+    assert styledrop("tokenize", "ref.png", "--model", tiny_model).code == 0  # into the same folder
+    shown = score("styledrop-out", "--json")
+    assert "pictures that tokenize wrote left out: 2" in shown.err
+    assert [one["picture"] for one in said(shown)["pictures"]] == [str(path) for path in drawn]
+    named = said(score("styledrop-out/ref-original.png", "--prompt", "a cat", "--json"))
+    assert len(named["pictures"]) == 1
+    Path("styledrop-out/ref-ids.json").unlink()
+    assert score("styledrop-out").code == 2  # an ordinary picture, which does not say what it shows
+
+
+def test_without_a_reference_it_is_said_what_is_seen(score: Score, picture: Path) -> None:
+    one = said(score(picture, "--prompt", "a cat", "--json"))["pictures"][0]
+    assert 0 <= one["seen"] <= 1 and one["way"] is None
+    assert one["verdict"] in ("clear", "in doubt", "not seen")
 
 
 def test_contact_sheets_are_no_pictures(score: Score, drawn: list[Path], picture: Path) -> None:

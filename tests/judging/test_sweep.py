@@ -423,6 +423,7 @@ def test_a_sweep_from_end_to_end(go: Go, styledrop: Run) -> None:
     assert about["prompt"] == "a cat | a dog | a corgi"
     assert about["seeds"] == [0, 1]
     assert len(about["cells"]) == 6
+    assert all(0 <= cell["seen"] <= 1 and -2 <= cell["way"] <= 2 and cell["verdict"] for cell in about["cells"])
     best = max((one for one in about["cells"] if not one["lost"]), key=lambda cell: cell["balance"], default={})
     if about["recommended"]:
         assert about["recommended"] == {name: best[name] for name in about["axes"]}

@@ -106,7 +106,15 @@ def test_an_adapter(report: Report) -> None:
     code, out, err = report("adapter.safetensors", "-q")
     assert (code, out) == (0, "report.html\n"), err
     said = words_of(Path("report.html"))
-    for part in ("watercolor", "a cat · ref.png", "the picture itself", "a red cat", "a tree", TOLD, "adapter"):
+    for part in (
+        "watercolor",
+        "a cat · ref.png",
+        "the picture itself",
+        "a red cat",
+        "a tree",
+        TOLD,
+        "Against the style in words",
+    ):
         assert part in said
     assert "Training" in said and "Picks" not in said
     assert list(Path().glob("report.html.run*")) == []
@@ -137,13 +145,14 @@ def test_more_style_is_no_gain_where_the_thing_is_gone() -> None:
     """As a new user had it: "more style" stood over confetti."""
 
     def verdict(subject: float) -> str:
-        found = {name: Estimate(0.5, 0.4, 0.6, 0.3, 0.2, 0.4) for name in ("csls", "text", "leak")}
+        found = {name: Estimate(0.5, 0.4, 0.6, 0.3, 0.2, 0.4) for name in ("csls", "text", "leak", "seen", "way")}
         apart = subject - 0.8
         thing = Estimate(subject, subject - 0.1, subject + 0.1, apart, apart - 0.05, apart + 0.05)
         return _verdict("round 2", found | {"object": thing})
 
-    assert verdict(0.2).startswith("round 2: what was asked for is mostly lost; more style")
-    assert verdict(0.6).startswith("round 2: more style")
+    said = "round 2: not seen, much style. Against the style in words: "
+    assert verdict(0.2).startswith(f"{said}what was asked for is mostly lost; more style")
+    assert verdict(0.6).startswith(f"{said}more style")
 
 
 def test_a_training_is_its_adapter(report: Report) -> None:

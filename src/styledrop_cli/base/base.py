@@ -27,7 +27,7 @@ from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.head_clip import HeadClip
 from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, psnr
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, edges_kept, psnr
 from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import step_told
 from styledrop_cli.settings import SampleSettings, TrainSettings, preset_values
@@ -55,12 +55,16 @@ def micro_conditions(config: TransformerConfig, rows: int, device: torch.device,
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A picture as the tokenizer sees it: the square cut from it, its ids ``[H,W]``, and what they show."""
+    """A picture as the tokenizer sees it: the square cut from it, its ids ``[H,W]``, and what they show.
+
+    ``psnr`` in dB says how near the pixels are, ``edges`` how much of its edges is left (``tokenizer.edges_kept``).
+    """
 
     original: Image
     ids: Tensor
     shown: Image
-    psnr: float  # dB
+    psnr: float
+    edges: float
 
 
 @dataclass
@@ -212,7 +216,7 @@ class Base:
         def summarise(texts: list[str]) -> Tensor:
             return self.text.encode(texts)[1]
 
-        return KnownThings(self.things, self.words, summarise)
+        return KnownThings(self.things, self.words, summarise, self.contents)
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the base was never taught, each once, in order."""
@@ -266,9 +270,10 @@ class Base:
         """
         picture = to_tensor(square(image, self.sizes[0]))[None].to(self.device)
         ids = self.tokenizer.encode(picture)
-        quality = psnr(self.tokenizer.decode(ids), picture)
+        small = self.tokenizer.decode(ids)
         shown = to_image(self.pictures(ids, self.sizes[-1])[0].cpu())
-        return Reconstruction(square(image, self.sizes[-1]), ids[0].cpu(), shown, quality)
+        original = square(image, self.sizes[-1])
+        return Reconstruction(original, ids[0].cpu(), shown, psnr(small, picture), edges_kept(small, picture))
 
     @torch.no_grad()
     def pictures(self, ids: Tensor, size: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styledrop_cli.base.prompt_tokens import quoted, words
+from styledrop_cli.base.prompt_tokens import quoted, shortened, words
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import atomic_write, parse_json, read_text, to_json
 
@@ -33,6 +33,8 @@ NAMED = 3  # of the nearest things, where none is near
 ARTICLES = frozenset({"a", "an"})
 # Words that carry no content of their own and so need not have been taught.
 FILLERS = frozenset("a an the and of in on with at by to for from style styles two three".split())
+MISSPELT = 2  # letters more or less that a misspelt word has
+MEANT = 3  # words that a remark asks about
 # Where what a prompt shows is over: the last word before one of these is what is drawn.
 _BEHIND = re.compile(
     r"\b(?:in|on|with|at|by|to|for|from|of|under|over|near|beside|behind|before|inside|above|below|between|through|"
@@ -40,6 +42,17 @@ _BEHIND = re.compile(
     re.IGNORECASE,
 )
 _TOGETHER = re.compile(r"\band\b|\bor\b|[,;&+]", re.IGNORECASE)
+_IN = re.compile(r"\s+in\b|,?\s+\w+ style\b", re.IGNORECASE)  # a style or a place is behind it
+_APART = re.compile(f"{_TOGETHER.pattern}|{_BEHIND.pattern}", re.IGNORECASE)
+# Words for how many, before the thing.
+_SEVERAL = re.compile(
+    r"\s*(?:(?:an?|the|some)\s+(?:\w+\s+)?(?:pair|couple|few|group|bunch|pile|herd|flock|row|pack|lot|dozen)\s+(?:of\s+)?"
+    r"|(?:two|three|four|five|six|seven|eight|nine|ten|twelve|several|many|both|lots of|dozens of|[2-9]|[1-9]\d+)\s+)"
+    r"{1,2}",
+    re.IGNORECASE,
+)
+_OURS = frozenset({"the", "some", "my", "your", "our", "these", "those", "all"})
+_PLURALS = {"mice": "mouse", "men": "man", "women": "woman", "geese": "goose", "teeth": "tooth", "children": "child"}
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 # Chinese beside the names: how many there are, the words that measure them, colours, and what joins two names.
 _HAN = re.compile(r"[\u3400-\u9fff]+(?:[、·][\u3400-\u9fff]+)*")
@@ -67,20 +80,29 @@ class Reading:
     """How a prompt is read: its ``text``, the thing that stands ``instead`` of a word, and what is ``nearest`` to one.
 
     ``nearest`` are the names nearest to a word for which nothing is near enough. Both by the word as it was typed.
+    ``single`` is how several of a thing were said, and the one that is drawn: ("two cats", "a cat").
     """
 
     text: str
     instead: dict[str, str] = field(default_factory=dict)
     nearest: dict[str, list[str]] = field(default_factory=dict)
+    single: tuple[str, str] | None = None
 
 
 class KnownThings:
-    """The ``things`` a base was taught, and its ``words``; ``summarise`` is its encoder's ``B`` texts to ``[B,P]``."""
+    """The ``things`` a base was taught, and its ``words``; ``summarise`` is its encoder's ``B`` texts to ``[B,P]``.
+
+    ``contents`` are the names of things that it was shown one of in a picture: it draws one of them and not several.
+    """
 
     def __init__(
-        self, things: Sequence[Thing], known: Collection[str], summarise: Callable[[list[str]], Tensor]
+        self,
+        things: Sequence[Thing],
+        known: Collection[str],
+        summarise: Callable[[list[str]], Tensor],
+        contents: Sequence[str] = (),
     ) -> None:
-        self.things = things
+        self.things, self.contents = things, contents
         self._known = known
         self._summarise = summarise
         self._read: dict[str, Reading] = {}
@@ -93,11 +115,15 @@ class KnownThings:
         return [w for w in said if w not in self._known and w not in FILLERS and not w.isdigit()]
 
     def read(self, text: str) -> Reading:
-        """A prompt as its encoder is given it: in English as far as names go, the nearest thing for what is unknown."""
-        if not self.things:
+        """A prompt as its encoder is given it: in English as far as names go, the nearest thing for what is unknown.
+
+        Several of a thing are read as one, where the base was only shown single ones.
+        """
+        if not (self.things or self.contents):
             return Reading(text)
         if text not in self._read:
-            self._read[text] = self._nearest(self.in_english(text))
+            one, single = self._as_one(self.in_english(text))
+            self._read[text] = replace(self._nearest(one) if self.things else Reading(one), single=single)
         return self._read[text]
 
     def remarks(self, base: str, texts: Sequence[str], learnt: str, so: str) -> list[str]:
@@ -106,11 +132,13 @@ class KnownThings:
         They name the words that it was never taught, but for those ``learnt`` since, and say what it draws instead;
         ``so`` says what follows from words that it does not understand at all.
         """
+        made = [remark for text in dict.fromkeys(texts) if (remark := self._of_several(base, text))]
         said = set(words(learnt))
-        unknown = [word for word in self.unknown(" ".join(texts)) if word not in said]
+        ones = " ".join(self._as_one(self.in_english(text))[0] for text in texts)
+        unknown = [word for word in self.unknown(ones) if word not in said]
         if not unknown:
-            return []
-        made, placed = [], set()
+            return made
+        placed = set()
         for reading in map(self.read, dict.fromkeys(texts)):
             sentences = {word: f"; it draws what is nearest: {name}" for word, name in reading.instead.items()}
             for word, names in reading.nearest.items():
@@ -118,11 +146,93 @@ class KnownThings:
                 sentences[word] = f", and nothing that it knows is near; say {nearest}"
             for word, sentence in sentences.items():
                 if word.lower() in unknown and word.lower() not in placed:
-                    made.append(f"{base} was never taught '{word}'{sentence}")
+                    meant = f" (did you mean {one}?)" if (one := self.meant(word)) else ""
+                    made.append(f"{base} was never taught '{word}'{sentence}{meant}")
                 placed.add(word.lower())
         if rest := [word for word in unknown if word not in placed]:
-            made.append(f"{base} does not know {quoted(rest)}; {so}")
+            alike = list(dict.fromkeys(one for word in rest if (one := self.meant(word))))
+            ask = f" (did you mean {', '.join(alike[:MEANT])}?)" if alike else ""
+            made.append(f"{base} does not know {quoted(rest)}{ask}; {so}")
         return made
+
+    def meant(self, word: str) -> str | None:
+        """The known word that ``word`` may be a misspelling of: "cat" for "kat"; a thing's, if one is as near."""
+        sound = _sound(word)
+        if len(word) < 3 or not sound:
+            return None
+        for known in (self._nouns, self._known):
+            alike = [one for one in known if abs(len(one) - len(word)) <= MISSPELT and _slip(sound, _sound(one))]
+            if alike:
+                return min(alike, key=lambda one: (_sound(one) != sound, abs(len(one) - len(word)), one))
+        return None
+
+    @property
+    def names(self) -> list[str]:
+        """The usual name of each known thing."""
+        return list(dict.fromkeys([*self.contents, *(thing.words[0] for thing in self.things)]))
+
+    def called(self, word: str) -> list[str]:
+        """The names of the things that a word, or part of it, is a name or a kind of, in English or Chinese."""
+        asked = word.strip().lower()
+        asked = _parted(asked)[1] or asked
+        forms = {asked, _PLURALS.get(asked, asked), *_singulars(asked)}
+        other = {thing.words[0]: (*thing.words, *thing.zh, *thing.kinds) for thing in self.things}
+        return [
+            name
+            for name in self.names
+            if asked and any(form in one.lower() for form in forms for one in (name, *other.get(name, ())))
+        ]
+
+    # ---- how many ----
+
+    @cached_property
+    def _nouns(self) -> dict[str, str]:
+        """The names of all known things, by what they are without an article."""
+        names = [*self.contents, *(name for thing in self.things for name in thing.words)]
+        return {_parted(name)[1].lower(): name for name in reversed(names)}
+
+    def _of_several(self, base: str, text: str) -> str:
+        """What is said of a text that asks for more than one thing, or nothing."""
+        if single := self.read(text).single:
+            return f"{base} draws one thing in a picture: '{single[0]}' is read as '{single[1]}'"
+        asked = _IN.split(text, maxsplit=1)[0]
+        parts = [part.strip() for part in _APART.split(self.in_english(asked)) if part.strip()]
+        named = [part for part in parts if self._thing_at_end(words(part))]
+        if self.contents and len(named) > 1:
+            apart = ", then ".join(f'"{part}"' for part in named)
+            return f"{base} draws one thing in a picture, not '{shortened(asked)}': draw {apart}"
+        return ""
+
+    def _thing_at_end(self, said: Sequence[str]) -> tuple[int, str] | None:
+        """Where the longest name of a known thing begins that words end with, one or several of it, and that name."""
+        for start in range(len(said)):
+            noun = " ".join(said[start:])
+            for one in (noun, _PLURALS.get(noun, noun), *_singulars(noun)):
+                if one in self._nouns:
+                    return start, self._nouns[one]
+        return None
+
+    def _as_one(self, text: str) -> tuple[str, tuple[str, str] | None]:
+        """The text with one of a thing in place of several, and what was so replaced, by what; without, as it is."""
+        counted = _SEVERAL.match(text)
+        start = counted.end() if counted else 0
+        heads = _heads(text[start:])
+        if not self.contents or len(heads) != 1:
+            return text, None
+        end = start + heads[0][1].end()
+        said = text[start:end].split()
+        found = self._thing_at_end([word.lower() for word in said])
+        if found is None:
+            return text, None
+        before, name = said[: found[0]], found[1]
+        article, noun = _parted(name)
+        many = bool(counted) or " ".join(said[found[0] :]).lower() != noun.lower()
+        if not (article and many):  # what is called by a plural, as scissors, is one thing as it is
+            return text, None
+        if before and before[0].lower() in _OURS:
+            before = before[1:]
+        one = " ".join([_article(before[0] if before else noun), *before, noun]) if before else name
+        return f"{one}{text[end:]}", (text[:end].strip(), one)
 
     # ---- Chinese ----
 
@@ -253,11 +363,43 @@ def _plural(noun: str) -> str:
 
 def _singulars(word: str) -> list[str]:
     """What a word may be the plural of."""
-    endings = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
+    endings = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))
     return [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end) and len(word) > 3]
 
 
-# ---- the file ----
+def _sound(word: str) -> str:
+    """A word as it is heard, about: letters that are mistaken for each other are one, doubled consonants too."""
+    heard = word.lower().replace("ph", "f").replace("ck", "c").translate(str.maketrans("kzyq", "csic"))
+    return re.sub(r"([^aeiou])\1+", r"\1", heard)
+
+
+def _slip(one: str, other: str) -> bool:
+    """Whether two words, as they are heard, are the same but for a slip: a letter too many, too few, or two swapped.
+
+    Short words have many right neighbours ("goat", "boat"), so they must sound the same, and only long ones may have
+    another letter in place of one.
+    """
+    shorter, longer = sorted((one, other), key=len)
+    if one == other or len(shorter) < 4 or len(longer) - len(shorter) > 1:
+        return one == other
+    same = next((at for at, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
+    if len(longer) > len(shorter):
+        return shorter[same:] == longer[same + 1 :]
+    swapped = shorter[same + 1 : same + 2] + shorter[same : same + 1] + shorter[same + 2 :]
+    return swapped == longer[same:] or (len(one) > 5 and shorter[same + 1 :] == longer[same + 1 :])
+
+
+# ---- the files ----
+
+
+def known_in(folder: Path) -> KnownThings:
+    """What the model in a folder was taught, by its lists alone; raises ModelError for lists that cannot be read."""
+
+    def summarise(texts: list[str]) -> Tensor:
+        raise ModelError(f"the text encoder of {folder} is not loaded")  # nothing that is asked of the lists needs it
+
+    words_known = frozenset(read_lines(folder / "words.txt"))
+    return KnownThings(read_things(folder / THINGS), words_known, summarise, read_lines(folder / "contents.txt"))
 
 
 def read_lines(path: Path) -> list[str]:

@@ -45,6 +45,7 @@ TRACEBACK = "STYLEDROP_TRACEBACK"
 WARNING = "Warning: "
 EVERY = 60.0  # seconds: so often a log file is told how far the work is
 FORESEEN = 5.0  # seconds of work after which a log file is told how much time is left
+LINES = 10  # of a list: how many are warned of one by one
 LONGEST_MESSAGE = 2_000  # characters: what a message quotes may be as long as a file
 # A terminal takes control characters for commands, and cannot show half a character: marks stand in their place.
 SHOWN = {
@@ -125,6 +126,14 @@ class Screen:
         """A warning where `base` was not taught a word of what it is to draw, and none `learnt` it since."""
         for remark in base.remarks(texts, learnt):
             self.warn(remark)
+
+    def warn_of_lines(self, base: Base, lines: Mapping[str, Sequence[str]], learnt: str = "") -> None:
+        """As `warn_of_unknown`, a warning for each of the lines of a list, by its place: the first `LINES` of them."""
+        concerned = [(place, remarks) for place, texts in lines.items() if (remarks := base.remarks(texts, learnt))]
+        for place, remarks in concerned[:LINES]:
+            self.warn(f"{place}: {'; '.join(remarks)}")
+        if more := concerned[LINES:]:
+            self.warn(f"the same kind of thing in {len(more):,} more lines, the last of them {more[-1][0]}")
 
     def result(self, data: Mapping[str, Any], shown: RenderableType | Sequence[Path | str] = ()) -> None:
         """The outcome: `data` with --json, otherwise `shown` (a table, or paths one per line)."""

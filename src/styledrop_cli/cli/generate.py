@@ -156,7 +156,14 @@ def generate(
         drawing.say_roughly(screen, base, "object")
     chosen = base.preset(preset) | within_reach(base, chosen, screen.say)
     wanted, stems = requests_of(base, mixture, pictures, chosen, style, many.name, screen.say)
-    texts = [text for one in wanted for text in (one.prompt, one.style or "", one.settings.negative)]
+    texts = [text for one in wanted for text in (one.style or "", one.settings.negative)]
+    if many.prompts and len(lines) > 1:
+        by_line: dict[str, dict[str, None]] = {}
+        for (line, _, _), one in zip(pictures, wanted, strict=True):
+            by_line.setdefault(line.where, {})[one.prompt] = None
+        screen.warn_of_lines(base, {place: list(texts) for place, texts in by_line.items()}, mixture.learnt)
+    else:
+        texts += [one.prompt for one in wanted]
     screen.warn_of_unknown(base, list(dict.fromkeys(texts)), mixture.learnt)
     if any(one.settings.superres_steps for one in wanted):
         _warn_of_superres(screen, mixture)

@@ -141,7 +141,7 @@ def iterate(
             return
         name, grader = open_second_scorer(base, how.scorer)
         settings = replace(settings, steps=how.steps or base.training().steps)
-    screen.warn_of_unknown(base, wanted or [])
+    screen.warn_of_lines(base, {f"'{prompt}'": [prompt] for prompt in wanted or []})
     if dry_run:
         _show_plan(screen, base, settings, start, wanted, len(pictures), folder)
         return
@@ -280,7 +280,7 @@ def _table(result: Result, scorer: str) -> Table:
     from styledrop_cli.feedback.outcome import called
 
     table = Table(box=None, title_justify="left", title=f"by {scorer}, on prompts that no picture was picked for")
-    for name in ("", *SCORES, ""):
+    for name in ("", *SCORES, "seen", "way", "", ""):
         table.add_column(name, justify="left" if not name else "right")
     for row in result.table:
         # Without a style of its own the base has the highest total of all: that is nothing to be compared by.
@@ -289,6 +289,8 @@ def _table(result: Result, scorer: str) -> Table:
         table.add_row(
             called(row["round"]),
             *numbers,
+            *("" if row[name] is None else f"{round(100 * row[name])}%" for name in ("seen", "way")),
+            str(row["verdict"]),
             f"{result.path}" if best else "",
             style="bold" if best else "",
         )

@@ -49,7 +49,7 @@ def kit(
     from styledrop_cli.base.prompt_tokens import quoted
     from styledrop_cli.generation.kit import enlarged, manifest_entry, things_of, weak_ones
 
-    screen.warn_of_unknown(base, list(dict.fromkeys(asset.prompt for asset in listed)))
+    screen.warn_of_lines(base, {asset.name: [asset.prompt] for asset in listed})
     drawing.say_roughly(screen, base, "kit")
     if larger := enlarged(base, listed):
         screen.say(

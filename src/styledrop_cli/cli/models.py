@@ -1,4 +1,4 @@
-"""`styledrop models`: the base models there are, and the hub's cache that holds the published ones."""
+"""`styledrop models`: the base models there are, what they know, and the cache that holds the published ones."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 def models(
     what: Annotated[
-        Literal["list", "fetch", "check", "remove"],
+        Literal["list", "things", "fetch", "check", "remove"],
         typer.Argument(
             metavar="WHAT",
-            help="list shows what there is, fetch downloads a model, check looks whether it is sound, remove deletes "
-            "it from the cache.",
+            help="list shows what there is, things what a model knows by name, fetch downloads a model, check looks "
+            "whether it is sound, remove deletes it from the cache.",
         ),
     ],
     name: Annotated[
@@ -41,27 +41,35 @@ def models(
         Literal["fp16", "fp32"] | None,
         options.option("Which weights to fetch; fp32 takes twice the download.", shown="fp16"),
     ] = None,
+    find: Annotated[str | None, options.option("Only the things that are called by this.", metavar="WORD")] = None,
     yes: Annotated[bool, options.flag("Remove without asking.", "--yes", "-y")] = False,
     device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
-    """List, fetch, check and remove base models.
+    """List, fetch, check and remove base models, and see what they know.
 
     pocket is bundled. The published models (aMUSEd and Meissonic) are
     downloaded by fetch, or when --model first names one. They are kept in the
     cache of the Hugging Face hub (HF_HOME), which other programs share. fetch
     continues an interrupted download, repairs damaged files, and prints the
-    folder.
+    folder. things lists what a model was taught by name, a name a line in a
+    pipe; what is not among them it draws badly or not at all.
 
       styledrop models list
+      styledrop models things pocket --find cat
       styledrop models check pocket
     """
     if (precision and what != "fetch") or (yes and what != "remove"):
         raise UsageError("--precision is for fetch, --yes for remove", f"leave it out: styledrop models {what}")
+    if find is not None and what != "things":
+        raise UsageError("--find is for things", f"leave it out: styledrop models {what}")
     if what == "list":
         if name:
             raise UsageError(f"list shows all models, not only {name}", "leave the name out")
         _list(screen)
+        return
+    if what == "things":
+        _things(name or BUNDLED, find, screen)
         return
     if name is None:
         raise UsageError(f"models {what} needs a name", f"say which: styledrop models {what} amused-256")
@@ -122,6 +130,62 @@ def _in_words(beside: Mapping[str, str]) -> str:
     repos = dict.fromkeys(beside.values())
     parts = ((", ".join(part for part in beside if beside[part] == repo), repo) for repo in repos)
     return " and ".join(f"the {names} of {repo}" for names, repo in parts)
+
+
+# ---- things ----
+
+
+def _things(name: str, find: str | None, screen: console.Screen) -> None:
+    """Print what a model knows by name, or what of it is called by the word `find`."""
+    from styledrop_cli.base import hub
+    from styledrop_cli.base.known_things import known_in
+
+    folder = hub.find(name)
+    if folder is None:
+        raise ModelError(f"{name} is not here", f"fetch it: styledrop models fetch {shlex.quote(name)}")
+    known = known_in(folder)
+    if not known.names:
+        raise ModelError(
+            f"{name} does not say what it was taught", "it was trained on pictures of everything: try your word"
+        )
+    shown = known.names if find is None else known.called(find)
+    if not shown:
+        meant = known.meant(find or "")
+        raise ModelError(
+            f"{name} knows nothing that is called '{find}'",
+            f"did you mean {meant}?"
+            if meant
+            else f"see all that it knows: styledrop models things {shlex.quote(name)}",
+        )
+    groups = _groups(shown)
+    if screen.out.is_terminal:
+        lines = []
+        for group, names in groups.items():
+            lines += ["", f"{group} ({len(names)})", *_columns(names, screen.out.width)]
+        screen.say(
+            f"{name} knows {len(known.names):,} things by name{f', {len(shown):,} of them so called' * bool(find)}"
+        )
+        screen.result({"model": name, "things": groups}, lines[1:])
+    else:
+        screen.result({"model": name, "things": groups}, [one for names in groups.values() for one in names])
+
+
+def _groups(names: list[str]) -> dict[str, list[str]]:
+    """Names in groups: things by the first letter of what they are, then letters, then numbers."""
+    by_group: dict[str, list[str]] = {}
+    for name in sorted(names, key=lambda one: one.removeprefix("a ").removeprefix("an ").lower()):
+        noun = name.removeprefix("a ").removeprefix("an ").removeprefix("the ")
+        special = next((f"{kind}s" for kind in ("letter", "number") if noun.startswith(f"{kind} ")), None)
+        by_group.setdefault(special or noun[:1].upper(), []).append(name)
+    last = ("letters", "numbers")
+    return {group: by_group[group] for group in sorted(by_group, key=lambda one: (one in last, one))}
+
+
+def _columns(names: list[str], width: int) -> list[str]:
+    """Names in as many columns of a width as there is room for, read down."""
+    wide = max(map(len, names)) + 2
+    rows = -(-len(names) // max(1, width // wide))
+    return ["".join(one.ljust(wide) for one in names[row::rows]).rstrip() for row in range(rows)]
 
 
 # ---- fetch ----

@@ -75,7 +75,7 @@ def report(
             f"{PICTURES:,}",
             "give fewer prompts, or a smaller -n",
         )
-    screen.warn_of_unknown(base, wanted)
+    screen.warn_of_lines(base, {f"'{prompt}'": [prompt] for prompt in wanted})
     for error in story.unreadable:
         screen.warn(f"left out: {error.message}")
     work = output.with_name(output.name + checks.RUN)

@@ -65,8 +65,11 @@ def score(
     nearer to the reference than to any other style. object is how surely CLIP
     sees what the prompt says. shape and style compare the picture with what
     the base model draws without an adapter, leak is how much of the reference's
-    content it copied, and total = object + shape + style - leak. Pictures drawn
-    by generate need no other argument as long as their adapter is at hand.
+    content it copied, and total = object + shape + style - leak. What that is
+    worth, seen and way say: seen is the share of pictures of other things that
+    look less like the prompt, way how far the style is between the base model's
+    own (0 %) and the reference's own (100 %). Pictures drawn by generate need no
+    other argument as long as their adapter is at hand.
 
       styledrop score styledrop-out
       styledrop score cat.png --prompt "a cat" --reference ref.png
@@ -137,10 +140,8 @@ def _scored(
     from styledrop_cli.judging.csls import Calibration
     from styledrop_cli.judging.picture_files import score_files
 
-    calibration = None
-    if any(references for references, _ in asked):
-        with screen.progress("looking at other styles") as move:
-            calibration = Calibration(clip_scorer, move)
+    with screen.progress("looking at other pictures") as move:
+        calibration = Calibration(clip_scorer, move)
     rows: dict[Path, Row] = {}
     broken: Broken = []
     done, total = 0, sum(len(some) for _, some in asked)
@@ -162,6 +163,7 @@ def _scored(
 
 def _show(screen: console.Screen, rows: list[Row], broken: Broken, scorer: str, as_csv: bool) -> None:
     """Print it, and end with 1 where something could not be read."""
+    from styledrop_cli.judging import meaning
     from styledrop_cli.judging.picture_files import COLUMNS, means
 
     if not rows:
@@ -170,20 +172,32 @@ def _show(screen: console.Screen, rows: list[Row], broken: Broken, scorer: str, 
     def rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
         return {name: None if value is None else round(value, 4) for name, value in values.items()}
 
-    mean = rounded(means(rows))
+    mean = {**rounded(means(rows)), **meaning.mean([row.meaning for row in rows]).rounded()}
     listed = [
-        {"picture": str(row.picture.path), "prompt": row.picture.prompt, **rounded(means([row])), "note": row.note}
+        {
+            "picture": str(row.picture.path),
+            "prompt": row.picture.prompt,
+            **rounded(means([row])),
+            "note": row.note,
+            **row.meaning.rounded(),
+        }
         for row in rows
     ]
     shown: RenderableType | list[str] = _table(rows, scorer)
     if as_csv:
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["picture", "prompt", *COLUMNS, "note"], lineterminator="\n")
+        writer = csv.DictWriter(
+            text, ["picture", "prompt", *COLUMNS, "note", *meaning.NAMES, "verdict"], lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(listed)
         shown = [text.getvalue().removesuffix("\n")]
     unreadable = [{"picture": str(path), "error": error.message} for path, error in broken]
     screen.result({"pictures": listed, "mean": mean, "scorer": scorer, "unreadable": unreadable}, shown)
+    if not (as_csv or screen.as_json):
+        about = [("seen", meaning.ABOUT_SEEN), ("way", meaning.ABOUT_WAY)]
+        for name, said in about if rows[0].meaning.way is not None else about[:1]:
+            screen.say(f"{name}: {said}", "dim")
     if broken:
         _name(broken, screen)
         raise typer.Exit(1)
@@ -204,6 +218,7 @@ def _name(broken: Broken, screen: console.Screen) -> None:
 
 def _table(rows: list[Row], scorer: str) -> Table:
     """A row for each picture, or for each prompt where these are many, and the mean of all."""
+    from styledrop_cli.judging import meaning
     from styledrop_cli.judging.picture_files import means
 
     mean = means(rows)
@@ -213,7 +228,7 @@ def _table(rows: list[Row], scorer: str) -> Table:
     title = f"{len(rows):,} pictures by {scorer}; --csv lists every one" if many else f"by {scorer}"
     if not many and len(prompts) == 1:  # else their names say it, as generate gives them
         title = f"{prompts[0]}, by {scorer}"
-    table = Table(box=None, title_justify="left", title=Text(title), padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, title_justify="left", title=Text(title), padding=(0, 1, 0, 0), pad_edge=False)
     lines: list[tuple[list[str], Sequence[Row], str]] = []
     if many:
         table.add_column("prompt", overflow="fold")
@@ -227,13 +242,15 @@ def _table(rows: list[Row], scorer: str) -> Table:
         names = names_apart([row.picture.path for row in rows])
         lines += [([name], [row], row.note) for name, row in zip(names, rows, strict=True)]
         lines.append((["mean"], rows, ""))
-    for name in columns:
+    for name in (*columns, *meaning.NAMES):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    table.add_column("", overflow="fold", min_width=10)
     for head, members, note in lines:
         values = means(members)
-        numbers = ["" if (value := values[name]) is None else f"{value:.3f}" for name in columns]
-        table.add_row(*map(Text, (*head, *numbers, note)), style="bold" if members is rows else "")
+        numbers = ["" if (value := values[name]) is None else f"{value:.2f}" for name in columns]
+        placed = meaning.mean([row.meaning for row in members])
+        words = ", ".join(filter(None, (placed.words, note)))
+        table.add_row(*map(Text, (*head, *numbers, *placed.percent(), words)), style="bold" if members is rows else "")
     return table
 
 

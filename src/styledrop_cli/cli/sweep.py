@@ -233,6 +233,8 @@ def _say_saved(screen: console.Screen, adapter: Path, result: Sweep, saved: bool
 
 def _about(result: Sweep, style: str, drawn_by: Mapping[str, Any], scorer: str) -> dict[str, Any]:
     """What the sheet says of itself, and the beginning of the command's result."""
+    from styledrop_cli.judging import meaning
+
     settings = result.settings
     return {
         "prompt": " | ".join(settings.prompts),
@@ -243,7 +245,12 @@ def _about(result: Sweep, style: str, drawn_by: Mapping[str, Any], scorer: str) 
         "axes": {name: list(values) for name, values in settings.axes.items()},
         "recommended": result.values,
         "cells": [
-            {**cell.values, **{name: round(value, 4) for name, value in _means(cell).items()}, "lost": i in result.lost}
+            {
+                **cell.values,
+                **{name: round(value, 4) for name, value in _means(cell).items()},
+                **meaning.mean(cell.meanings).rounded(),
+                "lost": i in result.lost,
+            }
             for i, cell in enumerate(result.cells)
         ],
         "styledrop": __version__,
@@ -257,17 +264,21 @@ def _means(cell: Cell) -> dict[str, float]:
 
 def _table(result: Sweep, scorer: str) -> Table:
     """A row for each cell, in their order."""
+    from styledrop_cli.judging import meaning
+
     settings = result.settings
     title = Text(f"{_counts(settings)}, by {scorer}")
     table = Table(box=None, title_justify="left", title=title, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in (*settings.axes, *SCORES):
+    for name in (*settings.axes, *SCORES, *meaning.NAMES):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     table.add_column("")
     from styledrop_cli.judging.sweep import mark_of
 
     for place, cell in enumerate(result.cells):
         values = (*(f"{value:g}" for value in cell.values.values()), *(f"{mean:.3f}" for mean in _means(cell).values()))
-        table.add_row(*values, mark_of(result, place), style="bold" if place == result.best else "")
+        placed = meaning.mean(cell.meanings)
+        words = ": ".join(filter(None, (mark_of(result, place), placed.words)))
+        table.add_row(*values, *placed.percent(), words, style="bold" if place == result.best else "")
     return table
 
 

@@ -11,17 +11,6 @@ import typer
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.generate import OUTPUT
 
-# How many dB of PSNR above the level where `train` warns each verdict begins.
-VERDICTS = (
-    (8.0, "good", "the picture comes back nearly as it was; its style can be learnt"),
-    (4.0, "fair", "shapes and colours come back, fine texture is lost"),
-    (0.0, "rough", "texture and small details are lost; an adapter can learn its colours and shapes"),
-)
-POOR = (
-    "poor",
-    "little of this picture comes back: try a larger detail of it, a plainer picture, or another base (--model)",
-)
-
 
 def tokenize(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture to look at.")],
@@ -52,26 +41,24 @@ def tokenize(
     for file in files.values():
         checks.refuse_output(file, overwrite=True)
     with load.loading(screen, model, device) as load_base:
-        from styledrop_cli.training.adapter import POOR_PSNR
+        from styledrop_cli.base import fidelity
 
         base = load_base()
         seen = base.reconstruct(image)
     ids = seen.ids.tolist()
-    name, meaning = verdict(seen.psnr - POOR_PSNR)
+    name, meaning = fidelity.verdict(seen.edges)
     size = base.tokenizer.config.num_vq_embeddings
-    header = {"model": base.name, "codebook_size": size, "psnr": round(seen.psnr, 2), "verdict": name}
+    header = {"model": base.name, "codebook_size": size, "psnr": round(seen.psnr, 2), "edges": round(seen.edges, 3)}
+    header["verdict"] = name
     atomic_write(files["ids"], to_text(_as_json(header, ids)).encode())
     save_png(seen.original, files["original"])
     save_png(seen.shown, files["reconstruction"])
     different = len({value for row in ids for value in row})
     screen.say(f"{len(ids)} x {len(ids[0])} ids, {different} different ones of {size}")
-    screen.say(f"{seen.psnr:.1f} dB, {name}: {meaning}", "bold")
+    screen.say(f"{max(seen.edges, 0):.0%} of its edges are left ({seen.psnr:.1f} dB), {name}: {meaning}", "bold")
+    if seen.edges < fidelity.FAIR:
+        screen.say(fidelity.REMEDY)
     screen.result({**files, **header}, list(files.values()))
-
-
-def verdict(margin: float) -> tuple[str, str]:
-    """One word and one sentence about a reconstruction `margin` dB better than poor."""
-    return next(((name, meaning) for least, name, meaning in VERDICTS if margin >= least), POOR)
 
 
 def _as_json(header: dict[str, object], ids: list[list[int]]) -> str:

@@ -30,6 +30,8 @@ from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import jpeg_bytes, png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
 from styledrop_cli.io.tensors import build_config
+from styledrop_cli.judging import meaning
+from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.evaluate import PLAIN_EACH, Evaluated, References, judge_of
 from styledrop_cli.judging.prompts import graded_prompts, pool_prompts
 from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, mean, scores
@@ -222,7 +224,8 @@ class Rounds:
         # A published base's CLIP sees no pictures: who grades them has to choose them too.
         chooser: ClipScorer = base if base.clip.visual is not None else grader
         self._judge = judge_of(base, chooser, references, self._prompts)
-        self._grader = judge_of(base, grader, references, self._graded)
+        calibration = Calibration(grader, partial(watcher.drawing, "looking at other pictures"))
+        self._grader = judge_of(base, grader, references, self._graded, calibration)
         if fresh and (folder / MANIFEST).exists():
             for made in (*folder.glob("round-*"), folder / PLAIN, folder / GRADE):
                 if made not in start.parents:
@@ -390,9 +393,12 @@ class Rounds:
     def choose(self, end: int, last: bool) -> Result:
         """Grade every round, and write the best, the earlier of equal ones, or the ``last``."""
         plain = self._grade(0).measured  # with the same seeds: each picture is compared with its own
-        numbers = (0, *range(self.first, end + 1))
-        scored = {number: scores(self._grade(number).measured, plain) for number in numbers}
-        table = [{"round": number, **_rounded(mean(of))} for number, of in scored.items()]
+        scored, table = {}, []
+        for number in (0, *range(self.first, end + 1)):
+            measured = self._grade(number).measured
+            scored[number] = scores(measured, plain)
+            placed = meaning.mean(meaning.meanings(measured, plain, self._grader.own_csls))
+            table.append({"round": number, **_rounded(mean(scored[number])), **placed.rounded()})
         best = end if last else max(table[1:], key=lambda row: row["total"])["round"]
         rounds = {number: of for number, of in scored.items() if number}
         said = verdict(rounds, len(self._graded), best, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import unicodedata
@@ -14,12 +15,15 @@ from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 PILLOWS = ""  # the font that comes with Pillow, which has little more than the letters of English
+CHINESE = Path(__file__).with_name("chinese.woff")  # common Chinese signs and western letters: tools/font.py
 # Fonts with many letters, by the names of their files, which Pillow looks for in the system's folders.
 WIDE = (
     "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "SourceHanSans-Regular.ttc", "wqy-microhei.ttc",
     "DroidSansFallbackFull.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc", "msyh.ttc",
     "YuGothM.ttc", "malgun.ttf", "Arial Unicode.ttf", "arial.ttf",
 )  # fmt: skip
+# How Unicode calls the letters that are syllables, as they are spelt in Latin: Korean and Japanese ones.
+SYLLABLE = re.compile(r"(?:HANGUL SYLLABLE|(?:HIRAGANA|KATAKANA) LETTER(?: SMALL)?) ([A-Z]+)")
 _MATCHED: dict[str, None] = {}  # files that fontconfig has named, so that it is not asked for each line
 
 
@@ -31,7 +35,7 @@ def font_for(text: str, size: int) -> Font:
 
 
 def spelt(text: str) -> str:
-    """``text`` as it can be seen: letters that no font has are named by their number, as U+732B."""
+    """``text`` as it can be seen, where no font has a letter: by its sound, or else by its number, as U+9F98."""
     font = _chosen(frozenset(text))
     seen = (letter if _has(font, letter) else _instead(font, letter) for letter in text)
     return " ".join("".join(seen).split())
@@ -39,7 +43,10 @@ def spelt(text: str) -> str:
 
 def _instead(font: str, letter: str) -> str:
     plain = unicodedata.normalize("NFKD", letter)[0]  # an accented letter without its accent
-    return plain if _has(font, plain) else f" U+{ord(letter):04X} "
+    if _has(font, plain):
+        return plain
+    syllable = SYLLABLE.fullmatch(unicodedata.name(letter, ""))
+    return syllable[1].lower() if syllable else f" U+{ord(letter):04X} "
 
 
 @lru_cache(maxsize=1024)
@@ -58,6 +65,7 @@ def _fonts(letters: frozenset[str]) -> Iterator[str]:
     yield PILLOWS
     if matplotlib := importlib.util.find_spec("matplotlib"):  # it brings a font for Latin, Greek, Cyrillic and more
         yield str(Path(matplotlib.origin or "").parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")
+    yield str(CHINESE)
     yield from tuple(_MATCHED)
     if fontconfig := shutil.which("fc-match"):
         wanted = " ".join(f"{ord(letter):x}" for letter in sorted(letters) if not letter.isspace())

@@ -38,11 +38,12 @@ class Calibration:
             parts.append(clip_scorer.picture_embeds(chunk.float() / 255).double().cpu())
             counter.add(len(chunk))
         bank = torch.cat(parts).view(styles, subjects, -1)
+        self._raw = bank.flatten(0, 1)
         self._mean = bank.mean((0, 1))
         apart = (bank - bank.mean(1, keepdim=True)).flatten(0, 1)
         values, vectors = torch.linalg.eigh(apart.T @ apart / len(apart))
         self._shrink = vectors * (values.clamp(min=0) + RIDGE * values.mean()).rsqrt()
-        self._bank = self._seen(bank.flatten(0, 1))
+        self._bank = self._seen(self._raw)
 
     def likeness(self, pictures: Tensor, references: Tensor) -> Tensor:
         """How far each of the embeddings ``pictures`` ``[N,E]`` has the style of the nearest reference ``[R,E]``.
@@ -54,6 +55,14 @@ class Calibration:
         ours, theirs = self._seen(pictures), self._seen(references)
         alike = 2 * ours @ theirs.T - self._usual(ours)[:, None] - self._usual(theirs)
         return alike.amax(-1).float()
+
+    def seen(self, pictures: Tensor, texts: Tensor) -> Tensor:
+        """The share of the bank's pictures with a lower cosine to each text than its picture has, ``[N]`` in [0,1].
+
+        ``pictures`` and ``texts`` are embeddings ``[N,E]`` of length 1, a text for each picture.
+        """
+        pictures, texts = pictures.double().cpu(), texts.double().cpu()
+        return (self._raw @ texts.T < (pictures * texts).sum(-1)).double().mean(0).float()
 
     def _seen(self, embeds: Tensor) -> Tensor:
         return F.normalize((embeds.double().cpu() - self._mean) @ self._shrink, dim=-1)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DRAWN_TOGETHER = 24  # pictures of a shard
+CROPS = 8  # of the references, whose style is the most that a picture can have
 PLAIN_EACH = 2  # pictures that the base alone draws of each prompt, to compare with
 PLAIN_SEED = 1_000_003  # of the first of them: hardly ever a compared picture's own, as from one seed both draw alike
 
@@ -97,6 +98,15 @@ class References:
         """What each reference shows, in words."""
         return self.examples.contents[: self.examples.references]
 
+    @torch.no_grad()
+    def crops(self, base: Base) -> Tensor:
+        """Some crops of the references as the base's tokens show them: ``[K,3,S,S]`` in [0,1]."""
+        ids = self.examples.own_views
+        some = ids[torch.linspace(0, len(ids) - 1, min(CROPS + 1, len(ids))).round().long()]
+        some = some[1:] if len(some) > 1 else some  # the first is the whole picture
+        with autocast(base.device):
+            return base.pictures(some.long().to(base.device), base.sizes[0]).float()
+
 
 def judge_of(
     base: Base,
@@ -114,9 +124,10 @@ def judge_of(
     others = base.contents if others is None else others
     if references is None:  # grey stands for the reference that is not there; nothing is said of it
         shown = torch.full((1, 3, base.sizes[0], base.sizes[0]), 0.5, device=base.device)
-        return Judge(clip_scorer, prompts, others, shown, [], torch.zeros(1, 2, 2))
+        return Judge(clip_scorer, prompts, others, shown, [], torch.zeros(1, 2, 2), calibration)
     own = known_contents(base, references.contents)
-    return Judge(clip_scorer, prompts, others, references.shown, own, references.examples.own_views, calibration)
+    crops = references.crops(base) if calibration else None
+    return Judge(clip_scorer, prompts, others, references.shown, own, references.examples.own_views, calibration, crops)
 
 
 # ---- drawing and scoring ----

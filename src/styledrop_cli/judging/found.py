@@ -24,6 +24,7 @@ from styledrop_cli.judging.evaluate import References
 from styledrop_cli.judging.picture_files import Picture, without_style
 
 SHEET = re.compile(r"(sheet(-\d+)?|pool|step-\d+)\.png")  # what rounds and trainings call theirs; generate's say so
+TOKENIZED = re.compile(r"(.+)-(?:original|reconstruction)\.png")
 READERS = 2  # threads that look for what pictures say of themselves
 Broken = list[tuple[Path, PictureError]]
 OnMessage = Callable[[str], None]
@@ -67,16 +68,20 @@ def find_pictures(places: Sequence[Path], on_message: OnMessage) -> tuple[list[F
         on_message(f"Warning: left out: {told({NOT_READ_HERE: others})}")
     found: list[Found] = []
     broken: Broken = []
-    sheets = 0
+    sheets = tokenized = 0
     with ThreadPoolExecutor(READERS) as pool:
         settings = list(pool.map(read, [path for path, _ in files.values()]))
     for (path, inside), about in zip(files.values(), settings, strict=True):
         if isinstance(about, PictureError):
             broken.append((path, about))
+        elif inside and _by_tokenize(path):
+            tokenized += 1
         elif "seed" not in about if about else inside and SHEET.fullmatch(path.name):
             sheets += 1
         else:
             found.append(Found(path, about))
+    if tokenized:
+        on_message(f"pictures that tokenize wrote left out: {tokenized}")
     if not found and not broken:
         said = f"{places[0]} and {len(places) - 1} more" if len(places) > 1 else str(places[0])
         raise UsageError(
@@ -86,6 +91,12 @@ def find_pictures(places: Sequence[Path], on_message: OnMessage) -> tuple[list[F
     if sheets and found:
         on_message(f"contact sheets left out: {sheets}")
     return found, broken
+
+
+def _by_tokenize(path: Path) -> bool:
+    """Whether `tokenize` wrote this picture: what was given, or what came back, with the ids beside it."""
+    named = TOKENIZED.fullmatch(path.name)
+    return named is not None and path.with_name(f"{named[1]}-ids.json").is_file()
 
 
 def _is_picture(path: Path) -> bool:

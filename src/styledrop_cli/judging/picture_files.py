@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from styledrop_cli.judging.evaluate import (
     evaluate,
     judge_of,
 )
+from styledrop_cli.judging.meaning import Meaning, meanings
 from styledrop_cli.judging.scores import (
     ClipScorer,
     Judge,
@@ -64,8 +65,9 @@ class Row:
 
     ``text`` and ``likeness`` in [-1,1]: cosines with its prompt and with the nearest reference (the paper's Text and
     Style). ``csls`` in [-4,4]: the likeness of style, calibrated (see ``csls``); None where nothing calibrates.
-    The others as in ``scores.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better
-    one of the same prompt, or nothing. Without a reference, only ``text`` and ``object`` are there.
+    The others as in ``scores.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better one of the
+    same prompt, or nothing. ``meaning`` says how much they are. Without a reference, only ``text``, ``object`` and what
+    is ``seen`` are there.
     """
 
     picture: Picture
@@ -78,6 +80,7 @@ class Row:
     leak: float | None = None
     total: float | None = None
     note: str = ""
+    meaning: Meaning = field(default_factory=Meaning)
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def score_files(
             ids = base.tokenizer.encode(shown) if plain else torch.zeros(len(shown), 2, 2, dtype=torch.long)
             measured = judge.measure(shown, ids, [picture.prompt for picture in given])
             beside = plain.rows([places[p.prompt, p.style] for p in given]) if plain else None
-            rows += _rows(given, measured, beside)
+            rows += _rows(given, measured, beside, judge.own_csls)
             small.append(thumbnails(shown))
         counter.add(len(batch))
     return ScoredFiles(_noted(rows, torch.cat(small)) if small else [], unreadable)
@@ -165,9 +168,13 @@ def _plain(
     return Measurements.cat(parts)
 
 
-def _rows(pictures: Sequence[Picture], measured: Measurements, plain: Measurements | None) -> list[Row]:
+def _rows(pictures: Sequence[Picture], measured: Measurements, plain: Measurements | None, own: float) -> list[Row]:
     texts, objects = measured.text.tolist(), measured.object.tolist()
-    rows = [Row(p, text, shown) for p, text, shown in zip(pictures, texts, objects, strict=True)]
+    placed = meanings(measured, plain, own)
+    rows = [
+        Row(p, text, shown, meaning=meaning)
+        for p, text, shown, meaning in zip(pictures, texts, objects, placed, strict=True)
+    ]
     if plain is None:
         return rows
     beside = zip(rows, measured.likeness.tolist(), measured.csls.tolist(), scores(measured, plain), strict=True)

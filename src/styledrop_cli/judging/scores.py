@@ -44,6 +44,9 @@ class StyleCalibration(Protocol):
     def likeness(self, pictures: Tensor, references: Tensor) -> Tensor:
         """How far each of the embeddings ``[N,E]`` has the style of the nearest reference's ``[R,E]``: ``[N]``."""
 
+    def seen(self, pictures: Tensor, texts: Tensor) -> Tensor:
+        """The share of known pictures that are less like each of the texts ``[N,E]`` than its picture ``[N,E]``."""
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -55,7 +58,8 @@ class Measurements:
     [0,1]: how far the colours are the nearest reference's (Bhattacharyya coefficient of their histograms). ``content``
     in [0,1]: the probability of the reference's own content. ``copied`` in [0,1]: the share of the picture's 2x2 blocks
     of ids, flat ones left out, that the reference has too. And ``contours`` ``[N,256]``: how much changes from pixel to
-    pixel, and where.
+    pixel, and where. ``seen`` in [0,1]: the share of pictures of other things that are less like what was asked for,
+    NaN without a calibration.
     """
 
     text: Tensor
@@ -66,6 +70,7 @@ class Measurements:
     content: Tensor
     copied: Tensor
     contours: Tensor
+    seen: Tensor
 
     @classmethod
     def cat(cls, parts: Sequence[Measurements]) -> Measurements:
@@ -125,12 +130,13 @@ class Judge:
         reference_contents: Sequence[str],
         reference_ids: Tensor,
         calibration: StyleCalibration | None = None,
+        crops: Tensor | None = None,
     ) -> None:
         """``prompts`` say no style, ``others`` are what a picture might show instead.
 
         ``references`` ``[R,3,S,S]`` are pictures in [0,1], ``reference_contents`` what they show in words, as far as
         that may leak, ``reference_ids`` ``[V,H,W]`` their ids, in as many views as there are. ``calibration`` is the
-        ``clip_scorer``'s own.
+        ``clip_scorer``'s own, and ``crops`` ``[K,3,S,S]`` of the references say what is the most that it can measure.
         """
         self._clip_scorer, self._calibration = clip_scorer, calibration
         texts = list(dict.fromkeys([*prompts, *reference_contents, *others]))
@@ -138,6 +144,10 @@ class Judge:
         self._texts = clip_scorer.text_embeds(texts)
         self._own = torch.tensor([self._places[text] for text in reference_contents], dtype=torch.long)
         self._references, self._palettes = clip_scorer.picture_embeds(references), palettes(references)
+        # What crops of the references have of their style, NaN where nothing calibrates.
+        self.own_csls = float("nan")
+        if calibration is not None and crops is not None:
+            self.own_csls = float(calibration.likeness(clip_scorer.picture_embeds(crops), self._references).mean())
         self._blocks = blocks(reference_ids.long()).unique()
         # "a red cat" is a cat too: what only says less of the same is no other answer.
         said = [set(words(text)) for text in texts]
@@ -149,22 +159,22 @@ class Judge:
         embeds = self._clip_scorer.picture_embeds(pictures)
         wanted = torch.tensor([self._places[prompt] for prompt in prompts])
         chances = self._clip_scorer.chances(embeds, self._texts).float().cpu()
-        rows = torch.arange(len(wanted))
+        rows, nothing = torch.arange(len(wanted)), torch.full((len(embeds),), torch.nan)
+        texts = self._texts[wanted.to(self._texts.device)]
         own = torch.zeros_like(chances, dtype=torch.bool)
         own[:, self._own] = True
         own[rows, wanted] = False  # asked for by name, the reference's content is no leak
         among = chances / (chances * (self._rivals[wanted] | own)).sum(-1, keepdim=True).clamp(min=1e-9)
         return Measurements(
-            text=(embeds * self._texts[wanted.to(self._texts.device)]).sum(-1).float().cpu(),
+            text=(embeds * texts).sum(-1).float().cpu(),
             object=among[rows, wanted],
             likeness=(embeds @ self._references.T).amax(-1).float().cpu(),
-            csls=self._calibration.likeness(embeds, self._references)
-            if self._calibration
-            else torch.full((len(embeds),), torch.nan),
+            csls=self._calibration.likeness(embeds, self._references) if self._calibration else nothing,
             palette=(palettes(pictures) @ self._palettes.T).amax(-1).cpu(),
             content=(among * own).sum(-1),
             copied=torch.stack([share_in(blocks(row[None].long()), self._blocks) for row in ids.cpu()]),
             contours=contours(pictures).cpu(),
+            seen=self._calibration.seen(embeds, texts) if self._calibration else nothing,
         )
 
 

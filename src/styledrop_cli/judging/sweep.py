@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,9 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import to_image
 from styledrop_cli.judging.bootstrap import paired_interval
+from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Drawing, References, evaluate, judge_of
+from styledrop_cli.judging.meaning import Meaning, meanings
 from styledrop_cli.judging.picture_files import without_style
 from styledrop_cli.judging.scores import ClipScorer, Scores, mean
 from styledrop_cli.models.adapter import Adapter
@@ -45,11 +47,15 @@ STEP = re.compile(r"step-(\d+)\.safetensors")
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination: its ``values`` by axis, its pictures uint8 ``[P*K,3,S,S]``, prompt by prompt, their scores."""
+    """One combination: its ``values`` by axis, its pictures uint8 ``[P*K,3,S,S]``, prompt by prompt, their scores.
+
+    ``meanings`` say how much these are.
+    """
 
     values: dict[str, float]
     pictures: Tensor
     scores: list[Scores]
+    meanings: list[Meaning] = field(default_factory=list)
 
     @property
     def mean(self) -> Scores:
@@ -186,7 +192,7 @@ def sweep(
     style = references.style if style is None else style
     prompts = [without_style(prompt, style) for prompt in settings.prompts]
     texts = [with_style(prompt, style) for prompt in settings.prompts]
-    judge = judge_of(base, clip_scorer, references, prompts)
+    judge = judge_of(base, clip_scorer, references, prompts, Calibration(clip_scorer))
     recommended, cells = references.sampling, settings.combinations
     samplings = [
         base.sampling(**(file.header.recommended | {n: v for n, v in values.items() if n != CHECKPOINT}))
@@ -215,7 +221,7 @@ def sweep(
             adapters[step] = open_adapter(base, its_file).base
         own = replace(drawing, sampling=sampling, adapter=adapters[step])
         drawn = evaluate(base, judge, own, plain, on_drawn=counter.add)
-        return Cell(values, drawn.pictures, drawn.scores)
+        return Cell(values, drawn.pictures, drawn.scores, meanings(drawn.measured, plain, judge.own_csls))
 
     made = [
         cell(values, sampling, values.get(CHECKPOINT, -1)) for values, sampling in zip(cells, samplings, strict=True)

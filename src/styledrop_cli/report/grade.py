@@ -20,6 +20,7 @@ from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback.pool import Plan, Pool
 from styledrop_cli.judging.bootstrap import paired_interval
 from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Evaluated, References, judge_of
+from styledrop_cli.judging.meaning import ABOUT_SEEN, ABOUT_WAY, meanings
 from styledrop_cli.judging.prompts import CHOOSING, report_prompts
 from styledrop_cli.judging.scores import ClipScorer, Measurements, StyleCalibration
 from styledrop_cli.progress import Counter, OnProgress, unheard
@@ -34,6 +35,8 @@ MEASURES = (
     ("shape", "whether its contours are where the base draws them", True),
     ("likeness", "CLIP's cosine of the picture with the reference: the paper's Style, which copying raises too", True),
     ("csls", "the likeness of the style alone: above 0 it is nearer to the reference than to any other style", True),
+    ("seen", f"{ABOUT_SEEN} (1 is all of them)", True),
+    ("way", f"{ABOUT_WAY}; 1 is all of it", True),
     ("leak", "how much of the reference's own content and tokens came along, above the base's", False),
 )
 
@@ -136,19 +139,25 @@ def grade(
         row: drawn(f"row-{i}", said, file, sampling, number, seed, plain)
         for i, (row, said, file, sampling) in enumerate(rows)
     }
-    cells = {row: {name: of.view(shape) for name, of in measures(one).items()} for row, one in by_row.items()}
+    cells = {
+        row: {name: of.view(shape) for name, of in measures(one, plain, judge.own_csls).items()}
+        for row, one in by_row.items()
+    }
     pictures = {row: one.pictures.unflatten(0, shape) for row, one in by_row.items()}
     return Graded(list(prompts), list(seeds_from(seed, number)), cells, pictures)
 
 
-def measures(drawn: Evaluated) -> dict[str, Tensor]:
-    """Each of ``MEASURES`` of N pictures, ``[N]``."""
+def measures(drawn: Evaluated, plain: Measurements, own: float) -> dict[str, Tensor]:
+    """Each of ``MEASURES`` of N pictures, ``[N]``; ``plain`` and ``own`` are what ``meanings`` places them by."""
     measured, scores = drawn.measured, drawn.scores
+    placed = meanings(measured, plain, own)
     return {
         "text": measured.text,
         "object": measured.object,
         "shape": torch.tensor([score.shape for score in scores]),
         "likeness": measured.likeness,
         "csls": measured.csls,
+        "seen": measured.seen,
+        "way": torch.tensor([one.way if one.way is not None else torch.nan for one in placed]),
         "leak": torch.tensor([score.leak for score in scores]),
     }

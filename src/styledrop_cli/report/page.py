@@ -14,6 +14,7 @@ from styledrop_cli.adapters.file import original_of, references_of
 from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.io.images import jpeg_bytes, load_picture, square, to_image
+from styledrop_cli.judging.meaning import Meaning
 from styledrop_cli.report import plots
 from styledrop_cli.report.grade import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
 from styledrop_cli.report.history import Stage, Story, parent_of
@@ -150,11 +151,12 @@ def _verdict(name: str, of: Mapping[str, Estimate]) -> str:
         way = "more" if one.difference > 0 else "less"
         sure.append(f"{way} {what} ({one.difference:+.2f}, {one.difference_low:+.2f} to {one.difference_high:+.2f})")
     none = "no difference that these pictures can tell"
+    placed = Meaning(of["seen"].mean, of["way"].mean).words
     parts = [", ".join(sure), f"{none} in {', '.join(unsure)}" if unsure else ""] if sure else [none]
     subject = of["object"]
     told = subject.mean - subject.difference
     lost = "what was asked for is mostly lost" if subject.sure and subject.mean < LOST * told else ""
-    return f"{name}: {'; '.join(filter(None, [lost, *parts]))}."
+    return f"{name}: {placed}. Against the style in words: {'; '.join(filter(None, [lost, *parts]))}."
 
 
 def _plot(plot: plots.Plot) -> dict[str, str]:

@@ -32,6 +32,7 @@ from styledrop_cli.adapters.file import (
     write_adapter,
 )
 from styledrop_cli.adapters.header import AdapterFile, load_adapter, write_trained
+from styledrop_cli.base import fidelity
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.known_things import FILLERS
 from styledrop_cli.base.prompt_tokens import with_style, words
@@ -56,7 +57,6 @@ from styledrop_cli.training.distributed import (
 from styledrop_cli.training.loop import Budget, Loop, Progress, hidden, masked_cross_entropy, step_generator
 
 LABEL_SMOOTHING = 0.1
-POOR_PSNR = 17.0  # dB: below this, a reconstruction no longer looks like the picture
 # The standard error of the difference of two mean totals, each over eight test pictures that spread by 0.35. Of
 # checkpoints that are no further apart the last is taken: it has more style.
 TIE_MARGIN = 0.17
@@ -160,13 +160,11 @@ def train_adapter(
     if settings.checkpoints and base.clip.visual is None:
         on_message(f"Warning: the CLIP of {base.name} sees no pictures: none are compared, and the last step is taken")
     adapter = new_adapter(base.transformer, settings)
-    quality = [base.reconstruct(image).psnr for image in images]
-    for path, psnr in zip(pictures, quality, strict=True):
-        if psnr < POOR_PSNR:
-            on_message(
-                f"Warning: {base.name} can show {path.name} only roughly ({psnr:.1f} dB; below {POOR_PSNR:.0f} fine "
-                "detail is lost). A simpler or larger crop of the picture, or a larger base (--model), shows it better."
-            )
+    seen = [base.reconstruct(image) for image in images]
+    quality = [one.psnr for one in seen]
+    for path, one in zip(pictures, seen, strict=True):
+        if lost := fidelity.warning(base.name, path.name, one.edges):
+            on_message(f"Warning: {lost}")
     superres = None
     if base.superres is not None and settings.superres_steps:
         superres = new_superres_adapter(base.superres, settings)
