@@ -13,10 +13,14 @@ def unheard(share: float, note: str) -> None:
 
 
 class Counter:
-    """Counts what is done of ``total``, and tells ``on_progress`` after each step."""
+    """Counts what is done of ``total``, and tells ``on_progress`` at the start and after each step.
+
+    Without the start a page would show what was done before as done until the first step is over.
+    """
 
     def __init__(self, on_progress: OnProgress, total: int) -> None:
         self._on_progress, self._total, self._done = on_progress, total, 0
+        self.add(0)
 
     def add(self, count: int) -> None:
         """So many more are done."""

@@ -249,7 +249,7 @@ def test_what_cannot_be_done_with_it_is_said(folder: Path, picture: Path, styled
     assert "sees no pictures: none are compared" in styledrop(
         "train", picture, "--style", "ink", "--content", "a cat", "--model", folder, *asked
     ).err  # fmt: skip
-    assert "cannot guess what" in styledrop(
+    assert "cannot tell what" in styledrop(
         "train", picture, "--style", "ink", "--model", folder, "--steps", "1", "--width", "1"
     ).err  # fmt: skip
 

@@ -173,7 +173,7 @@ def test_muddit_is_told_the_share_of_steps_that_is_left(lender: Path, monkeypatc
     monkeypatch.setattr(MeissonicCondition, "at", noted)
     base = load("muddit-512")
     ids = base.sample(["a cat"], [1], base.sampling(steps=4))
-    assert told == [0.75, 0.5, 0.25, 0.0]
+    assert list(dict.fromkeys(told)) == [0.75, 0.5, 0.25, 0.0]  # by each branch of a step
     assert ids.shape == (1, 32, 32)
 
 

@@ -359,7 +359,7 @@ def test_an_alphabet_is_painted_in_the_inks_of_the_reference(
     styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the base was taught letters in colours of their own; and left as they are drawn where that is asked for."""
-    monkeypatch.setattr(folder, "row_of_ours", lambda name: registry.SMALL)
+    monkeypatch.setattr(folder, "row_of_ours", lambda name: registry.POCKET_SPEC)
     command = ("alphabet", adapter, "--letters", "AB", "--best-of", "1", "--model", tiny_model)
     monkeypatch.setattr(inks, "inks_of", lambda pictures: [torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])])
     assert styledrop(*command).code == styledrop(*command, "--own-colours", "-o", "own").code == 0
@@ -605,8 +605,8 @@ def test_a_command_says_what_its_base_does_only_roughly(
     styledrop: Run, adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pocket's row has the sentences; each command says its own, once, and says none of a base without them."""
-    said = registry.SMALL.roughly
-    assert load_base("pocket", tiny.CPU).spec is registry.SMALL
+    said = registry.POCKET_SPEC.roughly
+    assert load_base("pocket", tiny.CPU).spec is registry.POCKET_SPEC
     draw().save("picture.png")
     Path("brand.toml").write_text(named("a"))
     learn = (
@@ -628,13 +628,13 @@ def test_a_command_says_what_its_base_does_only_roughly(
         ("edit", "picture.png", "a cat", "--restyle", "0.5", "-n", "1"): "",
         ("kit", adapter, "brand.toml"): "kit",
     }
-    for row in (registry.SMALL, registry.OURS):
+    for row in (registry.POCKET_SPEC, registry.OURS):
         monkeypatch.setattr(folder, "row_of_ours", lambda name, row=row: row)
         for command, task in commands.items():
             code, _, err = styledrop(*command, "--model", tiny_model, *(["--overwrite"] if command is learn else []))
             assert code == 0, err
             found = [name for name, sentence in said.items() if sentence in err]
-            assert found == ([task] if task and row is registry.SMALL else []), (command, err)
+            assert found == ([task] if task and row is registry.POCKET_SPEC else []), (command, err)
 
 
 def test_a_kit_that_asks_for_what_the_base_does_not_know(styledrop: Run, adapter: Path, tiny_model: Path) -> None:

@@ -797,7 +797,7 @@ def test_the_report_is_text_where_a_file_is_markup(styledrop: Run, sound: Path) 
     page = Path("r.html").read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert (
-        "<script" not in page
+        page.count("<script") == 1  # the page's own
         and "<img src=x" not in page
         and "onerror=alert" not in page.replace("onerror=alert(1)&gt;", "")
     )
@@ -823,7 +823,7 @@ def test_folders_that_are_no_rounds(sound: Path, name: str) -> None:
     for one_round in (name, "round-1"):
         Path("a.rounds", one_round).mkdir(parents=True)
         shutil.copyfile(sound, Path("a.rounds", one_round, "adapter.safetensors"))
-    assert [stage.name for stage in history.read_story(Path("a.rounds")).stages] == ["round 1"]
+    assert [stage.name for stage in history.read_story(Path("a.rounds")).stages] == ["start"]
 
 
 ITS_OWN = {"step": 2, "loss": 4.0, "scores": None}  # the checkpoint that became the adapter

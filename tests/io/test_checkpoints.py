@@ -348,13 +348,15 @@ def test_a_file_recommends_what_it_is_told_and_else_stays_as_it_is() -> None:
     tiny.write_adapter(other, {"adapter.down": torch.zeros(3, 2)}, HEADER | {"step": 3, "recommended": {}})
     write_recommended(path, {"lambda_b": 3.0, "steps": 12, "strength": 0.5, "temperature": 1.5})
     wanted = {"lambda_a": 2.0, "lambda_b": 3.0, "steps": 12, "strength": 0.5, "temperature": 1.5}
-    assert read_header(path).to_json() == HEADER | {"recommended": wanted}
+    as_trained = {"recommended": {"lambda_a": 2.0}, "step": None}  # what it was, for who wants that back
+    assert read_header(path).to_json() == HEADER | {"recommended": wanted, "as_trained": as_trained}
     back, metadata = read_tensors(path)
     assert set(back) == set(tensors)
     assert all(torch.equal(back[n], t) and back[n].dtype == t.dtype for n, t in tensors.items())
     assert metadata["modelspec.title"] == "art"
     write_recommended(path, {"steps": 9}, other)  # it becomes the other, and keeps what it recommends
-    assert read_header(path).to_json() == HEADER | {"step": 3, "recommended": wanted | {"steps": 9}}
+    changed = {"step": 3, "recommended": wanted | {"steps": 9}, "as_trained": as_trained}
+    assert read_header(path).to_json() == HEADER | changed
     assert torch.equal(load_adapter(path).tensors["adapter.down"], torch.zeros(3, 2))
     assert sorted(p.name for p in Path().iterdir()) == ["a.safetensors", "b.safetensors"]
 

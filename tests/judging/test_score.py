@@ -205,7 +205,11 @@ def test_one_bare_picture_of_each_prompt_where_there_are_many(
         heard: list[tuple[float, str]] = []
         score_files(base, base, some, after(base, draw()), lambda *said, heard=heard: heard.append(said))
         whole = count + 9
-        assert heard == [(pytest.approx(count / whole), f"{count}/{whole}"), (1.0, f"{whole}/{whole}")]
+        assert heard == [
+            (0.0, f"0/{whole}"),
+            (pytest.approx(count / whole), f"{count}/{whole}"),
+            (1.0, f"{whole}/{whole}"),
+        ]
 
 
 def test_the_base_is_told_the_style_too(base: Base, some: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -359,7 +359,7 @@ def test_the_base_is_looked_at_with_other_seeds(base: Base, adapter: Path, monke
     assert [seed for plain, seed in seen if plain] == [7, 8, 7, 8]  # 5 and 6 are the cells'
     assert [seed for plain, seed in seen if not plain] == [5, 6, 5, 6] * 3
     # What the adapter recommends, which no cell is, is drawn beside them.
-    assert [note for _, note in said_so] == ["4/16", "8/16", "12/16", "16/16"]
+    assert [note for _, note in said_so] == ["0/16", "4/16", "8/16", "12/16", "16/16"]
 
 
 def test_what_no_axis_sets_is_as_the_adapter_recommends(base: Base, adapter: Path) -> None:

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ import tiny
 from children import held, unprivileged
 from conftest import Outcome, Run
 from styledrop_cli.base import base as base_module
+from styledrop_cli.cli.recipe import NAME as RECIPE
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.run_folder import LOCK
 from styledrop_cli.io.tensors import read_tensors, tensors_hash
@@ -118,6 +120,9 @@ def whole(folder: Path, parts: bool = False) -> dict[str, str]:
                 n: v for n, v in (about | header).items() if n not in ("created", "parent", "plan", "modelspec.date")
             }
             found[name] = f"{tensors_hash(tensors)} {sorted(said.items())}"
+            continue
+        if path.name == RECIPE:  # says which file was to be written
+            tomllib.loads(path.read_text(encoding="utf-8"))
             continue
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))

@@ -355,7 +355,7 @@ def test_two_processes_make_what_one_makes(command: list[str], alone: dict[str, 
         assert drawn_by(tmp_path / "r" / pool) == {"0", "1"}
     # The second one says nothing.
     assert out.count("by clip, ") == 1
-    assert said.count("Warning: ") == said.count("draw with it: ") == said.count("round 2 is done") == 1
+    assert said.count("Warning: 'a lion': ") == said.count("draw with it: ") == said.count("round 1 is done") == 1
     assert "Traceback" not in said
 
 

@@ -698,7 +698,7 @@ def test_an_unnamed_content_needs_no_warning_of_its_own(base: Base) -> None:
         output=Path("a.safetensors"),
         on_message=said.append,
     )
-    assert any("taking 'a picture'" in m for m in said)
+    assert any("takes it for 'a picture'" in m for m in said)
     assert not any("does not know" in m for m in said)
 
 

@@ -16,7 +16,7 @@ from styledrop_cli.cli import checks, console, load, options, plan
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.picking import Watcher, gallery_of, pickers_of
 from styledrop_cli.cli.plan import DryRun
-from styledrop_cli.cli.recipe import NAME, Recipe
+from styledrop_cli.cli.recipe import Recipe
 from styledrop_cli.cli.train import asked_contents, say_how_to_draw
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.settings import RoundSettings
@@ -147,7 +147,7 @@ def iterate(
         return
     with ExitStack() as stack:
         stack.enter_context(alone_in(folder))
-        recipe.write(folder / NAME)
+        stack.enter_context(recipe.kept_in(folder))
         if of > 1:
             stack.callback(_leave, over)
         watcher = stack.enter_context(Watcher(screen))

@@ -7,7 +7,8 @@ command line goes before what a recipe says.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import typer
 
 from styledrop_cli import __version__
+from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write, to_text
 from styledrop_cli.io.text_files import Problems, key_places, read_text, read_toml, short
@@ -56,6 +58,17 @@ class Recipe:
     def write(self, path: Path) -> None:
         """Write it, atomically; StyledropError if that is not possible."""
         atomic_write(path, self.text.encode())
+
+    @contextmanager
+    def kept_in(self, folder: Path) -> Iterator[None]:
+        """Leave it in the folder of a run, if that has made one, also where the run was stopped."""
+        try:
+            yield
+        finally:
+            from styledrop_cli.io.run_folder import LOCK
+
+            if folder.is_dir() and {path.name for path in folder.iterdir()} - {LOCK} and not helps():
+                self.write(folder / NAME)
 
 
 def command_of(context: typer.Context) -> str:

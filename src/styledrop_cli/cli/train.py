@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -15,7 +14,7 @@ from rich.filesize import decimal as file_size
 from styledrop_cli.cli import checks, console, drawing, load, options, plan
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.plan import DryRun
-from styledrop_cli.cli.recipe import NAME, Recipe
+from styledrop_cli.cli.recipe import Recipe
 from styledrop_cli.errors import UsageError
 from styledrop_cli.progress import Forecast, OnProgress
 from styledrop_cli.settings import OBJECT, STYLE, SUPERRES_STEPS, TrainSettings
@@ -148,7 +147,11 @@ def train(
         return
     if place[1] == 1:
         content = asked_contents(screen, base, pictures, content)
-    with together(place, base.device), _kept_in(output, recipe), screen.progress("learning") as move:
+    with (
+        together(place, base.device),
+        recipe.kept_in(output.with_name(output.name + checks.RUN)),
+        screen.progress("learning") as move,
+    ):
         learnt = train_adapter(
             base,
             pictures=pictures,
@@ -208,17 +211,6 @@ def _show_plan(
         "trains": f"{settings.kind}, width {settings.width}, {settings.steps} steps of {settings.batch_size}{finer}",
     }
     plan.show(screen, said, seconds, [output, output.with_name(output.name + checks.RUN)])
-
-
-@contextmanager
-def _kept_in(output: Path, recipe: Recipe) -> Iterator[None]:
-    """Leave the recipe in the folder of the training, also where that was stopped."""
-    try:
-        yield
-    finally:
-        folder = output.with_name(output.name + checks.RUN)
-        if folder.is_dir() and not console.helps():
-            recipe.write(folder / NAME)
 
 
 def _told(

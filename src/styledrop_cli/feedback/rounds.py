@@ -288,7 +288,6 @@ class Rounds:
 
     def _drawn(self, folder: Path, plan: Plan, judge: Judge, what: str, plain: Measurements | None = None) -> Evaluated:
         counter = Counter(partial(self._watcher.drawing, what), len(plan))
-        counter.add(0)  # else what was done before stands there as done until the first pictures come
         return Pool(self._base, folder, plan).evaluate(judge, plain, counter.add, self._share)
 
     def _draw_pool(self, number: int) -> tuple[Plan, Evaluated]:
