@@ -213,7 +213,7 @@ def test_super_resolution_is_trained_where_it_is_asked_for(
     assert (plain.code, finer.code) == (0, 0), finer.err
     assert "super-resolution" not in plain.err
     assert re.search(rf"super-resolution \d+/{SUPERRES_STEPS}  loss", finer.err)
-    assert "learning: 2/2" in finer.err and "Kept is the last of 2 steps" in finer.err
+    assert "learning: 2/2" in finer.err and "The last of 2 steps is kept" in finer.err
     assert read_header(Path("plain.safetensors")).superres is None
     assert read_header(Path("finer.safetensors")).superres is not None
     drawn = ("a cat", "-n", "1", "--steps", "2", "--model", model, "--superres-steps", "2")

@@ -243,9 +243,9 @@ def _note(step: int, before: int, settings: TrainSettings, loss: float) -> str:
 def _kept(step: int, steps: int, compared: bool) -> str:
     """Which step the file holds, and whether test pictures chose it."""
     if step < steps:
-        return f"Kept is step {step} of {steps}: the test pictures of later steps are worse."
+        return f"Step {step} of {steps} is kept: the test pictures of later steps are worse."
     why = ": no earlier one drew better test pictures" if compared else ""
-    return f"Kept is the last of {steps} steps{why}."
+    return f"The last of {steps} steps is kept{why}."
 
 
 def asked_contents(

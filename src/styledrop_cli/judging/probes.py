@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 MOST = 8  # test pictures
 SAMPLES = 4  # pictures of each prompt of a person's own, with seeds from 0 on
 STEPS = 12
-# Lambda A and lambda B that are tried beside the usual pair: more of the style in two ways, or more of the prompt.
-PAIRS = ((0.0, 0.75), (0.25, 1.5), (0.0, 3.0))
+# Lambda A and lambda B that are tried beside the usual pair: less of the prompt, which leaves more of the style, and more
+# of it. More of lambda A scores higher, too, and adds stray dark blocks that the score does not see.
+PAIRS = ((0.0, 0.75), (0.0, 3.0))
 
 
 class Samples:
