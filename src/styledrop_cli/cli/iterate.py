@@ -291,7 +291,7 @@ def _table(result: Result, scorer: str) -> Table:
             *numbers,
             *("" if row[name] is None else f"{round(100 * row[name])}%" for name in ("seen", "way")),
             str(row["verdict"]),
-            f"{result.path}" if best else "",
+            "kept" if best else "",
             style="bold" if best else "",
         )
     return table

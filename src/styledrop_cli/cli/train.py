@@ -59,7 +59,7 @@ class Learning:
             "--superres/--no-superres",
         ),
     ] = False
-    lambda_a: Annotated[float | None, option(shown=CHOSEN)] = None
+    lambda_a: Annotated[float | None, option(shown="what suits the base")] = None
     lambda_b: Annotated[float | None, option(shown=CHOSEN)] = None
 
     @property

@@ -2,8 +2,8 @@
 
 The loss on the one reference falls for as long as one trains; what a person wants is the style without the
 reference's content. So the same prompts and seeds are drawn at every checkpoint and compared with what the base
-draws for them without the adapter. Of the one that is taken they are drawn at a few more pairs of scales, too: one
-reference comes out best with more of its style, another with less.
+draws for them without the adapter. Of the one that is taken they are drawn at other scales, too: one reference comes
+out best with more of its style, another with less.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 MOST = 8  # test pictures
 SAMPLES = 4  # pictures of each prompt of a person's own, with seeds from 0 on
 STEPS = 12
-# Lambda A and lambda B that are tried beside the usual pair: less of the prompt, which leaves more of the style, and more
-# of it. More of lambda A scores higher, too, and adds stray dark blocks that the score does not see.
+# Lambda A and lambda B that are tried beside the usual pair: less of the prompt, which leaves more of the style, and
+# more of it. More of lambda A scores higher, too, and adds stray dark blocks that the score does not see.
 PAIRS = ((0.0, 0.75), (0.0, 3.0))
 
 
