@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # With --quick, the judges know so many things and every so-manieth training style, from so many renders.
-QUICK_THINGS, QUICK_STYLES, QUICK_RENDERS, QUICK_STYLE_PASSES = 64, 3, 1000, 6.0
+QUICK_THINGS, QUICK_STYLES, QUICK_RENDERS = 64, 3, 3000
+QUICK_PASSES: dict[str, Any] = {"style_passes": 6.0, "content_passes": 18.0}
 # On two idle cores, with pocket: for a run's first words, and nothing else.
-SECONDS_OF_A_RENDER, SECONDS_OF_AN_ADAPTER, SECONDS_OF_A_PICTURE = 0.22, 60.0, 1.2
+SECONDS_OF_A_RENDER, SECONDS_OF_AN_ADAPTER, SECONDS_OF_A_PICTURE = 0.085, 45.0, 0.6
 REPORT_SEED, SWEEP_SEED = 0, 1  # of the judges: whoever chooses does not grade
 FEWEST = 2  # things drawn after each reference: of one alone nothing can be said
 NOTE = "In brackets: 95 % of paired bootstrap differences against {against}. All but truth in per cent."
@@ -69,7 +70,7 @@ class Plan:
         return (
             art.with_few(needed, QUICK_THINGS),
             [look for look in everything if look.name not in STYLES or look.name in few],
-            replace(settings, renders=min(settings.renders, QUICK_RENDERS), style_passes=QUICK_STYLE_PASSES),
+            replace(settings, renders=min(settings.renders, QUICK_RENDERS), **QUICK_PASSES),
         )
 
     @property
