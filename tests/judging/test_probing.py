@@ -56,7 +56,7 @@ def painter(base: Base, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("style", "thing", "pair"),
     [
-        (0.6, 0.9, (0.25, 1.5)),  # more style, and the thing is as it was
+        (0.6, 0.9, (0.0, 0.75)),  # more style, and the thing is as it was
         (0.6, 0.2, (0.0, 1.5)),  # more style, and the thing is gone
         (0.1, 0.9, (0.0, 1.5)),  # no more style
     ],
@@ -64,14 +64,14 @@ def painter(base: Base, ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_pair_of_scales_is_taken_where_it_gains_and_keeps_the_thing(
     base: Base, monkeypatch: pytest.MonkeyPatch, style: float, thing: float, pair: tuple[float, float]
 ) -> None:
-    """At lambda A 0.25 and lambda B 1.5 pictures are such; elsewhere the thing is there, with little style."""
+    """At lambda A 0 and lambda B 0.75 pictures are such; elsewhere the thing is there, with little style."""
     tests = probes(base)
     count, drawn = len(tests.contents), []
 
     def seen(base: Base, judge: Any, drawing: Any, plain: Any = None, **rest: Any) -> Any:
         at = (drawing.sampling.lambda_a, drawing.sampling.lambda_b)
         drawn.append(at)
-        one = Scores(thing, 0.9, style, 0.0) if at == (0.25, 1.5) else Scores(0.9, 0.9, 0.1, 0.0)
+        one = Scores(thing, 0.9, style, 0.0) if at == (0.0, 0.75) else Scores(0.9, 0.9, 0.1, 0.0)
         return SimpleNamespace(pictures=torch.zeros(count, 3, 16, 16), scores=[one] * count)
 
     monkeypatch.setattr(probes_module, "evaluate", seen)
