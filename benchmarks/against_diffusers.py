@@ -340,14 +340,13 @@ def whole_picture(o: Options, figures: Figures) -> float:
 
 def styled(o: Options, side: str, variant: str) -> Figures:
     """A picture of ours with an adapter and both scales, plainly or by the preset that ``side`` names."""
-    from styledrop_cli import settings
     from styledrop_cli.adapters.file import new_adapter
 
     model, draws = Ours(o), torch.Generator().manual_seed(SEED)
     adapter = new_adapter(model.base.transformer, model.base.training("bottleneck", **o.width)).requires_grad_(False)
     for parameter in adapter.parameters():
         parameter.normal_(std=0.02, generator=draws)  # a fresh one changes nothing
-    preset = {} if side == "plain" else settings.PRESETS[side]
+    preset = {} if side == "plain" else model.base.preset(side)
     started = clock()
     model.pictures(1, adapter.to(o.device), **(STYLED | preset))
     return {"draw": clock() - started}
