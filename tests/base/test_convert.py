@@ -20,6 +20,7 @@ from styledrop_cli.adapters.header import read_header
 from styledrop_cli.base import acceptance, registry, sample
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.cache import name_of
+from styledrop_cli.base.layout import files_of
 from styledrop_cli.base.prompt_tokens import vocabulary_of
 from styledrop_cli.base.published import open_published
 from styledrop_cli.base.published_files import weight_files
@@ -64,6 +65,29 @@ def shard(place: Path, stem: str = WEIGHTS, precision: str = "") -> list[Path]:
 def edit(path: Path, **changes: Any) -> None:
     said = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
+
+
+def as_one_file(place: Path) -> None:
+    """Write a vocabulary as newer releases do: one file, and what is special beside it."""
+    merges = [line for line in (place / "merges.txt").read_text().splitlines() if line and not line.startswith("#")]
+    model = {"vocab": json.loads((place / "vocab.json").read_text()), "merges": [one.split() for one in merges]}
+    (place / "tokenizer.json").write_text(json.dumps({"model": model}))
+    (place / "special_tokens_map.json").rename(place / "tokenizer_config.json")
+    for name in ("vocab.json", "merges.txt"):
+        (place / name).unlink()
+
+
+def test_the_vocabulary_as_newer_releases_write_it(folder: Path, base: Base) -> None:
+    texts = ["a cat", "a small teapot in watercolor style!"]
+    wanted = base.text_tokenizer(texts)
+    as_one_file(folder / "tokenizer")
+    assert torch.equal(load_base(str(folder), tiny.CPU).text_tokenizer(texts), wanted)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    fetched = files_of("owner/name", names, "tokenizer", "tokenizer", "fp32", print)
+    assert sorted(fetched) == ["tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"]
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"tokenizer/vocab.json is missing"):
+        load_base(str(folder), tiny.CPU)
 
 
 # ---- what is read ----

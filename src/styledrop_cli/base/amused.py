@@ -128,7 +128,7 @@ def _whole_clip_config(place: Path) -> ClipConfig:
 def read_text_vocabulary(place: Path, clip: ClipConfig) -> BytePairTokenizer:
     """The vocabulary in a folder: ``merges.txt`` and ``vocab.json`` or, in newer releases, ``tokenizer.json``."""
     path, about = place / "vocab.json", place / "special_tokens_map.json"
-    if not (place / "merges.txt").exists() and (place / "tokenizer.json").exists():
+    if not (path.exists() and (place / "merges.txt").exists()) and (place / "tokenizer.json").exists():
         path, about = place / "tokenizer.json", place / "tokenizer_config.json"
         model = read_object(path).get("model")
         held, pairs = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)

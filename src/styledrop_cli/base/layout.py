@@ -19,6 +19,7 @@ FILES = {
     "transformer": ("config.json",),
     "vqvae": ("config.json",),
 }
+INSTEAD = {"tokenizer": ("tokenizer.json",)}  # what newer releases write in place of those
 NEEDED = (INDEX, *(f"{part}/{name}" for part, names in FILES.items() for name in names))
 WELCOME = {"tokenizer": ("special_tokens_map.json", "tokenizer_config.json")}
 # Each part that has weights, and what they are called.
@@ -72,9 +73,9 @@ def site(has: Callable[[str], bool], part: str, inside: str = "", *, alone: bool
     A model may lie in a folder ``inside`` the repository, and share parts at the root with others. ``alone``: what lies
     in that folder itself may be the part, too.
     """
-    marker = FILES[part][0]
+    markers = (FILES[part][0], *INSTEAD.get(part, ()))
     places = [joined(inside, part), part, *([inside] if alone else [])]
-    return next((place for place in places if has(joined(place, marker))), None)
+    return next((place for place in places if any(has(joined(place, name)) for name in markers)), None)
 
 
 def sites(has: Callable[[str], bool], inside: str = "") -> dict[str, str]:
@@ -114,10 +115,16 @@ def weights_in(names: Collection[str], part: str, precision: str) -> list[str]:
     return [index, *shards] if index and shards and len(shards) == int(found[shards[0]][2]) else []
 
 
+def small_files(names: Collection[str], part: str) -> tuple[str, ...] | None:
+    """The small files of a part, of the ``names`` in its folder; None if one is missing."""
+    either = (FILES[part], INSTEAD.get(part, FILES[part]))
+    return next((files for files in either if all(name in names for name in files)), None)
+
+
 def holds(names: Collection[str], part: str) -> bool:
     """Whether the ``names`` in a folder are a whole part."""
     weights = part not in WEIGHTS or any(weights_in(names, part, precision) for precision in PRECISIONS)
-    return weights and all(name in names for name in FILES[part])
+    return weights and small_files(names, part) is not None
 
 
 def precisions_of(held: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -140,9 +147,10 @@ def files_of(
     a file is missing, or there are no weights that may be loaded.
     """
     there = in_folder(names, place)
-    if missing := [name for name in FILES[part] if name not in there]:
-        raise lacks(repo, joined(place, missing[0]))
-    wanted = [*FILES[part], *(name for name in WELCOME.get(part, ()) if name in there)]
+    small = small_files(there, part)
+    if small is None:
+        raise lacks(repo, joined(place, next(name for name in FILES[part] if name not in there)))
+    wanted = [*small, *(name for name in WELCOME.get(part, ()) if name in there)]
     if part in WEIGHTS:
         found = weights_in(there, part, precision)
         if not found and (other := next((p for p in PRECISIONS if weights_in(there, part, p)), None)):
