@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -448,3 +449,16 @@ def beside_torchvision(name: str, *attributes: str) -> ModuleType:
     for attribute in attributes:
         getattr(module, attribute)
     return module
+
+
+def stock_parts(*names: str) -> ModuleType:
+    """diffusers, with ``names`` and the parts that Meissonic is put together from; the test is skipped without them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = beside_torchvision("diffusers", *names)
+            beside_torchvision("diffusers.models.transformers.transformer_flux", "FluxTransformerBlock")
+            beside_torchvision("diffusers.models.unets.uvit_2d", "UVit2DConvEmbed")
+            return module
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"diffusers cannot be imported: {error}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -37,15 +36,7 @@ GUIDANCE = 9.0
 
 @pytest.fixture(scope="module")
 def diffusers() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = tiny.beside_torchvision("diffusers", "VQModel", "AmusedScheduler")
-            tiny.beside_torchvision("diffusers.models.transformers.transformer_flux", "FluxTransformerBlock")
-            tiny.beside_torchvision("diffusers.models.unets.uvit_2d", "UVit2DConvEmbed")
-            return module
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"diffusers cannot be imported: {error}")
+    return tiny.stock_parts("VQModel", "AmusedScheduler")
 
 
 @pytest.fixture(scope="module")

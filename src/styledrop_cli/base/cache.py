@@ -102,9 +102,16 @@ def models_in(storage: Path) -> list[list[Path]]:
 # ---- a model's folder ----
 
 
+def transformer_in(folder: Path) -> Path:
+    """Where a model's transformer says what it is: in a folder of its own or, where it is alone, directly."""
+    name = FILES["transformer"][0]
+    own = folder / "transformer" / name
+    return own if own.is_file() else folder / name
+
+
 def root_of(folder: Path) -> tuple[Path, str]:
     """The folder in which a model's parts lie, and where in it they lie first: others may share those beside it."""
-    beside = not (folder / INDEX).is_file() and (folder / "transformer" / FILES["transformer"][0]).is_file()
+    beside = not (folder / INDEX).is_file() and transformer_in(folder).parent != folder
     return (folder.parent, folder.name) if beside else (folder, "")
 
 
@@ -112,8 +119,8 @@ def is_lone(folder: Path) -> bool:
     """Whether a folder holds a transformer without a pipeline around it, in a folder of its own or directly."""
     if (folder / INDEX).is_file():
         return False
-    name = FILES["transformer"][0]
-    return (folder / "transformer" / name).is_file() or "_class_name" in object_in(folder / name)
+    path = transformer_in(folder)
+    return path.parent != folder or "_class_name" in object_in(path)
 
 
 def family_at(folder: Path) -> BaseSpec | None:
@@ -122,8 +129,7 @@ def family_at(folder: Path) -> BaseSpec | None:
         return row
     if not is_lone(folder):
         return family_of(index_of(folder))
-    name = FILES["transformer"][0]
-    return lone_family(object_in(folder / "transformer" / name) or object_in(folder / name))
+    return lone_family(object_in(transformer_in(folder)))
 
 
 @dataclass(frozen=True)

@@ -152,10 +152,14 @@ class Cached:
     folder: Path
     size: int
     precisions: tuple[str, ...]
-    whole: bool
     beside: Mapping[str, str] = field(default_factory=dict)
     text_encoder: str = ""
     lent: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can be loaded."""
+        return bool(self.precisions)
 
     @property
     def state(self) -> str:
@@ -173,12 +177,11 @@ def cached() -> list[Cached]:
             each = [(folder, placed(folder)) for folder in folders]
             folder, one = next((pair for pair in each if pair[1].precisions), each[0])
             size = _size([storage] if len(known) == 1 else folders)
-            whole = bool(one.precisions)
-            about_it = (size, one.precisions, whole, one.beside, one.text_encoder)
+            about_it = (size, one.precisions, one.beside, one.text_encoder)
             found.append(Cached(name_of(folder), repo, folder, *about_it))
         if not known and repo in LENDERS and (there := snapshots(storage)):
             lent = tuple(part for part in FILES if companion(repo, part))
-            found.append(Cached(name_of(there[0]), repo, there[0], _size([storage]), (), False, lent=lent))
+            found.append(Cached(name_of(there[0]), repo, there[0], _size([storage]), (), lent=lent))
     return sorted(found, key=lambda one: one.name)
 
 

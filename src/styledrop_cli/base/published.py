@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from styledrop_cli.base import amused, meissonic
-from styledrop_cli.base.cache import Placed, address, family_at, is_lone, name_of, placed
+from styledrop_cli.base.cache import Placed, address, family_at, is_lone, name_of, placed, transformer_in
 from styledrop_cli.base.folder import Opened, Part, refuse_misfits
 from styledrop_cli.base.layout import FILES, INDEX, WEIGHTS, known_family, refuse_relative
 from styledrop_cli.base.published_files import Network, fingerprint, is_mapped, read_object, read_weights, weight_files
@@ -72,8 +72,7 @@ def _family(folder: Path) -> BaseSpec:
     family = family_at(folder)
     if is_lone(folder):
         if family is None:
-            name = FILES["transformer"][0]
-            place = folder / "transformer" / name if (folder / "transformer" / name).is_file() else folder / name
+            place = transformer_in(folder)
             raise ModelError(
                 f"{place} describes a {read_object(place).get('_class_name')}, which is no transformer that can be run "
                 "here",

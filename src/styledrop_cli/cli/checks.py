@@ -16,11 +16,11 @@ from styledrop_cli.generation.lists.foreign import foreign, literal
 from styledrop_cli.generation.lists.prompt_file import OPTION_INSIDE, OTHERS, SUFFIXES, read_lines
 from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.io.files import real_place, to_text
+from styledrop_cli.io.run_names import run_of
 from styledrop_cli.io.text_files import MOST, plain, says_something
 from styledrop_cli.settings import exact
 
 ADAPTER = ".safetensors"
-RUN = ".run"  # behind the name of a file: the folder of the work on it
 
 
 # ---- paths ----
@@ -33,7 +33,7 @@ def refuse_output(
 
     Its name has to end in `suffix`. `run` is whether the work on it has a folder beside it.
     """
-    refuse_long_name(output.with_name(output.name + RUN) if run else output, option)
+    refuse_long_name(run_of(output) if run else output, option)
     if output.is_dir():
         raise UsageError(f"{output} is a folder", f"name a file with {option}")
     if output.exists() and not output.is_file():

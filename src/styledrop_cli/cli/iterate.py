@@ -19,6 +19,7 @@ from styledrop_cli.cli.plan import DryRun
 from styledrop_cli.cli.recipe import Recipe
 from styledrop_cli.cli.train import asked_contents, say_how_to_draw
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.io.run_names import ROUNDS
 from styledrop_cli.settings import RoundSettings
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def iterate(
     pictures, content = checks.references_in(pictures, style or "", content, screen.say)
     if style is not None:
         style, content = checks.checked_references(pictures, style, content)
-    folder = output or (start.with_suffix(".rounds") if start else Path(f"{pictures[0].stem}.rounds"))
+    folder = output or (start.with_suffix(ROUNDS) if start else Path(f"{pictures[0].stem}{ROUNDS}"))
     checks.refuse_unwritable(folder)
     checks.refuse_busy(folder)
     wanted = checks.prompts_in(how.prompts) if how.prompts else None

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.columns import Columns
+from rich.console import Group, RenderableType
 from rich.filesize import decimal as file_size
 from rich.table import Table
 from rich.text import Text
@@ -159,13 +161,13 @@ def _things(name: str, find: str | None, screen: console.Screen) -> None:
         )
     groups = _groups(shown)
     if screen.out.is_terminal:
-        lines = []
+        shown_as: list[RenderableType] = []
         for group, names in groups.items():
-            lines += ["", f"{group} ({len(names)})", *_columns(names, screen.out.width)]
+            shown_as += [f"\n{group} ({len(names)})", Columns(map(Text, names), (0, 2), equal=True, column_first=True)]
         screen.say(
             f"{name} knows {len(known.names):,} things by name{f', {len(shown):,} of them so called' * bool(find)}"
         )
-        screen.result({"model": name, "things": groups}, lines[1:])
+        screen.result({"model": name, "things": groups}, Group(*shown_as))
     else:
         screen.result({"model": name, "things": groups}, [one for names in groups.values() for one in names])
 
@@ -179,13 +181,6 @@ def _groups(names: list[str]) -> dict[str, list[str]]:
         by_group.setdefault(special or noun[:1].upper(), []).append(name)
     last = ("letters", "numbers")
     return {group: by_group[group] for group in sorted(by_group, key=lambda one: (one in last, one))}
-
-
-def _columns(names: list[str], width: int) -> list[str]:
-    """Names in as many columns of a width as there is room for, read down."""
-    wide = max(map(len, names)) + 2
-    rows = -(-len(names) // max(1, width // wide))
-    return ["".join(one.ljust(wide) for one in names[row::rows]).rstrip() for row in range(rows)]
 
 
 # ---- fetch ----

@@ -13,6 +13,7 @@ from rich.filesize import decimal as file_size
 
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.errors import UsageError
+from styledrop_cli.io.run_names import run_of
 from styledrop_cli.settings import LARGEST_SEED, seeds_from
 
 OUTPUT = Path("report.html")
@@ -78,7 +79,7 @@ def report(
     screen.warn_of_lines(base, {f"'{prompt}'": [prompt] for prompt in wanted})
     for error in story.unreadable:
         screen.warn(f"left out: {error.message}")
-    work = output.with_name(output.name + checks.RUN)
+    work = run_of(output)
     with screen.progress("looking at other styles") as move:
         calibration = Calibration(clip_scorer, move)
     with screen.progress("drawing") as move:

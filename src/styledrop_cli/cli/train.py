@@ -16,6 +16,7 @@ from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.plan import DryRun
 from styledrop_cli.cli.recipe import Recipe
 from styledrop_cli.errors import UsageError
+from styledrop_cli.io.run_names import run_of
 from styledrop_cli.progress import Forecast, OnProgress
 from styledrop_cli.settings import OBJECT, STYLE, SUPERRES_STEPS, TrainSettings
 
@@ -130,7 +131,7 @@ def train(
     checks.refuse_output(output, overwrite, suffix=checks.ADAPTER, run=True)
     pictures, content = checks.references_in(pictures, style or "", content, screen.say)
     style, content = _texts(learn, pictures, style, content)
-    checks.refuse_busy(output.with_name(output.name + checks.RUN))
+    checks.refuse_busy(run_of(output))
     with load.loading(screen, model, device) as load_base:
         from styledrop_cli.generation.resolve import within_reach
         from styledrop_cli.training.adapter import train_adapter
@@ -149,7 +150,7 @@ def train(
         content = asked_contents(screen, base, pictures, content)
     with (
         together(place, base.device),
-        recipe.kept_in(output.with_name(output.name + checks.RUN)),
+        recipe.kept_in(run_of(output)),
         screen.progress("learning") as move,
     ):
         learnt = train_adapter(
@@ -210,7 +211,7 @@ def _show_plan(
         "from": "\n".join(f"{path}: {text}" for path, text in zip(pictures, shown, strict=True)),
         "trains": f"{settings.kind}, width {settings.width}, {settings.steps} steps of {settings.batch_size}{finer}",
     }
-    plan.show(screen, said, seconds, [output, output.with_name(output.name + checks.RUN)])
+    plan.show(screen, said, seconds, [output, run_of(output)])
 
 
 def _told(

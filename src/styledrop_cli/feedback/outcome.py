@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from styledrop_cli.judging.bootstrap import paired_interval
+from styledrop_cli.judging.bootstrap import mean_with_interval
 from styledrop_cli.judging.scores import Scores, mean
 
 
@@ -29,7 +29,7 @@ def verdict(scored: Mapping[int, Sequence[Scores]], prompts: int, best: int, las
     said = []
     if rounds:
         top = max(rounds, key=lambda number: (mean(scored[number]).total, -number))
-        gain, low, high = _with_interval(_totals(scored[top]) - _totals(scored[start]), prompts)
+        gain, (low, high) = mean_with_interval(_totals(scored[top]) - _totals(scored[start]), prompts)
         amount = f"its total is {gain:+.2f} ({low:+.2f} to {high:+.2f}) beside the start's"
         if low > 0:
             said.append(f"The rounds made it better: of {called(top)}, {amount}.")
@@ -41,7 +41,7 @@ def verdict(scored: Mapping[int, Sequence[Scores]], prompts: int, best: int, las
         said.append("Kept is the adapter that they started from.")
     else:
         said.append(f"Kept is {called(best)}{', the last, as you asked' if last else ''}.")
-    gain, low, high = _with_interval(_styles(scored[best]), prompts)
+    gain, (low, high) = mean_with_interval(_styles(scored[best]), prompts)
     if low <= 0:
         said.append(
             f"Yet it is no nearer to your picture than the base without an adapter ({gain:+.2f}, {low:+.2f} to "
@@ -56,8 +56,3 @@ def _totals(some: Sequence[Scores]) -> Tensor:
 
 def _styles(some: Sequence[Scores]) -> Tensor:
     return torch.tensor([one.style - one.leak for one in some])
-
-
-def _with_interval(values: Tensor, prompts: int) -> tuple[float, float, float]:
-    """The mean of values ``[P*K]`` and its 95 % interval."""
-    return float(values.mean()), *paired_interval(values.unflatten(0, (prompts, -1)))

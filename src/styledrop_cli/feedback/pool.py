@@ -23,6 +23,7 @@ from styledrop_cli.base.base import Base, is_grid
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import ModelError, StyledropError
 from styledrop_cli.io.files import file_hash, read_json, write_json
+from styledrop_cli.io.run_names import IDS
 from styledrop_cli.io.tensors import build_config, read_tensors, save_tensors
 from styledrop_cli.judging.evaluate import Drawing, Evaluated, Take, evaluate
 from styledrop_cli.judging.scores import Judge, Measurements
@@ -31,7 +32,6 @@ from styledrop_cli.training.distributed import PATIENCE, Place, wait_for_others
 
 LARGEST_POOL = 1_000_000  # pictures
 PLAN = "plan.json"
-IDS = "ids-{:05d}.safetensors"  # a shard, by the number of its first picture
 
 
 @dataclass(frozen=True)

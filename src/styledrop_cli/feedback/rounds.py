@@ -29,6 +29,7 @@ from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import jpeg_bytes, png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
+from styledrop_cli.io.run_names import TABLE
 from styledrop_cli.io.tensors import build_config
 from styledrop_cli.judging import meaning
 from styledrop_cli.judging.csls import Calibration
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 GRADED_EACH = 4  # pictures of each prompt that the rounds are compared by
 REFERENCE_SIDE, REFERENCE_QUALITY = 1024, 90  # at most, of a reference on the page: px, and of its JPEG
 ADAPTER, POOL, PLAIN, GRADE = "adapter.safetensors", "pool", "plain", "graded"
-SCORES, PICKS, SHEET, TABLE, BEST = "scores.json", "picks.json", "sheet.png", "table.json", "best.safetensors"
+SCORES, PICKS, SHEET, BEST = "scores.json", "picks.json", "sheet.png", "best.safetensors"
 
 
 class Watcher(Protocol):

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from styledrop_cli.io.files import read_json
 from styledrop_cli.io.run_folder import MANIFEST, STATES, alone_in
+from styledrop_cli.io.run_names import CHECKPOINT, IDS, RUN, SUPERRES, TABLE, any_of
 
-TRAINED = ".safetensors.run"  # what the folder of a training ends in, beside its adapter
-FINER = "superres.safetensors"  # of a training, and part of each of its checkpoints
-CHECKPOINTS = "step-*.safetensors"  # of a training: the one that was chosen is its adapter
-SHARDS = "**/ids-*.safetensors"  # of rounds, drawn to pick from and to compare; picks are kept as pictures
-COMPARED = "table.json"  # what rounds write at their end
+TRAINED = f".safetensors{RUN}"  # what the folder of a training ends in, beside its adapter
+CHECKPOINTS = f"{any_of(CHECKPOINT)}.safetensors"  # the one that was chosen is the adapter
+SHARDS = f"**/{any_of(IDS)}"  # drawn to pick from and to compare; picks are kept as pictures
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ def leftovers_in(place: Path) -> Iterator[Leftovers]:
         finished = bool(about.get("finished"))
         patterns = [STATES]
         if folder.name.endswith(TRAINED):
-            adapter_is_there = folder.with_name(folder.name.removesuffix(".run")).exists()
-            patterns += [FINER, CHECKPOINTS] if finished and adapter_is_there else [FINER]
+            adapter_is_there = folder.with_name(folder.name.removesuffix(RUN)).exists()
+            patterns += [SUPERRES, CHECKPOINTS] if finished and adapter_is_there else [SUPERRES]
         elif "per_prompt" in about["settings"]:
             patterns.append(SHARDS)
-            finished = (folder / COMPARED).exists()
+            finished = (folder / TABLE).exists()
         files = {path for one in patterns for path in folder.glob(one) if path.is_file() and not path.is_symlink()}
         if files:
             yield Leftovers(folder, sorted(files), finished)

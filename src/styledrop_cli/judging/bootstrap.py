@@ -24,6 +24,11 @@ def paired_interval(difference: Tensor, draws: int = DRAWS, seed: int = 0) -> tu
     return low, high
 
 
+def mean_with_interval(values: Tensor, prompts: int) -> tuple[float, tuple[float, float]]:
+    """The mean of ``values`` ``[P*K]`` of P ``prompts``, one prompt after the other, and its ``paired_interval``."""
+    return float(values.mean()), paired_interval(values.unflatten(0, (prompts, -1)))
+
+
 def counts(rows: int, n: int, g: torch.Generator) -> Tensor:
     """How often each of ``n`` comes up in ``n`` draws with replacement, ``[rows,n]``."""
     drawn = torch.randint(n, (rows, n), generator=g)

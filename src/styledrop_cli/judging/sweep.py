@@ -24,7 +24,8 @@ from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.contact_sheet import GridCell, grid_sheet
 from styledrop_cli.io.images import to_image
-from styledrop_cli.judging.bootstrap import paired_interval
+from styledrop_cli.io.run_names import run_of
+from styledrop_cli.judging.bootstrap import mean_with_interval
 from styledrop_cli.judging.csls import Calibration
 from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Drawing, References, evaluate, judge_of
 from styledrop_cli.judging.meaning import Meaning, meanings
@@ -83,8 +84,8 @@ class Cell:
         That is: less than half as surely in the mean, or less by more than the 95 % interval of the difference, taken
         picture by picture.
         """
-        apart = (self.objects - before.objects).unflatten(0, (prompts, -1))
-        return float(self.objects.mean()) < HALF * float(before.objects.mean()) or paired_interval(apart)[1] < 0
+        _, (_, most) = mean_with_interval(self.objects - before.objects, prompts)
+        return float(self.objects.mean()) < HALF * float(before.objects.mean()) or most < 0
 
 
 def best_of(cells: Sequence[Cell], before: Cell | None, prompts: int) -> tuple[int | None, list[int]]:
@@ -99,8 +100,7 @@ def best_of(cells: Sequence[Cell], before: Cell | None, prompts: int) -> tuple[i
 
 def gained(cell: Cell, other: Cell, prompts: int) -> tuple[float, tuple[float, float]]:
     """How much more balance ``cell`` has than ``other``, picture by picture: the mean and its 95 % interval."""
-    difference = (cell.balances - other.balances).unflatten(0, (prompts, -1))
-    return float(difference.mean()), paired_interval(difference)
+    return mean_with_interval(cell.balances - other.balances, prompts)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def checkpoints_of(file: AdapterFile) -> dict[int, Path]:
 
     Raises ModelError for one that cannot be read, or is of another training.
     """
-    folder = file.path.with_name(file.path.name + ".run")
+    folder = run_of(file.path)
     found = {int(named[1]): path for path in folder.glob("*") if (named := STEP.fullmatch(path.name))}
     if not found:
         raise UsageError(

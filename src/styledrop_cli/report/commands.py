@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from styledrop_cli.generation.lists.wildcards import escaped
+from styledrop_cli.io.run_names import ROUNDS
 from styledrop_cli.io.text_files import CONTROLS
-from styledrop_cli.report.history import ROUNDS, Stage, Story
+from styledrop_cli.report.history import Stage, Story
 from styledrop_cli.settings import SUPERRES_STEPS, RoundSettings, TrainSettings
 
 # The settings that have an option of their name.

@@ -13,12 +13,12 @@ from styledrop_cli.adapters.file import bases_apart, is_one_base
 from styledrop_cli.adapters.header import AdapterHeader, read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
 from styledrop_cli.feedback.outcome import called
-from styledrop_cli.feedback.rounds import ADAPTER, PICKS, TABLE
+from styledrop_cli.feedback.rounds import ADAPTER, PICKS
 from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.images import load_picture
+from styledrop_cli.io.run_names import ROUNDS, RUN, TABLE, run_of
 from styledrop_cli.training.adapter import CURVE
 
-RUN, ROUNDS = ".run", ".rounds"  # what the folders beside an adapter end in
 LONGEST = 2_000  # characters of a verdict
 BEYOND = 1e9  # what no loss and no score reaches: a plot of it would show nothing
 SCORED = ("object", "shape", "style", "leak", "total")
@@ -98,7 +98,7 @@ def read_story(place: Path) -> Story:
     """
     if not place.is_dir():
         unreadable: list[PictureError] = []
-        stage = _stage("adapter", place, [place.with_name(place.name + RUN)], place.parent, unreadable)
+        stage = _stage("adapter", place, [run_of(place)], place.parent, unreadable)
         return Story(place, [stage], None, unreadable)
     names = (path.parent.name.removeprefix("round-") for path in place.glob(f"round-*/{ADAPTER}"))
     numbers = sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]{0,8}", name))
@@ -120,9 +120,9 @@ def _of_rounds(place: Path, numbers: list[int]) -> Story:
     unreadable: list[PictureError] = []
     for number in numbers:
         file = place / f"round-{number}" / ADAPTER
-        runs = [file.with_name(file.name + RUN)]
+        runs = [run_of(file)]
         if number == numbers[0]:  # trained before the rounds, most often under the name that the folder took over
-            runs.append(place.with_name(place.name.removesuffix(ROUNDS) + ".safetensors" + RUN))
+            runs.append(run_of(place.with_name(place.name.removesuffix(ROUNDS) + ".safetensors")))
         stages.append(_stage(called(number), file, runs, file.parent, unreadable))
     about = _json(place / "run.json")
     settings = about.get("settings") if isinstance(about, dict) else None

@@ -41,6 +41,7 @@ from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
 from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png, to_image
 from styledrop_cli.io.run_folder import Run, alone_in
+from styledrop_cli.io.run_names import CHECKPOINT, SUPERRES, any_of, run_of
 from styledrop_cli.io.tensors import load_strictly, read_tensors, save_tensors, tensors_hash
 from styledrop_cli.judging.probes import STEPS, Probes, Samples
 from styledrop_cli.models.adapter import Adapter
@@ -64,9 +65,7 @@ SAVE_EVERY = 25  # steps
 TIMED_STEPS, TIMED_VIEWS = 3, 8  # by which it is foreseen how long a training takes
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
-CHECKPOINT = "step-{:07d}"
 SHEET = "samples-{:07d}"  # of a person's own prompts
-SUPERRES = "superres.safetensors"
 OnStep = Callable[[int, int, float], None]  # the step that was taken, of how many, and its loss
 
 
@@ -319,7 +318,7 @@ class _Training:
         ``sources`` are hashes of what is learnt from.
         """
         header, device = self._header, self._base.device
-        folder = output.with_name(output.name + ".run")
+        folder = run_of(output)
         settings = {
             "base": header.base,
             "pictures": sources,
@@ -331,7 +330,7 @@ class _Training:
             if is_first():
                 place = real_place(output)
                 remove_parts(place.parent, escape(temporary_name(place.name)))
-                own = (*(name.replace("{:07d}", "*") for name in (CHECKPOINT, SHEET)), CURVE, SUPERRES)
+                own = (*(any_of(name) for name in (CHECKPOINT, SHEET)), CURVE, SUPERRES)
                 unsaid = {"learn": STYLE, "choose_scales": True}
                 self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid=unsaid)
             else:
