@@ -44,8 +44,9 @@ TYPES = {"PIL.Image.Image"}  # names for annotations only
 
 # `--help` and a refused command never wait for torch.
 WITHOUT_TORCH = (
-    "__init__", "__main__", "errors", "environment", "settings", "progress", "io/files", "io/file_kinds", "io/run_names",
-    "io/text_files", "base/hub", "base/cache", "base/layout", "base/registry", "generation/lists", "doctor", "cli",
+    "__init__", "__main__", "errors", "environment", "settings", "progress", "io/files", "io/file_kinds",
+    "io/run_names", "io/text_files", "base/hub", "base/cache", "base/layout", "base/registry", "generation/lists",
+    "doctor", "cli",
 )  # fmt: skip
 
 
