@@ -29,7 +29,7 @@ from person import Person
 from styledrop_cli import doctor
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.base import base as base_module
-from styledrop_cli.base import hub, registry
+from styledrop_cli.base import download, hub, registry
 from styledrop_cli.cli.app import app
 from styledrop_cli.io.images import save_png
 from styledrop_cli.io.tensors import save_part, save_tensors
@@ -228,7 +228,7 @@ def stand_in_for_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         return folder if folder.exists() else tiny.write_published(folder)
 
     monkeypatch.setattr(hub, "find", find)
-    monkeypatch.setattr(hub, "fetch", lambda repo, **options: find(repo.rpartition("/")[2]))
+    monkeypatch.setattr(download, "fetch", lambda repo, **options: find(repo.rpartition("/")[2]))
     monkeypatch.setattr(hub, "remove", lambda model: 1)
 
 

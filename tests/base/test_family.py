@@ -20,7 +20,7 @@ import tiny
 from amused_folder import clip_to_published
 from conftest import Run
 from styledrop_cli.adapters.header import read_header
-from styledrop_cli.base import hub, registry
+from styledrop_cli.base import download, hub, registry
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.cache import name_of, storage_of
 from styledrop_cli.base.published import NETWORKS, open_published
@@ -530,4 +530,4 @@ def test_a_folder_of_editmgt(lender: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("repo", "what"), [("WeiChow/EditMGT", "Gemma 2"), ("Yuanzhi/DiMO", "in one step")])
 def test_relatives_that_draw_otherwise(repo: str, what: str) -> None:
     with pytest.raises(ModelError, match=f"{repo} is .*{what}.*: it cannot be run here"):
-        hub.locate(repo)
+        download.locate(repo)

@@ -24,7 +24,7 @@ from huggingface_hub import constants, file_download
 
 from conftest import SOURCE, Run, nobody
 from styledrop_cli.base import base as base_module
-from styledrop_cli.base import hub, registry
+from styledrop_cli.base import download, hub, registry
 from styledrop_cli.base.cache import placed
 from styledrop_cli.base.registry import PUBLISHED
 from styledrop_cli.cli import console, load
@@ -220,7 +220,7 @@ def storage() -> Path:
 def test_only_what_is_needed_is_fetched(remote: Hub) -> None:
     shares: list[float] = []
     notes: list[str] = []
-    folder = hub.fetch(REPO, on_progress=lambda share, note: (shares.append(share), notes.append(note)))  # type: ignore
+    folder = download.fetch(REPO, on_progress=lambda share, note: (shares.append(share), notes.append(note)))  # type: ignore
     assert files(folder) == sorted(HALF + SMALL)
     assert all((folder / name).read_bytes() == remote.files[name] for name in HALF + SMALL)
     assert folder.name == COMMIT
@@ -230,15 +230,15 @@ def test_only_what_is_needed_is_fetched(remote: Hub) -> None:
     assert len(set(shares)) > 40  # the transformer alone comes in 40 pieces
     assert not list(storage().rglob("*.incomplete"))
     remote.asked.clear()
-    assert hub.locate(REPO) == hub.find(REPO) == folder
+    assert download.locate(REPO) == hub.find(REPO) == folder
     assert remote.asked == []
-    assert hub.fetch(REPO) == folder
+    assert download.fetch(REPO) == folder
     assert remote.downloads() == []
 
 
 def test_the_other_precision_comes_beside_the_first(remote: Hub) -> None:
-    folder = hub.fetch(REPO)
-    assert hub.fetch(REPO, precision="fp32") == folder
+    folder = download.fetch(REPO)
+    assert download.fetch(REPO, precision="fp32") == folder
     assert [name for name in files(folder) if name.endswith(".safetensors")] == sorted(
         name for name in remote.files if name.endswith(".safetensors")
     )
@@ -247,13 +247,13 @@ def test_the_other_precision_comes_beside_the_first(remote: Hub) -> None:
 
 def test_nothing_of_the_library_s_own_is_shown(remote: Hub, capfd: pytest.CaptureFixture[str]) -> None:
     remote.cut[TRANSFORMER] = 5500
-    hub.fetch(REPO)
+    download.fetch(REPO)
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_connection_that_is_cut_is_taken_up_again(remote: Hub) -> None:
     remote.cut[TRANSFORMER] = 5500
-    folder = hub.fetch(REPO)
+    folder = download.fetch(REPO)
     assert (folder / TRANSFORMER).read_bytes() == remote.files[TRANSFORMER]
     assert remote.ranges() == ["bytes=5000-"]
 
@@ -264,7 +264,7 @@ def test_a_run_that_is_stopped_is_taken_up_again(remote: Hub, monkeypatch: pytes
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub.fetch(REPO, on_progress=stop)
+        download.fetch(REPO, on_progress=stop)
     assert hub.find(REPO) is None
     assert [(one.name, one.whole) for one in hub.cached()] == [(REPO, False)]
     (part,) = storage().rglob("*.incomplete")
@@ -274,7 +274,7 @@ def test_a_run_that_is_stopped_is_taken_up_again(remote: Hub, monkeypatch: pytes
     needed = sum(len(remote.files[name]) for name in (TRANSFORMER, "vqvae/" + TRANSFORMER.partition("/")[2])) - length
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(needed))
     shares: list[float] = []
-    folder = hub.fetch(REPO, on_progress=lambda share, note: shares.append(share))
+    folder = download.fetch(REPO, on_progress=lambda share, note: shares.append(share))
     assert shares[0] == 0 and shares == sorted(shares)
     assert remote.ranges() == [f"bytes={length}-"]
     assert (folder / TRANSFORMER).read_bytes() == remote.files[TRANSFORMER]
@@ -282,7 +282,7 @@ def test_a_run_that_is_stopped_is_taken_up_again(remote: Hub, monkeypatch: pytes
 
 
 def test_a_newer_commit_replaces_the_older_only_when_it_is_whole(remote: Hub) -> None:
-    older = hub.fetch(REPO)
+    older = download.fetch(REPO)
     remote.commit, remote.files[TRANSFORMER] = NEWER, noise("newer", 40000)
 
     def stop(share: float, note: str) -> None:
@@ -290,9 +290,9 @@ def test_a_newer_commit_replaces_the_older_only_when_it_is_whole(remote: Hub) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub.fetch(REPO, on_progress=stop)
+        download.fetch(REPO, on_progress=stop)
     assert hub.find(REPO) == older
-    newer = hub.fetch(REPO)
+    newer = download.fetch(REPO)
     assert (newer.name, hub.find(REPO)) == (NEWER, newer)
     assert remote.downloads().count(TRANSFORMER) == 3  # the other weights are the same, and are not fetched again
     assert remote.downloads().count(HALF[0]) == 1
@@ -306,7 +306,7 @@ def test_shards(remote: Hub) -> None:
     remote.files |= {name: noise(name, 5000) for name in shards}
     assert "no safetensors" in refusal(remote) or "pickle" in refusal(remote)  # shards without an index
     remote.files[index] = b"{}"
-    folder = hub.fetch(REPO)
+    folder = download.fetch(REPO)
     assert {*shards, index} < set(files(folder))
     assert hub.find(REPO) == folder
     (folder / shards[0]).unlink()
@@ -316,7 +316,7 @@ def test_shards(remote: Hub) -> None:
 def test_a_part_that_is_there_in_one_precision_only(remote: Hub) -> None:
     del remote.files["text_encoder/model.fp16.safetensors"]
     said: list[str] = []
-    folder = hub.fetch(REPO, on_message=said.append)
+    folder = download.fetch(REPO, on_message=said.append)
     assert said == [f"{REPO} has no fp16 weights of its text_encoder: taking those in fp32"]
     assert (folder / "text_encoder/model.safetensors").exists()
     assert hub.find(REPO) == folder
@@ -324,7 +324,7 @@ def test_a_part_that_is_there_in_one_precision_only(remote: Hub) -> None:
 
 def refusal(remote: Hub) -> str:
     with pytest.raises(ModelError) as error:
-        hub.fetch(REPO)
+        download.fetch(REPO)
     assert error.value.hint
     assert remote.downloads() == []
     return error.value.message
@@ -354,16 +354,16 @@ def test_other_models_are_refused(remote: Hub) -> None:
 def test_what_comes_over_damaged_is_deleted(remote: Hub) -> None:
     remote.spoilt.add(TRANSFORMER)
     with pytest.raises(StyledropError, match=f"{TRANSFORMER} of {REPO} came over damaged") as error:
-        hub.fetch(REPO)
+        download.fetch(REPO)
     assert "fetches it again" in str(error.value.hint)
     assert hub.find(REPO) is None
     assert not list(storage().rglob("*.incomplete"))
     remote.spoilt.clear()
-    assert hub.verify(hub.fetch(REPO)) == []
+    assert hub.verify(download.fetch(REPO)) == []
 
 
 def test_what_is_damaged_in_the_cache_is_found_and_fetched_anew(remote: Hub) -> None:
-    folder = hub.fetch(REPO)
+    folder = download.fetch(REPO)
     (folder / TRANSFORMER).write_bytes(noise("rot", 40000))
     shares: list[float] = []
     (problem,) = hub.verify(folder, lambda share, note: shares.append(share))
@@ -371,24 +371,24 @@ def test_what_is_damaged_in_the_cache_is_found_and_fetched_anew(remote: Hub) -> 
     assert shares[-1] == 1
     remote.asked.clear()
     said: list[str] = []
-    assert hub.fetch(REPO, on_message=said.append) == folder
+    assert download.fetch(REPO, on_message=said.append) == folder
     assert said == [f"Warning: {TRANSFORMER} in the cache is damaged: it is fetched again"]
     assert remote.downloads() == [TRANSFORMER]
     assert hub.verify(folder) == []
     (folder / TRANSFORMER).resolve().unlink()
     assert hub.verify(folder) == [f"{TRANSFORMER} is no longer there"]
     assert hub.find(REPO) is None
-    assert hub.locate(REPO) == folder
+    assert download.locate(REPO) == folder
 
 
 def test_where_no_links_can_be_made_nothing_lies_there_twice(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_download, "are_symlinks_supported", lambda cache_dir=None: False)
-    folder = hub.fetch(REPO)
+    folder = download.fetch(REPO)
     assert files(folder) == sorted(HALF + SMALL)
     assert files(storage() / "blobs") == []
     assert hub.find(REPO) == folder and hub.verify(folder) == []
     (folder / TRANSFORMER).write_bytes(b"rot")
-    hub.fetch(REPO)
+    download.fetch(REPO)
     assert remote.downloads().count(TRANSFORMER) == 2 and len(remote.downloads()) == 4
     assert (folder / TRANSFORMER).read_bytes() == remote.files[TRANSFORMER]
 
@@ -402,7 +402,7 @@ def test_a_folder_of_one_s_own_has_no_sums(tiny_model: Path) -> None:
 
 def test_the_token_is_sent_to_the_hub_alone(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    hub.fetch(REPO)
+    download.fetch(REPO)
     sent: dict[bool, set[str | None]] = {False: set(), True: set()}
     for _, path, headers in remote.asked:
         if REPO in path or path.startswith("/cdn/"):
@@ -428,21 +428,21 @@ def test_refusals(
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     remote.refusal = (status, headers)
     with pytest.raises(StyledropError) as error:
-        hub.locate(REPO)
+        download.locate(REPO)
     assert words in error.value.message
     assert hint in str(error.value.hint)
 
 
 def test_a_misspelt_owner_and_name(remote: Hub) -> None:
     with pytest.raises(ModelError, match="there is no folder amused/amused256 here, and no model") as error:
-        hub.locate("amused/amused256")
+        download.locate("amused/amused256")
     assert error.value.hint == "did you mean amused/amused-256?"
 
 
 def test_gated(remote: Hub) -> None:
     remote.locked = True
     with pytest.raises(ModelError, match=f"{REPO} is gated") as error:
-        hub.fetch(REPO)
+        download.fetch(REPO)
     assert f"{remote.url}/{REPO}, then set HF_TOKEN" in str(error.value.hint)
 
 
@@ -450,14 +450,14 @@ def test_no_network(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     there = remote.url
     point_to(monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(StyledropError, match=r"cannot be fetched from http://127\.0\.0\.1:9: .") as error:
-        hub.locate(REPO)
+        download.locate(REPO)
     assert "check the network" in str(error.value.hint)
     point_to(monkeypatch, there)
-    folder = hub.fetch(REPO)
+    folder = download.fetch(REPO)
     point_to(monkeypatch, "http://127.0.0.1:9")
-    assert hub.locate(REPO) == folder
+    assert download.locate(REPO) == folder
     said: list[str] = []
-    assert hub.fetch(REPO, on_message=said.append) == folder
+    assert download.fetch(REPO, on_message=said.append) == folder
     assert said[0].startswith("Warning: ") and said[0].endswith("; taking what was fetched before")
 
 
@@ -469,7 +469,7 @@ def test_a_page_to_log_in_at_instead_of_an_answer(remote: Hub, styledrop: Run, w
     assert "unexpected" not in err and "Hint:  " in err
     assert (f"{REPO} cannot be fetched" in err) and (where not in ("/", "/cdn/") or "a web page comes instead" in err)
     remote.portal = ""
-    assert hub.verify(hub.fetch(REPO)) == []  # and nothing of the page is kept
+    assert hub.verify(download.fetch(REPO)) == []  # and nothing of the page is kept
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"])
@@ -499,11 +499,11 @@ def test_a_user_without_a_home(
 
 
 def test_offline(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.fetch(REPO)
+    download.fetch(REPO)
     remote.asked.clear()
     go_offline(monkeypatch)
-    assert hub.locate(REPO) == hub.fetch(REPO)
-    for fetching in (lambda: hub.locate("amused-256"), lambda: hub.fetch(REPO, precision="fp32")):
+    assert download.locate(REPO) == download.fetch(REPO)
+    for fetching in (lambda: download.locate("amused-256"), lambda: download.fetch(REPO, precision="fp32")):
         with pytest.raises(StyledropError, match="in the cache, and HF_HUB_OFFLINE forbids to fetch it") as error:
             fetching()
         assert "without HF_HUB_OFFLINE: styledrop models fetch" in str(error.value.hint)
@@ -516,7 +516,7 @@ def test_too_little_room(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(50_000))
     with pytest.raises(StyledropError, match=r"needs 58\.1 kB, and 50\.0 kB are free in /") as error:
-        hub.fetch(REPO)
+        download.fetch(REPO)
     assert "HF_HOME=FOLDER" in str(error.value.hint)
     assert remote.downloads() == []
 
@@ -525,10 +525,10 @@ def test_too_little_room(remote: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_local_needs_no_hub(tiny_model: Path, tmp_path: Path) -> None:
-    assert hub.locate("pocket") == PACKAGE / "pocket"
-    assert hub.locate(str(tiny_model)) == tiny_model
+    assert download.locate("pocket") == PACKAGE / "pocket"
+    assert download.locate(str(tiny_model)) == tiny_model
     Path("artists/tiny-amused").mkdir(parents=True)
-    assert hub.locate(REPO) == Path(REPO)
+    assert download.locate(REPO) == Path(REPO)
     program = (
         "import sys\nfrom styledrop_cli.cli import console, load\n"
         f"names = [load.located(console.Screen(), name) for name in ('pocket', {str(tiny_model)!r})]\n"
@@ -566,7 +566,7 @@ def test_a_file_is_no_model() -> None:
     Path("some").mkdir()
     Path("some/file").touch()
     with pytest.raises(ModelError, match="some/file is not a model folder"):
-        hub.locate("some/file")
+        download.locate("some/file")
 
 
 # ---- the commands ----
@@ -621,7 +621,7 @@ def test_models_list_fetch_check_and_remove(remote: Hub, styledrop: Run, monkeyp
 
 
 def test_remove_asks(remote: Hub, styledrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.fetch(REPO)
+    download.fetch(REPO)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     for answer, code in ((False, 1), (True, 0)):
         monkeypatch.setattr(typer, "confirm", lambda question, err, answer=answer: answer)
@@ -635,7 +635,7 @@ def test_remove_takes_what_was_cut_and_leaves_the_rest(remote: Hub) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub.fetch(REPO, on_progress=stop)
+        download.fetch(REPO, on_progress=stop)
     other = storage().with_name("models--other--model") / "snapshots" / COMMIT
     other.mkdir(parents=True)
     (other / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
@@ -760,7 +760,7 @@ def kin(remote: Hub) -> Hub:
 
 def test_parts_of_other_repositories_are_fetched_and_nothing_twice(kin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    folder = hub.fetch("maskfocus-hps", on_message=said.append)
+    folder = download.fetch("maskfocus-hps", on_message=said.append)
     assert folder == hub.find("maskfocus-hps") == hub.find(HPS)
     weights = [f"{HPS}:diffusion_pytorch_model.safetensors", f"{MEISSONIC}:{VQVAE}", f"{LAION}:model.safetensors"]
     assert sorted(kin.downloads()) == sorted(weights)
@@ -771,28 +771,28 @@ def test_parts_of_other_repositories_are_fetched_and_nothing_twice(kin: Hub, mon
     assert f"also taking the text_encoder of {LAION}" in said
     assert f"also taking the scheduler, tokenizer, vqvae of {MEISSONIC}" in said
     kin.asked.clear()
-    assert hub.fetch("muddit-512").name == "512" and hub.fetch("maskfocus-hps") == folder
+    assert download.fetch("muddit-512").name == "512" and download.fetch("maskfocus-hps") == folder
     fetched = [f"{MUDDIT}:512/transformer/diffusion_pytorch_model.safetensors"]
     assert kin.downloads() == [*fetched, f"{MEISSONIC}:text_encoder/model.fp16.safetensors"]
     assert hub.find("meissonic") is None
     kin.asked.clear()
-    hub.fetch("meissonic")  # its transformer is all that it lacks
+    download.fetch("meissonic")  # its transformer is all that it lacks
     assert kin.downloads() == [f"{MEISSONIC}:{TRANSFORMER}"]
     assert hub.find("meissonic") and hub.find("meissonic+bundled")
     kin.asked.clear()
-    hub.fetch("muddit-1024")
+    download.fetch("muddit-1024")
     assert kin.downloads() == [f"{MUDDIT}:1024/transformer/diffusion_pytorch_model.safetensors"]
     go_offline(monkeypatch)
     kin.asked.clear()
     for name in ("meissonic", "meissonic+bundled", "muddit-512", "muddit-1024", "maskfocus-hps"):
-        assert hub.fetch(name) == hub.locate(name)
+        assert download.fetch(name) == download.locate(name)
     assert kin.asked == []
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     go_offline(monkeypatch)
 
 
 def test_what_two_models_of_a_repository_share_stays(kin: Hub, styledrop: Run) -> None:
-    small, large = hub.fetch("muddit-512"), hub.fetch("muddit-1024")
+    small, large = download.fetch("muddit-512"), download.fetch("muddit-1024")
     config = "transformer/config.json"
     assert (small / config).resolve() == (large / config).resolve()  # the cache has one for both
     weights = (small / "transformer/diffusion_pytorch_model.safetensors").resolve()
@@ -802,23 +802,23 @@ def test_what_two_models_of_a_repository_share_stays(kin: Hub, styledrop: Run) -
 
 
 def test_the_text_encoder_that_is_asked_for_comes_alone(kin: Hub) -> None:
-    folder = hub.fetch("meissonic+bundled")
+    folder = download.fetch("meissonic+bundled")
     assert f"{LAION}:model.safetensors" not in kin.downloads() and hub.find("meissonic+bundled") == folder
     assert hub.find("meissonic") is None
     shutil.rmtree(folder.parents[1])
     kin.asked.clear()
-    hub.fetch("meissonic")
+    download.fetch("meissonic")
     assert not any("text_encoder" in name for name in kin.downloads())
     assert hub.find("meissonic") and hub.find("meissonic+bundled") is None
 
 
 def test_a_lone_transformer_without_a_row(kin: Hub) -> None:
-    folder = hub.fetch("me/tuned")
+    folder = download.fetch("me/tuned")
     assert hub.find("me/tuned") == folder and placed(folder).text_encoder == "laion"
     kin.others["me/pixart"] = {**kin.others["me/tuned"], "config.json": b'{"_class_name": "Transformer2DModel"}'}
     kin.asked.clear()
     with pytest.raises(ModelError, match="me/pixart does not have the files of a model that can be run here"):
-        hub.fetch("me/pixart")
+        download.fetch("me/pixart")
     assert kin.downloads() == []
 
 
@@ -839,13 +839,13 @@ def test_room_is_needed_for_the_parts_of_others_too(kin: Hub, monkeypatch: pytes
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(50_000))
     with pytest.raises(StyledropError, match=r"needs 51\.\d kB, and 50\.0 kB are free") as error:
-        hub.fetch("maskfocus-hps")
+        download.fetch("maskfocus-hps")
     assert error.value.message.startswith(f"maskfocus-hps, with its parts from {MEISSONIC} and {LAION}, needs")
     assert kin.downloads() == [] and "HF_HOME=FOLDER" in str(error.value.hint)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(51_500))
-    hub.fetch("maskfocus-hps")
+    download.fetch("maskfocus-hps")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0))
-    hub.fetch("maskfocus-hps")  # all is here
+    download.fetch("maskfocus-hps")  # all is here
 
 
 def test_a_part_of_another_that_was_cut(kin: Hub, styledrop: Run) -> None:
@@ -854,18 +854,18 @@ def test_a_part_of_another_that_was_cut(kin: Hub, styledrop: Run) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub.fetch("maskfocus-hps", on_progress=stop)
+        download.fetch("maskfocus-hps", on_progress=stop)
     assert hub.find("maskfocus-hps") is None
     listed = json.loads(styledrop("models", "list", "--json").out)["models"]
     assert {row["name"]: row["state"] for row in listed}["maskfocus-hps"] == "in part"
-    hub.fetch("maskfocus-hps")
+    download.fetch("maskfocus-hps")
     assert hub.find("maskfocus-hps")
-    vqvae = placed(hub.fetch("maskfocus-hps")).found["vqvae"] / "diffusion_pytorch_model.fp16.safetensors"
+    vqvae = placed(download.fetch("maskfocus-hps")).found["vqvae"] / "diffusion_pytorch_model.fp16.safetensors"
     vqvae.write_bytes(b"rot")
     checked = styledrop("models", "check", "maskfocus-hps")
     assert checked.code == 1 and f"{VQVAE} is damaged" in checked.out
     kin.asked.clear()
-    hub.fetch("maskfocus-hps")
+    download.fetch("maskfocus-hps")
     assert kin.downloads() == [f"{MEISSONIC}:{VQVAE}"]
     (placed(hub.find("maskfocus-hps") or Path()).found["text_encoder"] / "model.safetensors").write_bytes(b"rot")
     assert "\nmodel.safetensors is damaged" in "\n" + styledrop("models", "check", "maskfocus-hps").out
@@ -877,39 +877,39 @@ def test_an_index_that_claims_more_than_the_files(kin: Hub) -> None:
     files = {name: data for name, data in kin.others[MEISSONIC].items() if not name.startswith("vqvae/")}
     kin.others[MEISSONIC] = files
     with pytest.raises(ModelError, match=f"{MEISSONIC} does not have .*: it has no vqvae/config.json"):
-        hub.fetch("meissonic")
+        download.fetch("meissonic")
     assert kin.downloads() == []
 
 
 @pytest.mark.parametrize(("name", "what"), [("WeiChow/EditMGT", "Gemma 2"), (MUDDIT, "several models")])
 def test_repositories_that_are_refused_by_name(kin: Hub, name: str, what: str) -> None:
     with pytest.raises(ModelError, match=what):
-        hub.fetch(name)
+        download.fetch(name)
     assert kin.asked == []
 
 
 def test_a_text_encoder_of_a_model_without_a_row(kin: Hub) -> None:
     kin.others["me/whole"] = kin.others[MEISSONIC]
-    folder = hub.fetch("me/whole")
+    folder = download.fetch("me/whole")
     assert placed(folder).text_encoder == "bundled" and hub.find("me/whole+laion") is None
-    hub.fetch("me/whole+laion")
+    download.fetch("me/whole+laion")
     assert hub.find("me/whole+laion") == folder
     kin.asked.clear()
     with pytest.raises(ModelError, match=f"{REPO} has no text encoder called laion"):
-        hub.fetch(f"{REPO}+laion")
+        download.fetch(f"{REPO}+laion")
     assert kin.downloads() == []
 
 
 def test_a_repository_of_several_models_without_rows(kin: Hub) -> None:
     kin.others["me/both"] = kin.others[MUDDIT]
     with pytest.raises(ModelError, match="me/both holds several models, in 1024 and 512"):
-        hub.fetch("me/both")
+        download.fetch("me/both")
     kin.others["me/one"] = {name: data for name, data in kin.others[MUDDIT].items() if name.startswith("512")}
-    assert hub.fetch("me/one") == hub.find("me/one") and hub.fetch("me/one").name == "512"
+    assert download.fetch("me/one") == hub.find("me/one") and download.fetch("me/one").name == "512"
 
 
 def test_lenders_are_listed_as_such(kin: Hub, styledrop: Run) -> None:
-    hub.fetch("maskfocus-hps")
+    download.fetch("maskfocus-hps")
     listed = {row["name"]: row["state"] for row in json.loads(styledrop("models", "list", "--json").out)["models"]}
     assert listed["meissonic"] == "scheduler, tokenizer, vqvae for others"
     assert (listed[LAION], listed["maskfocus-hps"]) == ("text_encoder for others", "fetched")
@@ -920,8 +920,8 @@ def test_a_relative_under_another_name(kin: Hub) -> None:
     index = json.loads(kin.others[MEISSONIC]["model_index.json"]) | other
     kin.others["me/editor"] = {**kin.others[MEISSONIC], "model_index.json": json.dumps(index).encode()}
     with pytest.raises(ModelError, match="me/editor has a part beside those of Pipeline: llm_encoder"):
-        hub.fetch("me/editor")
+        download.fetch("me/editor")
     assert kin.downloads() == []
     kin.others["me/copy"] = {**kin.others[MEISSONIC], "llm_encoder/config.json": b"{}"}
     with pytest.raises(ModelError, match="me/copy is EditMGT"):
-        hub.fetch("me/copy")
+        download.fetch("me/copy")

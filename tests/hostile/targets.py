@@ -37,7 +37,7 @@ from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.adapters import merge as merge_module
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
-from styledrop_cli.base import hub, layout, prompt_tokens
+from styledrop_cli.base import download, layout, prompt_tokens
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.cache import index_of
 from styledrop_cli.base.folder import load_module
@@ -564,7 +564,7 @@ def answer(data: bytes) -> None:
         stack.enter_context(mock.patch.object(huggingface_hub.HfApi, "model_info", asked))
         stack.enter_context(mock.patch.object(huggingface_hub, "hf_hub_download", brought))
         stack.enter_context(mock.patch.object(file_download, "http_get", brought))
-        attempt(lambda: hub.fetch("a/b"))
+        attempt(lambda: download.fetch("a/b"))
     shutil.rmtree(storage, ignore_errors=True)
     assert (cache_folder / "precious").exists()
 

@@ -32,7 +32,7 @@ from hostile import targets, watching
 from styledrop_cli.adapters import diffusers_lora
 from styledrop_cli.adapters import file as adapter_file
 from styledrop_cli.adapters.header import AdapterHeader, load_adapter, read_header
-from styledrop_cli.base import hub
+from styledrop_cli.base import download, hub
 from styledrop_cli.base.base import load_base
 from styledrop_cli.base.cache import index_of
 from styledrop_cli.base.published import open_published
@@ -484,7 +484,7 @@ def test_answers_that_name_files_elsewhere(monkeypatch: pytest.MonkeyPatch, chan
     said = json.loads(targets.hub_seeds()[0]) | change
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: huggingface_hub.hf_api.ModelInfo(**said))
     with pytest.raises(StyledropError, match="of a/b makes no sense"):
-        hub.fetch("a/b")
+        download.fetch("a/b")
     assert Path("precious").read_text() == "precious"
     assert not Path("cache").exists()
 
@@ -494,7 +494,7 @@ def test_a_damaged_link_of_the_cache_leads_to_nobody_elses_file(monkeypatch: pyt
     Path("cache").mkdir()
     Path("precious").write_text("precious")
     Path("cache/link").symlink_to("../precious")
-    hub._delete(Path("cache/link"))
+    hub.delete(Path("cache/link"))
     assert Path("precious").exists() and not Path("cache/link").is_symlink()
 
 

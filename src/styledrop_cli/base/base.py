@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from styledrop_cli.base import sample as drawing
+from styledrop_cli.base.download import locate
 from styledrop_cli.base.folder import Opened, Part, Parts, load_text, open_ours, refuse_other_text
-from styledrop_cli.base.hub import locate, split
+from styledrop_cli.base.hub import split
 from styledrop_cli.base.known_things import THINGS, KnownThings, Thing, read_lines, read_things
 from styledrop_cli.base.prompt_tokens import TextTokenizer
 from styledrop_cli.base.published import is_published, open_published
@@ -302,9 +303,9 @@ def load_base(model: str, device: torch.device) -> Base:
     """Load ``pocket``, the bundled base, a model folder made by ``styledrop pretrain``, or a published one.
 
     A published one is a folder, a name of the registry's or ``owner/name`` on the hub, which is fetched if it is not
-    here (see ``hub.locate``), and may name its text encoder, ``meissonic+bundled``; its networks are loaded when they
-    are first used. Raises ModelError if there is no such model or a part of it is missing or broken, StyledropError if
-    it cannot be fetched.
+    here (see ``download.locate``), and may name its text encoder, ``meissonic+bundled``; its networks are loaded when
+    they are first used. Raises ModelError if there is no such model or a part of it is missing or broken,
+    StyledropError if it cannot be fetched.
     """
     folder = POCKET if model == BUNDLED else locate(model)
     opened = open_folder(folder, split(model)[1])

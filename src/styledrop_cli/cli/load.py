@@ -38,7 +38,9 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
     folder = hub.find(model)
     if folder is None:
         with screen.progress(f"fetching {model}") as move:
-            folder = hub.locate(model, move, screen.say)
+            from styledrop_cli.base.download import locate
+
+            folder = locate(model, move, screen.say)
     return hub.as_read(folder, model)
 
 

@@ -15,7 +15,7 @@ from rich.filesize import decimal as file_size
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.base.registry import BUNDLED, PUBLISHED
+from styledrop_cli.base.registry import BUNDLED, POCKET, PUBLISHED
 from styledrop_cli.cli import console, options
 from styledrop_cli.errors import ModelError, UsageError
 
@@ -90,9 +90,8 @@ def _list(screen: console.Screen) -> None:
     """Show pocket, the published models, and what else of their kind is in the cache."""
     from styledrop_cli.base import hub
 
-    pocket = hub.locate(BUNDLED)
-    size = sum(path.stat().st_size for path in pocket.iterdir())
-    rows: list[dict[str, Any]] = [_row(BUNDLED, "bundled", size, ("fp16",), pocket)]
+    size = sum(path.stat().st_size for path in POCKET.iterdir())
+    rows: list[dict[str, Any]] = [_row(BUNDLED, "bundled", size, ("fp16",), POCKET)]
     found = {one.name: one for one in hub.cached()}
     for name in dict.fromkeys([*PUBLISHED, *found]):
         if one := found.get(name):
@@ -189,6 +188,7 @@ def _groups(names: list[str]) -> dict[str, list[str]]:
 def _fetch(name: str, precision: str, screen: console.Screen) -> None:
     """Bring a model here, and print its folder."""
     from styledrop_cli.base import hub
+    from styledrop_cli.base.download import fetch
 
     here, repo = hub.find(name), hub.repository(hub.split(name)[0])
     if repo is None and here is not None:
@@ -196,7 +196,7 @@ def _fetch(name: str, precision: str, screen: console.Screen) -> None:
         screen.say(f"{name} is here already")
     else:
         with screen.progress(f"fetching {name}") as move:
-            folder = hub.fetch(name, precision=precision, on_progress=move, on_message=screen.say)
+            folder = fetch(name, precision=precision, on_progress=move, on_message=screen.say)
         screen.say(f'draw with it:  styledrop generate --model {shlex.quote(name)} --base-only "a cat"', "dim")
     snapshot = folder.parent if folder.parent.parent.name == "snapshots" else folder
     about = {"repository": repo, "commit": snapshot.name, "precision": precision} if repo else {}
