@@ -32,6 +32,7 @@ def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("STYLEDROP_STYLES", str(tmp_path / ".styles"))
     for name in ("FORCE_COLOR", "STYLEDROP_TRACEBACK", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
 

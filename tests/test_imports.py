@@ -32,6 +32,7 @@ HOMES = {
     "huggingface_hub": {"base/download", "base/cache"},
     "open_clip": {"judging/clip_scorer"},
     "resvg_py": set(),
+    "platformdirs": {"adapters/library"},
     "rich": {"cli"},
     "starlette": {"feedback/page"},
     "uvicorn": {"feedback/page"},
@@ -46,7 +47,7 @@ TYPES = {"PIL.Image.Image"}  # names for annotations only
 WITHOUT_TORCH = (
     "__init__", "__main__", "errors", "environment", "settings", "progress", "io/files", "io/file_kinds",
     "io/run_names", "io/text_files", "base/hub", "base/download", "base/cache", "base/layout", "base/registry",
-    "generation/lists", "doctor", "cli",
+    "adapters/library", "generation/lists", "doctor", "cli",
 )  # fmt: skip
 
 

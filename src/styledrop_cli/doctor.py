@@ -43,6 +43,7 @@ LIBRARIES = {
     "tokenizers": "tokenizers", "huggingface_hub": "huggingface_hub", "jinja2": "jinja2", "matplotlib": "matplotlib",
     "starlette": "starlette", "uvicorn": "uvicorn", "torch": "torch", "accelerate": "accelerate",
     "torchvision": "torchvision", "open_clip_torch": "open_clip", "filelock": "filelock",
+    "platformdirs": "platformdirs",
 }  # fmt: skip
 DEVICES, BASE = "devices", "base:"  # asked of the other process beside the libraries; a base's folder follows `base:`
 NEED_TORCH = ("accelerate", "torchvision", "open_clip", DEVICES, BASE)  # not tried where torch is broken
@@ -51,7 +52,8 @@ SUMS = "SHA256SUMS"  # of the bundled weights, as sha256sum writes them
 TRAINING = 1_500_000_000  # bytes of memory that learning a style on pocket takes
 # The variables that decide how styledrop runs.
 VARIABLES = re.compile(
-    r"(HF|OMP|GOMP|MKL|CUDA|PYTORCH)_\w+|HTTPS?_PROXY|WORLD_SIZE|(LOCAL_)?RANK|PYTHONPATH|TMPDIR", re.IGNORECASE
+    r"(STYLEDROP|HF|OMP|GOMP|MKL|CUDA|PYTORCH)_\w+|HTTPS?_PROXY|WORLD_SIZE|(LOCAL_)?RANK|PYTHONPATH|TMPDIR",
+    re.IGNORECASE,
 )
 
 FINE, NOTE, WRONG = "fine", "note", "wrong"

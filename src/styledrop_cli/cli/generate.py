@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from styledrop_cli.adapters import library
 from styledrop_cli.cli import checks, console, drawing, load, options, plan
 from styledrop_cli.cli.options import flag, option
 from styledrop_cli.cli.plan import DryRun
@@ -100,7 +101,8 @@ def generate(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ADAPTER] PROMPT...", help="The adapter file, then what to draw; each prompt in quotes."
+            metavar="[ADAPTER] PROMPT...",
+            help="The adapter file or the name of a saved style, then what to draw; each prompt in quotes.",
         ),
     ] = None,
     *,
@@ -231,7 +233,7 @@ def _adapters_and_prompts(
     """Tell the adapter file from the prompts; without one, or with others, every word is a prompt."""
     paths, shares = load.read_weighted(mixed, "share")
     first = words[0] if words else ""
-    named = first.endswith(checks.ADAPTER)
+    named = first.endswith(checks.ADAPTER) if base_only or paths else library.names_adapter(first)
     if base_only and paths:
         raise UsageError(f"--base-only draws without {paths[0]}", "leave out one of the two")
     if (base_only or paths) and named:
@@ -240,7 +242,9 @@ def _adapters_and_prompts(
         raise UsageError(f"{other} draws without {first}", hint)
     if not (base_only or paths or named):
         raise UsageError(
-            f"'{first}' is no adapter file (*{checks.ADAPTER})" if words else "there is no adapter file",
+            f"'{first}' is no adapter file (*{checks.ADAPTER}), and no style in the library"
+            if words
+            else "there is no adapter",
             "put the adapter before the prompts, or say --base-only to draw without one",
         )
     prompts = words[1:] if named else words
@@ -248,7 +252,7 @@ def _adapters_and_prompts(
         prompts = checks.checked_prompts(
             prompts, f"styledrop generate {first if named else '--base-only'}", templates=True
         )
-    paths = [Path(first)] if named else paths
+    paths = [library.find(first)] if named else paths
     return list(zip(paths, shares or [1 / len(paths)] * len(paths), strict=True)) if paths else [], prompts
 
 

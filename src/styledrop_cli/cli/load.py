@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from styledrop_cli.adapters import library
 from styledrop_cli.cli.checks import ADAPTER
 from styledrop_cli.cli.console import Screen
 from styledrop_cli.errors import UsageError
@@ -87,19 +88,21 @@ def load_to_draw(screen: Screen, model: str | None, device: str, adapter: Path |
 def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[float] | None]:
     """`["a.safetensors:0.6", "b.safetensors:0.4"]` as files and numbers, or None if there are no numbers.
 
-    Raises UsageError if a file is no adapter file by its name, a number is none, or only some have one; `what` it is, a
+    A name may also be that of a style in the library. Raises UsageError if a word is neither,
+    a number is none, or only some have one; `what` it is, a
     share or a weight.
     """
     paths: list[Path] = []
     numbers: list[float] = []
     for word in words:
         # A colon may belong to the path: C:\a.safetensors.
-        name, number = (word, None) if word.endswith(ADAPTER) else word.rpartition(":")[::2]
-        if not name.endswith(ADAPTER):
+        name, number = (word, None) if library.names_adapter(word) else word.rpartition(":")[::2]
+        if not library.names_adapter(name):
             raise UsageError(
-                f"'{name or word}' is no adapter file (*{ADAPTER})", f"write a{ADAPTER}:0.6 b{ADAPTER}:0.4"
+                f"'{name or word}' is no adapter file (*{ADAPTER}), and no style in the library",
+                f"write a{ADAPTER}:0.6 b{ADAPTER}:0.4",
             )
-        paths.append(Path(name))
+        paths.append(library.find(name))
         if number is not None:
             try:
                 numbers.append(float(number))

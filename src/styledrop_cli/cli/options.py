@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from styledrop_cli.adapters import library
 from styledrop_cli.base.registry import AMUSED, BUNDLED, POCKET_SPEC, PUBLISHED
 from styledrop_cli.cli import checks
 from styledrop_cli.cli.console import COMMON, helps
@@ -96,7 +97,8 @@ FirstSeed = Annotated[int, common("Seed of the first picture; each further pictu
 Overwrite = Annotated[bool, flag("Replace the output if it already exists.", "--overwrite")]
 Scorer = Annotated[str, option(SCORER, metavar="NAME")]
 SecondScorer = Annotated[str | None, option(SCORER, metavar="NAME", shown="scorer")]
-AdapterFile = Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter file.")]
+ADAPTER = "The adapter file, or the name of a saved style."
+AdapterFile = Annotated[Path, typer.Argument(parser=library.find, metavar="ADAPTER", help=ADAPTER)]
 OwnStyle = Annotated[
     str | None,
     option(

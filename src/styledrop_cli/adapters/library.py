@@ -1,0 +1,90 @@
+"""The library of styles: adapters kept by name, in a folder of this user's own.
+
+The folder is all there is: a style called ``ink`` is its file ``ink.safetensors``. Imports no torch, so that commands
+can tell a style's name from a prompt at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from styledrop_cli.environment import expanded
+from styledrop_cli.errors import ModelError, UsageError
+
+SUFFIX = ".safetensors"
+VARIABLE = "STYLEDROP_STYLES"  # another folder for the library
+LONGEST = 60  # characters of a name
+# Letters of any script and digits, and inside also what file systems, shells and hubs let through.
+NAME = re.compile(rf"[^\W_](?:[\w.-]{{0,{LONGEST - 2}}}\w)?")
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no file can be called so on Windows
+
+
+def folder() -> Path:
+    """The folder of the library; it need not be there. UsageError for a user without a home folder."""
+    if chosen := os.environ.get(VARIABLE, "").strip():
+        return Path(expanded(chosen, f"unset {VARIABLE}, or name the folder in full"))
+    from platformdirs import user_data_dir
+
+    return (
+        Path(expanded(user_data_dir("styledrop", appauthor=False), f"set HOME, or {VARIABLE} to a folder")) / "styles"
+    )
+
+
+def names() -> list[str]:
+    """The names of all styles in the library, in the order of the alphabet; none where it cannot be read."""
+    try:
+        return sorted(one.stem for one in folder().iterdir() if one.suffix == SUFFIX and is_name(one.stem))
+    except (OSError, UsageError):
+        return []
+
+
+def is_name(word: str) -> bool:
+    """Whether a style may be called so."""
+    return bool(NAME.fullmatch(word)) and not word.endswith(SUFFIX) and not RESERVED.fullmatch(word)
+
+
+def file_of(name: str) -> Path:
+    """The file of the style called ``name``, whether it is there or not; UsageError for what no style can be called."""
+    if not is_name(name):
+        raise UsageError(
+            f"'{name[:LONGEST]}' cannot be the name of a style",
+            f"use letters, digits, - and _, at most {LONGEST}: ink-on-paper",
+        )
+    return folder() / f"{name}{SUFFIX}"
+
+
+def is_saved(word: str) -> bool:
+    """Whether a style called so is in the library."""
+    try:
+        return is_name(word) and file_of(word).is_file()
+    except (OSError, UsageError):  # the folder cannot be looked into, or this user has none
+        return False
+
+
+def names_adapter(word: str) -> bool:
+    """Whether ``word`` stands for an adapter, and is no prompt: a file ``*.safetensors``, or a style in the library."""
+    return word.endswith(SUFFIX) or is_saved(word)
+
+
+def find(word: str) -> Path:
+    """The adapter file that ``word`` stands for: the name of a style in the library, or the path of a file.
+
+    What ends in .safetensors or has folders in it is a path. ModelError if it is neither a style nor a file.
+    """
+    path = Path(expanded(word))
+    if word.endswith(SUFFIX) or len(path.parts) > 1:
+        return path
+    if is_saved(word):
+        return file_of(word)
+    if path.is_file():
+        return path
+    raise ModelError(f"there is no style called '{word[:LONGEST]}', and no such file", _nearest(word))
+
+
+def _nearest(word: str) -> str:
+    if near := get_close_matches(word.lower(), names(), 1):
+        return f"Did you mean {near[0]}? 'styledrop styles list' shows all that are saved."
+    return f"Name an adapter file (*{SUFFIX}), or a style of 'styledrop styles list'."
