@@ -26,11 +26,12 @@ def folder() -> Path:
     """The folder of the library; it need not be there. UsageError for a user without a home folder."""
     if chosen := os.environ.get(VARIABLE, "").strip():
         return Path(expanded(chosen, f"unset {VARIABLE}, or name the folder in full"))
-    from platformdirs import user_data_dir
+    from platformdirs import user_data_path
 
-    return (
-        Path(expanded(user_data_dir("styledrop", appauthor=False), f"set HOME, or {VARIABLE} to a folder")) / "styles"
-    )
+    try:
+        return user_data_path("styledrop", appauthor=False) / "styles"
+    except RuntimeError:
+        raise UsageError("this user has no home folder to keep styles in", f"set HOME, or {VARIABLE}") from None
 
 
 def names() -> list[str]:
