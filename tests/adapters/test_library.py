@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from conftest import nobody
 from styledrop_cli.adapters import library
-from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
 
 def keep(name: str) -> Path:
@@ -64,3 +66,54 @@ def test_who_has_no_home_has_no_library_and_draws_all_the_same(monkeypatch: pyte
     assert library.find("ink.safetensors") == Path("ink.safetensors")
     with pytest.raises(UsageError):
         library.folder()
+
+
+def test_a_style_is_saved_whole_under_a_free_name() -> None:
+    Path("a.safetensors").write_bytes(b"first")
+    Path("b.safetensors").write_bytes(b"second")
+    ink = library.save(Path("a.safetensors"), "ink")
+    assert ink == library.find("ink") and ink.read_bytes() == b"first"
+    with pytest.raises(UsageError, match="a style called 'ink' already"):
+        library.save(Path("b.safetensors"), "ink")
+    assert ink.read_bytes() == b"first"
+    library.save(Path("b.safetensors"), "ink", overwrite=True)
+    assert ink.read_bytes() == b"second"
+    with pytest.raises(ModelError, match="cannot read c.safetensors"):
+        library.save(Path("c.safetensors"), "gold")
+    assert [one.name for one in library.folder().iterdir()] == ["ink.safetensors"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_that_is_taken_meanwhile_stays_the_others(monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    real = os.link
+
+    def link(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"the other's")
+        if not links:
+            raise OSError(errno.EPERM, "no links on this disk")
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    Path("a.safetensors").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="already"):
+        library.save(Path("a.safetensors"), "ink")
+    assert library.find("ink").read_bytes() == b"the other's"
+    monkeypatch.setattr(os, "link", real)
+
+
+def test_a_disk_without_links_keeps_styles_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Path) -> None:
+        raise OSError(errno.EPERM, "no links on this disk")
+
+    monkeypatch.setattr(os, "link", link)
+    Path("a.safetensors").write_bytes(b"mine")
+    assert library.save(Path("a.safetensors"), "ink").read_bytes() == b"mine"
+
+
+def test_a_library_that_cannot_be_written_says_where_else() -> None:
+    library.folder().parent.mkdir(parents=True, exist_ok=True)
+    library.folder().write_bytes(b"")
+    Path("a.safetensors").write_bytes(b"mine")
+    with pytest.raises(StyledropError) as caught:
+        library.save(Path("a.safetensors"), "ink")
+    assert caught.value.hint == "set STYLEDROP_STYLES to another folder"

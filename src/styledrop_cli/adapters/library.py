@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
 from styledrop_cli.environment import expanded
-from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.errors import ModelError, StyledropError, UsageError
+from styledrop_cli.io.files import atomic_write, read_bytes, writing
 
 SUFFIX = ".safetensors"
 VARIABLE = "STYLEDROP_STYLES"  # another folder for the library
@@ -83,6 +86,45 @@ def find(word: str) -> Path:
     if path.is_file():
         return path
     raise ModelError(f"there is no style called '{word[:LONGEST]}', and no such file", _nearest(word))
+
+
+def refuse_taken(name: str, overwrite: bool) -> None:
+    """Raise UsageError for a name that no style can have, or that one has already unless ``overwrite``."""
+    if file_of(name).exists() and not overwrite:
+        raise UsageError(
+            f"there is a style called '{name}' already",
+            f"take another name, or say --overwrite to replace it; 'styledrop inspect {name}' shows what it is",
+        )
+
+
+def save(source: Path, name: str, overwrite: bool = False) -> Path:
+    """Copy the adapter file ``source`` into the library as ``name``, whole or not at all; returns the file there.
+
+    What ``source`` holds is not looked at. UsageError if the name is taken, also by another process meanwhile, unless
+    ``overwrite``; ModelError if ``source`` cannot be read, StyledropError if the library cannot be written.
+    """
+    refuse_taken(name, overwrite)
+    target = file_of(name)
+    try:
+        data = read_bytes(source, None)
+    except OSError as error:
+        raise ModelError(f"cannot read {source}: {error.strerror or error}") from None
+    with _changing(target):
+        written = atomic_write(target, data, new=not overwrite)
+    if not written:
+        refuse_taken(name, overwrite)
+    return target
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """As ``writing`` a file of the library: StyledropError says that the library may be elsewhere."""
+    try:
+        with writing(path):
+            yield
+    except StyledropError as error:
+        hint = (error.hint or "").replace("choose another place with -o", f"set {VARIABLE} to another folder")
+        raise StyledropError(error.message, hint) from None
 
 
 def _nearest(word: str) -> str:

@@ -212,11 +212,11 @@ def temporary_name(name: str) -> str:
     return f"{whole[:90].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}{Path(name).suffix[-15:]}"
 
 
-def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
+def atomic_write(path: Path, data: bytes, *, private: bool = False, new: bool = False) -> bool:
     """Write ``data`` to ``path`` whole or not at all, with its folder if need be; ``private``: for this user's eyes.
 
-    A file that is there already keeps its permissions, and a link stays one: what it leads to is written.
-    StyledropError if the folder or the file cannot be written.
+    A file that is there already keeps its permissions, and a link stays one: what it leads to is written. ``new``
+    leaves such a file alone. Returns whether ``data`` was written; StyledropError if the folder or file cannot be.
     """
     named = Path(path)
     with writing(named):
@@ -233,9 +233,23 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
                     part.chmod(stat.S_IMODE(path.stat().st_mode))
             with part.open("rb+") as file:  # or the new name could outlive a power cut, and what it names not
                 os.fsync(file.fileno())
+            if new:
+                return _takes_place(part, path)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+    return True
+
+
+def _takes_place(part: Path, path: Path) -> bool:
+    """Give ``part`` the name ``path``, unless that is taken, also by another process at this moment."""
+    try:
+        os.link(part, path)  # which never replaces what is there
+    except OSError:  # it is there, or the disk has no hard links
+        if path.exists():
+            return False
+        part.replace(path)
+    return True
 
 
 def to_text(text: str) -> str:
