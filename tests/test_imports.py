@@ -19,7 +19,7 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 # What is in a folder, or lies beside the folders, imports from what stands before it, and from its own folder.
 ORDER = (
     "errors", "environment", "settings", "progress", "io", "models", "devices", "sampling", "base", "corpus",
-    "adapters", "judging", "training", "generation", "feedback", "report", "doctor", "api", "cli", "__main__",
+    "adapters", "judging", "training", "generation", "web", "feedback", "report", "doctor", "api", "cli", "__main__",
 )  # fmt: skip
 LAZY = {("__init__", "errors"), ("__init__", "api")}  # the package's own names: only when one is asked for
 
@@ -34,8 +34,8 @@ HOMES = {
     "resvg_py": set(),
     "platformdirs": {"adapters/library"},
     "rich": {"cli"},
-    "starlette": {"feedback/page"},
-    "uvicorn": {"feedback/page"},
+    "starlette": {"web", "feedback/page"},
+    "uvicorn": {"web", "feedback/page"},
     "safetensors": {"io/tensors", "base/published_files"},
     "tokenizers": {"base/prompt_tokens"},
     "typer": {"cli"},

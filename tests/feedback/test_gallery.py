@@ -20,7 +20,8 @@ import pytest
 
 from conftest import draw
 from styledrop_cli.errors import StyledropError, UsageError
-from styledrop_cli.feedback.page import Candidate, Choices, Gallery, guard, server
+from styledrop_cli.feedback.page import Candidate, Choices, Gallery, server
+from styledrop_cli.web import guard
 
 
 def encoded(kind: str, side: int = 8) -> bytes:

@@ -26,7 +26,8 @@ import pytest
 from test_gallery import CANDIDATES, PNG, Client, picking
 
 from conftest import SOURCE
-from styledrop_cli.feedback.page import Choices, Gallery, guard, server
+from styledrop_cli.feedback.page import Choices, Gallery, server
+from styledrop_cli.web import guard
 
 NOTHING = b'{"error":"There is nothing here."}'
 

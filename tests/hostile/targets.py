@@ -49,7 +49,7 @@ from styledrop_cli.corpus import folder as corpus_folder
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.feedback import people, rounds
 from styledrop_cli.feedback import pool as pool_module
-from styledrop_cli.feedback.page import Choices, guard
+from styledrop_cli.feedback.page import Choices
 from styledrop_cli.generation.lists import file_names, kit_file, prompt_file, wildcards
 from styledrop_cli.generation.output_folder import Batch
 from styledrop_cli.io import images
@@ -60,6 +60,7 @@ from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.report import commands, history
 from styledrop_cli.settings import SampleSettings, TrainSettings
 from styledrop_cli.training.loop import Budget, Loop
+from styledrop_cli.web import guard
 
 
 @dataclass(frozen=True)

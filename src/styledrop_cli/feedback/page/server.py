@@ -27,9 +27,10 @@ from starlette.types import ASGIApp
 
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.feedback.page.choices import Choices
-from styledrop_cli.feedback.page.guard import HOLD, Connection, Guard, Refused, listen, remember, remembered, said_in
+from styledrop_cli.web import guard
+from styledrop_cli.web.guard import HOLD, Connection, Guard, Refused, listen, remember, remembered, said_in
 
-PAGE = Path(__file__).with_name("page.html")
+PAGE = Path(guard.__file__).with_name("page.html")
 REMEMBERED = "page.json"  # port and secret
 TICK = 0.25  # seconds: how often a waiting answer looks for news
 RETURN = 2.5  # seconds that a tab left open by an earlier process has to come back before a new one is opened
