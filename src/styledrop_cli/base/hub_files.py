@@ -26,7 +26,7 @@ from styledrop_cli.io.files import file_hash
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _AGAIN = "the same command goes on where this one stopped"
-MAIN = "main"  # the revision that a repository has if none is named
+MAIN = "main"  # the revision that is meant if none is named
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Order:
     errand: Errand
     commit: str
     files: list[RemoteFile]
-    revision: str = MAIN
+    revision: str | None = None
 
     @property
     def repo(self) -> str:
@@ -124,7 +124,7 @@ def bring_all(
         hf_hub_download(repo, order.files[0].name, revision=order.revision, cache_dir=cache)
 
 
-def asked(errand: Errand, revision: str = MAIN) -> tuple[str, dict[str, RemoteFile]]:
+def asked(errand: Errand, revision: str | None = None) -> tuple[str, dict[str, RemoteFile]]:
     """The commit of a repository and its files, by their names, as the hub tells; raises as ``talking`` does.
 
     The commit and the sums become names of files here, so they must be what they are called. Raises StyledropError

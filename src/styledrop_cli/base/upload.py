@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,34 +25,44 @@ def check_repository(repo: str) -> str:
     return repo
 
 
-def open_repository(repo: str, private: bool) -> None:
-    """Make a repository, if there is none, and see that files may be put into it.
-
-    One that is there stays as public or private as it is. Raises UsageError if nobody is logged in, ModelError if this
-    user may not write to it, StyledropError if the hub cannot be reached, or must not be.
-    """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+def refuse_no_access(repo: str) -> None:
+    """Raise UsageError if nobody is logged in, StyledropError if the hub must not be asked; nothing is asked yet."""
+    from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         raise StyledropError(f"HF_HUB_OFFLINE forbids to push to {repo}", "say it without HF_HUB_OFFLINE")
     if not get_token():
         raise UsageError(f"nobody is logged in to push to {repo}", LOG_IN.format(constants.ENDPOINT))
+
+
+def open_repository(repo: str, private: bool) -> None:
+    """Make a repository, if there is none, and see that files may be put into it.
+
+    One that is there stays as public or private as it is. Raises ModelError if this user may not write to it,
+    StyledropError if the hub cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
     with _pushing(repo):
         HfApi().create_repo(repo, private=private, exist_ok=True)
         # The hub is asked how it would take a small file, which it tells only those who may write.
         HfApi().preupload_lfs_files(repo, [CommitOperationAdd("README.md", b"-")])
 
 
-def upload(repo: str, files: Sequence[Path], message: str) -> str:
+def upload(repo: str, files: Sequence[Path], names: Collection[str], message: str) -> str:
     """Put ``files`` into a repository under their own names, all or none of them; returns the address of the commit.
 
-    What is not changed by that makes no commit. Raises as ``open_repository`` does.
+    Those of the ``names`` that are in it and not among them are removed. What is not changed by that makes no commit.
+    Raises as ``open_repository`` does.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     with _pushing(repo):
-        operations = [CommitOperationAdd(path.name, str(path)) for path in files]
-        return str(HfApi().create_commit(repo, operations, commit_message=message).commit_url)
+        there = {one.rfilename for one in HfApi().model_info(repo).siblings or ()}
+        gone = there.intersection(names) - {path.name for path in files}
+        added = [CommitOperationAdd(path.name, str(path)) for path in files]
+        removed = [CommitOperationDelete(name) for name in sorted(gone)]
+        return str(HfApi().create_commit(repo, [*added, *removed], commit_message=message).commit_url)
 
 
 @contextmanager
@@ -65,7 +75,7 @@ def _pushing(repo: str) -> Iterator[None]:
         "",
         done="pushed to",
         allowed="written to",
-        token=f"is {repo.partition('/')[0]} you, or an organisation of yours? If so, {LOG_IN.format(constants.ENDPOINT)}",
+        token=f"if {repo.partition('/')[0]} is you or an organisation of yours, {LOG_IN.format(constants.ENDPOINT)}",
     )
     try:
         with talking(errand):
