@@ -76,8 +76,8 @@ class Hub:
 
     def of(self, repo: str, revision: str = "main") -> dict[str, bytes] | None:
         """The files of a repository, None if there is none, or no such revision."""
-        if revision not in ("main", self.commit):
-            return self.revisions.get(repo, {}).get(revision)
+        if revision in (others := self.revisions.get(repo, {})) or revision not in ("main", self.commit):
+            return others.get(revision)
         return self.files if repo == REPO else self.others.get(repo)
 
     def downloads(self) -> list[str]:
@@ -154,7 +154,8 @@ class Handler(BaseHTTPRequestHandler):
         elif len(data) >= LARGE:
             elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
             about |= {"X-Linked-Etag": f'"{sha256(data)}"', "X-Linked-Size": str(len(data))}
-            beside = "" if repo == REPO else f"{repo}:"
+            at = f"@{revision}" if revision in self.hub.revisions.get(repo, {}) else ""
+            beside = "" if repo == REPO else f"{repo}{at}:"
             self.answer(302, about | {"Location": f"{elsewhere}/cdn/{beside}{name}"})
         else:
             etag = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -162,7 +163,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def large(self, name: str) -> None:
         repo, beside, file = name.rpartition(":")
-        data = (self.hub.others[repo] if beside else self.hub.files)[file]
+        repo, _, revision = repo.partition("@")
+        data = ((self.hub.of(repo, revision or "main") or {}) if beside else self.hub.files)[file]
         if name in self.hub.spoilt:
             data = bytes([data[0] ^ 1]) + data[1:]
         start, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")
@@ -212,7 +214,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.user != owner:
             self.answer(403, {"X-Error-Message": f"You don't have the rights to create a model under {owner}"})
         elif self.hub.of(repo) is not None:
-            self.answer(409, {"X-Error-Message": "You already created this model repo"})
+            said = {"error": "You already created this model repo", "url": f"{self.hub.url}/{repo}"}
+            self.answer(409, {"Content-Type": "application/json"}, json.dumps(said).encode())
         else:
             self.hub.others[repo] = {".gitattributes": b"*.safetensors filter=lfs"}
             if wanted.get("private") or wanted.get("visibility") == "private":

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from styledrop_cli.adapters.header import KEY, LARGEST_ADAPTER
+from styledrop_cli.adapters import library
+from styledrop_cli.adapters.header import KEY, LARGEST_ADAPTER, load_adapter
 from styledrop_cli.adapters.library import SUFFIX
 from styledrop_cli.base import hub
 from styledrop_cli.base.cache import files_in, snapshots, storage_of
@@ -84,6 +85,28 @@ def find_adapter(
         raise
     remote: RemoteFile = there[name]
     return Found(repo, name, commit, remote.sha256, Order(errand, commit, [remote], revision))
+
+
+def keep(
+    found: Found,
+    name: str,
+    overwrite: bool = False,
+    on_progress: OnProgress = unheard,
+    on_message: OnMessage = lambda message: None,
+) -> Path:
+    """Bring an adapter into the library as ``name``, once it is sure that it is one; returns its file there.
+
+    Nothing is fetched if it is there already. UsageError if another style has that name, unless ``overwrite``,
+    ModelError for what is no adapter, StyledropError where it cannot be brought or written.
+    """
+    target = library.file_of(name)
+    if target.is_file() and found.sha256 == file_hash(target):
+        on_message(f"{name} is this adapter already")
+        return target
+    library.refuse_taken(name, overwrite)
+    path = found.fetch(on_progress, on_message)
+    load_adapter(path)
+    return library.save(path, name, overwrite)
 
 
 def _is_inside(name: str) -> bool:

@@ -75,15 +75,14 @@ def for_others(file: AdapterFile, repo: str, references: bool = True) -> Adapter
         ],
         "source": {**_only(header.source, ("sha256",)), "name": "another program"} if header.source else {},
         "thumbnail": thumbnail_base64(from_base64(header.thumbnail)) if header.thumbnail else "",
-        "others": {},
     }
     tensors = file.tensors
     if not references and header.pictures:
         tensors = {name: one for name, one in tensors.items() if not name.startswith("views.")}
         values |= {"pictures": [], "thumbnail": "", "picks": [], "source": {"name": repo}}
-    kept = replace(header, written=tuple(key for key in header.written if key not in header.others))
-    kept = replace(kept, others={})
-    return AdapterFile(Path(WEIGHTS), kept.with_values(**{key: one for key, one in values.items() if one}), tensors)
+    kept = replace(header, others={}, written=tuple(key for key in header.written if key not in header.others))
+    values = {key: one for key, one in values.items() if one or key in kept.written}
+    return AdapterFile(Path(WEIGHTS), kept.with_values(**values), tensors)
 
 
 def _only(said: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
@@ -119,6 +118,11 @@ def write_folder(folder: Path, file: AdapterFile, about: Sharing) -> list[Path]:
     for name, data in beside.items():
         atomic_write(folder / name, data)
     return [folder / name for name in (WEIGHTS, *beside)]
+
+
+def message_of(file: AdapterFile) -> str:
+    """What a commit with an adapter is called."""
+    return f"{_line(file.header.name)}: an adapter of styledrop"
 
 
 # ---- the card ----

@@ -14,7 +14,7 @@ from styledrop_cli.cli import checks, console, options
 from styledrop_cli.cli.options import option
 from styledrop_cli.cli.train import say_how_to_draw
 from styledrop_cli.errors import UsageError
-from styledrop_cli.io.files import atomic_write, file_hash, read_bytes
+from styledrop_cli.io.files import atomic_write, read_bytes
 
 if TYPE_CHECKING:
     from styledrop_cli.adapters.pull import Found
@@ -48,36 +48,25 @@ def pull(
         raise UsageError("--save-as and --output are two places", "leave out one of the two")
     name = save_as or repo.partition("/")[2]
     if output is not None:
-        checks.refuse_output(output, True, suffix=checks.ADAPTER)
+        checks.refuse_output(output, overwrite, suffix=checks.ADAPTER)
     elif save_as is None and not library.is_name(name):
         raise UsageError(f"no style can be called '{name}'", "say what to call it with --save-as")
-    target = output or library.file_of(name)
+    else:
+        library.file_of(name)
     with screen.working(f"asking for {repo}"):
-        from styledrop_cli.adapters.pull import find_adapter
+        from styledrop_cli.adapters.header import load_adapter
+        from styledrop_cli.adapters.pull import find_adapter, keep
 
         found = find_adapter(repo, revision, file, screen.say)
-    if target.is_file() and found.sha256 == file_hash(target):
-        screen.say(f"{target if output else name} is this adapter already")
-    else:
+    with screen.progress(f"fetching {repo}") as move:
         if output is None:
-            library.refuse_taken(name, overwrite)
+            path = keep(found, name, overwrite, move, screen.say)
         else:
-            checks.refuse_output(output, overwrite)
-        _bring(screen, found, target, name if output is None else None, overwrite)
-    _say_what_it_is(screen, found, target, name if output is None else None)
-
-
-def _bring(screen: console.Screen, found: Found, target: Path, name: str | None, overwrite: bool) -> None:
-    """Fetch an adapter and keep it, once it is sure that it is one."""
-    with screen.progress(f"fetching {found.repo}") as move:
-        path = found.fetch(move, screen.say)
-    from styledrop_cli.adapters.header import load_adapter
-
-    load_adapter(path)
-    if name is None:
-        atomic_write(target, read_bytes(path, None))
-    else:
-        library.save(path, name, overwrite)
+            path = output
+            fetched = found.fetch(move, screen.say)
+            load_adapter(fetched)
+            atomic_write(path, read_bytes(fetched, None))
+    _say_what_it_is(screen, found, path, None if output else name)
 
 
 def _say_what_it_is(screen: console.Screen, found: Found, path: Path, name: str | None) -> None:

@@ -140,7 +140,7 @@ def push(
             screen.result({"folder": folder, **about}, paths)
             return
         with screen.working(f"pushing to {repo}"):
-            commit = upload(repo, paths, share.FILES, f"{made.header.name}: an adapter of styledrop")
+            commit = upload(repo, paths, share.FILES, share.message_of(made))
     screen.say(f"who wants it says:  styledrop pull {repo}", "dim")
     screen.result({"commit": commit, **about}, [commit])
 
@@ -164,16 +164,15 @@ def _examples(
 
     wanted = example_requests(base, file, prompts, seed)
     screen.warn_of_unknown(base, [one.prompt for one in wanted], mixture_of(file).learnt)
-    drawn: dict[int, Image] = {}
+    drawn: list[Image] = []
 
     def pictures(on_step: Callable[[float], None]) -> Iterator[Image]:
-        for index, image in draw(base, mixture_of(file), wanted, on_step):
-            drawn[index] = image
+        for _, image in draw(base, mixture_of(file), wanted, on_step):  # of equal settings, and so in their order
+            drawn.append(image)
             yield image
 
     drawing.follow(screen, "drawing examples", pictures, 0, len(wanted))
-    shown = [drawn[index] for index in range(len(wanted))]
-    return list(dict.fromkeys(one.prompt for one in wanted)), example_sheet(shown, wanted, file.header.name)
+    return list(dict.fromkeys(one.prompt for one in wanted)), example_sheet(drawn, wanted, file.header.name)
 
 
 def _say_what_leaves(screen: console.Screen, made: AdapterFile) -> None:
