@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -136,3 +138,35 @@ def tabs(browser: Any) -> Iterator[SimpleNamespace]:
             return page
 
         yield SimpleNamespace(open=open_tab, asked=asked, complaints=complaints)
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[Any]:
+    """An HTTP server that answers as the hub does, see ``hub_server``."""
+    from hub_server import Handler
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def remote(hub_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The hub, as huggingface_hub sees it from now on, with an empty cache."""
+    from huggingface_hub import constants
+
+    from hub_server import Handler, Hub, point_to
+
+    remote = Handler.hub = Hub(f"http://127.0.0.1:{hub_server.server_port}")
+    point_to(monkeypatch, remote.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return remote

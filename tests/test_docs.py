@@ -25,9 +25,10 @@ import typer
 import against_truth
 import tiny
 from conftest import ROOT, Run, draw
+from hub_server import Hub
 from person import Person
 from styledrop_cli import doctor
-from styledrop_cli.adapters import diffusers_lora
+from styledrop_cli.adapters import diffusers_lora, library
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base import download, hub, registry
 from styledrop_cli.cli.app import app
@@ -154,7 +155,7 @@ Follow = Callable[..., None]
 
 
 @pytest.fixture
-def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
+def follow(styledrop: Run, tiny_model: Path, adapter: Path, remote: Hub, monkeypatch: pytest.MonkeyPatch) -> Follow:
     """Do what one printed command says; it must succeed. Files that it names are made, unless ``given``."""
     # The bundled model has super-resolution too.
     pocket = Path(shutil.copytree(tiny_model, Path("pocket-of-the-tests").resolve() / tiny_model.name))
@@ -164,6 +165,8 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, monkeypatch: pytest.
     tiny.shrink_rounds(monkeypatch)
     monkeypatch.setattr(webbrowser, "open", lambda url: Person().open_page(url))
     stand_in_for_the_hub(monkeypatch)
+    monkeypatch.setenv("HF_TOKEN", "hf_anna")
+    remote.others["anna/ink"] = {"adapter.safetensors": adapter.read_bytes()}
     monkeypatch.setattr(doctor, "ask", lambda names: {})  # what is installed here may be broken
     of, short = TrainSettings.of, {"steps": 2, "views": 2, "superres_steps": 1, "width": 2}
     compared = {"style": {"checkpoints": 1}, "object": {}}  # an object has no test pictures
@@ -266,6 +269,8 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
         shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here
     if arguments[0] == "convert":
         provide_lora(arguments)
+    if arguments[1] == "ink" and not library.is_saved("ink"):
+        library.save(adapter, "ink")
     if arguments[0] == "generate" and "amused-256" in arguments and arguments[1].endswith(".safetensors"):
         provide_lora(["convert", arguments[1]])  # an adapter of that base
     for name in arguments[1:]:

@@ -29,7 +29,7 @@ HOMES = {
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "accelerate": {"training/loop"},
-    "huggingface_hub": {"base/download", "base/cache"},
+    "huggingface_hub": {"base/hub_files", "base/download", "base/upload", "base/cache"},
     "open_clip": {"judging/clip_scorer"},
     "resvg_py": set(),
     "platformdirs": {"adapters/library"},
@@ -46,7 +46,8 @@ TYPES = {"PIL.Image.Image"}  # names for annotations only
 # `--help` and a refused command never wait for torch.
 WITHOUT_TORCH = (
     "__init__", "__main__", "errors", "environment", "settings", "progress", "io/files", "io/file_kinds",
-    "io/run_names", "io/text_files", "base/hub", "base/download", "base/cache", "base/layout", "base/registry",
+    "io/run_names", "io/text_files", "base/hub", "base/hub_files", "base/download", "base/upload", "base/cache",
+    "base/layout", "base/registry",
     "adapters/library", "generation/lists", "doctor", "cli",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from styledrop_cli.errors import DeviceError, ModelError, PictureError, Styledro
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from styledrop_cli.api import Picture, StyleDrop
+    from styledrop_cli.api import Picture, StyleDrop, pull
 
 __all__ = [
     "DeviceError",
@@ -20,12 +20,13 @@ __all__ = [
     "StyledropError",
     "UsageError",
     "__version__",
+    "pull",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """``StyleDrop`` and ``Picture``, imported when they are asked for: they take torch along."""
-    if name in ("StyleDrop", "Picture"):
+    """``StyleDrop``, ``Picture`` and ``pull``, imported when they are asked for: they take torch along."""
+    if name in ("StyleDrop", "Picture", "pull"):
         from styledrop_cli import api
 
         return getattr(api, name)

@@ -13,15 +13,20 @@ here. What goes wrong is a ``StyledropError``, whose ``hint`` says what to do.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from styledrop_cli.adapters import share
 from styledrop_cli.adapters.header import AdapterFile, load_adapter
+from styledrop_cli.adapters.pull import find_adapter, keep
+from styledrop_cli.base import upload
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.devices import pick_device
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation import examples
 from styledrop_cli.generation.editing.edit import Sides, edit_of
 from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
@@ -253,6 +258,41 @@ class StyleDrop:
         wanted = self._wanted(mixture, [prompt], number, seed, made, style)
         return list(self._pictures(mixture, wanted, change.draw(self.base, mixture, wanted, on_step), change.about))
 
+    def push(
+        self,
+        adapter: AnAdapter,
+        repo: str,
+        *,
+        license_id: str,
+        prompts: str | Sequence[str] = (),
+        private: bool = False,
+        references: bool = True,
+        seed: int = 0,
+        on_step: Callable[[float], None] = lambda share: None,
+    ) -> str:
+        """Put an adapter into ``repo``, owner/name, on the Hugging Face hub, with a model card; the commit's address.
+
+        The card shows a picture of each of the ``prompts``, or of things that the base knows. Without ``references``
+        their tokens and thumbnail stay here; names of files and folders always do.
+
+        Raises UsageError if nobody is logged in, or for what is no repository or licence, ModelError if this user
+        may not write to it, or the adapter belongs to another base, StyledropError if the hub cannot be reached.
+        """
+        upload.check_repository(repo)
+        upload.refuse_no_access(repo)
+        checked, file = share.checked_license(license_id), _read(adapter)
+        made = share.for_others(file, repo, references)
+        wanted = examples.example_requests(self.base, file, _listed(prompts), seed)
+        mixture = examples.mixture_of(file)
+        mixture.open(self.base)
+        upload.open_repository(repo, private)
+        drawn = [image for _, image in draw(self.base, mixture, wanted, on_step)]
+        sheet = examples.example_sheet(drawn, wanted, file.header.name)
+        shown = list(dict.fromkeys(one.prompt for one in wanted))
+        with tempfile.TemporaryDirectory() as folder:
+            paths = share.write_folder(Path(folder), made, share.Sharing(repo, checked, shown, sheet))
+            return upload.upload(repo, paths, share.FILES, share.message_of(made))
+
     def _settings(
         self, mixture: StyleMix, preset: str | None, suits: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> SampleSettings:
@@ -283,6 +323,20 @@ class StyleDrop:
             Picture(image, one.prompt, one.seed, about(one, mixture, drawn_by) | dict(more))
             for one, image in ((wanted[index], image) for index, image in drawn)
         )
+
+
+def pull(
+    repo: str, name: str | None = None, *, revision: str | None = None, file: str | None = None, overwrite: bool = False
+) -> AdapterFile:
+    """The adapter in ``repo``, owner/name, on the Hugging Face hub, which the library keeps as ``name``.
+
+    Without a name it has the repository's. ``revision`` is a branch, a tag or a commit, ``file`` which of several.
+
+    Raises UsageError for a name that is taken, unless ``overwrite``, and for several adapters, ModelError if there is
+    no such repository, or no adapter in it, StyledropError if the hub cannot be reached.
+    """
+    found = find_adapter(upload.check_repository(repo), revision, file)
+    return load_adapter(keep(found, name or repo.partition("/")[2], overwrite))
 
 
 def _mixture(adapter: Adapters, thing: AnAdapter | None, gamma: float) -> StyleMix:

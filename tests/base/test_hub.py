@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections import namedtuple
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 from huggingface_hub import constants, file_download
 
 from conftest import SOURCE, Run, nobody
+from hub_server import COMMIT, NEWER, REPO, Hub, go_offline, noise, point_to, published
 from styledrop_cli.base import base as base_module
 from styledrop_cli.base import download, hub, registry
 from styledrop_cli.base.cache import placed
@@ -31,179 +25,9 @@ from styledrop_cli.cli import console, load
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
 PACKAGE = Path(SOURCE) / "styledrop_cli"
-REPO = "artists/tiny-amused"
-COMMIT, NEWER = "a" * 40, "b" * 40
-LARGE = 3000  # bytes from which on a file has a sha256, as what Git LFS keeps
-
-
-def noise(name: str, size: int) -> bytes:
-    return random.Random(name).randbytes(size)
-
-
-def published() -> dict[str, bytes]:
-    """The files of a repository laid out as amused/amused-256 is, with noise for weights."""
-    small = {
-        "model_index.json": json.dumps({"_class_name": "AmusedPipeline"}).encode(),
-        "scheduler/scheduler_config.json": b"{}",
-        "text_encoder/config.json": b"{}",
-        "tokenizer/vocab.json": b"{}",
-        "tokenizer/merges.txt": b"#version: 0.2\n",
-        "tokenizer/special_tokens_map.json": b"{}",
-        "tokenizer/tokenizer_config.json": b"{}",
-        "transformer/config.json": b"{}",
-        "vqvae/config.json": b"{}",
-        "README.md": b"# Tiny",
-        "assets/picture.png": b"png",
-    }
-    stems = {"text_encoder/model": 6000, "transformer/diffusion_pytorch_model": 40000}
-    stems["vqvae/diffusion_pytorch_model"] = 12000
-    half = {f"{stem}.fp16.safetensors": noise(stem, size) for stem, size in stems.items()}
-    full = {f"{stem}.safetensors": noise(stem + "32", 2 * size) for stem, size in stems.items()}
-    return {**small, **half, **full, "transformer/diffusion_pytorch_model.bin": noise("pickle", 5000)}
-
-
 HALF = sorted(name for name in published() if ".fp16." in name)
 SMALL = sorted(name for name in published() if name.endswith((".json", ".txt")))
 TRANSFORMER = "transformer/diffusion_pytorch_model.fp16.safetensors"
-
-
-@dataclass
-class Hub:
-    """What the server has, how it misbehaves, and what it was asked."""
-
-    url: str = ""
-    files: dict[str, bytes] = field(default_factory=published)
-    others: dict[str, dict[str, bytes]] = field(default_factory=dict)  # repositories beside it, and their files
-    commit: str = COMMIT
-    refusal: tuple[int, dict[str, str]] | None = None  # instead of any answer
-    portal: str = ""  # addresses with this in them are answered with a page to log in at, as a hotel's network does
-    locked: bool = False  # refuses files, but tells of them
-    cut: dict[str, int] = field(default_factory=dict)  # after so many bytes of a file, once
-    spoilt: set[str] = field(default_factory=set)  # files with a wrong byte
-    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-
-    def ranges(self) -> list[str]:
-        large = [headers for _, path, headers in self.asked if path.startswith("/cdn/")]
-        return [headers["range"] for headers in large if "range" in headers]
-
-    def of(self, repo: str) -> dict[str, bytes] | None:
-        """The files of a repository."""
-        return self.files if repo == REPO else self.others.get(repo)
-
-    def downloads(self) -> list[str]:
-        """The large files whose bytes were asked for."""
-        return [path.removeprefix("/cdn/") for method, path, _ in self.asked if path.startswith("/cdn/")]
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The two addresses of the hub that matter: what a repository holds, and a file of it, large ones elsewhere."""
-
-    hub: Hub
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self, status: int, headers: dict[str, str], data: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(data))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        self.hub.asked.append((self.command, path, {name.lower(): value for name, value in self.headers.items()}))
-        if self.hub.portal and self.hub.portal in path:
-            self.answer(200, {"Content-Type": "text/html"}, b"<!DOCTYPE html><title>Welcome</title>")
-        elif path.startswith("/cdn/"):
-            self.large(path.removeprefix("/cdn/"))
-        elif self.hub.refusal:
-            self.answer(self.hub.refusal[0], self.hub.refusal[1])
-        elif (repo := path.removeprefix("/api/models/")) != path and (held := self.hub.of(repo)) is not None:
-            siblings: list[dict[str, Any]] = []
-            for name, data in held.items():
-                lfs = {"sha256": sha256(data), "size": len(data), "pointerSize": 134} if len(data) >= LARGE else None
-                siblings.append({"rfilename": name, "size": len(data), "blobId": "c" * 40, "lfs": lfs})
-            about = {"id": repo, "sha": self.hub.commit, "siblings": siblings, "tags": [], "private": False}
-            self.answer(200, {"Content-Type": "application/json"}, json.dumps(about).encode())
-        elif (match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)) and self.hub.of(match[1]) is not None:
-            self.resolve(match[1], match[2])
-        else:
-            self.answer(404, {"X-Error-Code": "RepoNotFound"})
-
-    def resolve(self, repo: str, name: str) -> None:
-        data = (self.hub.of(repo) or {}).get(name)
-        about = {"X-Repo-Commit": self.hub.commit}
-        if self.hub.locked:
-            self.answer(403, {"X-Error-Code": "GatedRepo"})
-        elif data is None:
-            self.answer(404, about | {"X-Error-Code": "EntryNotFound"})
-        elif len(data) >= LARGE:
-            elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
-            about |= {"X-Linked-Etag": f'"{sha256(data)}"', "X-Linked-Size": str(len(data))}
-            beside = "" if repo == REPO else f"{repo}:"
-            self.answer(302, about | {"Location": f"{elsewhere}/cdn/{beside}{name}"})
-        else:
-            etag = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-            self.answer(200, about | {"ETag": f'"{etag}"'}, data)
-
-    def large(self, name: str) -> None:
-        repo, beside, file = name.rpartition(":")
-        data = (self.hub.others[repo] if beside else self.hub.files)[file]
-        if name in self.hub.spoilt:
-            data = bytes([data[0] ^ 1]) + data[1:]
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
-        rest = data[start:]
-        headers["Content-Length"] = str(len(rest))
-        self.answer(206 if start else 200, headers, rest[: self.hub.cut.pop(name, len(rest))])
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def remote(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
-    """The hub, as huggingface_hub sees it from now on, with an empty cache."""
-    remote = Handler.hub = Hub(f"http://127.0.0.1:{server.server_port}")
-    point_to(monkeypatch, remote.url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    return remote
-
-
-def point_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    for module in (constants, file_download):  # the latter has its own before version 1
-        template = url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-
-
-def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import utils
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    getattr(utils, "reset_sessions", lambda: None)()  # before version 1 a session remembers what it was made for
 
 
 def files(folder: Path) -> list[str]:

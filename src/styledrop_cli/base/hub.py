@@ -39,7 +39,7 @@ from styledrop_cli.progress import OnProgress, unheard
 
 OnMessage = Callable[[str], None]
 PUBLISHED = {name: spec.repository for name, spec in registry.PUBLISHED.items()}
-_REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -60,7 +60,7 @@ def repository(model: str) -> str | None:
     if not Path(model).exists():
         if model in PUBLISHED:
             return PUBLISHED[model]
-        if _REPOSITORY.fullmatch(model):
+        if REPOSITORY.fullmatch(model):
             refuse_relative(model, model)
             if several := [row.name for row in registry.PUBLISHED.values() if row.repository == model and row.folder]:
                 raise ModelError(f"{model} holds several models", f"Say which: --model {' or '.join(several)}.")

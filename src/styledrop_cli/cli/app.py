@@ -23,6 +23,8 @@ from styledrop_cli.cli.kit import kit
 from styledrop_cli.cli.merge import merge
 from styledrop_cli.cli.models import models
 from styledrop_cli.cli.pretrain import pretrain
+from styledrop_cli.cli.pull import pull
+from styledrop_cli.cli.push import push
 from styledrop_cli.cli.report import report
 from styledrop_cli.cli.score import score
 from styledrop_cli.cli.streams import open_streams
@@ -37,7 +39,7 @@ HELP = """
   styledrop generate [cyan]adapter.safetensors "a cat" "a teapot"[/]
 """
 
-INSIDE = "Looking inside"  # these have few options, and no recipes
+INSIDE, SHARING = "Looking inside", "Sharing"  # these have few options, and no recipes
 
 # The function, its name, its other name, and where it stands in the help.
 COMMANDS = (
@@ -50,6 +52,8 @@ COMMANDS = (
     (report, "report", None, "Everyday"),
     (alphabet, "alphabet", None, "Everyday"),
     (kit, "kit", None, "Everyday"),
+    (push, "push", None, SHARING),
+    (pull, "pull", None, SHARING),
     (tokenize, "tokenize", None, INSIDE),
     (inspect, "inspect", None, INSIDE),
     (models, "models", None, INSIDE),
@@ -69,7 +73,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for function, name, other_name, panel in COMMANDS:
-    command = options.command(function, recipe=panel != INSIDE)
+    command = options.command(function, recipe=panel not in (INSIDE, SHARING))
     app.command(name, cls=options.Command, rich_help_panel=panel)(command)
     if other_name:
         app.command(other_name, cls=options.Command, hidden=True)(command)

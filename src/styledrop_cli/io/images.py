@@ -377,11 +377,20 @@ def png_bytes(image: Image.Image, settings: dict[str, Any] | None = None) -> byt
 
 
 def jpeg_bytes(picture: Image.Image | Tensor, quality: int = 95) -> bytes:
-    """A picture, uint8 `[3,H,W]` if it is a tensor, as JPEG; its colours are not thinned out."""
+    """A picture, uint8 `[3,H,W]` if it is a tensor, as JPEG; its colours are not thinned out.
+
+    Nothing but its pixels is in it, whatever file it was read from.
+    """
     if not isinstance(picture, Image.Image):
         picture = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    return _jpeg(picture, quality=quality, subsampling=0)
+
+
+def _jpeg(picture: Image.Image, **how: int) -> bytes:
+    pixels = picture.convert("RGB")
+    pixels.info = {}  # where Pillow keeps what else a file said, and from where it writes a comment again
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
+    pixels.save(buffer, "JPEG", optimize=True, **how)
     return buffer.getvalue()
 
 
@@ -439,10 +448,12 @@ def _ends(path: Path) -> bool:
 
 
 def thumbnail_base64(image: Image.Image, size: int = 96) -> str:
-    """A ``size`` x ``size`` JPEG of ``image`` as a ``data:`` address, small enough for a file header."""
-    buffer = io.BytesIO()
-    square(image, size).convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    """A ``size`` x ``size`` JPEG of ``image`` as a ``data:`` address, small enough for a file header.
+
+    Nothing but its pixels is in it: adapter files are given away.
+    """
+    data = _jpeg(square(image, size), quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
 def from_base64(address: str) -> Image.Image:
