@@ -125,7 +125,7 @@ class StyleDrop:
 
     def train(
         self,
-        pictures: str | Path | Sequence[str | Path],
+        pictures: str | Path | Sequence[str | Path] | Mapping[str, float] | Mapping[Path, float],
         style: str = "",
         *,
         contents: str | Sequence[str] | None = None,
@@ -138,12 +138,13 @@ class StyleDrop:
     ) -> AdapterFile:
         """Learn a ``style`` from one picture or several and write ``output``, which is replaced if it is there.
 
+        Of several each may have a weight, 0.001 to 1000, ``{"a.png": 2, "b.png": 1}``: a is learnt from twice as often.
         ``contents`` says what each picture shows; left out, it is guessed where such guesses are known to be right, or
         else "a picture", of which ``on_message`` is told. With ``learn="object"`` the object is learnt that
         ``contents`` names, and no style. ``on_step`` is told step, steps and loss. Stopped at any moment, the same call
         goes on, unless ``fresh``.
 
-        Raises PictureError for a picture that cannot be read, UsageError for settings that do not fit.
+        Raises PictureError for a picture that cannot be read, UsageError for settings and weights that do not fit.
         """
         paths = [Path(one) for one in _listed(pictures)]
         learnt = train_adapter(
@@ -151,6 +152,7 @@ class StyleDrop:
             pictures=paths,
             style=style,
             contents=_listed(contents) if contents is not None else None,
+            weights=list(pictures.values()) if isinstance(pictures, Mapping) else None,
             settings=self.base.training(kind, **settings),
             output=Path(output),
             fresh=fresh,
