@@ -28,11 +28,12 @@ from styledrop_cli.devices import pick_device
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation import examples
 from styledrop_cli.generation.editing.edit import Sides, edit_of
+from styledrop_cli.generation.editing.origin import Origin
 from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 from styledrop_cli.generation.pipeline import GAMMA, PictureRequest, StyleMix, check_size, draw
 from styledrop_cli.generation.resolve import settings_of
-from styledrop_cli.settings import SampleSettings, seeds_from
+from styledrop_cli.settings import VARIED, SampleSettings, seeds_from
 from styledrop_cli.training.adapter import train_adapter
 
 if TYPE_CHECKING:
@@ -294,6 +295,42 @@ class StyleDrop:
         with tempfile.TemporaryDirectory() as folder:
             paths = share.write_folder(Path(folder), made, share.Sharing(repo, checked, shown, sheet))
             return upload.upload(repo, paths, share.FILES, share.message_of(made))
+
+    def vary(
+        self,
+        picture: str | Path,
+        *,
+        much: float = VARIED,
+        prompt: str | None = None,
+        adapter: Adapters = None,
+        number: int = 1,
+        seed: int | None = None,
+        style: str | None = None,
+        preset: str | None = None,
+        on_step: Callable[[float], None] = lambda share: None,
+        **settings: Unpack[Drawing],
+    ) -> list[Picture]:
+        """Draw ``number`` pictures near one: a share of it, ``much`` in [0,1], is drawn anew in soft patches.
+
+        What its file says of how it was drawn, prompt, adapters and settings, holds where nothing else is said; the
+        seeds come after its own. Of a picture that styledrop did not draw, ``prompt`` is needed. All else is as in
+        ``stream``.
+
+        Raises UsageError for a share out of range and a prompt that nobody said, ModelError if the adapter that drew it
+        is not at hand, PictureError for a picture that cannot be read, and what ``stream`` raises.
+        """
+        origin = Origin.read(Path(picture))
+        change = edit_of(Path(picture), much=much)
+        assert change is not None
+        mixture = origin.mixture() if adapter is None else _mixture(adapter, None, GAMMA)
+        first = origin.next_seed(number) if seed is None else seed
+        before = origin.settings_on(self.base) | self.base.preset(preset) | change.suits(self.base)
+        made = settings_of(self.base, mixture, before, settings)
+        check_size(self.base, made)
+        if style is None and adapter is None:
+            style = origin.style_beside(mixture)
+        wanted = self._wanted(mixture, [prompt or origin.prompt], number, first, made, style)
+        return list(self._pictures(mixture, wanted, change.draw(self.base, mixture, wanted, on_step), change.about))
 
     def _settings(
         self, mixture: StyleMix, preset: str | None, suits: Mapping[str, Any], settings: Mapping[str, Any]

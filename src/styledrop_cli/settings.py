@@ -185,6 +185,8 @@ def preset_values(name: str | None) -> dict[str, Any]:
     return dict(PRESETS[name])
 
 
+VARIED = 0.5  # the share of a picture's ids that its variations draw anew
+
 # What an adapter's file may recommend of these.
 RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")
 
