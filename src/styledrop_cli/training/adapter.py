@@ -37,7 +37,7 @@ from styledrop_cli.base import fidelity
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.known_things import FILLERS
 from styledrop_cli.base.prompt_tokens import with_style, words
-from styledrop_cli.devices import cast_once, generator
+from styledrop_cli.devices import autocast, cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
 from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png, to_image
@@ -64,6 +64,7 @@ LABEL_SMOOTHING = 0.1
 TIE_MARGIN = 0.17
 SAVE_EVERY = 25  # steps
 TIMED_STEPS, TIMED_VIEWS = 3, 8  # by which it is foreseen how long a training takes
+MEASURED_VIEWS = 16  # crops of each reference, by which it is measured how well it was learnt
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
 SHEET = "samples-{:07d}"  # of a person's own prompts
@@ -89,17 +90,18 @@ class TrainResult:
 class _AdapterTask(nn.Module):
     """The loss of an adapter: cross-entropy of the frozen network's hidden ids.
 
-    ``part`` is the network, ``transformer`` or ``superres``; ``prompts`` are what the P pictures show.
+    ``part`` is the network, ``transformer`` or ``superres``; ``prompts`` are what the P pictures show. Without an
+    adapter it is the network's own loss.
     """
 
-    def __init__(self, base: Base, part: str, adapter: Adapter, prompts: list[str]) -> None:
+    def __init__(self, base: Base, part: str, adapter: Adapter | None, prompts: list[str]) -> None:
         super().__init__()
         self.adapter = adapter
         self._steps, self._schedule = base.sampling().steps, base.schedule
         self._told = base.told
         self._text = base.text_states(prompts, base.parts.get(part))
         self._condition = None
-        if not adapter.reads_text:  # then a prompt is read once
+        if adapter is None or not adapter.reads_text:  # then a prompt is read once
             with torch.no_grad():
                 read = base.parts.get(part).condition(*self._text)
                 self._condition = base.parts.get(part).ahead(read, base.all_told(self._steps))
@@ -249,6 +251,32 @@ def foresee(base: Base, settings: TrainSettings, pictures: int) -> float:
     if superres is not None:
         seconds += settings.superres_steps * training.seconds_a_step("superres", superres)
     return seconds + settings.steps * training.seconds_a_step("transformer", adapter)
+
+
+@torch.no_grad()
+def losses_of_each(base: Base, file: AdapterFile) -> list[tuple[float, float]]:
+    """Of each reference in ``file`` the training's loss on some crops of it: without the adapter, and with it.
+
+    Both with the same masks, and the label smoothing of training. Raises as ``references_of`` and ``open_adapter`` do.
+    """
+    examples, header = references_of(file), file.header
+    owners, all_ids = examples.views["views.picture"], examples.views["views.ids"]
+    prompts = [with_style(content, header.style) for content in examples.contents[: examples.references]]
+    found: list[list[float]] = []
+    for adapter in (None, open_adapter(base, file).base):
+        task, means = _AdapterTask(base, "transformer", adapter, prompts).to(base.device), []
+        for picture in range(examples.references):
+            ids = all_ids[owners == picture][:MEASURED_VIEWS].long()
+            masked = random_mask(len(ids), ids[0].numel(), step_generator(0, picture)).view(ids.shape)
+            total = 0.0
+            for part, hidden_ones in zip(ids.split(base.batch), masked.split(base.batch), strict=True):
+                one = torch.full((len(part),), picture, device=base.device)
+                with autocast(base.device):
+                    loss = task((part.to(base.device), hidden_ones.to(base.device), one, None))
+                total += float(loss) * int(hidden_ones.sum())
+            means.append(total / int(masked.sum()))
+        found.append(means)
+    return list(zip(*found, strict=True))
 
 
 class _Training:
