@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,18 @@ from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.settings import VARIED, seeds_from
 
 SHARE = (0, 1)
+OWN = "the picture's own"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(options.Drawing):
+    """How pictures are drawn: as the one that is varied."""
+
+    negative: Annotated[str | None, option(shown=OWN)] = None
+    strength: Annotated[float | None, option(metavar=options.reach_of("strength"), shown=OWN)] = None
+    lambda_a: Annotated[float | None, option(metavar=options.reach_of("lambda_a"), shown=OWN)] = None
+    lambda_b: Annotated[float | None, option(metavar=options.reach_of("lambda_b"), shown=OWN)] = None
+    steps: Annotated[int | None, option(shown=OWN)] = None
 
 
 def vary(
@@ -30,7 +42,7 @@ def vary(
             metavar=options.range_of({"much": SHARE}, "much"),
         ),
     ] = VARIED,
-    prompt: Annotated[str | None, option("What it shows, in quotes.", shown="the picture's own")] = None,
+    prompt: Annotated[str | None, option("What it shows, in quotes.", shown=OWN)] = None,
     adapter: Annotated[
         Path | None,
         option("Draw with this adapter.", "--adapter", "-a", metavar="FILE", shown="those that drew the picture"),
@@ -38,9 +50,9 @@ def vary(
     output: Annotated[Path, options.output("FOLDER", "The folder for the pictures.")] = OUTPUT,
     style: Annotated[
         str | None,
-        option('Other words for the style; "" leaves it out of the prompt.', shown="the picture's own"),
+        option('Other words for the style; "" leaves it out of the prompt.', shown=OWN),
     ] = None,
-    how: options.Drawing,
+    how: Drawing,
     model: Annotated[
         str | None, common(options.MODEL, metavar="NAME|FOLDER", shown="the one that drew the picture")
     ] = None,
