@@ -15,6 +15,7 @@ from torch import Tensor
 
 import tiny
 from conftest import Run, draw
+from styledrop_cli.adapters import library
 from styledrop_cli.api import StyleDrop
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.errors import ModelError, PictureError, UsageError
@@ -274,3 +275,25 @@ def test_super_resolution_draws_again(tmp_path: Path) -> None:
     # A base without it draws as it can.
     bare = StyleDrop(tiny.base(tmp_path / "bare"))
     assert bare.vary("a-cat-0.png", prompt="a cat")[0].about["superres_steps"] == 0
+
+
+@pytest.mark.parametrize("write", [tiny.write_published, tiny.write_meissonic])
+def test_published_bases(tmp_path: Path, write: Any) -> None:
+    loaded = StyleDrop.load(str(write(tmp_path / "base")))
+    drawn = loaded.generate("a cat", number=2, steps=2)
+    path = drawn[0].save()
+    assert loaded.vary(path, much=1)[0].image.tobytes() == drawn[1].image.tobytes()
+    one, other = loaded.vary(path, number=2)
+    assert one.image.size == drawn[0].image.size and one.image.tobytes() != other.image.tobytes()
+    assert one.about["order"] == ("confidence" if loaded.base.spec.edits_suit else drawn[0].about["order"])
+
+
+def test_an_adapter_among_the_saved_styles(trained: StyleDrop, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trained.generate("a cat", "ink.safetensors", steps=2)[0].save()
+    monkeypatch.setenv(library.VARIABLE, str(Path("saved").resolve()))
+    Path("ink.safetensors").rename("gone")
+    with pytest.raises(ModelError):
+        trained.vary(path)
+    Path("saved").mkdir()
+    Path("gone").rename("saved/my-ink.safetensors")
+    assert trained.vary(path)[0].about["style"] == "ink"
