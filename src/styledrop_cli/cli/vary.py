@@ -70,7 +70,7 @@ def vary(
     A picture that styledrop drew holds its prompt, its adapter and its
     settings (styledrop inspect shows them), and its variations are drawn
     with the same; what you say here goes before it. Of another picture say
-    what it shows. All patches but those that are drawn anew keep their tokens.
+    what it shows. What is not drawn anew keeps its tokens.
 
       styledrop vary styledrop-out/a-cat-1.png
       styledrop vary styledrop-out/a-cat-1.png -n 12 --much 0.3

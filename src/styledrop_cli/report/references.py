@@ -53,7 +53,7 @@ def brought(base: Base, story: Story, graded: Graded) -> dict[str, list[Brought]
             if type(step) is int and type(batch) is int and step * batch > 0:
                 owners = examples.owners(torch.arange(min(step * batch, MOST_TURNS)))
                 counts = torch.bincount(owners, minlength=examples.references)
-                shares = (counts / len(owners)).tolist()[: examples.references]
+                shares = (counts.double() / len(owners)).tolist()[: examples.references]
         weights = examples.weights or (1.0,) * examples.references
         losses, near = losses_of_each(base, file), graded.near[stage.name]
         found[stage.name] = [

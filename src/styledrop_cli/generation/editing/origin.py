@@ -14,6 +14,7 @@ from styledrop_cli.errors import ModelError, PictureError, StyledropError, Usage
 from styledrop_cli.generation.pipeline import GAMMA, StyleMix
 from styledrop_cli.io.images import read_png_settings
 from styledrop_cli.io.tensors import build_config
+from styledrop_cli.io.text_files import plain
 from styledrop_cli.judging.found import adapter_at_hand
 from styledrop_cli.settings import LARGEST_SEED, SampleSettings
 
@@ -41,14 +42,14 @@ class Origin:
         return origin
 
     def text(self, name: str) -> str:
-        """One of the texts in it; empty if it is none."""
+        """One of the texts in it, in one line; empty if it is none."""
         value = self.said.get(name)
-        return value if isinstance(value, str) else ""
+        return plain(value) if isinstance(value, str) else ""
 
     @property
     def prompt(self) -> str:
         """What it was to show. Raises UsageError if that is not known."""
-        if said := self.text("prompt").strip():
+        if said := self.text("prompt"):
             return said
         raise UsageError(
             f"{self.path} does not say what it shows: styledrop did not draw it, or another program has saved it since",
@@ -89,8 +90,8 @@ class Origin:
 
     def style_beside(self, mixture: StyleMix) -> str | None:
         """The words of style that it was drawn with in place of the adapters' own, or None."""
-        style = self.said.get("style")
-        return style if isinstance(style, str) and style != mixture.style else None
+        said = "style" in self.said and self.text("style") != plain(mixture.style)
+        return self.text("style") if said else None
 
     def mixture(self) -> StyleMix:
         """The adapters that drew it, found by their hashes.
@@ -106,7 +107,9 @@ class Origin:
         number = len(hashes) - isinstance(thing, str)
         if shares is None:  # one adapter or none, or several of before the shares had a list
             shares = list(mix.values()) if isinstance(mix, dict) else [1.0] * len(names)
-        sound = isinstance(shares, list) and len(shares) == number and all(isinstance(s, int | float) for s in shares)
+        gamma = self.said.get("gamma", GAMMA)
+        sound = isinstance(shares, list) and len(shares) == number
+        sound = sound and all(isinstance(one, int | float) and 0 <= one <= 1 for one in [*shares, gamma])
         sound &= (0 < len(names) <= number or names == [] == hashes[:number]) and isinstance(thing, str | None)
         if "adapter" not in self.said or not sound:
             raise UsageError(
@@ -114,11 +117,10 @@ class Origin:
             )
         names += names[-1:] * (number - len(names))  # files of one name stand there once
         found = [self._found(*one) for one in zip(names, hashes[:number], strict=True)]
-        gamma = self.said.get("gamma", GAMMA)
         return StyleMix(
             tuple(zip(found, map(float, shares), strict=True)),
             self._found(thing, hashes[-1]) if isinstance(thing, str) else None,
-            float(gamma) if isinstance(gamma, int | float) else GAMMA,
+            float(gamma),
         )
 
     def _found(self, name: str, wanted: str) -> AdapterFile:
