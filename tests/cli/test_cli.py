@@ -138,6 +138,7 @@ def test_usage_errors(styledrop: Run, picture: Path, arguments: tuple[str, ...],
         (("generate", "--prompt", "a cat"), "write that without one: styledrop generate [ADAPTER] PROMPT..."),
         (("generate", "a.safetensors", "a cat", "--size", "1024x512"), "pictures are square: give one number. Other"),
         (("edit", "ref.png", "a cat", "--denoise", "0.5"), "that is --restyle here"),
+        (("vary", "a-cat-1.png", "--denoise", "0.5"), "that is --much here"),
         ((*TRAIN, "--quicly"), "styledrop train --help shows how it is used"),
     ],
 )  # fmt: skip
