@@ -248,7 +248,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if arguments[:2] == ["report", "adapter.rounds"]:  # the tiny model knows nothing that no round was chosen by
         Path("few.txt").write_text("a tree\n", encoding="utf-8")
         return [*arguments, "-n", "1", "--prompts", "few.txt"]
-    if arguments[0] in ("edit", "report", "sweep"):
+    if arguments[0] in ("edit", "report", "sweep", "vary"):
         return [*arguments, "-n", "1"]
     if arguments[0] == "alphabet":
         return [*arguments, "-n", "2"]
@@ -264,6 +264,8 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
     """Put what a command names, and what is not there yet, into the folder: any reader has pictures of their own."""
     if arguments[0] == "merge" or "--mix" in arguments:  # the names stand before their weights
         arguments = [re.sub(r"(?<=\.safetensors):.*", "", name) for name in arguments]
+    if arguments[0] in ("train", "iterate"):
+        arguments = [re.sub(r"(?<=\.(png|jpg)):[\d.]+$", "", name) for name in arguments]
     before = dict(zip(arguments[1:], arguments, strict=False))
     if arguments[0] == "iterate" and not Path("adapter.safetensors").exists():
         shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here
@@ -281,7 +283,7 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
         if name.startswith("examples/"):
             shutil.copy(ROOT / name, path)  # must be there
         elif path.parent.name == "styledrop-out" and path.suffix == ".png":
-            save_png(draw(), path, {"prompt": "a cat", "seed": 1})
+            save_png(draw(), path, {"prompt": "a cat", "seed": 1, "adapter": None})
         elif before[name] == "--prompts":
             path.write_text("a cat\na dog --seed 5\n", encoding="utf-8")
         elif before[name] == "--mask":

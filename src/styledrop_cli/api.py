@@ -28,11 +28,12 @@ from styledrop_cli.devices import pick_device
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation import examples
 from styledrop_cli.generation.editing.edit import Sides, edit_of
+from styledrop_cli.generation.editing.origin import Origin
 from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 from styledrop_cli.generation.pipeline import GAMMA, PictureRequest, StyleMix, check_size, draw
 from styledrop_cli.generation.resolve import settings_of
-from styledrop_cli.settings import SampleSettings, seeds_from
+from styledrop_cli.settings import VARIED, SampleSettings, seeds_from
 from styledrop_cli.training.adapter import train_adapter
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class StyleDrop:
 
     def train(
         self,
-        pictures: str | Path | Sequence[str | Path],
+        pictures: str | Path | Sequence[str | Path] | Mapping[str, float] | Mapping[Path, float],
         style: str = "",
         *,
         contents: str | Sequence[str] | None = None,
@@ -138,12 +139,13 @@ class StyleDrop:
     ) -> AdapterFile:
         """Learn a ``style`` from one picture or several and write ``output``, which is replaced if it is there.
 
+        Of several each may have a weight, 0.001 to 1000, ``{"a.png": 2, "b.png": 1}``: a is learnt from twice as often.
         ``contents`` says what each picture shows; left out, it is guessed where such guesses are known to be right, or
         else "a picture", of which ``on_message`` is told. With ``learn="object"`` the object is learnt that
         ``contents`` names, and no style. ``on_step`` is told step, steps and loss. Stopped at any moment, the same call
         goes on, unless ``fresh``.
 
-        Raises PictureError for a picture that cannot be read, UsageError for settings that do not fit.
+        Raises PictureError for a picture that cannot be read, UsageError for settings and weights that do not fit.
         """
         paths = [Path(one) for one in _listed(pictures)]
         learnt = train_adapter(
@@ -151,6 +153,7 @@ class StyleDrop:
             pictures=paths,
             style=style,
             contents=_listed(contents) if contents is not None else None,
+            weights=list(pictures.values()) if isinstance(pictures, Mapping) else None,
             settings=self.base.training(kind, **settings),
             output=Path(output),
             fresh=fresh,
@@ -292,6 +295,42 @@ class StyleDrop:
         with tempfile.TemporaryDirectory() as folder:
             paths = share.write_folder(Path(folder), made, share.Sharing(repo, checked, shown, sheet))
             return upload.upload(repo, paths, share.FILES, share.message_of(made))
+
+    def vary(
+        self,
+        picture: str | Path,
+        *,
+        much: float = VARIED,
+        prompt: str | None = None,
+        adapter: Adapters = None,
+        number: int = 1,
+        seed: int | None = None,
+        style: str | None = None,
+        preset: str | None = None,
+        on_step: Callable[[float], None] = lambda share: None,
+        **settings: Unpack[Drawing],
+    ) -> list[Picture]:
+        """Draw ``number`` pictures near one: a share of it, ``much`` in [0,1], is drawn anew in soft patches.
+
+        What its file says of how it was drawn, prompt, adapters and settings, holds where nothing else is said; the
+        seeds come after its own. Of a picture that styledrop did not draw, ``prompt`` is needed. All else is as in
+        ``stream``.
+
+        Raises UsageError for a share out of range and a prompt that nobody said, ModelError if the adapter that drew it
+        is not at hand, PictureError for a picture that cannot be read, and what ``stream`` raises.
+        """
+        origin = Origin.read(Path(picture))
+        change = edit_of(Path(picture), much=much)
+        assert change is not None
+        mixture = origin.mixture() if adapter is None else _mixture(adapter, None, GAMMA)
+        first = origin.next_seed(number) if seed is None else seed
+        before = origin.settings_on(self.base) | self.base.preset(preset) | change.suits(self.base)
+        made = settings_of(self.base, mixture, before, settings)
+        check_size(self.base, made)
+        if style is None and adapter is None:
+            style = origin.style_beside(mixture)
+        wanted = self._wanted(mixture, [prompt or origin.prompt], number, first, made, style)
+        return list(self._pictures(mixture, wanted, change.draw(self.base, mixture, wanted, on_step), change.about))
 
     def _settings(
         self, mixture: StyleMix, preset: str | None, suits: Mapping[str, Any], settings: Mapping[str, Any]

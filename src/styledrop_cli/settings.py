@@ -185,10 +185,32 @@ def preset_values(name: str | None) -> dict[str, Any]:
     return dict(PRESETS[name])
 
 
+VARIED = 0.5  # the share of a picture's ids that its variations draw anew
+
 # What an adapter's file may recommend of these.
 RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")
 
 STYLE, OBJECT = "style", "object"  # what an adapter learns
+WEIGHTS = (0.001, 1000.0)  # what a reference may count beside the others
+
+
+def checked_weights(weights: Sequence[float] | None, names: Sequence[object]) -> tuple[float, ...]:
+    """How much each of the references ``names`` counts, as they were given; empty where all count alike.
+
+    Raises UsageError for another number of weights than of references, and for one outside ``WEIGHTS``.
+    """
+    if weights is None:
+        return ()
+    if len(weights) != len(names):
+        raise UsageError(f"{len(names)} pictures but {len(weights)} weights", "Give one for each picture, in order.")
+    least, most = WEIGHTS
+    if wrong := [f"of {name}: {exact(w)}" for name, w in zip(names, weights, strict=True) if not least <= w <= most]:
+        raise UsageError(
+            f"a picture's weight must be between {exact(least)} and {exact(most)}, not {', '.join(wrong)}",
+            "At weight 2 a picture is learnt from twice as often as one at 1; leave out what is not to count.",
+        )
+    return tuple(map(float, weights)) if len(set(weights)) > 1 else ()
+
 
 # Kinds of adapter and what fits each: ``width`` is the bottleneck's width, LoRA's rank or the number of text vectors.
 KINDS: dict[str, dict[str, float]] = {

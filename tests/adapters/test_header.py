@@ -52,6 +52,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "contents": [], "recommended": {"lambda_a": 0.0, "lambda_b": 9.0}, "pictures": [],
         "source": {"name": "theirs.safetensors", "sha256": "cc"}, **MADE,
     },
+    "weighed": TRAINED | {"pictures": [PICTURE, PICTURE], "weights": [2.0, 0.5]},
     "of a later version": TRAINED | {"weather": {"rain": [1, 2]}},
 }  # fmt: skip
 
@@ -112,6 +113,9 @@ def test_a_new_one_is_read_as_it_was_made() -> None:
         ({"seed": 1.5}, "seed missing"),
         ({"styledrop": 3, "created": None}, "created, styledrop missing"),
         ({"round": True}, "round missing"),
+        ({"weights": [1.0, 2.0]}, "weights missing"),
+        ({"weights": [0.0]}, "weights missing"),
+        ({"weights": ["2"]}, "weights missing"),
     ],
 )
 def test_a_damaged_one_is_refused(change: dict[str, Any], words: str) -> None:

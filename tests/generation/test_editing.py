@@ -43,7 +43,7 @@ def way(name: str) -> Way:
     )
 
 
-inpaint, outpaint, restyle, resample = map(way, SUITS)
+inpaint, outpaint, restyle, resample, vary = map(way, SUITS)
 
 
 @pytest.fixture(scope="module")

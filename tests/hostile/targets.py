@@ -50,6 +50,7 @@ from styledrop_cli.errors import StyledropError
 from styledrop_cli.feedback import people, rounds
 from styledrop_cli.feedback import pool as pool_module
 from styledrop_cli.feedback.page import Choices
+from styledrop_cli.generation.editing.origin import Origin
 from styledrop_cli.generation.lists import file_names, kit_file, prompt_file, wildcards
 from styledrop_cli.generation.output_folder import Batch
 from styledrop_cli.io import images
@@ -58,7 +59,7 @@ from styledrop_cli.io.tensors import read_tensors, tensors_hash
 from styledrop_cli.judging import found as found_module
 from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.report import commands, history
-from styledrop_cli.settings import SampleSettings, TrainSettings
+from styledrop_cli.settings import LARGEST_SEED, SampleSettings, TrainSettings
 from styledrop_cli.training.loop import Budget, Loop
 from styledrop_cli.web import guard
 
@@ -369,7 +370,13 @@ def settings(data: bytes) -> None:
         batch = Batch(path.parent, ["said"], lambda index: {"prompt": "a cat", "seed": 1})
         assert batch.missing == [0]
 
-    attempt(scored, drawn_again)
+    def varied() -> None:
+        origin = Origin.read(path)
+        assert set(origin.settings_on(MODELS.base)) <= set(SampleSettings.defaults())
+        assert 0 <= origin.next_seed(8) <= LARGEST_SEED - 8
+        attempt(lambda: origin.model, lambda: origin.prompt, lambda: origin.style_beside(origin.mixture()))
+
+    attempt(scored, drawn_again, varied)
 
 
 # ---- LoRAs of other programs ----

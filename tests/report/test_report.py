@@ -22,12 +22,14 @@ from PIL import Image
 import tiny
 from conftest import Outcome, Run, draw
 from person import Watcher
+from styledrop_cli.adapters.file import new_adapter, tensors_of
 from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.base import load_base
 from styledrop_cli.cli.app import app
 from styledrop_cli.feedback.outcome import called
 from styledrop_cli.feedback.pool import PLAN
 from styledrop_cli.judging.csls import Calibration
+from styledrop_cli.judging.evaluate import References, judge_of
 from styledrop_cli.judging.prompts import CHOOSING, GRADED, PROBES, REPORT, SUBJECTS
 from styledrop_cli.report import grade
 from styledrop_cli.report.commands import commands
@@ -35,7 +37,7 @@ from styledrop_cli.report.grade import TOLD, Estimate, Graded, also_chose, free_
 from styledrop_cli.report.history import read_story
 from styledrop_cli.report.page import _verdict
 from styledrop_cli.settings import SUPERRES_STEPS, RoundSettings, TrainSettings
-from styledrop_cli.training.adapter import train_adapter
+from styledrop_cli.training.adapter import losses_of_each, train_adapter
 
 Report = Callable[..., Outcome]
 MEASURES = [name for name, *_ in grade.MEASURES]
@@ -480,3 +482,64 @@ def test_favourites_are_kept_and_saved(report: Report, tabs: SimpleNamespace, tm
     for place in (1, 6):
         stars.nth(place).click()
     assert all(one.is_visible() for one in stars.all())  # without favourites all are shown
+
+
+# ---- several references -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(tiny_model: Path) -> Path:
+    """An adapter that learnt from a picture three times as often as from another."""
+    for number, name in enumerate(("a.png", "b.png")):
+        draw(64, 64).rotate(120 * number).save(name)
+    train_adapter(
+        load_base(str(tiny_model), tiny.CPU),
+        pictures=[Path("a.png"), Path("b.png")],
+        style="watercolor",
+        contents=["a cat", "a dog"],
+        weights=[3, 1],
+        settings=TrainSettings(steps=30, views=4, checkpoints=0, lr=0.05),
+        output=Path("two.safetensors"),
+    )
+    return Path("two.safetensors")
+
+
+def test_what_each_reference_brought(report: Report, several: Path) -> None:
+    code, out, err = report(several, "--json", "-q")
+    assert code == 0, err
+    first, second = json.loads(out)["references"]["adapter"]
+    assert [(one["name"], one["content"], one["weight"], one["share"]) for one in (first, second)] == [
+        ("a.png", "a cat", 3.0, 0.75),
+        ("b.png", "a dog", 1.0, 0.25),
+    ]
+    for one in (first, second):
+        assert 0 < one["after"] < one["before"]
+        assert -4 <= one["near"]["low"] <= one["near"]["mean"] <= one["near"]["high"] <= 4
+        apart = one["near"]["mean"] - one["told"]["mean"]
+        assert one["near"]["difference"] == pytest.approx(apart, abs=1e-4)
+    said = words_of(Path("report.html"))
+    assert "What each reference brought" in said and "75.0 %" in said and "25.0 %" in said
+    assert "train a.png:3 b.png:1 --style watercolor" in said
+    assert report("adapter.safetensors", "--overwrite", "-q").code == 0
+    assert "What each reference brought" not in words_of(Path("report.html"))
+
+
+def test_the_loss_before_is_that_of_an_adapter_that_has_learnt_nothing(tiny_model: Path, several: Path) -> None:
+    base = load_base(str(tiny_model), tiny.CPU)
+    fresh = new_adapter(base.transformer, TrainSettings())
+    file = load_adapter(several)
+    blank = replace(file, tensors=file.tensors | tensors_of(fresh))
+    for (before, after), (same, none) in zip(losses_of_each(base, blank), losses_of_each(base, file), strict=True):
+        assert before == same == pytest.approx(after, abs=1e-6)
+        assert none < before - 0.01
+
+
+def test_the_nearest_reference_is_what_the_likeness_goes_by(tiny_model: Path, several: Path) -> None:
+    base = load_base(str(tiny_model), tiny.CPU)
+    references = References.of_adapter(base, load_adapter(several))
+    judge = judge_of(base, base, references, ["a house"], Calibration(base))
+    pictures = torch.rand(5, 3, 16, 16, generator=tiny.generator())
+    near = judge.near(pictures)
+    assert near.shape == (5, 2)
+    csls = judge.measure(pictures, torch.zeros(5, 4, 4, dtype=torch.long), ["a house"] * 5).csls
+    assert torch.allclose(near.amax(-1), csls)

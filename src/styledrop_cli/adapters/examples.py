@@ -32,11 +32,13 @@ class TrainingViews:
     ``views`` holds, by the names that an adapter file gives them, ``views.ids`` int16 ``[V,h,w]``, ``views.picture``
     ``[V]``, the picture that each is of, in order, and perhaps ``views.superres`` ``[V,2h,2w]``. ``contents`` is what
     the P pictures show, in words; the first ``references`` of them are given pictures, the others were picked.
+    ``weights`` say how often each reference is learnt from beside the others; empty, all are alike.
     """
 
     views: dict[str, Tensor]
     contents: list[str]
     references: int
+    weights: tuple[float, ...] = ()
 
     def with_picks(self, ids: Tensor, contents: Sequence[str]) -> TrainingViews:
         """These references, without earlier picks, and newly picked ids ``[N,h,w]``, each its own only view."""
@@ -46,7 +48,7 @@ class TrainingViews:
             "views.ids": torch.cat([self.views["views.ids"][given], ids.to(torch.int16)]),
             "views.picture": torch.cat([self.views["views.picture"][given], owners]),
         }
-        return TrainingViews(views, [*self.contents[: self.references], *contents], self.references)
+        return TrainingViews(views, [*self.contents[: self.references], *contents], self.references, self.weights)
 
     @property
     def own_views(self) -> Tensor:
@@ -65,18 +67,42 @@ class TrainingViews:
         The pictures come in turn, so that a small batch leaves none out. Where some were picked, every other turn
         is a reference's: that keeps the style from drifting with what is picked.
         """
-        picked = len(self.contents) - self.references
-        if picked:
-            nth = turns // REFERENCE_EVERY
-            is_given = turns % REFERENCE_EVERY == 0
-            others = turns - nth - 1
-            owner = torch.where(is_given, nth % self.references, self.references + others % picked)
-        else:
-            owner = turns % self.references
-        owners = self.views["views.picture"]
+        owner, owners = self.owners(turns), self.views["views.picture"]
         count = torch.bincount(owners, minlength=len(self.contents))
         first = count.cumsum(0) - count
         return first[owner] + torch.randint(2**31, turns.shape, generator=draws) % count[owner]
+
+    def owners(self, turns: Tensor) -> Tensor:
+        """The picture whose turn it is at each of the ``turns`` ``[B]``, which rise: ``[B]``."""
+        picked = len(self.contents) - self.references
+        if not picked:
+            return self._references_at(turns)
+        nth = turns // REFERENCE_EVERY
+        others = turns - nth - 1
+        given = self._references_at(nth)
+        return torch.where(turns % REFERENCE_EVERY == 0, given, self.references + others % picked)
+
+    def _references_at(self, turns: Tensor) -> Tensor:
+        return turns_by_weight(self.weights, turns) if self.weights else turns % self.references
+
+
+def turns_by_weight(weights: Sequence[float], turns: Tensor) -> Tensor:
+    """Whose turn it is at each of the ``turns`` ``[B]`` (0, 1, 2, ..., rising), of those with ``weights``: ``[B]``.
+
+    The k-th turn of one with weight w is due at (k + 1/2) / w, and all come in the order in which they are due (stride
+    scheduling, Waldspurger and Weihl 1995). So each has had its share of any number of turns, to within
+    (R + 1) / 2 for R of them; equal ones come one after the other.
+    """
+    w = torch.tensor(weights, dtype=torch.float64)
+    first, last = int(turns.min()), int(turns.max())
+    # Those due before ``begin`` are turns before the first: they need only be counted.
+    begin, end = ((turn + shift * len(w)) / w.sum() for turn, shift in ((first, -1), (last + 1, 1)))
+    before, until = ((at * w + 0.5).floor().clamp(min=0).long() for at in (begin, end))
+    due = [(torch.arange(a, b) + 0.5) / x for a, b, x in zip(before.tolist(), until.tolist(), w, strict=True)]
+    owner = torch.arange(len(w)).repeat_interleave(until - before)
+    # Equal times in the order of the references: they stand one behind the other, and the sort is stable.
+    order = torch.cat(due).argsort(stable=True)
+    return owner[order[turns - before.sum()]]
 
 
 @torch.no_grad()

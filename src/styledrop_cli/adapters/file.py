@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -204,9 +204,12 @@ def describe(base: Base, adapter: Adapter, contents: list[str], style: str, sett
     )
 
 
-def of_pictures(paths: list[Path], images: list[Image], quality: list[float]) -> dict[str, Any]:
+def of_pictures(
+    paths: list[Path], images: list[Image], quality: list[float], weights: Sequence[float] = ()
+) -> dict[str, Any]:
     """What the header says of the reference pictures; ``quality`` is the PSNR in dB at which their ids show them."""
     return {
+        **weights_said(weights),
         "pictures": [
             {
                 "name": path.name.encode("utf-8", "replace").decode(),  # which may be of any bytes
@@ -219,6 +222,11 @@ def of_pictures(paths: list[Path], images: list[Image], quality: list[float]) ->
         ],
         "thumbnail": thumbnail_base64(images[0]),
     }
+
+
+def weights_said(weights: Sequence[float]) -> dict[str, list[float]]:
+    """What a header says of the references' ``weights``: nothing where all count alike."""
+    return {"weights": list(weights)} if weights else {}
 
 
 def examples_of(file: AdapterFile) -> TrainingViews:
@@ -244,7 +252,8 @@ def examples_of(file: AdapterFile) -> TrainingViews:
         raise ModelError(
             f"{file.path} does not hold the pictures that it was trained on", "Train it again with 'styledrop train'."
         )
-    return TrainingViews({n: t for n, t in views.items() if t is not None}, list(contents), len(pictures))
+    found = {n: t for n, t in views.items() if t is not None}
+    return TrainingViews(found, list(contents), len(pictures), tuple(file.header.weights))
 
 
 def references_of(file: AdapterFile) -> TrainingViews:

@@ -22,7 +22,7 @@ from styledrop_cli import __version__
 from styledrop_cli.errors import ModelError
 from styledrop_cli.io.files import parse_json, read_metadata
 from styledrop_cli.io.tensors import LARGEST_SIZE, read_tensors, reading, save_tensors
-from styledrop_cli.settings import OBJECT, RECOMMENDABLE, STYLE, SampleSettings
+from styledrop_cli.settings import OBJECT, RECOMMENDABLE, STYLE, WEIGHTS, SampleSettings
 
 KEY = "styledrop"
 FORMAT = 1
@@ -49,7 +49,8 @@ class AdapterHeader:
     ``scores`` of its test pictures. A round of feedback has its ``number`` (``round`` in the file), the sha256 of its
     ``parent`` and who picked (``feedback``). A file brought from another tool has a ``source`` (name, sha256) in place
     of pictures, a merged one the parts it was ``merged`` from (name, weight, style, sha256). ``thumbnail`` is the
-    first reference as a data URL. ``others`` are keys that this version does not know.
+    first reference as a data URL. ``weights`` say how often each of the ``pictures`` was learnt from beside the others;
+    without any, all were alike. ``others`` are keys that this version does not know.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class AdapterHeader:
     settings: Mapping[str, Any] = field(default_factory=dict)
     pictures: list[dict[str, Any]] = field(default_factory=list)
     thumbnail: str = ""
+    weights: list[float] = field(default_factory=list)
     superres: Mapping[str, Any] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     merged: list[dict[str, Any]] = field(default_factory=list)
@@ -170,7 +172,12 @@ def _inside(said: Mapping[str, Any]) -> dict[str, bool]:
         "recommended": all(_is_recommendable(*item) for item in said["recommended"].items()),
         "as_trained": _is_as_trained(said.get("as_trained")),
         "source": isinstance(source.get("name"), str),
+        "weights": _are_weights(said.get("weights"), said.get("pictures", [])),
     }
+
+
+def _are_weights(said: list[float] | None, pictures: list[Any]) -> bool:
+    return not said or (len(said) == len(pictures) and all(WEIGHTS[0] <= one <= WEIGHTS[1] for one in said))
 
 
 def _is_as_trained(said: Mapping[str, Any] | None) -> bool:

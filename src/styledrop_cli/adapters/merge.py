@@ -22,6 +22,7 @@ from styledrop_cli.adapters.file import (
     open_adapter,
     share,
     tensors_of,
+    weights_said,
     write_adapter,
 )
 from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, load_adapter, made_now
@@ -39,7 +40,7 @@ from styledrop_cli.models.adapter import (
 )
 from styledrop_cli.models.layers import PROJECTIONS
 from styledrop_cli.models.transformer import TokenTransformer
-from styledrop_cli.settings import OBJECT, STYLE, SampleSettings, exact
+from styledrop_cli.settings import OBJECT, STYLE, WEIGHTS, SampleSettings, exact
 
 HEAVIEST = 10.0  # a weight's distance from 0
 NEARLY_ONE = 0.005  # how far from 1 weights add up that are rounded thirds
@@ -227,6 +228,7 @@ def merge(
         **made_now(),
         superres=asdict(superres.config) if superres is not None else None,
         pictures=[picture for one in headers for picture in one.pictures] if examples else [],
+        **weights_said(examples.weights if examples else ()),
         **settings,
         **({"thumbnail": headers[0].thumbnail} if examples else {"source": elsewhere[0]}),
     )
@@ -276,4 +278,18 @@ def _joined(files: Sequence[AdapterFile]) -> TrainingViews:
             views[name] = torch.cat(found)[order]
     contents = [content for part in parts for content in part.contents[: part.references]]
     contents += [content for part in parts for content in part.contents[part.references :]]
-    return TrainingViews(views, contents, references)
+    return TrainingViews(views, contents, references, _joined_weights(parts))
+
+
+def _joined_weights(parts: Sequence[TrainingViews]) -> tuple[float, ...]:
+    """Of all references: within a file they keep their proportions, and its references count 1 in the mean.
+
+    So no file counts less because its weights are small numbers, and one without weights counts as it always did.
+    """
+    if not any(part.weights for part in parts):
+        return ()
+    each = []
+    for part in parts:
+        own = part.weights or (1.0,) * part.references
+        each += [min(max(one * len(own) / sum(own), WEIGHTS[0]), WEIGHTS[1]) for one in own]
+    return tuple(each)

@@ -31,6 +31,7 @@ from styledrop_cli.cli.streams import open_streams
 from styledrop_cli.cli.sweep import sweep
 from styledrop_cli.cli.tokenize import tokenize
 from styledrop_cli.cli.train import train
+from styledrop_cli.cli.vary import vary
 
 HELP = """
 [bold]One picture in, a style out.[/] Learn a style from one picture and draw new things in it.
@@ -46,6 +47,7 @@ COMMANDS = (
     (train, "train", "fine-tune", "Everyday"),
     (generate, "generate", "sample", "Everyday"),
     (edit, "edit", None, "Everyday"),
+    (vary, "vary", None, "Everyday"),
     (iterate, "iterate", None, "Everyday"),
     (score, "score", None, "Everyday"),
     (sweep, "sweep", None, "Everyday"),

@@ -18,7 +18,7 @@ from styledrop_cli.generation.lists.wildcards import Template
 from styledrop_cli.io.files import real_place, to_text
 from styledrop_cli.io.run_names import run_of
 from styledrop_cli.io.text_files import MOST, plain, says_something
-from styledrop_cli.settings import exact
+from styledrop_cli.settings import checked_weights, exact
 
 ADAPTER = ".safetensors"
 
@@ -188,29 +188,37 @@ def checked_contents(content: Sequence[str] | None, pictures: int, what: str, hi
 
 
 def references_in(
-    paths: Sequence[Path], style: str, content: list[str] | None, on_message: Callable[[str], None]
-) -> tuple[list[Path], list[str] | None]:
-    """The reference pictures, a folder's in the order of their names, and what they show.
+    paths: Sequence[Path],
+    weights: Sequence[float] | None,
+    style: str,
+    content: list[str] | None,
+    on_message: Callable[[str], None],
+) -> tuple[list[Path], list[float] | None, list[str] | None]:
+    """The reference pictures, a folder's in the order of their names, their weights, and what they show.
 
-    Where nothing was said of that by --content, a folder's captions say it, without the style behind them. What they
-    leave out is an error if there are some: UsageError, also for a folder without pictures.
+    A folder's weight is that of each picture in it. Where nothing was said by --content of what they show, a folder's
+    captions say it, without the style behind them. What they leave out is an error if there are some: UsageError, also
+    for a folder without pictures, and for weights out of range.
     """
+    checked_weights(weights, paths)
     if not any(path.is_dir() for path in paths):
-        return list(paths), content
+        return list(paths), list(weights) if weights else None, content
     from styledrop_cli.corpus.folder import Record, records_in
 
     found: list[Record] = []
-    for path in paths:
+    each: list[float] = []
+    for path, weight in zip(paths, weights or [1.0] * len(paths), strict=True):
         found += records_in(path, on_message) if path.is_dir() else [Record(path, ())]
-    pictures = [one.path for one in found]
+        each += [weight] * (len(found) - len(each))
+    pictures, said = [one.path for one in found], each if weights else None
     if content or not any(one.captions for one in found):
-        return pictures, content
+        return pictures, said, content
     if without := [one.path for one in found if not one.captions]:
         raise UsageError(
             f"{len(without)} of {len(found)} pictures have no caption, the first is {without[0]}",
             "put a .txt of the same name beside it, or say what all show with --content",
         )
-    return pictures, [one.captions[0].removesuffix(f" in {style} style") for one in found]
+    return pictures, said, [one.captions[0].removesuffix(f" in {style} style") for one in found]
 
 
 def refuse_references(pictures: Sequence[Path]) -> None:

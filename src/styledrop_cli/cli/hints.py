@@ -22,6 +22,7 @@ OTHER_NAMES = {
     "--lambda-a": "--style-scale --style-strength --style-fidelity",
     "--strength": "--weight --adapter-scale --lora-scale --lora-weight --lora-strength",
     "--restyle": "--strength --denoise --denoising-strength",
+    "--much": "--denoise --denoising-strength --variation-strength --image-strength --amount",
     "--negative": "--negative-prompt --neg --uncond",
     "--size": "--width --height --resolution --res -W -H",
     "--model": "--base --base-model --ckpt --pretrained --pretrained-model-name-or-path",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from rich.table import Table
 
+from styledrop_cli.adapters import library
 from styledrop_cli.cli import checks, console, load, options, plan
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.picking import Watcher, gallery_of, pickers_of
@@ -56,11 +57,11 @@ class Rounds:
 
 def iterate(
     files: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[ADAPTER|PICTURE...]",
-            help="The adapter to improve, or reference pictures to train one from first. If not given, the newest "
-            "adapter in this folder is improved.",
+            metavar="[ADAPTER|PICTURE[:WEIGHT]...]",
+            help="The adapter to improve, or reference pictures to train one from first, with weights as for train. "
+            "If not given, the newest adapter in this folder is improved.",
             show_default=False,
         ),
     ] = None,
@@ -116,8 +117,9 @@ def iterate(
     )
     checks.refuse_outside(keep=(how.keep, *how.RANGES["keep"]))
     names = _feedback(feedback, how.picks, rounds)
-    start, pictures = _start(files or [], style, content)
-    pictures, content = checks.references_in(pictures, style or "", content, screen.say)
+    start, weighted = _start(files or [], style, content)
+    pictures, weights = load.read_weighted(weighted, "weight", "picture")
+    pictures, weights, content = checks.references_in(pictures, weights, style or "", content, screen.say)
     if style is not None:
         style, content = checks.checked_references(pictures, style, content)
     folder = output or (start.with_suffix(ROUNDS) if start else Path(f"{pictures[0].stem}{ROUNDS}"))
@@ -158,6 +160,7 @@ def iterate(
                 content = asked_contents(screen, base, pictures, content)
             first = base.training(steps=settings.steps, seed=seed)
             about: dict[str, Any] = {"style": style, "contents": content, "settings": first, "fresh": fresh}
+            about["weights"] = weights
             start = first_round(base, pictures, **about, folder=folder, watcher=watcher)
         if "human" in names:
             watcher.gallery = stack.enter_context(gallery_of(base, start, folder, pictures))
@@ -242,9 +245,9 @@ def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
     return [] if picks else names
 
 
-def _start(files: list[Path], style: str | None, content: list[str] | None) -> tuple[Path | None, list[Path]]:
-    """The adapter to improve, or the pictures to train one from."""
-    if files and files[0].suffix != checks.ADAPTER:
+def _start(files: list[str], style: str | None, content: list[str] | None) -> tuple[Path | None, list[str]]:
+    """The adapter to improve, or the pictures to train one from, as they were written."""
+    if files and not library.names_adapter(files[0]):
         if style is None:
             raise UsageError("reference pictures need a style", 'describe it in a few words: --style "watercolor"')
         return None, files
@@ -254,7 +257,7 @@ def _start(files: list[Path], style: str | None, content: list[str] | None) -> t
         )
     if len(files) > 1:
         raise UsageError(f"{len(files)} files, and one adapter is improved at a time", "name one adapter, or pictures")
-    return (files[0] if files else _newest(Path())), []
+    return (library.find(files[0]) if files else _newest(Path())), []
 
 
 def _newest(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,24 +86,25 @@ def load_to_draw(screen: Screen, model: str | None, device: str, adapter: Path |
         return load_base(), mixture
 
 
-def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[float] | None]:
+def read_weighted(words: Sequence[str], what: str, kind: str = "adapter") -> tuple[list[Path], list[float] | None]:
     """`["a.safetensors:0.6", "b.safetensors:0.4"]` as files and numbers, or None if there are no numbers.
 
-    A name may also be that of a style in the library. Raises UsageError if a word is neither,
-    a number is none, or only some have one; `what` it is, a
-    share or a weight.
+    The files are adapters, where the name of a style in the library stands for its file, or, if that is their `kind`,
+    pictures and folders of them. Raises UsageError if a word is neither file nor style, a number is none, or only some
+    have one; `what` it is, a share or a weight.
     """
     paths: list[Path] = []
     numbers: list[float] = []
     for word in words:
         # A colon may belong to the path: C:\a.safetensors.
-        name, number = (word, None) if library.names_adapter(word) else word.rpartition(":")[::2]
-        if not library.names_adapter(name):
+        alone = library.names_adapter(word) if kind == "adapter" else _is_file_alone(word)
+        name, number = (word, None) if alone else word.rpartition(":")[::2]
+        if kind == "adapter" and not library.names_adapter(name):
             raise UsageError(
                 f"'{name or word}' is no adapter file (*{ADAPTER}), and no style in the library",
                 f"write a{ADAPTER}:0.6 b{ADAPTER}:0.4",
             )
-        paths.append(library.find(name))
+        paths.append(library.find(name) if kind == "adapter" else Path(name))
         if number is not None:
             try:
                 numbers.append(float(number))
@@ -110,9 +112,25 @@ def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[flo
                 raise UsageError(f"'{number[:20]}' is no {what} of {name}", f"give a number: {name}:0.5") from None
     if numbers and len(numbers) != len(paths):
         raise UsageError(
-            f"{len(numbers)} of {len(paths)} adapters have a {what}", f"give each one, or none: {paths[0]}:0.5"
+            f"{len(numbers)} of {len(paths)} {kind}s have a {what}", f"give each one, or none: {paths[0]}:0.5"
         )
     return paths, numbers or None
+
+
+def _is_file_alone(word: str) -> bool:
+    """Whether a word names a picture without a number behind it: a file may have a colon in its name.
+
+    What is there under the whole word is meant by it. Else what stands behind the last colon is a number, or has to be
+    one if a file is there under what stands before it.
+    """
+    name, _, number = word.rpartition(":")
+    if not name or os.path.exists(word):
+        return True
+    try:
+        float(number)
+    except ValueError:
+        return not os.path.exists(name)
+    return False
 
 
 def read_mixture(styles: Shares, thing: Path | None = None, gamma: float | None = None) -> StyleMix:

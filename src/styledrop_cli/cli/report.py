@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,7 @@ def report(
         from styledrop_cli.report.grade import free_prompts, grade
         from styledrop_cli.report.history import check_one_base, read_story
         from styledrop_cli.report.page import Grader, write_page
+        from styledrop_cli.report.references import brought
 
         story = read_story(place)
         check_one_base(story)
@@ -100,7 +102,9 @@ def report(
     said += [f"--seed {seed}"] if seed != FIRST else []
     given = [str(content) for content in story.stages[0].header.contents]
     again = commands(story, asked or [], pool_prompts(base, given), model, " ".join(said))
-    page = write_page(base, story, graded, Grader(name, name == "clip"), again)
+    with screen.working("looking at each reference"):
+        parts = brought(base, story, graded)
+    page = write_page(base, story, graded, Grader(name, name == "clip"), again, parts)
     atomic_write(output, to_text(page).encode())
     shutil.rmtree(work, ignore_errors=True)
     found = {
@@ -108,8 +112,9 @@ def report(
     }
     seconds = time.monotonic() - started
     screen.say(f"{count:,} pictures, {file_size(len(page))}, in {console.duration(seconds)}:")
-    screen.result(
-        {"report": output, "scorer": name, "prompts": graded.prompts, "seeds": graded.seeds, "rows": found}, [output]
-    )
+    result = {"report": output, "scorer": name, "prompts": graded.prompts, "seeds": graded.seeds, "rows": found}
+    if parts:
+        result["references"] = {stage: [asdict(one) for one in some] for stage, some in parts.items()}
+    screen.result(result, [output])
     if story.unreadable:
         raise typer.Exit(1)

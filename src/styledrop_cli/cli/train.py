@@ -79,10 +79,11 @@ class Learning:
 
 def train(
     pictures: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="PICTURE...",
-            help="The reference picture, or several of one style or one object, or a folder of them.",
+            metavar="PICTURE[:WEIGHT]...",
+            help="The reference picture, or several of one style or one object, or a folder of them. With weights, "
+            "a.png:2 b.png:1, the first is learnt from twice as often; a folder's is that of each picture in it.",
         ),
     ],
     *,
@@ -129,8 +130,9 @@ def train(
     TrainSettings.of(kind, **chosen)  # what is wrong is said before the base is loaded
     samples = [checks.typed_text(one, "a --sample-prompt", 'say what to draw: "a cat"') for one in learning.samples]
     checks.refuse_output(output, overwrite, suffix=checks.ADAPTER, run=True)
-    pictures, content = checks.references_in(pictures, style or "", content, screen.say)
-    style, content = _texts(learn, pictures, style, content)
+    paths, weights = load.read_weighted(pictures, "weight", "picture")
+    paths, weights, content = checks.references_in(paths, weights, style or "", content, screen.say)
+    style, content = _texts(learn, paths, style, content)
     checks.refuse_busy(run_of(output))
     with load.loading(screen, model, device) as load_base:
         from styledrop_cli.generation.resolve import within_reach
@@ -144,10 +146,10 @@ def train(
         drawing.say_roughly(screen, base, "object")
     screen.warn_of_unknown(base, samples)
     if dry_run:
-        _show_plan(screen, base, settings, pictures, style, content, output)
+        _show_plan(screen, base, settings, paths, weights, style, content, output)
         return
     if place[1] == 1:
-        content = asked_contents(screen, base, pictures, content)
+        content = asked_contents(screen, base, paths, content)
     with (
         together(place, base.device),
         recipe.kept_in(run_of(output)),
@@ -155,9 +157,10 @@ def train(
     ):
         learnt = train_adapter(
             base,
-            pictures=pictures,
+            pictures=paths,
             style=style,
             contents=content,
+            weights=weights,
             settings=settings,
             output=output,
             sample_prompts=samples,
@@ -167,10 +170,17 @@ def train(
         )
     if place[0]:
         return
-    _show_result(screen, learnt, settings, style, model)
+    _show_result(screen, learnt, settings, style, weights, model)
 
 
-def _show_result(screen: console.Screen, learnt: TrainResult, settings: TrainSettings, style: str, model: str) -> None:
+def _show_result(
+    screen: console.Screen,
+    learnt: TrainResult,
+    settings: TrainSettings,
+    style: str,
+    weights: list[float] | None,
+    model: str,
+) -> None:
     size = file_size(learnt.path.stat().st_size)
     kept = _kept(learnt.step, settings.steps, learnt.compared)
     screen.say(f"learnt in {console.duration(learnt.seconds)}. {kept} The adapter ({size}):")
@@ -180,6 +190,7 @@ def _show_result(screen: console.Screen, learnt: TrainResult, settings: TrainSet
             "learns": settings.learn,
             "style": style,
             "contents": learnt.content_texts,
+            **({"weights": weights} if weights else {}),
             "step": learnt.step,
             "reconstruction_psnr": learnt.reconstruction_psnr,
             "seconds": round(learnt.seconds, 1),
@@ -194,6 +205,7 @@ def _show_plan(
     base: Base,
     settings: TrainSettings,
     pictures: list[Path],
+    weights: list[float] | None,
     style: str,
     contents: list[str] | None,
     output: Path,
@@ -205,10 +217,11 @@ def _show_plan(
         seconds = foresee(base, settings, len(pictures))
     finer = f", and {settings.superres_steps} for super-resolution" * bool(settings.superres_steps)
     shown = contents or [UNKNOWN_CONTENT] * len(pictures)
+    each = [f" at weight {weight:g}" for weight in weights] if weights else [""] * len(pictures)
     said = {
         "base": base.name,
         "learns": style or OBJECT,
-        "from": "\n".join(f"{path}: {text}" for path, text in zip(pictures, shown, strict=True)),
+        "from": "\n".join(f"{path}{at}: {text}" for path, at, text in zip(pictures, each, shown, strict=True)),
         "trains": f"{settings.kind}, width {settings.width}, {settings.steps} steps of {settings.batch_size}{finer}",
     }
     plan.show(screen, said, seconds, [output, run_of(output)])

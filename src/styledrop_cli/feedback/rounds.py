@@ -37,7 +37,7 @@ from styledrop_cli.judging.evaluate import PLAIN_EACH, Evaluated, References, ju
 from styledrop_cli.judging.prompts import graded_prompts, pool_prompts
 from styledrop_cli.judging.scores import ClipScorer, Judge, Measurements, Scores, mean, scores
 from styledrop_cli.progress import Counter
-from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings
+from styledrop_cli.settings import SEEDS_OF_ROUND, RoundSettings, SampleSettings, TrainSettings, checked_weights
 from styledrop_cli.training.adapter import train_adapter, train_on_picks
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def first_round(
     *,
     style: str,
     contents: list[str] | None,
+    weights: Sequence[float] | None = None,
     settings: TrainSettings,
     folder: Path,
     watcher: Watcher,
@@ -135,9 +136,10 @@ def first_round(
             "pictures": [file_hash(p) for p in pictures],
             "steps": settings.steps,
             "contents": contents or header.contents,
+            "weights": list(checked_weights(weights, [p.name for p in pictures])),
             "seed": settings.seed,
         }
-        there = header.to_json() | dict(header.settings)
+        there = {"weights": []} | header.to_json() | dict(header.settings)
         there["pictures"] = [picture.get("sha256") for picture in header.pictures]
         changed = [f"{n}: {there.get(n)!s:.200} there, {v!s:.200} now" for n, v in asked.items() if there.get(n) != v]
         if changed:
@@ -151,6 +153,7 @@ def first_round(
         pictures=pictures,
         style=style,
         contents=contents,
+        weights=weights,
         settings=settings,
         output=path,
         fresh=fresh,

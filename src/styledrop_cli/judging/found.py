@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.adapters import library
 from styledrop_cli.adapters.header import load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import quoted
@@ -121,7 +122,7 @@ def by_adapter(
     Raises ModelError for an adapter that lacks its references or is of another base.
     """
     members: dict[Path | None, list[Found]] = {}
-    look = cache(_adapter_at_hand)  # pictures of a folder are mostly by one
+    look = cache(adapter_at_hand)  # pictures of a folder are mostly by one
     for one in found:
         members.setdefault(adapter_of(one, look), []).append(one)
     if without := members.get(None):
@@ -137,23 +138,31 @@ def by_adapter(
 def adapter_of(one: Found, look: Callable[[str, str, Path], Path | None] | None = None) -> Path | None:
     """The adapter that a picture says it was drawn with, if it is at hand."""
     wanted = one.says("adapter_hash").partition("+")[0]
-    return (look or _adapter_at_hand)(one.says("adapter"), wanted, one.path.resolve().parent)
+    return (look or adapter_at_hand)(one.says("adapter"), wanted, one.path.resolve().parent)
 
 
-def _adapter_at_hand(name: str, wanted: str, own: Path) -> Path | None:
-    """An adapter by its ``name`` and the hash that is ``wanted``: here, in the picture's ``own`` folder or above it.
+def adapter_at_hand(name: str, wanted: str, own: Path) -> Path | None:
+    """An adapter by its ``name`` and the hash that is ``wanted``.
 
+    It is looked for here, in the picture's ``own`` folder, in the one above it, and among the saved styles.
     A file of that name that has another hash is another adapter; the right one may be called otherwise by now. Pictures
     that say no hash are taken at their word.
     """
     if not name.endswith(".safetensors") or Path(name).name != name:
         return None
-    folders = (Path(), own, own.parent)
+    folders = (Path(), own, own.parent, *_library())
     named = [path for folder in folders if (path := folder / name).is_file()]
     if not wanted:
         return named[0] if named else None
     others = (path for folder in folders for path in sorted(folder.glob("*.safetensors")) if _is_adapter(path))
     return next((path for path in chain(named, others) if file_hash(path).startswith(wanted)), None)
+
+
+def _library() -> list[Path]:
+    """The folder of saved styles, if this user has one."""
+    with suppress(UsageError):
+        return [library.folder()]
+    return []
 
 
 def _is_adapter(path: Path) -> bool:

@@ -177,6 +177,14 @@ class Judge:
             seen=self._calibration.seen(embeds, texts) if self._calibration else nothing,
         )
 
+    @torch.no_grad()
+    def near(self, pictures: Tensor) -> Tensor:
+        """The ``csls`` of pictures ``[N,3,S,S]`` in [0,1] to each reference alone, ``[N,R]``; NaN as that is."""
+        if self._calibration is None:
+            return torch.full((len(pictures), len(self._references)), torch.nan)
+        embeds, calibration = self._clip_scorer.picture_embeds(pictures), self._calibration
+        return torch.stack([calibration.likeness(embeds, one[None]) for one in self._references], 1)
+
 
 def scores(now: Measurements, plain: Measurements) -> list[Scores]:
     """The scores of pictures ``now`` against what the base drew in their place, both of N pictures.

@@ -54,7 +54,9 @@ def _merging(stage: Stage, rest: list[str]) -> list[str]:
 def _training(stage: Stage, rest: list[str]) -> list[str]:
     header, settings = stage.header, stage.header.settings
     pictures = [str(p.get("name", "reference.png")) for p in header.pictures]
-    words = [*pictures, "--style", escaped(str(header.style))]
+    weights = [f":{weight:g}" for weight in header.weights] or [""] * len(pictures)
+    named = [f"{name}{weight}" for name, weight in zip(pictures, weights, strict=True)]
+    words = [*named, "--style", escaped(str(header.style))]
     for content in header.contents[: len(pictures)]:
         words += ["--content", escaped(str(content))]
     usual = asdict(TrainSettings.of(str(settings.get("kind", TrainSettings.kind))))

@@ -7,7 +7,7 @@ others too, and the CLIP is the second one, which has neither drawn nor picked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
 
@@ -19,7 +19,14 @@ from styledrop_cli.base.base import Base
 from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback.pool import Plan, Pool
 from styledrop_cli.judging.bootstrap import paired_interval
-from styledrop_cli.judging.evaluate import PLAIN_EACH, PLAIN_SEED, Evaluated, References, judge_of
+from styledrop_cli.judging.evaluate import (
+    DRAWN_TOGETHER,
+    PLAIN_EACH,
+    PLAIN_SEED,
+    Evaluated,
+    References,
+    judge_of,
+)
 from styledrop_cli.judging.meaning import ABOUT_SEEN, ABOUT_WAY, meanings
 from styledrop_cli.judging.prompts import CHOOSING, report_prompts
 from styledrop_cli.judging.scores import ClipScorer, Measurements, StyleCalibration
@@ -62,13 +69,14 @@ class Estimate:
 class Graded:
     """P prompts, K seeds. ``cells`` holds ``[P,K]`` by row and measure, ``pictures`` uint8 ``[P,K,3,S,S]`` by row.
 
-    The rows begin with the base.
+    The rows begin with the base. ``near`` is the csls to each of R references, ``[P,K,R]`` by row, where R is above 1.
     """
 
     prompts: list[str]
     seeds: list[int]
     cells: dict[str, dict[str, Tensor]]
     pictures: dict[str, Tensor]
+    near: dict[str, Tensor] = field(default_factory=dict)
 
     def estimates(self) -> dict[str, dict[str, Estimate]]:
         """Of each row and measure."""
@@ -144,7 +152,12 @@ def grade(
         for row, one in by_row.items()
     }
     pictures = {row: one.pictures.unflatten(0, shape) for row, one in by_row.items()}
-    return Graded(list(prompts), list(seeds_from(seed, number)), cells, pictures)
+    near = {}
+    if len(references.shown) > 1:
+        for row, one in by_row.items():
+            parts = [judge.near(some.float().to(base.device) / 255) for some in one.pictures.split(DRAWN_TOGETHER)]
+            near[row] = torch.cat(parts).cpu().unflatten(0, shape)
+    return Graded(list(prompts), list(seeds_from(seed, number)), cells, pictures, near)
 
 
 def measures(drawn: Evaluated, plain: Measurements, own: float) -> dict[str, Tensor]:

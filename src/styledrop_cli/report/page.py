@@ -18,6 +18,7 @@ from styledrop_cli.judging.meaning import Meaning
 from styledrop_cli.report import plots
 from styledrop_cli.report.grade import BASE, MEASURES, TOLD, Estimate, Graded, also_chose
 from styledrop_cli.report.history import Stage, Story, parent_of
+from styledrop_cli.report.references import Brought
 
 if TYPE_CHECKING:
     pass
@@ -35,8 +36,15 @@ class Grader:
     chose: bool
 
 
-def write_page(base: Base, story: Story, graded: Graded, grader: Grader, commands: Sequence[str]) -> str:
-    """The HTML of the report."""
+def write_page(
+    base: Base,
+    story: Story,
+    graded: Graded,
+    grader: Grader,
+    commands: Sequence[str],
+    parts: Mapping[str, Sequence[Brought]],
+) -> str:
+    """The HTML of the report; ``parts`` are what each reference brought, by the name of the stage."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -53,6 +61,7 @@ def write_page(base: Base, story: Story, graded: Graded, grader: Grader, command
         kept=story.best,
         measures=[{"name": name, "about": about, "up": up} for name, about, up in MEASURES],
         table=[_line(row, of) for row, of in found.items()],
+        parts=parts,
         told=TOLD,
         prompts=[_strip(graded, place) for place in range(len(graded.prompts))],
         seeds=graded.seeds,

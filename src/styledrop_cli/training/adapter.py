@@ -29,6 +29,7 @@ from styledrop_cli.adapters.file import (
     own_tensors,
     references_of,
     tensors_of,
+    weights_said,
     write_adapter,
 )
 from styledrop_cli.adapters.header import AdapterFile, load_adapter, write_trained
@@ -36,7 +37,7 @@ from styledrop_cli.base import fidelity
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.known_things import FILLERS
 from styledrop_cli.base.prompt_tokens import with_style, words
-from styledrop_cli.devices import cast_once, generator
+from styledrop_cli.devices import autocast, cast_once, generator
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import atomic_write, real_place, remove_parts, temporary_name
 from styledrop_cli.io.images import OnMessage, load_reference, quietly, save_png, to_image
@@ -47,7 +48,7 @@ from styledrop_cli.judging.probes import STEPS, Probes, Samples
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.sampling.masking import random_mask, steps_left
-from styledrop_cli.settings import OBJECT, STYLE, TrainSettings
+from styledrop_cli.settings import OBJECT, STYLE, TrainSettings, checked_weights
 from styledrop_cli.training.distributed import (
     LostProcessError,
     is_first,
@@ -63,6 +64,7 @@ LABEL_SMOOTHING = 0.1
 TIE_MARGIN = 0.17
 SAVE_EVERY = 25  # steps
 TIMED_STEPS, TIMED_VIEWS = 3, 8  # by which it is foreseen how long a training takes
+MEASURED_VIEWS = 16  # crops of each reference, by which it is measured how well it was learnt
 LOSSES = 500  # points of the loss curve, at most about
 CURVE = "curve.json"
 SHEET = "samples-{:07d}"  # of a person's own prompts
@@ -88,17 +90,18 @@ class TrainResult:
 class _AdapterTask(nn.Module):
     """The loss of an adapter: cross-entropy of the frozen network's hidden ids.
 
-    ``part`` is the network, ``transformer`` or ``superres``; ``prompts`` are what the P pictures show.
+    ``part`` is the network, ``transformer`` or ``superres``; ``prompts`` are what the P pictures show. Without an
+    adapter it is the network's own loss.
     """
 
-    def __init__(self, base: Base, part: str, adapter: Adapter, prompts: list[str]) -> None:
+    def __init__(self, base: Base, part: str, adapter: Adapter | None, prompts: list[str]) -> None:
         super().__init__()
         self.adapter = adapter
         self._steps, self._schedule = base.sampling().steps, base.schedule
         self._told = base.told
         self._text = base.text_states(prompts, base.parts.get(part))
         self._condition = None
-        if not adapter.reads_text:  # then a prompt is read once
+        if adapter is None or not adapter.reads_text:  # then a prompt is read once
             with torch.no_grad():
                 read = base.parts.get(part).condition(*self._text)
                 self._condition = base.parts.get(part).ahead(read, base.all_told(self._steps))
@@ -126,6 +129,7 @@ def train_adapter(
     pictures: list[Path],
     style: str,
     contents: list[str] | None = None,
+    weights: Sequence[float] | None = None,
     settings: TrainSettings,
     output: Path,
     sample_prompts: Sequence[str] = (),
@@ -135,20 +139,23 @@ def train_adapter(
 ) -> TrainResult:
     """Train an adapter on ``pictures`` and write it to ``output``.
 
-    ``contents`` says what each picture shows; without it ``guess_content`` does. For an object (``settings.learn``)
+    ``contents`` says what each picture shows; without it ``guess_content`` does. ``weights`` say how often each is
+    learnt from beside the others, 0.001 to 1000; without them all are alike. For an object (``settings.learn``)
     they are its names, and ``style`` is empty. Work in progress lies in ``<output>.run/``: the same call goes on where
     an interrupted one stopped, to the same weights, unless ``fresh``. Checkpoints (adapter files, each with a sheet of
     test pictures, and one of ``sample_prompts``, which have no style and choose nothing) and ``curve.json`` (losses,
     scores of the checkpoints, which was chosen) stay there. Of several
     processes (``distributed.together``) all call it, and rank 0 alone writes.
 
-    Raises PictureError for a picture that is unreadable or fully transparent, UsageError for contents that do not match
-    the pictures, an object without a name or with a style, an adapter of 1 % of the base or more, an unfinished run
-    with other settings, or more processes than pictures a step; LostProcessError if one of several dies.
+    Raises PictureError for a picture that is unreadable or fully transparent, UsageError for contents or weights that
+    do not match the pictures, weights out of range, an object without a name or with a style, an adapter of 1 % of the
+    base or more, an unfinished run with other settings, or more processes than pictures a step; LostProcessError if one
+    of several dies.
     """
     started = time.monotonic()
     if settings.learn == OBJECT and (style.strip() or not contents):
         raise UsageError("an object has a name to be called by, its content, and no style")
+    each = checked_weights(weights, [path.name for path in pictures])
     images = [load_reference(path, on_message) for path in pictures]
     if contents is None:
         contents = [guess_content(base, image, path, on_message) for image, path in zip(images, pictures, strict=True)]
@@ -169,10 +176,10 @@ def train_adapter(
         superres = new_superres_adapter(base.superres, settings)
     draws, large = generator(settings.seed), base.superres is not None  # the same crops, whether or not it is trained
     views = tokenize_views(base, images, contents, settings.views, draws, large, superres is not None)
-    about = of_pictures(pictures, images, quality)
+    about = of_pictures(pictures, images, quality, each)
     training = _Training(
         base,
-        TrainingViews(views, contents, len(images)),
+        TrainingViews(views, contents, len(images), each),
         style,
         settings,
         adapter,
@@ -215,7 +222,8 @@ def train_on_picks(
     started = time.monotonic()
     header = parent.header
     examples = references_of(parent).with_picks(ids, contents)
-    kept = {"superres": header.superres, "pictures": header.pictures, "thumbnail": header.thumbnail}
+    kept: dict[str, Any] = {"superres": header.superres, "pictures": header.pictures, "thumbnail": header.thumbnail}
+    kept |= weights_said(header.weights)
     adapter = new_adapter(base.transformer, settings)
     training = _Training(base, examples, header.style, settings, adapter, None, kept | about)
     training.beside |= {n: t for n, t in parent.tensors.items() if n.startswith("superres.")}
@@ -243,6 +251,32 @@ def foresee(base: Base, settings: TrainSettings, pictures: int) -> float:
     if superres is not None:
         seconds += settings.superres_steps * training.seconds_a_step("superres", superres)
     return seconds + settings.steps * training.seconds_a_step("transformer", adapter)
+
+
+@torch.no_grad()
+def losses_of_each(base: Base, file: AdapterFile) -> list[tuple[float, float]]:
+    """Of each reference in ``file`` the training's loss on some crops of it: without the adapter, and with it.
+
+    Both with the same masks, and the label smoothing of training. Raises as ``references_of`` and ``open_adapter`` do.
+    """
+    examples, header = references_of(file), file.header
+    owners, all_ids = examples.views["views.picture"], examples.views["views.ids"]
+    prompts = [with_style(content, header.style) for content in examples.contents[: examples.references]]
+    found: list[list[float]] = []
+    for adapter in (None, open_adapter(base, file).base):
+        task, means = _AdapterTask(base, "transformer", adapter, prompts).to(base.device), []
+        for picture in range(examples.references):
+            ids = all_ids[owners == picture][:MEASURED_VIEWS].long()
+            masked = random_mask(len(ids), ids[0].numel(), step_generator(0, picture)).view(ids.shape)
+            total = 0.0
+            for part, hidden_ones in zip(ids.split(base.batch), masked.split(base.batch), strict=True):
+                one = torch.full((len(part),), picture, device=base.device)
+                with autocast(base.device):
+                    loss = task((part.to(base.device), hidden_ones.to(base.device), one, None))
+                total += float(loss) * int(hidden_ones.sum())
+            means.append(total / int(masked.sum()))
+        found.append(means)
+    return list(zip(*found, strict=True))
 
 
 class _Training:
@@ -319,11 +353,13 @@ class _Training:
         """
         header, device = self._header, self._base.device
         folder = run_of(output)
+        alike = [1.0] * self._examples.references
         settings = {
             "base": header.base,
             "pictures": sources,
             "contents": header.contents,
             "style": header.style,
+            "weights": header.weights or alike,
             **header.settings,
         }
         with alone_in(folder) if is_first() else nullcontext():
@@ -331,7 +367,7 @@ class _Training:
                 place = real_place(output)
                 remove_parts(place.parent, escape(temporary_name(place.name)))
                 own = (*(any_of(name) for name in (CHECKPOINT, SHEET)), CURVE, SUPERRES)
-                unsaid = {"learn": STYLE, "choose_scales": True}
+                unsaid = {"learn": STYLE, "choose_scales": True, "weights": alike}
                 self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid=unsaid)
             else:
                 self._run = Run(folder, settings)

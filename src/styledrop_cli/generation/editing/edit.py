@@ -1,8 +1,8 @@
-"""Edits: a part of a picture is drawn anew, or sides are added, or all of it is drawn in another style.
+"""Edits: a part of a picture is drawn anew, or sides are added, or all of it in another style or a little otherwise.
 
 What is to stay goes into the network as ids, what is to be drawn as masked ones (Muse, arXiv 2301.00704, 3). Nothing is
 trained or inverted for it. A picture of any size and shape is worked on in square windows, each scaled to what the base
-draws. Super-resolution has no part in it: it draws whole pictures, and would change what is to stay.
+draws. Super-resolution has no part in it but in variations: it draws whole pictures, and would change what is to stay.
 """
 
 from __future__ import annotations
@@ -47,16 +47,20 @@ SIDES = ("left", "top", "right", "bottom")
 # How each edit is drawn best, where that differs from how a picture is; looked at on pocket. All begin beside what is
 # known, where the base is surest: in an even order colours change within a thing. What is drawn in a mask needs a
 # stronger push towards the words. What is around a picture has only to go on: with any push, parts of things appear
-# there. Muse resamples with a guidance scale of 4, which is our 3, among the 3 likeliest tokens.
+# there. Muse resamples with a guidance scale of 4, which is our 3, among the 3 likeliest tokens. A variation has the
+# scales of its picture; in an even order it has stray specks.
 SUITS: dict[str, dict[str, Any]] = {
     "inpaint": {"lambda_b": 3.5, "order": "confidence"},
     "outpaint": {"lambda_b": 0.0, "order": "confidence"},
     "restyle": {"order": "confidence"},
     "mask-free": {"lambda_b": 3.0, "top_k": 3, "top_p": 1.0},
+    "vary": {"order": "confidence"},
 }
 
 MOST_WHOLE = 2.0  # sides of the square around a picture and its new sides, in its shorter side, to be drawn whole
 MOST_AROUND = 4  # of a picture's shorter side, added to one of its sides
+PATCH = 4  # ids of a side, about, of the patches in which a variation differs
+FRAYED = 0.7  # how far single ids are taken for, or left out of, a patch: 0 not at all
 AGAIN = 0.08  # of the ids, drawn again in each iteration of mask-free editing (Muse, 3)
 ANOTHER_MASK = 0x2545F4914F6CDD1D  # so that what is masked is not chosen by the numbers that draw it
 ANOTHER_WINDOW = 0x9E3779B97F4A7C15 >> 2
@@ -77,6 +81,8 @@ class Edit:
 
     def suits(self, base: Base) -> dict[str, Any]:
         """The settings that it is drawn with best."""
+        if self.name == "vary" and self.how == 1:  # nothing is known of it: it is drawn as any picture
+            return {}
         return SUITS[self.name] if base.spec.edits_suit or self.name == "mask-free" else {}
 
     def draw(
@@ -92,6 +98,7 @@ class Edit:
             "outpaint": drawing.outpaint,
             "restyle": drawing.restyle,
             "mask-free": drawing.resample,
+            "vary": drawing.vary,
         }
         return ways[self.name](self.picture, self.how)
 
@@ -103,12 +110,14 @@ def edit_of(
     sides: Sides | None = None,
     share: float | None = None,
     iterations: int | None = None,
+    much: float | None = None,
     on_message: OnMessage = quietly,
 ) -> Edit | None:
     """The edit that one of these asks for; with none of them, of where the picture is transparent, None if nowhere.
 
-    ``on_message`` is told what of a picture could not be read as it is meant. Raises PictureError if a picture cannot
-    be read, UsageError for sides, a share or iterations out of range, and where nothing or all would be drawn anew.
+    ``share`` restyles, ``much`` varies so much. ``on_message`` is told what of a picture could not be read as it is
+    meant. Raises PictureError if a picture cannot be read, UsageError for sides, a share or iterations out of range and
+    where nothing or all would be drawn anew.
     """
     picture = load_picture(path, on_message)
     side = min(picture.size)
@@ -123,12 +132,14 @@ def edit_of(
     if sides is not None:
         check_sides(picture, sides)
         return edit("outpaint", sides, sides=dict(zip(SIDES, sides, strict=True)))
-    if share is not None:
-        if not 0 <= share <= 1:
+    for name, asked in (("restyle", share), ("vary", much)):
+        if asked is None:
+            continue
+        if not 0 <= asked <= 1:
             raise UsageError(
-                f"{exact(share)} is no share of a picture", "Give one between 0, nothing, and 1, all of it."
+                f"{exact(asked)} is no share of a picture", "Give one between 0, nothing, and 1, all of it."
             )
-        return edit("restyle", share, middle, share=float(share))
+        return edit(name, asked, middle, share=float(asked))
     if iterations is not None:
         if iterations < 1:
             raise UsageError(f"{iterations} iterations draw nothing", "Give 1 or more; 100 are usual.")
@@ -223,14 +234,34 @@ class _Drawing:
 
         Of the picture the middle square is taken, at the base's smallest size; what comes is its largest.
         """
+        for first, rows in self._redrawn(picture, share, self._some):
+            yield from enumerate(map(to_image, self._shown(rows)), first)
+
+    def vary(self, picture: Image, share: float) -> Iterator[tuple[int, Image]]:
+        """Draw a ``share`` in [0,1] of a picture's ids anew, chosen by chance in soft patches, at the settings' size.
+
+        So one part of the picture after the other comes out otherwise, where single ids would be held to what stands
+        between them. Squares as in ``restyle``. With super-resolution it draws the larger picture, as ever.
+        """
+        base, settings, drawers = self.base, self.settings, self.mixture.open(self.base)
+        for first, rows in self._redrawn(picture, share, self._patches):
+            if settings.superres_steps:
+                pictures = self.wanted[first : first + len(rows)]
+                texts, shares = drawers.texts(pictures), drawers.shares(pictures, "superres")
+                rows = base.refine(rows, texts, [one.seed for one in pictures], settings, shares)
+            yield from enumerate(map(to_image, self._shown(rows, settings.size)), first)
+
+    def _redrawn(
+        self, picture: Image, share: float, chosen: Callable[[float, Sequence[torch.Generator]], Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Ids ``[B,H,W]`` of a picture, those drawn anew that are ``chosen``, and the number of the first of them."""
         ids = self._ids(to_tensor(square(picture, self.base.sizes[0])))
         drawers, steps = self.mixture.open(self.base), self.settings.steps
         for first, pictures in self._batches():
-            masked = self._some(share, [generator(one.seed ^ ANOTHER_MASK) for one in pictures])
+            masked = chosen(share, [generator(one.seed ^ ANOTHER_MASK) for one in pictures])
             rows = ids.expand(len(pictures), -1, -1).masked_fill(masked, self.base.mask_id)
             step_taken = self._steps(first * steps, len(pictures), steps)
-            rows = self._draw(drawers, pictures, [one.seed for one in pictures], rows, step_taken)
-            yield from enumerate(map(to_image, self._shown(rows)), first)
+            yield first, self._draw(drawers, pictures, [one.seed for one in pictures], rows, step_taken)
 
     def resample(self, picture: Image, iterations: int) -> Iterator[tuple[int, Image]]:
         """Draw a picture's ids anew, a few at a time, so that it comes to show the prompt (Muse, 3: mask-free editing).
@@ -325,18 +356,33 @@ class _Drawing:
         ids: Tensor = self.base.tokenizer.encode(picture[None].to(self.base.device))
         return ids
 
-    def _shown(self, ids: Tensor) -> Iterator[Tensor]:
+    def _shown(self, ids: Tensor, size: int | None = None) -> Iterator[Tensor]:
         """What ids ``[B,H,W]`` show, each ``[3,S,S]`` in [0,1] on the CPU; one by one, as ``pipeline.draw`` does."""
         for row in ids:
-            yield self.base.pictures(row[None], self.base.sizes[-1])[0].cpu()
+            yield self.base.pictures(row[None], size or self.base.sizes[-1])[0].cpu()
         self.base.done_with("tokenizer")
 
     def _some(self, share: float, chances: Sequence[torch.Generator]) -> Tensor:
         """Which ids are chosen for each of the ``chances``, bool ``[B,H,W]``: a share of them, rounded."""
+        number = self.base.grid**2
+        return self._lowest(share, [torch.rand(number, generator=chance) for chance in chances])
+
+    def _patches(self, share: float, chances: Sequence[torch.Generator]) -> Tensor:
+        """As ``_some``, but those that are chosen stand together in patches with frayed edges."""
         grid = self.base.grid
-        ranks = [torch.rand(grid * grid, generator=chance).argsort().argsort() for chance in chances]
-        masked = torch.stack(ranks) < round(share * grid * grid)
-        return masked.view(-1, grid, grid).to(self.base.device)
+        coarse = max(2, grid // PATCH)
+        heights = []
+        for chance in chances:
+            field = torch.rand(1, 1, coarse, coarse, generator=chance)
+            smooth = F.interpolate(field, (grid, grid), mode="bicubic", align_corners=False).flatten()
+            heights.append(smooth + FRAYED * torch.rand(grid * grid, generator=chance))
+        return self._lowest(share, heights)
+
+    def _lowest(self, share: float, heights: Sequence[Tensor]) -> Tensor:
+        """Where each of the ``heights``, ``[H*W]``, is among a share of the lowest, rounded: bool ``[B,H,W]``."""
+        grid = self.base.grid
+        ranks = torch.stack([one.argsort().argsort() for one in heights])
+        return (ranks < round(share * grid * grid)).view(-1, grid, grid).to(self.base.device)
 
 
 def _canvas(picture: Image, sides: Sides) -> Tensor:
