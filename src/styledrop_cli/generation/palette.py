@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styledrop_cli.io.colour import clusters, from_oklab, oklab
+from styledrop_cli.io.images import to_image, to_tensor
 from styledrop_cli.io.palette import Palette
 from styledrop_cli.settings import SampleSettings
 
@@ -36,9 +37,12 @@ def palette_in(settings: SampleSettings) -> Palette | None:
 
 
 def coloured(picture: Tensor, settings: SampleSettings) -> Tensor:
-    """A picture ``[3,H,W]`` in [0,1] as the palette of its settings has it; without one, as it is."""
+    """A picture ``[3,H,W]`` in [0,1] as the palette of its settings has it; without one, as it is.
+
+    It is moved as its file would be, in 8 bits: so the same comes of what was drawn before without a palette.
+    """
     palette = palette_in(settings)
-    return picture if palette is None else moved(picture, palette, settings.palette_strength)
+    return picture if palette is None else moved(to_tensor(to_image(picture)), palette, settings.palette_strength)
 
 
 @torch.no_grad()
@@ -139,7 +143,8 @@ def _guided(values: Tensor, guide: Tensor, radius: int) -> Tensor:
     offset = value - (mean[..., None, :] @ slope)[..., 0, :]
     slope = _mean(slope.flatten(2), radius).unflatten(2, (3, 3))
     made = (guide[..., None, :] @ slope)[..., 0, :] + _mean(offset, radius)
-    return made.clamp(-_most(-values, 2 * radius), _most(values, 2 * radius))
+    inside: Tensor = made.clamp(-_most(-values, 2 * radius), _most(values, 2 * radius))
+    return inside
 
 
 def _inverse(matrices: Tensor) -> Tensor:

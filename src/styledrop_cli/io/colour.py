@@ -106,7 +106,7 @@ def _high(chroma: Tensor) -> Tensor:
 
 
 def clusters(colours: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The main ones of OKLab colours ``[N,3]``, at most ``most``: ``[K,3]``, and the share of all that each has, ``[K]``.
+    """The main ones of OKLab colours ``[N,3]``, ``[K,3]``, at most ``most``, and each one's share of all, ``[K]``.
 
     K-means over the cells of a grid of colours, which starts from what is much seen and far from the others, so there
     is no chance in it. Those nearer to each other than ``ALIKE`` become one, those with a share below ``LEAST`` are
