@@ -1,7 +1,7 @@
 """What a palette makes of pictures, in figures: ``python benchmarks/palette.py styledrop-out -o sheet.png``.
 
 Pictures as ``generate`` draws them without a palette, or any others, are moved to palettes of two, four and six
-colours, or those given, by half and by all of the way, and beside that each pixel is replaced by the nearest colour, for
+colours, or those given, by half and by all of the way. Beside that each pixel is replaced by the nearest colour, for
 comparison. What is measured: the mean CIEDE2000 to the palette and the share within ``judging/palette.py:TOLERANCE``,
 how much of the edges is left, and, where a file says its prompt, how surely the base's CLIP sees it, in colour and in
 grey.
@@ -22,7 +22,6 @@ from parts import CPU, pictures_in
 from script import run_in_words
 from styledrop_cli.base.base import load_base
 from styledrop_cli.base.registry import BUNDLED
-from styledrop_cli.generation.collection import Chooser
 from styledrop_cli.generation.palette import moved
 from styledrop_cli.io.colour import oklab
 from styledrop_cli.io.contact_sheet import contact_sheet
@@ -50,13 +49,14 @@ def nearest(picture: Tensor, palette: Palette) -> Tensor:
 def seen_in(model: str, prompts: Sequence[str]) -> Seen:
     """How surely a base's CLIP sees in each picture what its prompt says, in colour and in grey: means, as cells."""
     base = load_base(model, CPU)
-    known = base.contents or list(dict.fromkeys(prompts))
-    choosers = [Chooser(base, known, colours) for colours in (True, False)]
+    known = list(dict.fromkeys([*prompts, *base.contents]))
+    texts, wanted = base.text_embeds(known), torch.tensor([[known.index(prompt)] for prompt in prompts])
 
     def cells(pictures: Sequence[Tensor]) -> list[str]:
-        pairs = [(to_image(one), prompt) for one, prompt in zip(pictures, prompts, strict=True)]
-        means = [sum(float(c.chances([one], prompt)) for one, prompt in pairs) / len(pairs) for c in choosers]
-        return [f"{mean:.2f}" for mean in means]
+        shown = torch.stack(list(pictures))
+        both = (shown, shown.mean(1, keepdim=True).expand_as(shown))
+        chances = [base.chances(base.picture_embeds(one), texts).gather(1, wanted).mean() for one in both]
+        return [f"{float(chance):.2f}" for chance in chances]
 
     return cells
 

@@ -60,9 +60,9 @@ def moved(picture: Tensor, palette: Palette, strength: float) -> Tensor:
     wanted = oklab(torch.tensor(palette.colours, dtype=torch.float32) / 255)
     new = wanted[assigned(centres, labels, wanted)]
     side = min(height, width)
-    radius = max(1, round(WINDOW * side))
-    target = _guided(new[labels], own, radius)
-    made = target + TEXTURE * _texture(own, centres, labels, radius, max(1, round(FINE * side)))
+    both = _guided(torch.cat([new, centres[:, :1]], 1)[labels], own, max(1, round(WINDOW * side)))
+    made, usual = both.split([3, 1], -1)
+    made[..., :1] += TEXTURE * _texture(own[..., :1] - usual, labels, max(1, round(FINE * side)))
     return from_oklab(torch.lerp(own, made, strength)).permute(2, 0, 1)
 
 
@@ -131,17 +131,17 @@ def _mean(maps: Tensor, radius: int) -> Tensor:
 
 
 def _guided(values: Tensor, guide: Tensor, radius: int) -> Tensor:
-    """``values`` ``[H,W,3]`` with the edges of ``guide`` ``[H,W,3]``; no value beyond those around the pixel."""
+    """``values`` ``[H,W,C]`` with the edges of ``guide`` ``[H,W,3]``; no value beyond those around the pixel."""
     middle = guide.mean((0, 1))  # near zero single precision is enough
     guide = guide - middle
     mean, value = _mean(guide, radius), _mean(values, radius)
     outer = (guide[..., :, None] * guide[..., None, :]).flatten(2)
     spread = _mean(outer, radius).unflatten(2, (3, 3)) - mean[..., :, None] * mean[..., None, :]
-    cross = _mean((guide[..., :, None] * values[..., None, :]).flatten(2), radius).unflatten(2, (3, 3))
+    cross = _mean((guide[..., :, None] * values[..., None, :]).flatten(2), radius).unflatten(2, (3, -1))
     cross = cross - mean[..., :, None] * value[..., None, :]
     slope = _inverse(spread + NOISE * torch.eye(3)) @ cross
     offset = value - (mean[..., None, :] @ slope)[..., 0, :]
-    slope = _mean(slope.flatten(2), radius).unflatten(2, (3, 3))
+    slope = _mean(slope.flatten(2), radius).unflatten(2, (3, -1))
     made = (guide[..., None, :] @ slope)[..., 0, :] + _mean(offset, radius)
     inside: Tensor = made.clamp(-_most(-values, 2 * radius), _most(values, 2 * radius))
     return inside
@@ -163,12 +163,11 @@ def _most(values: Tensor, radius: int) -> Tensor:
     return rows[0].permute(1, 2, 0)
 
 
-def _texture(own: Tensor, centres: Tensor, labels: Tensor, radius: int, fine: int) -> Tensor:
-    """How much lighter or darker each pixel is than others of its label around it; ``[H,W,3]``, no colour."""
-    rest = (own - _guided(centres[labels], own, radius))[..., :1]
+def _texture(rest: Tensor, labels: Tensor, fine: int) -> Tensor:
+    """What in ``rest`` ``[H,W,1]`` is more or less than around it: in the window, of the same one of ``labels``."""
     made = torch.zeros_like(rest)
-    for label in range(len(centres)):
+    for label in range(int(labels.max()) + 1):
         here = (labels == label)[..., None].float()
-        around = _mean(rest * here, fine) / _mean(here, fine).clamp(min=1e-6)
-        made += here * (rest - around)
-    return F.pad(made, (0, 2))
+        sums, share = _mean(torch.cat([rest * here, here], -1), fine).split(1, -1)
+        made += here * (rest - sums / share.clamp(min=1e-6))
+    return made
