@@ -18,9 +18,10 @@ from styledrop_cli.io.palette import Palette
 from styledrop_cli.settings import SampleSettings
 
 OWN = 8  # main colours of a picture, at most, that are told apart
-NEAR = 0.35  # what the distance to a colour's new one counts, beside the edges
-FARTHER = 0.3  # what it counts that an edge becomes stronger, beside that it becomes weaker
+NEAR = 0.22  # what the distance to a colour's new one counts, beside the edges
+FARTHER = 0.1  # what it counts that an edge becomes stronger, beside that it becomes weaker
 FLIP = 0.05  # OKLab: from this difference in lightness on it matters which of two colours is the lighter one
+BETWEEN = 0.1  # OKLab: so far from the line between two colours at most is a blend of them
 TURNS = 20  # of taking colours, at most
 
 # In shares of a side.
@@ -57,6 +58,7 @@ def moved(picture: Tensor, palette: Palette, strength: float) -> Tensor:
     height, width = own.shape[:2]
     centres, _ = clusters(own.reshape(-1, 3), OWN)
     labels = torch.cdist(own.reshape(-1, 3), centres).argmin(1).view(height, width)
+    labels = _without_transitions(own, centres, labels)
     wanted = oklab(torch.tensor(palette.colours, dtype=torch.float32) / 255)
     new = wanted[assigned(centres, labels, wanted)]
     side = min(height, width)
@@ -101,6 +103,31 @@ def assigned(centres: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
         pairs = between[every[:, None], every, chosen[:, None], chosen]
         ends.append((float(alone[every, chosen].sum() + pairs.sum()), chosen))
     return min(ends, key=lambda end: end[0])[1]
+
+
+def _without_transitions(own: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
+    """``labels`` ``[H,W]`` in which a soft edge between two areas is of these alone.
+
+    In the middle of an edge colours are such as a third area has, and would be moved as that is: a seam of a third
+    colour. Where a label is only a thin band, and its colour between those of two areas beside it, the nearer of the
+    two takes it. A thin line of a colour of its own is none of this.
+    """
+    radius = max(1, round(WINDOW * min(labels.shape)))
+    masks = F.one_hot(labels, len(centres)).float()
+    broad = _most(1 - _most(1 - masks, radius), radius)  # what is left of each where thin bands are taken away
+    beside = _most(broad, 2 * radius) > 0
+    thin = broad.gather(-1, labels[..., None])[..., 0] == 0
+    colours, beside, old = own[thin], beside[thin], labels[thin]
+    nearest, best = old.clone(), torch.full(old.shape, BETWEEN)
+    for a in range(len(centres)):
+        for b in range(a):
+            line = centres[b] - centres[a]
+            share = ((colours - centres[a]) @ line / line.square().sum()).clamp(0, 1)
+            off = (colours - centres[a] - share[:, None] * line).norm(dim=1)
+            taken = beside[:, a] & beside[:, b] & (off < best)
+            best = torch.where(taken, off, best)
+            nearest = torch.where(taken, torch.where(share < 0.5, a, b), nearest)
+    return labels.masked_scatter(thin, nearest)
 
 
 def _touching(labels: Tensor, number: int) -> Tensor:
