@@ -46,9 +46,8 @@ TYPES = {"PIL.Image.Image"}  # names for annotations only
 # `--help` and a refused command never wait for torch.
 WITHOUT_TORCH = (
     "__init__", "__main__", "errors", "environment", "settings", "progress", "io/files", "io/file_kinds",
-    "io/run_names", "io/text_files", "base/hub", "base/hub_files", "base/download", "base/upload", "base/cache",
-    "base/layout", "base/registry",
-    "adapters/library", "generation/lists", "doctor", "cli",
+    "io/palette", "io/run_names", "io/text_files", "base/hub", "base/hub_files", "base/download", "base/upload",
+    "base/cache", "base/layout", "base/registry", "adapters/library", "generation/lists", "doctor", "cli",
 )  # fmt: skip
 
 

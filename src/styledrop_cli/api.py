@@ -67,6 +67,8 @@ class Drawing(TypedDict, total=False):
     superres_steps: int
     superres_lambda_a: float
     superres_lambda_b: float
+    palette: str | Sequence[str]
+    palette_strength: float
 
 
 class Training(TypedDict, total=False):

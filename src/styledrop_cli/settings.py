@@ -147,6 +147,14 @@ class SampleSettings(Checked):
     superres_lambda_a: float = setting(0.0, "Guidance of super-resolution towards the style.", (0, 50))
     superres_lambda_b: float = setting(0.0, "Guidance of super-resolution towards the prompt.", (0, 50))
     superres_plausible: float = setting(0.5, "As `plausible`, for super-resolution.", (0, 1))
+    palette: str = setting(
+        "",
+        'Move the colours of the pictures to these: "#0b3d91,#f2c14e", names of CSS, the main ones of a picture, or '
+        "keep, those of what the style was learnt from.",
+    )
+    palette_strength: float = setting(
+        1.0, "How far colours are moved to the palette: at 0 not at all, at 1 flat areas have its colours.", (0, 1)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

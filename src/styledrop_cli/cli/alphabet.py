@@ -41,6 +41,7 @@ def alphabet(
     ] = False,
     style: options.OwnStyle = None,
     how: options.Drawing,
+    colours: options.Colours,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
     device: options.Device = "auto",
@@ -62,6 +63,7 @@ def alphabet(
     letters = checks.given_text(letters, "--letters")
     glyphs = glyphs_of(letters)
     preset, chosen = how.checked(seed)
+    palette = colours.checked()
     checks.refuse_outside(best_of=(best_of, 1, MOST_OF_EACH))
     seeds_from(seed, best_of)
     style = checks.checked_style(style)
@@ -71,12 +73,13 @@ def alphabet(
     from styledrop_cli.generation.collection import Thing
     from styledrop_cli.generation.inks import painted, reference_inks
     from styledrop_cli.generation.kit import candidates
+    from styledrop_cli.generation.palette import palette_in
     from styledrop_cli.generation.pipeline import PictureRequest
     from styledrop_cli.generation.resolve import settings_of, within_reach
 
     clearer = {"lambda_b": max(settings_of(base, mixture).lambda_b, LAMBDA_B)}
     own = within_reach(base, chosen, screen.say)
-    settings = settings_of(base, mixture, clearer, base.preset(preset), own)
+    settings = settings_of(base, mixture, clearer, base.preset(preset), own, palette)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     if any(sign.islower() and capital(sign) != sign for sign in letters):
         screen.say("small letters are drawn as capitals: the base model does not tell them apart")
@@ -86,7 +89,7 @@ def alphabet(
         screen.warn(f"{base.name} was never taught {quoted(unknown)}; it may draw something else")
     if best_of > 1 and drawing.is_blind(screen, base):
         best_of = 1
-    inks = [] if own_colours or not base.spec.own_inks else reference_inks(base, mixture)
+    inks = [] if own_colours or palette_in(settings) or not base.spec.own_inks else reference_inks(base, mixture)
     things = [
         Thing(
             glyph.stem,

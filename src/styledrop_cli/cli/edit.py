@@ -94,6 +94,7 @@ def edit(
     output: Annotated[Path, options.output("FOLDER", "The folder for the pictures.")] = OUTPUT,
     style: options.OwnStyle = None,
     how: options.Drawing,
+    colours: options.Colours,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
     device: options.Device = "auto",
@@ -116,6 +117,7 @@ def edit(
     """
     prompt = _prompt(words or [], picture)
     preset, chosen = how.checked(seed)
+    palette = colours.checked()
     style = checks.checked_style(style)
     checks.refuse_outside(
         number=(number, 1, MOST_OF_EACH),
@@ -135,7 +137,7 @@ def edit(
     if change.remark:
         screen.say(change.remark)
     own = within_reach(base, chosen, screen.say)
-    settings = settings_of(base, mixture, base.preset(preset), change.suits(base), own)
+    settings = settings_of(base, mixture, base.preset(preset), change.suits(base), own, palette)
     settings = replace(settings, negative=base.text_tokenizer.cut(settings.negative, "", screen.say))
     prompt = mixture.cut(base, prompt, style, screen.say)
     wanted = [PictureRequest(prompt, one, settings, style) for one in seeds]

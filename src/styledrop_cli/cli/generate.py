@@ -115,6 +115,7 @@ def generate(
     many: ManyPrompts,
     mixing: Mixing,
     how: Drawing,
+    colours: options.Colours,
     dry_run: DryRun = False,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
@@ -134,6 +135,7 @@ def generate(
     """
     styles, said = _adapters_and_prompts(words or [], base_only, mixing.mix or [], many.prompts)
     preset, chosen = how.checked(seed)
+    palette = colours.checked()
     style = checks.checked_style(style)
     checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(mixing.gamma, 0, 1))
     if mixing.gamma is not None and mixing.thing is None:
@@ -156,7 +158,7 @@ def generate(
 
     if mixture.thing is not None:
         drawing.say_roughly(screen, base, "object")
-    chosen = base.preset(preset) | within_reach(base, chosen, screen.say)
+    chosen = base.preset(preset) | within_reach(base, chosen, screen.say) | palette
     wanted, stems = requests_of(base, mixture, pictures, chosen, style, many.name, screen.say)
     texts = [text for one in wanted for text in (one.style or "", one.settings.negative)]
     if many.prompts and len(lines) > 1:

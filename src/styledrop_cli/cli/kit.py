@@ -25,6 +25,7 @@ def kit(
     ],
     *,
     output: Annotated[Path | None, options.output("FOLDER", "The folder for the pictures.", shown="FILE-kit")] = None,
+    colours: options.Colours,
     model: options.OwnModel = None,
     device: options.Device = "auto",
     screen: console.Screen,
@@ -41,6 +42,7 @@ def kit(
       styledrop kit adapter.safetensors examples/brand.toml -o brand
     """
     checks.refuse_no_adapter(adapter, "styledrop kit adapter.safetensors brand.toml")
+    palette = colours.checked()
     listed = read_kit(assets)
     folder = Path(f"{assets.stem}-kit") if output is None else output
     checks.refuse_unwritable(folder)
@@ -56,7 +58,7 @@ def kit(
             f"{base.name} draws {base.sizes[-1]} px; larger pictures are enlarged, and no sharper: {quoted(larger)}"
         )
     blind = any(asset.best > 1 for asset in listed) and drawing.is_blind(screen, base)
-    things = [thing for asset in listed for thing in things_of(base, mixture, asset, not blind, screen.say)]
+    things = [thing for asset in listed for thing in things_of(base, mixture, asset, palette, not blind, screen.say)]
     known = base.contents or list(dict.fromkeys(asset.prompt for asset in listed))
     collection, result = drawing.collect(screen, base, mixture, things, folder, known)
     made = [manifest_entry(collection, index, path) for index, path in enumerate(collection.paths)]

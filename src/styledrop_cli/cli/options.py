@@ -19,6 +19,8 @@ from styledrop_cli.cli import checks
 from styledrop_cli.cli.console import COMMON, helps
 from styledrop_cli.cli.recipe import CONFIG, SAVE, Recipe, read_recipe
 from styledrop_cli.environment import expanded
+from styledrop_cli.errors import UsageError
+from styledrop_cli.io.palette import EXAMPLE, check_palette
 from styledrop_cli.settings import PRESETS, Checked, Ranges, SampleSettings, TrainSettings, exact, preset_values
 
 
@@ -142,6 +144,31 @@ class Drawing:
             values["negative"] = said
         SampleSettings(**(preset_values(self.preset) | values))
         return self.preset, values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colours:
+    """The palette of what is drawn. None stands for what was not given."""
+
+    PANEL: ClassVar = "Colours"
+    SETTINGS: ClassVar = SampleSettings
+
+    palette: Annotated[str | None, option(metavar="keep|PICTURE|COLOURS", shown="the colours as they are drawn")] = None
+    palette_strength: Annotated[float | None, option(shown=f"{SampleSettings.palette_strength:g}")] = None
+
+    def checked(self) -> dict[str, Any]:
+        """What was given, by the names of `SampleSettings`.
+
+        Raises UsageError for what is no palette, for a strength out of range, and for one without a palette.
+        """
+        values = given(**vars(self))
+        if "palette" in values:
+            values["palette"] = checks.given_text(values["palette"], "--palette").strip()
+            check_palette(values["palette"])
+        elif values:
+            raise UsageError("--palette-strength belongs to --palette, which was not given", f"say --palette {EXAMPLE}")
+        SampleSettings(**values)
+        return values
 
 
 class Command(TyperCommand):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,11 +18,12 @@ from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import names_apart
+from styledrop_cli.io.palette import KEEP, Palette, check_palette
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
     from styledrop_cli.judging.evaluate import References
-    from styledrop_cli.judging.found import Broken
+    from styledrop_cli.judging.found import Broken, Found
     from styledrop_cli.judging.picture_files import Picture, Row
     from styledrop_cli.judging.scores import ClipScorer
 
@@ -52,6 +54,14 @@ def score(
     content: Annotated[
         list[str] | None, option("What each reference picture shows, in their order.", shown="unknown")
     ] = None,
+    palette: Annotated[
+        str | None,
+        option(
+            "Colours that they should have, as generate takes them: also measure how near they are.",
+            metavar="keep|PICTURE|COLOURS",
+            shown="what each picture file says",
+        ),
+    ] = None,
     scorer: options.Scorer = "clip",
     as_csv: Annotated[bool, flag("Print every picture as CSV.", "--csv")] = False,
     model: options.Model = "pocket",
@@ -78,6 +88,9 @@ def score(
         raise UsageError("--csv and --json both say how to print", "leave one of them out")
     if prompt is not None:
         prompt = checks.typed_text(prompt, "--prompt", 'say what the pictures should show: "a cat"')
+    if palette is not None:
+        palette = checks.given_text(palette, "--palette").strip()
+        check_palette(palette)
     contents = _check_references(reference or [], content)
     with screen.working("looking for pictures"):
         from styledrop_cli.judging.found import asked_of, by_adapter, find_pictures
@@ -100,8 +113,12 @@ def score(
     texts = list(dict.fromkeys(one.prompt for _, some in asked for one in some))
     for remark in base.remarks(texts, so="what it says of such pictures means little"):
         screen.warn(remark)
+    palettes = _palettes(base, palette, reference or [], found)
     rows, unreadable = _scored(screen, base, clip_scorer, asked)
-    _show(screen, [rows[one.path] for one in found if one.path in rows], broken + unreadable, scorer, as_csv)
+    from styledrop_cli.judging.picture_files import with_palettes
+
+    scored = with_palettes([rows[one.path] for one in found if one.path in rows], palettes)
+    _show(screen, scored, broken + unreadable, scorer, as_csv)
 
 
 def _check_references(reference: list[Path], content: list[str] | None) -> list[str]:
@@ -131,6 +148,34 @@ def _given(base: Base, reference: list[Path], contents: list[str], screen: conso
         images = [load_reference(path, screen.say) for path in pictures]
         parts.append(References.of_pictures(base, images, contents or contents_of(base, images, pictures)))
     return References.joined(parts)
+
+
+def _palettes(base: Base, said: str | None, reference: list[Path], found: Sequence[Found]) -> dict[Path, Palette]:
+    """The palette of each picture, by its path: the one that is `said`, or what the files say, as far as they do.
+
+    To keep colours, those of the adapters among the references are meant, or of the one that drew the picture.
+    """
+    from styledrop_cli.adapters.header import load_adapter
+    from styledrop_cli.adapters.palette import palette_of
+    from styledrop_cli.judging.found import adapter_of
+
+    palettes: dict[Path, Palette] = {}
+    if said is None:
+        for one in found:
+            with suppress(UsageError):  # a file from elsewhere may say anything
+                palettes[one.path] = Palette.read(one.says("palette"))
+        return palettes
+    if said != KEEP:
+        return dict.fromkeys((one.path for one in found), palette_of(said, base, []))
+    given = [path for path in reference if path.suffix == checks.ADAPTER]
+    made: dict[tuple[Path, ...], Palette] = {}
+    for one in found:
+        own = None if given else adapter_of(one)
+        files = tuple(given) if own is None else (own,)
+        if files not in made:
+            made[files] = palette_of(said, base, [load_adapter(path) for path in files])
+        palettes[one.path] = made[files]
+    return palettes
 
 
 def _scored(
@@ -164,7 +209,7 @@ def _scored(
 def _show(screen: console.Screen, rows: list[Row], broken: Broken, scorer: str, as_csv: bool) -> None:
     """Print it, and end with 1 where something could not be read."""
     from styledrop_cli.judging import meaning
-    from styledrop_cli.judging.picture_files import COLUMNS, means
+    from styledrop_cli.judging.picture_files import means
 
     if not rows:
         _fail(broken, screen)
@@ -187,7 +232,7 @@ def _show(screen: console.Screen, rows: list[Row], broken: Broken, scorer: str, 
     if as_csv:
         text = io.StringIO()
         writer = csv.DictWriter(
-            text, ["picture", "prompt", *COLUMNS, "note", *meaning.NAMES, "verdict"], lineterminator="\n"
+            text, ["picture", "prompt", *means(rows), "note", *meaning.NAMES, "verdict"], lineterminator="\n"
         )
         writer.writeheader()
         writer.writerows(listed)
@@ -198,6 +243,10 @@ def _show(screen: console.Screen, rows: list[Row], broken: Broken, scorer: str, 
         about = [("seen", meaning.ABOUT_SEEN), ("way", meaning.ABOUT_WAY)]
         for name, said in about if rows[0].meaning.way is not None else about[:1]:
             screen.say(f"{name}: {said}", "dim")
+        if "delta_e" in mean:
+            from styledrop_cli.judging.palette import ABOUT
+
+            screen.say(f"delta_e: {ABOUT}", "dim")
     if broken:
         _name(broken, screen)
         raise typer.Exit(1)
@@ -247,7 +296,7 @@ def _table(rows: list[Row], scorer: str) -> Table:
     table.add_column("", overflow="fold", min_width=10)
     for head, members, note in lines:
         values = means(members)
-        numbers = ["" if (value := values[name]) is None else f"{value:.2f}" for name in columns]
+        numbers = ["" if (value := values.get(name)) is None else f"{value:.2f}" for name in columns]
         placed = meaning.mean([row.meaning for row in members])
         words = ", ".join(filter(None, (placed.words, note)))
         table.add_row(*map(Text, (*head, *numbers, *placed.percent(), words)), style="bold" if members is rows else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,18 @@ def candidates(first: PictureRequest, number: int) -> list[PictureRequest]:
 
 
 def things_of(
-    base: Base, mixture: StyleMix, asset: Asset, choose: bool, on_message: Callable[[str], None]
+    base: Base,
+    mixture: StyleMix,
+    asset: Asset,
+    usual: Mapping[str, Any],
+    choose: bool,
+    on_message: Callable[[str], None],
 ) -> list[Thing]:
-    """The pictures of an asset, each with seeds of its own; not to ``choose`` among several is one seed each."""
-    settings = settings_of(base, mixture, within_reach(base, asset.options, on_message))
+    """The pictures of an asset, each with seeds of its own; not to ``choose`` among several is one seed each.
+
+    ``usual`` are the settings of those that do not say otherwise.
+    """
+    settings = settings_of(base, mixture, usual, within_reach(base, asset.options, on_message))
     cut = base.text_tokenizer.cut
     settings = replace(settings, negative=cut(settings.negative, "", on_message))
     prompt = cut(asset.prompt, mixture.style if asset.style is None else asset.style, on_message)

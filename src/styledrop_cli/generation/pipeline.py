@@ -15,6 +15,7 @@ from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
 from styledrop_cli.base.sample import AdapterShare
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.palette import coloured
 from styledrop_cli.io.images import to_image
 from styledrop_cli.settings import SampleSettings
 
@@ -204,5 +205,5 @@ def _drawn_together(
     base.done_with("transformer")
     for row in ids:
         # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
-        yield to_image(base.pictures(row[None], settings.size)[0].cpu())
+        yield to_image(coloured(base.pictures(row[None], settings.size)[0].cpu(), settings))
     base.done_with("tokenizer")

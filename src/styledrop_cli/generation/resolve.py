@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from styledrop_cli.adapters.palette import palette_of
 from styledrop_cli.base.base import Base
 from styledrop_cli.generation.pipeline import StyleMix
 from styledrop_cli.settings import SampleSettings, exact
@@ -13,11 +14,15 @@ from styledrop_cli.settings import SampleSettings, exact
 def settings_of(base: Base, mixture: StyleMix, *given: Mapping[str, Any]) -> SampleSettings:
     """The settings of ``mixture`` on ``base``: what is ``given``, the last first, before what its adapters recommend.
 
-    What nobody says is the base's own default. Raises UsageError for values out of range.
+    What nobody says is the base's own default. A palette is said by its colours from here on. Raises UsageError for
+    values out of range, and as ``adapters.palette.palette_of`` does.
     """
     values = {"size": base.sizes[-1]} | mixture.recommended
     for more in given:
         values |= more
+    if values.get("palette"):
+        palette = palette_of(values["palette"], base, [file for file, _ in mixture.styles])
+        values["palette"] = str(palette)
     return base.sampling(**values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from math import isnan
@@ -19,6 +19,7 @@ from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.errors import PictureError
 from styledrop_cli.io.files import names_apart
 from styledrop_cli.io.images import load_picture, square, to_tensor
+from styledrop_cli.io.palette import Palette
 from styledrop_cli.judging.evaluate import (
     DRAWN_TOGETHER,
     PLAIN_EACH,
@@ -29,6 +30,7 @@ from styledrop_cli.judging.evaluate import (
     judge_of,
 )
 from styledrop_cli.judging.meaning import Meaning, meanings
+from styledrop_cli.judging.palette import fit
 from styledrop_cli.judging.scores import (
     ClipScorer,
     Judge,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 COLUMNS = ("text", "likeness", "csls", "object", "shape", "style", "leak", "total")
+OF_PALETTES = ("delta_e", "on_palette")  # what those have besides that have a palette
 READ_TOGETHER = 64  # pictures that are read and looked at together
 READERS = 2  # threads that decode them
 MANY_PROMPTS = 64  # beyond which the base draws only one picture of each
@@ -65,7 +68,8 @@ class Row:
 
     ``text`` and ``likeness`` in [-1,1]: cosines with its prompt and with the nearest reference (the paper's Text and
     Style). ``csls`` in [-4,4]: the likeness of style, calibrated (see ``csls``); None where nothing calibrates.
-    The others as in ``scores.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better one of the
+    ``delta_e`` and ``on_palette`` say how near the colours are to a palette (``palette.fit``), where there is one. The
+    others are as in ``scores.Scores``. ``note`` is ``empty``, ``like NAME`` for a near-duplicate of a better one of the
     same prompt, or nothing. ``meaning`` says how much they are. Without a reference, only ``text``, ``object`` and what
     is ``seen`` are there.
     """
@@ -79,6 +83,8 @@ class Row:
     style: float | None = None
     leak: float | None = None
     total: float | None = None
+    delta_e: float | None = None
+    on_palette: float | None = None
     note: str = ""
     meaning: Meaning = field(default_factory=Meaning)
 
@@ -145,12 +151,26 @@ def score_files(
 
 
 def means(rows: Sequence[Row]) -> dict[str, float | None]:
-    """The mean of each of ``COLUMNS`` over the rows that have it; None where none has."""
+    """The mean of each of ``COLUMNS`` over the rows that have it; None where none has. Then what palettes have."""
     found: dict[str, float | None] = {}
-    for name in COLUMNS:
+    for name in (*COLUMNS, *OF_PALETTES):
         values = [value for row in rows if (value := getattr(row, name)) is not None]
-        found[name] = sum(values) / len(values) if values else None
+        if values or name in COLUMNS:
+            found[name] = sum(values) / len(values) if values else None
     return found
+
+
+def with_palettes(rows: Sequence[Row], palettes: Mapping[Path, Palette]) -> list[Row]:
+    """The rows, those with a palette by the path of their picture with how near to it that is."""
+
+    def measured(row: Row) -> Row:
+        palette = palettes.get(row.picture.path)
+        if palette is None:
+            return row
+        delta_e, share = fit(to_tensor(load_picture(row.picture.path)), palette)
+        return replace(row, delta_e=delta_e, on_palette=share)
+
+    return [measured(row) for row in rows]
 
 
 def _plain(

@@ -21,6 +21,7 @@ from styledrop_cli.devices import generator
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.editing.seams import continued, joined
 from styledrop_cli.generation.editing.windows import Window, plan
+from styledrop_cli.generation.palette import coloured
 from styledrop_cli.generation.pipeline import LoadedStyleMix, PictureRequest, StyleMix
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import (
@@ -359,7 +360,7 @@ class _Drawing:
     def _shown(self, ids: Tensor, size: int | None = None) -> Iterator[Tensor]:
         """What ids ``[B,H,W]`` show, each ``[3,S,S]`` in [0,1] on the CPU; one by one, as ``pipeline.draw`` does."""
         for row in ids:
-            yield self.base.pictures(row[None], size or self.base.sizes[-1])[0].cpu()
+            yield coloured(self.base.pictures(row[None], size or self.base.sizes[-1])[0].cpu(), self.settings)
         self.base.done_with("tokenizer")
 
     def _some(self, share: float, chances: Sequence[torch.Generator]) -> Tensor:

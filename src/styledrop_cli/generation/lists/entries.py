@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.foreign import foreign, literal
 from styledrop_cli.generation.lists.options import NUMBERS, Reader
+from styledrop_cli.io.palette import check_palette
 from styledrop_cli.io.text_files import MOST, Problems, as_text, key_places, read_toml, short, table_rows
 
 
@@ -26,7 +27,22 @@ def typed_text(value: object) -> str:
     return literal(text)
 
 
-READERS: dict[str, Reader] = NUMBERS | {"name": filled_text, "style": typed_text, "negative": typed_text}
+def palette(value: object) -> str:
+    """What a palette may be, as a text or a list of colours; whether a picture is one is seen later."""
+    said = ",".join(map(str, value)) if isinstance(value, list) else filled_text(value)
+    try:
+        check_palette(said)
+    except UsageError as error:
+        raise ValueError(f"cannot be used: {error.message}; {error.hint}") from None
+    return said
+
+
+READERS: dict[str, Reader] = NUMBERS | {
+    "name": filled_text,
+    "style": typed_text,
+    "negative": typed_text,
+    "palette": palette,
+}
 
 
 Entry = TypeVar("Entry")

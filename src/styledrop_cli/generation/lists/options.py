@@ -12,7 +12,17 @@ from styledrop_cli.settings import SampleSettings, exact
 Reader = Callable[[Any], Any]  # makes a value of what was written; raises ValueError, which says what it must be
 
 DEFAULTS = SampleSettings.defaults()
-SETTINGS = ("negative", "seed", "strength", "lambda_a", "lambda_b", "steps", "temperature")
+SETTINGS = (
+    "negative",
+    "seed",
+    "strength",
+    "lambda_a",
+    "lambda_b",
+    "steps",
+    "temperature",
+    "palette",
+    "palette_strength",
+)
 OPTIONS: dict[str, type] = {"number": int, "name": str, "style": str} | {
     name: type(DEFAULTS[name]) for name in SETTINGS
 }
