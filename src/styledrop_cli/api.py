@@ -320,7 +320,7 @@ class StyleDrop:
     ) -> Iterator[Picture]:
         drawn_by = about_mixture(self.base, mixture)
         return (
-            Picture(image, one.prompt, one.seed, about(one, mixture, drawn_by) | dict(more))
+            Picture(image, one.prompt, one.seed, about(self.base, one, mixture, drawn_by) | dict(more))
             for one, image in ((wanted[index], image) for index, image in drawn)
         )
 

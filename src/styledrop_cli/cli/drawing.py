@@ -57,7 +57,7 @@ def draw_all(
     for settings in {one.settings for one in wanted}:
         pipeline.check_size(base, settings)
     drawn_by = about_mixture(base, mixture)
-    batch = Batch(folder, stems, lambda index: about(wanted[index], mixture, drawn_by) | dict(more or {}))
+    batch = Batch(folder, stems, lambda index: about(base, wanted[index], mixture, drawn_by) | dict(more or {}))
     remove_parts(folder, "*.png", older=DEAD)
     missing = batch.missing
 

@@ -200,7 +200,7 @@ def _show_plan(
     from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 
     drawn_by = about_mixture(base, mixture)
-    batch = Batch(output, stems, lambda index: about(wanted[index], mixture, drawn_by))
+    batch = Batch(output, stems, lambda index: about(base, wanted[index], mixture, drawn_by))
     missing = batch.missing
     with screen.working("timing a few steps"):
         seconds = seconds_each(base, mixture, wanted[missing[0]]) * len(missing) if missing else 0.0
