@@ -3,11 +3,15 @@
     python benchmarks/transparent.py corpus/art --number 40
 
 The drawings are those of an art folder with an ``index.jsonl`` (examples/pocket/make_corpus.py fetches one), the same
-ones on each ground. Beside plain grounds there are gradients, paper with grain, and washes, and the procedural styles
-that draw a thing on a given ground: there the true alpha is that of the drawing, which a style may fray. Of each ground
-it says the mean absolute error of alpha and the intersection over union at one half; how many pictures were left
-opaque; the error of the colours that a viewer sees when the cut-out is laid on red, in [0,255] over the edge pixels;
-and which share of the area of true holes was taken out, and what share of the area taken out as holes was none.
+ones on each ground. Beside plain grounds there are gradients, paper with grain, and washes, soft edges as a base has
+that enlarges what it draws, and the procedural styles that draw a thing on a given ground: there the true alpha is that
+of the drawing, which a style may fray. Of each ground it says
+
+- error, iou: the mean absolute error of alpha, and the intersection over union at one half;
+- edge: the error of the colours that are seen when the cut-out is laid on red, in [0,255], over the true edge's pixels;
+- opaque: how many pictures were left as they are;
+- holes found, wrong: which share of the area of true holes was taken out, and which share of what was taken out as
+  holes was none.
 """
 
 from __future__ import annotations
@@ -21,17 +25,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from script import run_in_words
 from torch import Tensor
 
+from script import run_in_words
 from styledrop_cli.corpus.styles import apply_style
-from styledrop_cli.generation.ground import without_ground
+from styledrop_cli.generation.ground import components, without_ground
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.images import load_cutout, to_image
 
 SIZE = 256
 RED = torch.tensor([0.85, 0.1, 0.1]).view(3, 1, 1)
+PAPER = torch.tensor([0.94, 0.92, 0.86]).view(3, 1, 1)
 STYLES = ("watercolor", "crayon", "oil", "pastel", "clay")
 COLOURS = ("#f5f1e6", "#3a7ca5", "#f4c95d", "#22252b", "#c8553d", "#9bc1a3", "#e8e8ee")
 
@@ -65,7 +69,7 @@ GROUNDS: dict[str, Callable[[random.Random], Tensor]] = {
     "white": lambda rng: torch.ones(3, SIZE, SIZE),
     "one colour": lambda rng: colour(rng).expand(3, SIZE, SIZE),
     "gradient": gradient,
-    "paper grain": lambda rng: (torch.tensor([0.94, 0.92, 0.86]).view(3, 1, 1) + 0.025 * noise(rng, 64, 256)).clamp(0, 1),
+    "paper grain": lambda rng: (PAPER + 0.025 * noise(rng, 64, 256)).clamp(0, 1),
     "wash": lambda rng: (colour(rng) * 0.35 + 0.6 + 0.035 * noise(rng, 2, 16) + 0.01 * noise(rng, 64, 256)).clamp(0, 1),
 }  # fmt: skip
 
@@ -85,10 +89,14 @@ def composed(cutout: Tensor, ground: Tensor, style: str | None, seed: int) -> Te
     return apply_style(style, cutout[None], ground[None], torch.Generator().manual_seed(seed))[0]
 
 
+def softened(picture: Tensor) -> Tensor:
+    """``[C,S,S]`` as a base draws that enlarges what it draws at half the size."""
+    half = F.avg_pool2d(picture[None], 2)
+    return F.interpolate(half, scale_factor=2, mode="bicubic", align_corners=False)[0].clamp(0, 1)
+
+
 def holes_of(alpha: np.ndarray) -> np.ndarray:
     """Where a cut-out is transparent and not connected to the border."""
-    from styledrop_cli.generation.ground import components
-
     labels = components(alpha < 0.5)
     ends = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return (labels > 0) & ~np.isin(labels, ends)
@@ -123,13 +131,20 @@ def run(art: Path, number: int, seed: int) -> dict[str, dict[str, float]]:
     files = sorted({one["file"] for one in index if not one.get("mono") and (art / one["file"]).exists()})
     chosen = random.Random(seed).sample(files, min(number, len(files)))
     results: dict[str, dict[str, float]] = {}
-    for name in [*GROUNDS, *STYLES]:
+    for name in [*GROUNDS, "soft", *STYLES]:
         every, opaque = [], 0
         for place, file in enumerate(chosen):
             rng = random.Random(1000 * seed + place)
             ground = GROUNDS[name if name in GROUNDS else "one colour"](rng)
             cutout = drawing(art / file)
-            one = measured(cutout, composed(cutout, ground, None if name in GROUNDS else name, place))
+            picture = composed(cutout, ground, name if name in STYLES else None, place)
+            if name == "soft":
+                together = softened(torch.cat([cutout[:3] * cutout[3:], cutout[3:]]))
+                cutout, picture = (
+                    torch.cat([together[:3] / together[3:].clamp(min=1e-3), together[3:]]),
+                    softened(picture),
+                )
+            one = measured(cutout, picture)
             opaque += one is None
             every += [one] if one else []
         mean = {key: float(np.mean([one[key] for one in every])) for key in ("error", "iou", "edge")} if every else {}

@@ -39,7 +39,6 @@ class Drawing(options.Drawing):
     ] = None
     top_p: Annotated[float | None, option(shown=f"{SampleSettings.top_p}")] = None
     superres_steps: Annotated[int, option()] = SampleSettings.superres_steps
-    size: Annotated[int | None, option(metavar="PIXELS", shown="the largest that the base model draws")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +114,7 @@ def generate(
     many: ManyPrompts,
     mixing: Mixing,
     how: Drawing,
+    assets: options.Assets,
     dry_run: DryRun = False,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
@@ -134,6 +134,7 @@ def generate(
     """
     styles, said = _adapters_and_prompts(words or [], base_only, mixing.mix or [], many.prompts)
     preset, chosen = how.checked(seed)
+    chosen |= assets.checked()
     style = checks.checked_style(style)
     checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(mixing.gamma, 0, 1))
     if mixing.gamma is not None and mixing.thing is None:
@@ -185,6 +186,7 @@ def generate(
         columns=min(8, of_each if len(lines) > 1 and of_each > 1 else math.ceil(math.sqrt(len(wanted)))),
         title=style or mixture.style or ("" if mixture.styles else f"{base.name}, no adapter"),
         place=place,
+        assets=assets,
     )
 
 

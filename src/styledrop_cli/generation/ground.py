@@ -32,7 +32,8 @@ class _Ground:
     """A ground: its colours ``[H,W,3]`` in Oklab times 100, and which pixels are its part, by ``far`` over 1."""
 
     field: Floats
-    far: Floats  # [H,W], 1 where a pixel is as far from the ground as its part can be
+    away: Floats  # [H,W], how far pixels are from it, in the same units
+    far: Floats  # [H,W], the same by what is usual there: 1 where a pixel is as far as the ground's part can be
     plain: float  # the spread, in units of FLOOR: 1 for one colour all over
 
 
@@ -45,7 +46,11 @@ def without_ground(image: Image.Image, holes: str = "safe") -> Image.Image | Non
     """
     whole = image.convert("RGB")
     scale = min(1.0, LARGEST / max(whole.size))
-    small = whole if scale == 1 else whole.resize([max(1, round(side * scale)) for side in whole.size], Image.Resampling.BOX)
+    small = (
+        whole
+        if scale == 1
+        else whole.resize([max(1, round(side * scale)) for side in whole.size], Image.Resampling.BOX)
+    )
     pixels = np.asarray(small, np.float32)
     ground = _ground_of(oklab(pixels))
     thing = ~_part_of(ground, holes) if ground is not None else None
@@ -92,14 +97,14 @@ def _ground_of(lab: Floats) -> _Ground | None:
         part = _reached(far < 1)
         if not part.any():
             return None
-    return _Ground(field, far, float((raw / FLOOR).max()))
+    return _Ground(field, np.sqrt(((lab - field) ** 2).sum(2)), far, float((raw / FLOOR).max()))
 
 
 def _part_of(ground: _Ground, holes: str) -> Mask:
     """Which pixels are ground: what is reached from the border, the holes, and no specks."""
     like = ground.far < 1
     part = _reached(like)
-    if holes == "all" or holes == "safe" and not _white(ground):
+    if holes == "all" or (holes == "safe" and not _white(ground)):
         part |= _holes(ground, part, like & ~part)
     labels, sizes, strength = _measured(~part, ground.far)
     specks = (sizes < part.size / 20000) | (sizes < part.size / 3000) & (strength < 3)
@@ -111,13 +116,10 @@ def _part_of(ground: _Ground, holes: str) -> Mask:
 def _reached(like: Mask) -> Mask:
     """What of a mask is connected to the border of the picture, and not through gaps a pixel or two wide alone."""
     gap = max(1, min(like.shape) // 256)
+    border = np.zeros(like.shape, bool)
+    border[0], border[-1], border[:, 0], border[:, -1] = True, True, True, True
     core = _grown(like, -gap)
-    labels = components(core)
-    ends = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    reached = np.zeros(labels.max() + 1, bool)
-    reached[ends] = True
-    reached[0] = False
-    part = reached[labels]
+    part = _connected(core, core & border)
     for _ in range(2 * gap + 1):
         part = _grown(part, 1) & like
     return part
@@ -144,43 +146,87 @@ def _holes(ground: _Ground, part: Mask, enclosed: Mask) -> Mask:
     apart = (~outside & (its_sizes > part.size / 5000))[inside] & thing
     holes[labels[_grown(apart, 2)]] = False
     holes[0] = False
-    return holes[labels] & enclosed
+    found: Mask = holes[labels] & enclosed
+    return found
 
 
 def _matte(pixels: Floats, ground: _Ground, thing: Mask) -> tuple[Floats, Floats]:
-    """The alpha values ``[H,W]`` in [0,1], and the thing's colours ``[H,W,3]`` in [0,255] without the ground's share."""
-    reach = max(1, round(min(thing.shape) / 200))
-    inner, outer = _grown(thing, -2 * reach), _grown(thing, reach)
-    edge = outer & ~inner
+    """Alpha ``[H,W]`` in [0,1], and the thing's colours ``[H,W,3]`` in [0,255] without the ground's share."""
+    width = _softness(ground, thing)
+    reach, depth = max(1, round(width / 3)), round(2 * width) + 1
+    outer = _grown(thing, reach)
+    edge = outer & ~_grown(thing, -depth)
     behind = _spread_out(pixels, ~outer, 4.0 * reach, _filled(pixels, ~outer))
-    # Where a thing is thin, there is nothing inside; then what is least like the ground nearby says its colour.
-    thin = thing * np.clip(ground.far, 0, 8) ** 4
-    before = _spread_out(pixels, inner, 1.2 * reach, _spread_out(pixels, thin, 1.5 * reach, _filled(pixels, thin)))
+    # What is least like the ground nearby says the thing's colour: what is more like it may be mixed with it.
+    clear = thing * (ground.far / np.maximum(_largest_around(ground.far * thing, depth), 1e-6)).clip(0, 1) ** 8
+    before = _spread_out(pixels, clear, max(1.2, depth / 2.5), _filled(pixels, clear))
     apart = before - behind
-    square = (apart**2).sum(2)
-    share = ((pixels - behind) * apart).sum(2) / np.maximum(square, 1e-6)
+    square = np.maximum((apart**2).sum(2), 1.0)
+    share = ((pixels - behind) * apart).sum(2) / square
+    # A colour that is no mixture of the two is the thing's own.
+    other = np.sqrt(((pixels - behind - share[..., None] * apart) ** 2).sum(2) / square)
+    share = np.maximum(share, (other - 0.15) / 0.25)
     noise = 3.0 * ground.plain  # of 255, about
-    low = np.clip(1.5 * noise / np.sqrt(np.maximum(square, 1.0)), 0.03, 0.35)
-    share = np.clip((share - low) / (1 - low - 0.04), 0, 1)
+    low = np.clip(1.5 * noise / np.sqrt(square), 0.03, 0.35)
+    share = np.clip((share - low) / (1 - low - 0.06), 0, 1)
+    share = np.where(thing, _without_dips(share, ~outer, edge), np.where(outer, share, 0))
     sure = square / (square + (4 * noise) ** 2)
     soft = _blurred(thing.astype(np.float32)[..., None], 0.6 * reach)[..., 0]
     alpha = np.where(edge, sure * share + (1 - sure) * soft, thing).astype(np.float32)
     unmixed = behind + (pixels - behind) / np.maximum(alpha, 0.25)[..., None]
-    weight_own = np.clip((alpha - 0.3) / 0.6, 0, 1)[..., None]
-    colours = np.where(edge[..., None], weight_own * unmixed.clip(0, 255) + (1 - weight_own) * before, pixels)
+    own = np.clip((alpha - 0.5) / 0.5, 0, 1)[..., None]
+    colours = np.where(edge[..., None], own * unmixed.clip(0, 255) + (1 - own) * before, pixels)
     colours = np.where((alpha > 0)[..., None], colours, before)
     return alpha, colours.astype(np.float32)
+
+
+def _without_dips(share: Floats, outside: Mask, edge: Mask) -> Floats:
+    """The thing's ``share`` of each pixel of its ``edge``, which only grows on the way in.
+
+    A light spot near the edge has something between it and the ground, so it is raised to that; beyond the edge it is
+    1. (Morphological reconstruction, in steps.)
+    """
+    made = np.ones_like(share)
+    levels = np.linspace(1, 0, 17)[1:]
+    for level in levels:
+        labels = _connected(outside | (edge & (share < level)), outside)
+        made[labels] = level
+    # Between the steps the value itself, where it is none of a dip.
+    return np.where(np.abs(made - share) <= 1.5 / len(levels), share, made).astype(np.float32)
+
+
+def _connected(mask: Mask, start: Mask) -> Mask:
+    """What of a mask is connected to where it is to ``start``."""
+    labels = components(mask)
+    reached = np.zeros(labels.max() + 1, bool)
+    reached[labels[start]] = True
+    reached[0] = False
+    found: Mask = reached[labels]
+    return found
+
+
+def _softness(ground: _Ground, thing: Mask) -> float:
+    """How many pixels an edge takes from the ground to the thing: 1 to 2 where it is sharp.
+
+    The median over the thing's outline of how far the colours beside it are from the ground, by how fast they change.
+    """
+    most = max(2, min(thing.shape) // 32)
+    change = np.hypot(*np.gradient(ground.away))
+    outline = thing & ~_grown(thing, -1)
+    high, steep = (_largest_around(values, most)[outline] for values in (ground.away, change))
+    return float(np.clip(np.median(high / np.maximum(steep, 1e-6)), 1, most)) if outline.any() else 1.0
 
 
 # ---- tools ---------------------------------------------------------------------------------------
 
 
 def oklab(pixels: Floats) -> Floats:
-    """sRGB ``[...,3]`` in [0,255] as Oklab times 100: lightness in [0,100], then green to red, blue to yellow."""
+    """Colours in sRGB ``[...,3]``, in [0,255], as Oklab times 100: lightness, green to red, blue to yellow."""
     value = pixels / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     cones = np.cbrt(linear @ _TO_CONES.T)
-    return (100 * cones @ _TO_LAB.T).astype(np.float32)
+    lab: Floats = (100 * cones @ _TO_LAB.T).astype(np.float32)
+    return lab
 
 
 _TO_CONES = np.array(
@@ -219,7 +265,9 @@ def _surface(lab: Floats, frame: Mask) -> Floats:
         ridge = 0.02 * np.sqrt(weight.sum()) * np.eye(6)
         ridge[0] = 0
         found = np.linalg.lstsq(
-            np.concatenate([known * root, ridge]), np.concatenate([(seen - middle) * root, np.zeros((6, 3))]), rcond=None
+            np.concatenate([known * root, ridge]),
+            np.concatenate([(seen - middle) * root, np.zeros((6, 3))]),
+            rcond=None,
         )[0]
         away = np.linalg.norm(seen - middle - known @ found, axis=1)
     return (terms @ found + middle).astype(np.float32)
@@ -229,13 +277,14 @@ def _spread_out(values: Floats, weight: Mask | Floats, sigma: float, otherwise: 
     """Weighted means of ``values`` ``[H,W,C]`` around each place; ``otherwise`` where there is next to no weight."""
     weights = np.asarray(weight, np.float32)[..., None]
     total = _blurred(weights, sigma)
-    mean = (_blurred(values * weights, sigma) + 1e-3 * otherwise) / (total + 1e-3)
-    return mean.astype(np.float32)
+    mean: Floats = (_blurred(values * weights, sigma) + 1e-3 * otherwise) / (total + 1e-3)
+    return mean
 
 
 def _filled(values: Floats, weight: Mask | Floats) -> Floats:
     """Weighted means from ever farther away, where there is no weight near."""
-    mean = np.average(values.reshape(-1, values.shape[2]), axis=0, weights=np.asarray(weight, np.float64).ravel() + 1e-9)
+    weights = np.asarray(weight, np.float64).ravel() + 1e-9
+    mean = np.average(values.reshape(-1, values.shape[2]), axis=0, weights=weights)
     made = np.broadcast_to(mean.astype(np.float32), values.shape)
     for sigma in (min(values.shape[:2]) / 8, min(values.shape[:2]) / 30):
         made = _spread_out(values, weight, sigma, made)
@@ -261,13 +310,23 @@ def _blurred(values: Floats, sigma: float) -> Floats:
         count = values.shape[axis]
         width = 2 * reach + 1
         values = (np.take(sums, range(width, width + count), axis) - np.take(sums, range(count), axis)) / width
-    return values.astype(np.float32)
+    made: Floats = values.astype(np.float32)
+    return made
 
 
 def _padded(values: Floats, reach: int, axis: int) -> Floats:
     around = [(0, 0), (0, 0), (0, 0)]
     around[axis] = (reach, reach)
     return np.pad(values, around, mode="edge")
+
+
+def _largest_around(values: Floats, reach: int) -> Floats:
+    """The largest of the values ``[H,W]`` up to so many pixels away along both axes."""
+    for axis in (0, 1):
+        padded = _padded(values[..., None], reach, axis)[..., 0]
+        count = values.shape[axis]
+        values = np.max([np.take(padded, range(i, i + count), axis) for i in range(2 * reach + 1)], axis=0)
+    return values
 
 
 def _grown(mask: Mask, by: int) -> Mask:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PAGE = 120  # pictures on a sheet
-# What has no part in a picture's identity: names of files, which have hashes beside them, what follows from settings, and
-# the version.
+# What has no part in a picture's identity: names of files, which have hashes beside them, the version, and what follows
+# from settings.
 NAMES = {"adapter", "mix", "object", "model", "picture", "resampled", "ground", "styledrop"}
 DEFAULTS = SampleSettings.defaults()
 SETTINGS = {name: value for name, value in DEFAULTS.items() if name != "seed"}

@@ -27,8 +27,8 @@ from styledrop_cli.io.images import load_whole, read_png_settings
 
 Colour = tuple[int, int, int]
 COLOURS = 16  # that an SVG has at most, if nothing else is said
-MANY = 400  # outlines: a picture with more has texture, and is no flat art
-SIDE = 1024  # pixels of the longer side that a picture is enlarged to, about, before it is traced
+SHADES = 3.0  # in Oklab times 100: a picture that differs more from its flat colours has shades or texture
+SIDE = 768  # pixels of the longer side that a picture is enlarged to, about, before it is traced
 APART = 5.0  # how far main colours are from each other at least, in Oklab times 100
 SPECK = 3  # pixels wide, of the picture: smaller areas become part of what is around them
 LARGEST = 50_000_000  # bytes of an SVG that is read
@@ -38,11 +38,15 @@ _PATH = re.compile(r'<path d="([^"]*)" fill="[^"]*" transform="translate\(([-\d.
 
 @dataclass(frozen=True)
 class Traced:
-    """An SVG: its text, how many colours and outlines it has."""
+    """An SVG: its text, how many colours and outlines it has, and how far the picture is from it in the mean.
+
+    ``lost`` is a distance in Oklab times 100; below ``SHADES`` it is flat art.
+    """
 
     text: str
     colours: int
     outlines: int
+    lost: float
 
 
 def need_vtracer() -> None:
@@ -65,9 +69,9 @@ def traced(
         image = image.resize([max(1, round(side * SIDE / max(width, height))) for side in image.size])
     scale = max(1, round(SIDE / max(image.size)))
     colours = np.array(palette, np.uint8).reshape(-1, 3) if palette else _main_colours(image, most)
-    labels = _labelled(image, colours, scale)
+    labels, lost = _labelled(image, colours, scale)
     paths, outlines, shown = [], 0, 0
-    order = [index for index in np.argsort(-np.bincount(labels.ravel(), minlength=256)[: len(colours)], kind="stable")]
+    order = np.argsort(-np.bincount(labels.ravel(), minlength=256)[: len(colours)], kind="stable").tolist()
     above = np.isin(labels, order)
     for index in order:
         own = labels == index
@@ -79,7 +83,7 @@ def traced(
         paths.append(f'<g fill="#{bytes(colours[index]).hex()}">{"".join(found)}</g>')
         outlines, shown = outlines + len(found), shown + 1
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-    about = {**said, "svg": {"colours": shown, "outlines": outlines}}
+    about = {**said, "svg": {"colours": shown, "outlines": outlines, "lost": round(lost, 2)}}
     text = [
         head,
         f"<title>{escape(_allowed(title))}</title>",
@@ -88,11 +92,11 @@ def traced(
         *paths,
         "</g>\n</svg>\n",
     ]
-    return Traced("\n".join(text), shown, outlines)
+    return Traced("\n".join(text), shown, outlines, lost)
 
 
-def svg_beside(picture: Path, most: int = COLOURS, palette: Sequence[Colour] = ()) -> tuple[Path, int]:
-    """Write the SVG of a picture file beside it, and say where it is, and how many outlines it has.
+def svg_beside(picture: Path, most: int = COLOURS, palette: Sequence[Colour] = ()) -> tuple[Path, bool]:
+    """Write the SVG of a picture file beside it; where it is, and whether it is flat art, which an SVG is good for.
 
     One that is there and was made of this picture in this way is left as it is. Raises StyledropError for a file of
     that name that is not ours, where vtracer is missing, and where it cannot be written; PictureError for a picture
@@ -108,10 +112,10 @@ def svg_beside(picture: Path, most: int = COLOURS, palette: Sequence[Colour] = (
                 f"{path} is there already, and was not written by styledrop", "move it, or choose another folder"
             )
         if {name: value for name, value in there.items() if name != "svg"} == about:
-            return path, int(there["svg"]["outlines"])
+            return path, float(there["svg"].get("lost", 0)) < SHADES
     made = traced(load_whole(picture), str(about.get("prompt", picture.stem)), about, most, palette)
     atomic_write(path, made.text.encode())
-    return path, made.outlines
+    return path, made.lost < SHADES
 
 
 def read_svg_settings(path: Path) -> dict[str, Any] | None:
@@ -132,20 +136,13 @@ def _main_colours(image: Image.Image, most: int) -> NDArray[np.uint8]:
     """
     pixels = np.asarray(image.convert("RGBA"))
     lab = oklab(pixels[..., :3].astype(np.float32))
-    edge = np.zeros(lab.shape[:2], np.float32)
-    for axis in (0, 1):
-        step = np.abs(np.diff(lab, axis=axis)).sum(2)
-        one, other = (slice(None, -1), slice(1, None))
-        for part in (one, other):
-            place = (part, slice(None)) if axis == 0 else (slice(None), part)
-            edge[place] = np.maximum(edge[place], step)
+    edge = sum(np.abs(step).sum(2) for step in np.gradient(lab, axis=(0, 1)))
     solid = pixels[..., 3] >= 128
     if not solid.any():
         return np.zeros((1, 3), np.uint8)
     flat = solid & (edge <= max(2.0, float(np.median(edge[solid]))))
     seen, shades = lab[flat], pixels[flat][:, :3].astype(np.float64)
-    cells, place = np.unique((seen / 3).round().astype(int), axis=0, return_inverse=True)
-    place = place.reshape(-1)
+    place = np.unique((seen / 3).round().astype(int), axis=0, return_inverse=True)[1].reshape(-1)
     count = np.bincount(place).astype(np.float64)
     large = np.argsort(-count, kind="stable")[:200]
     count = count[large]
@@ -169,8 +166,10 @@ def _main_colours(image: Image.Image, most: int) -> NDArray[np.uint8]:
     return rgb.round().clip(0, 255).astype(np.uint8)
 
 
-def _labelled(image: Image.Image, colours: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+def _labelled(image: Image.Image, colours: NDArray[np.uint8], scale: int) -> tuple[NDArray[np.uint8], float]:
     """Which colour each pixel of the picture has, enlarged by ``scale``; 255 where it is transparent.
+
+    The second is how far its pixels are from their colours, in the mean.
 
     The most frequent label around a pixel is its own, and specks are filled by what is around them: what lies between
     two colours at an edge has no area of a third.
@@ -184,6 +183,7 @@ def _labelled(image: Image.Image, colours: NDArray[np.uint8], scale: int) -> NDA
         nearer = away < least
         labels[nearer], least[nearer] = index, away[nearer]
     clear = pixels[..., 3] < 128
+    lost = float(np.sqrt(least[~clear]).mean()) if not clear.all() else 0.0
     labels[clear] = 255
     labels = np.asarray(Image.fromarray(labels).filter(ImageFilter.ModeFilter(2 * scale + 1))).copy()
     labels[clear] = 255
@@ -194,7 +194,7 @@ def _labelled(image: Image.Image, colours: NDArray[np.uint8], scale: int) -> NDA
         small[0] = False
         speck |= small[parts]
     speck |= (labels == 255) & ~clear
-    return _filled_in(labels, speck, clear)
+    return _filled_in(labels, speck, clear), lost
 
 
 def _filled_in(labels: NDArray[np.uint8], unknown: NDArray[np.bool_], clear: NDArray[np.bool_]) -> NDArray[np.uint8]:
