@@ -93,10 +93,8 @@ def test_without_a_clear_ground_nothing_is_taken_out() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     assert without_ground(Image.fromarray(noise)) is None
     assert without_ground(Image.new("RGB", (SIDE, SIDE), (200, 180, 90))) is None
-    halves = Image.new("RGB", (SIDE, SIDE), (200, 30, 20))
-    halves.paste((20, 40, 200), (0, 0, SIDE, SIDE // 2))
-    halves.paste((20, 200, 40), (0, 0, SIDE // 2, SIDE))
-    assert without_ground(halves) is None
+    patches = np.random.default_rng(3).integers(0, 255, (6, 6, 3), np.uint8)
+    assert without_ground(Image.fromarray(patches).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) is None
 
 
 def test_a_large_picture_is_cut_out_as_a_small_one() -> None:
@@ -166,7 +164,7 @@ def test_an_svg_shows_the_picture_in_its_main_colours() -> None:
     assert json.loads(root.findtext(f"{name}metadata") or "")["seed"] == 3
     fills = {one.get("fill") for one in root.iter(f"{name}g")} - {None}
     assert fills == {"#283cbe", "#fa783c", "#ffffff"} and made.colours == 3
-    assert made.outlines == 3 and len(made.text) < 10_000 and made.lost < svg.SHADES
+    assert made.outlines == 3 and len(made.text) < 20_000 and made.lost < svg.SHADES
 
 
 @needs_vtracer
