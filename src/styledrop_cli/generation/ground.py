@@ -270,7 +270,8 @@ def _surface(lab: Floats, frame: Mask) -> Floats:
             rcond=None,
         )[0]
         away = np.linalg.norm(seen - middle - known @ found, axis=1)
-    return (terms @ found + middle).astype(np.float32)
+    made: Floats = (terms @ found + middle).astype(np.float32)
+    return made
 
 
 def _spread_out(values: Floats, weight: Mask | Floats, sigma: float, otherwise: Floats) -> Floats:
