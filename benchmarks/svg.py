@@ -2,7 +2,7 @@
 
     python benchmarks/svg.py examples/logo.png examples/watercolor.png
 
-Each picture is taken at ``--size`` px, traced, drawn again by resvg at twice that size, and compared with the picture at
+Each picture is taken at ``--size`` px, traced, drawn again by resvg at twice that, and compared with the picture at
 that size: the mean difference of all channels, in [0,255], both on red where they are transparent. Needs the extras
 ``svg`` and ``pocket``.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import resvg_py
 from PIL import Image
-from script import run_in_words
 
+from script import run_in_words
 from styledrop_cli.generation.svg import COLOURS, traced
 from styledrop_cli.io.images import load_whole, square
 
