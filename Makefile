@@ -81,7 +81,7 @@ dist: $(READY)  ## build the wheel and the source archive into dist/, install th
 lock: $(READY)  ## write requirements.lock: every package with its exact version; asks the package index
 	mkdir -p build
 	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report build/lock.json \
-		--constraint constraints.txt '.[dev,pocket]'
+		--constraint constraints.txt '.[dev,pocket,svg]'
 	$(BIN)/python tools/lock.py build/lock.json requirements.lock
 
 reference: $(READY)  ## write docs/reference from the help of the commands

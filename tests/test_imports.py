@@ -25,7 +25,7 @@ LAZY = {("__init__", "errors"), ("__init__", "api")}  # the package's own names:
 
 # Heavy names from outside and the only places that may import them.
 HOMES = {
-    "PIL": {"io", "generation/extend"},
+    "PIL": {"io", "generation/extend", "generation/ground", "generation/svg"},
     "jinja2": {"report"},
     "matplotlib": {"report"},
     "accelerate": {"training/loop"},
@@ -35,6 +35,7 @@ HOMES = {
     "platformdirs": {"adapters/library"},
     "rich": {"cli"},
     "starlette": {"web", "feedback/page"},
+    "vtracer": {"generation/svg"},
     "uvicorn": {"web", "feedback/page"},
     "safetensors": {"io/tensors", "base/published_files"},
     "tokenizers": {"base/prompt_tokens"},

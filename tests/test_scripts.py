@@ -57,6 +57,21 @@ def test_bars(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "ceiling" in capsys.readouterr().out and Path("out/outside-words.png").exists()
 
 
+def test_grounds_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("art").mkdir()
+    whole = Image.new("RGBA", (128, 128))
+    whole.paste((40, 60, 190, 255), (20, 20, 108, 108))
+    whole.paste((0, 0, 0, 0), (50, 50, 78, 78))
+    whole.save("art/frame.png")
+    Path("art/index.jsonl").write_text('{"file": "frame.png", "thing": "frame"}\n')
+    run("benchmarks/transparent.py", "art", "--number", 1, "--out", "figures.json", monkeypatch=monkeypatch)
+    figures = json.loads(Path("figures.json").read_text())
+    assert {"white", "wash", "soft", "watercolor"} <= figures.keys()
+    colour = figures["one colour"]
+    assert colour["iou"] > 0.98 and colour["error"] < 0.01 and colour["edge"] < 20
+    assert colour["found"] > 0.9 * colour["holes"] > 0 and figures["white"]["found"] == 0
+
+
 def write_icons(folder: Path, family: str, icons: Sequence[str]) -> None:
     """A family of icons as npm has it: circles of different colours."""
     bodies = {

@@ -1,6 +1,6 @@
 """Write down every package of an environment with its exact version, from what pip says that it would install.
 
-    pip install --dry-run --ignore-installed --report report.json '.[dev,pocket]'
+    pip install --dry-run --ignore-installed --report report.json '.[dev,pocket,svg]'
     python tools/lock.py report.json requirements.lock
 
 `make lock` does both. Each line says who asks for the package; those that only developers need stand apart.

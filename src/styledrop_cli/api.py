@@ -33,6 +33,7 @@ from styledrop_cli.generation.lists.file_names import stem
 from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 from styledrop_cli.generation.pipeline import GAMMA, PictureRequest, StyleMix, check_size, draw
 from styledrop_cli.generation.resolve import settings_of
+from styledrop_cli.generation.svg import COLOURS, svg_beside, traced
 from styledrop_cli.settings import VARIED, SampleSettings, seeds_from
 from styledrop_cli.training.adapter import train_adapter
 
@@ -69,6 +70,8 @@ class Drawing(TypedDict, total=False):
     superres_lambda_b: float
     palette: str | Sequence[str]
     palette_strength: float
+    transparent: bool
+    holes: str
 
 
 class Training(TypedDict, total=False):
@@ -100,15 +103,25 @@ class Picture:
     seed: int
     about: dict[str, Any]
 
-    def save(self, folder: str | Path = ".", name: str = "{prompt}-{seed}") -> Path:
+    def save(self, folder: str | Path = ".", name: str = "{prompt}-{seed}", svg: bool = False) -> Path:
         """Write it into ``folder`` as PNG, atomically, with ``about`` inside; the path.
 
         ``name`` is a pattern of {prompt}, {seed} and {style}. Another picture of that name is kept, and this one's
-        says what is set otherwise (name-steps-9) or has a number (name-2). Raises StyledropError if it cannot be
-        written.
+        says what is set otherwise (name-steps-9) or has a number (name-2). With ``svg`` an SVG file is written beside
+        it. Raises StyledropError if it cannot be written, or vtracer is missing, which makes SVG files.
         """
         called = stem(name, prompt=self.prompt, seed=self.seed, index=1, style=str(self.about["style"]))
-        return Batch(Path(folder), [called], [self.about].__getitem__).save(0, self.image)
+        path = Batch(Path(folder), [called], [self.about].__getitem__).save(0, self.image)
+        if svg:
+            svg_beside(path)
+        return path
+
+    def svg(self, colours: int = COLOURS, palette: Sequence[tuple[int, int, int]] = ()) -> str:
+        """The picture as SVG with at most so many flat colours or, with a ``palette`` (RGB, 0 to 255), these alone.
+
+        Raises StyledropError where vtracer is missing.
+        """
+        return traced(self.image, self.prompt, self.about, colours, palette).text
 
 
 class StyleDrop:
@@ -260,6 +273,8 @@ class StyleDrop:
             raise UsageError(f"nothing says what to change in {picture}", f"Give one of {', '.join(ways)}.")
         mixture = _mixture(adapter, None, GAMMA)
         made = self._settings(mixture, preset, change.suits(self.base), settings)
+        if made.transparent:
+            raise UsageError("an edited picture keeps its ground", "Leave transparent out.")
         wanted = self._wanted(mixture, [prompt], number, seed, made, style)
         return list(self._pictures(mixture, wanted, change.draw(self.base, mixture, wanted, on_step), change.about))
 
@@ -361,7 +376,7 @@ class StyleDrop:
     ) -> Iterator[Picture]:
         drawn_by = about_mixture(self.base, mixture)
         return (
-            Picture(image, one.prompt, one.seed, about(one, mixture, drawn_by) | dict(more))
+            Picture(image, one.prompt, one.seed, about(self.base, one, mixture, drawn_by) | dict(more))
             for one, image in ((wanted[index], image) for index, image in drawn)
         )
 

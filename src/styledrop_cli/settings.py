@@ -137,7 +137,12 @@ class SampleSettings(Checked):
     guidance_every: int = setting(3, "Compute guidance at every n-th step, and hold it between.", (1, 256))
     guidance_from: float = setting(0.0, "Share of the steps before which there is no guidance.", (0, 1))
     guidance_to: float = setting(1.0, "Share of the steps after which there is no guidance.", (0, 1))
-    size: int = setting(256, "Width and height of the pictures. pocket draws 256 and 128.", (1, 8192))
+    size: int = setting(
+        256,
+        "Width and height of the pictures. pocket draws 256 and 128; what is larger than a base draws, up to 4096, "
+        "is resampled.",
+        (1, 8192),
+    )
     seed: int = setting(0, "Seed of the first picture; each further picture adds 1.", (0, LARGEST_SEED))
     superres_steps: int = setting(
         0,
@@ -146,6 +151,15 @@ class SampleSettings(Checked):
     )
     superres_lambda_a: float = setting(0.0, "Guidance of super-resolution towards the style.", (0, 50))
     superres_lambda_b: float = setting(0.0, "Guidance of super-resolution towards the prompt.", (0, 50))
+    transparent: bool = setting(
+        False, "Take the ground out: what is connected to the border and like it becomes transparent, with soft edges."
+    )
+    holes: str = setting(
+        "safe",
+        "Areas of the ground's colour that a thing encloses are taken out, too: all, none, or where that is safe: "
+        "on a ground that is not white.",
+        choices=("safe", "all", "none"),
+    )
     superres_plausible: float = setting(0.5, "As `plausible`, for super-resolution.", (0, 1))
     palette: str = setting(
         "",

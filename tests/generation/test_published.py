@@ -171,10 +171,15 @@ def test_collections_and_ids(model: Callable[..., Any]) -> None:
     assert len(list(Path("ids").iterdir())) == 3
 
 
-def test_another_size_is_refused_with_the_one_that_it_draws(folder: Path, styledrop: Run) -> None:
-    done = styledrop("generate", "--base-only", "a cat", "--size", 32, "--model", folder)
+def test_a_smaller_size_is_refused_with_the_one_that_it_draws_and_a_larger_one_resampled(
+    folder: Path, styledrop: Run
+) -> None:
+    command = ("generate", "--base-only", "a cat", "-n", 1, "--steps", 1, "--model", folder, "--size")
+    done = styledrop(*command, 8)
     assert done.code == 2
-    assert "draws 16 px, not 32: it was trained for that size alone" in done.err and "--size 16" in done.err
+    assert "draws 16 px, not 8" in done.err and "--size 16" in done.err
+    done = styledrop(*command, 40)
+    assert done.code == 0 and "draws 16 px; 40 px are resampled from that" in done.err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")

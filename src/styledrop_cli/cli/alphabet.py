@@ -42,6 +42,7 @@ def alphabet(
     style: options.OwnStyle = None,
     how: options.Drawing,
     colours: options.Colours,
+    assets: options.Assets,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
     device: options.Device = "auto",
@@ -54,7 +55,8 @@ def alphabet(
     guidance towards the prompt makes clearer letters. Every file holds its
     settings; what is in the folder already is not drawn again. pocket was
     taught letters in colours of their own, so its letters are then painted in
-    those of the reference, in turn.
+    those of the reference, in turn. With --transparent the insides of letters
+    are taken out, too, unless --holes says otherwise.
 
       styledrop alphabet adapter.safetensors
       styledrop alphabet adapter.safetensors --letters STYLE --best-of 8 -o word
@@ -64,6 +66,7 @@ def alphabet(
     glyphs = glyphs_of(letters)
     preset, chosen = how.checked(seed)
     palette = colours.checked()
+    chosen |= {"holes": "all"} | assets.checked() if assets.transparent else assets.checked()
     checks.refuse_outside(best_of=(best_of, 1, MOST_OF_EACH))
     seeds_from(seed, best_of)
     style = checks.checked_style(style)
@@ -105,10 +108,15 @@ def alphabet(
         {"letter": glyph.sign, "path": path, "prompt": glyph.prompt, "seed": collection.wanted(index).seed}
         for index, (glyph, path) in enumerate(zip(glyphs, collection.paths, strict=True))
     ]
+    svgs = drawing.finish(screen, collection.paths, assets)
+    pictures = [one | svgs.get(path, {}) for one, path in zip(pictures, collection.paths, strict=True)]
     with screen.working("laying out a sheet"):
         title = (mixture.style if style is None else style) or adapter.stem
         sheets = list(collection.sheets("alphabet", [glyph.sign for glyph in glyphs], title, COLUMNS))
-    screen.result({"pictures": pictures, "sheets": sheets} | result, [*collection.paths, *sheets])
+    screen.result(
+        {"pictures": pictures, "sheets": sheets} | result,
+        [*collection.paths, *(one["svg"] for one in svgs.values()), *sheets],
+    )
 
 
 def _unknown(base: Base, glyphs: list[Glyph]) -> list[str]:

@@ -283,7 +283,9 @@ def _print_json(data: Mapping[str, Any]) -> None:
 
 def in_blocks(picture: Image, columns: int = 24) -> Text:
     """A picture made of half blocks, two pixels in each character, square, for a terminal with all colours."""
-    raw = picture.convert("RGB").resize((columns, columns)).tobytes()
+    from styledrop_cli.io.images import checkered
+
+    raw = checkered(picture).convert("RGB").resize((columns, columns)).tobytes()
     colours = [Color.from_rgb(*raw[at : at + 3]) for at in range(0, len(raw), 3)]
     text = Text()
     for top in range(0, len(colours), 2 * columns):

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.cli import console
+from styledrop_cli.errors import StyledropError
 from styledrop_cli.progress import Forecast
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from styledrop_cli.base.base import Base
+    from styledrop_cli.cli.options import Assets
     from styledrop_cli.generation.collection import Collection, Thing
     from styledrop_cli.generation.output_folder import Batch
     from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
+    from styledrop_cli.settings import SampleSettings
     from styledrop_cli.training.distributed import Place
 
 LONG = 60.0  # seconds: a picture that takes longer is announced
@@ -41,23 +44,24 @@ def draw_all(
     columns: int = 8,
     title: str = "",
     place: Place = (0, 1),
+    assets: Assets | None = None,
 ) -> None:
     """Draw what is not in `folder` yet, show it as it comes, and print at the end what is where.
 
     `own_draw` does so in place of `pipeline.draw`, `more` is what its pictures say besides, `original` the picture that
     they are made of, for the sheet. `place` is this process's number among how many that draw: each its share of the
-    pictures, and the first also what the others do not bring. Raises as `pipeline.draw` does, StyledropError where
-    something cannot be written.
+    pictures, and the first also what the others do not bring. `assets` says whether SVG files are written, too.
+
+    Raises as `pipeline.draw` does, StyledropError where something cannot be written.
     """
     from styledrop_cli.generation import pipeline
     from styledrop_cli.generation.output_folder import Batch, about, about_mixture, write_sheets
     from styledrop_cli.io.files import remove_parts
 
     started = time.monotonic()
-    for settings in {one.settings for one in wanted}:
-        pipeline.check_size(base, settings)
+    _check_sizes(screen, base, [one.settings for one in wanted])
     drawn_by = about_mixture(base, mixture)
-    batch = Batch(folder, stems, lambda index: about(wanted[index], mixture, drawn_by) | dict(more or {}))
+    batch = Batch(folder, stems, lambda index: about(base, wanted[index], mixture, drawn_by) | dict(more or {}))
     remove_parts(folder, "*.png", older=DEAD)
     missing = batch.missing
 
@@ -68,6 +72,7 @@ def draw_all(
         return pipeline.draw(base, mixture, ours, on_step, there=lambda index: batch.has_come(indices[index]))
 
     _draw_missing(screen, batch, missing, draw, place)
+    svgs = finish(screen, batch.paths, assets) if place[0] == 0 else {}
     sheets: list[Path] = []
     if sheet and place[0] == 0 and len(wanted) > 1:
         labels = [f"{one.prompt} · {one.seed}" for one in wanted]
@@ -76,12 +81,13 @@ def draw_all(
                 write_sheets(base, folder, "sheet", batch.paths, batch.about, labels, title, columns, original)
             )
     pictures = [
-        {"path": path, "prompt": one.prompt, "seed": one.seed} for path, one in zip(batch.paths, wanted, strict=True)
+        {"path": path, "prompt": one.prompt, "seed": one.seed} | svgs.get(path, {})
+        for path, one in zip(batch.paths, wanted, strict=True)
     ]
     abouts = [batch.about(index) for index in range(len(wanted))]
     screen.result(
         {"pictures": pictures, "sheets": sheets} | summary(screen, abouts, len(missing), started),
-        [*dict.fromkeys(batch.paths), *sheets],
+        [*dict.fromkeys(batch.paths), *(one["svg"] for one in svgs.values()), *sheets],
     )
 
 
@@ -161,12 +167,10 @@ def collect(
     `known` are other things that a picture might show instead, told apart with `colours` or without (see
     `collection.Chooser`). Raises as `pipeline.draw` does, StyledropError where something cannot be written.
     """
-    from styledrop_cli.generation import pipeline
     from styledrop_cli.generation.collection import Chooser, Collection
 
     started = time.monotonic()
-    for settings in {thing.candidates[0].settings for thing in things}:
-        pipeline.check_size(base, settings)
+    _check_sizes(screen, base, [thing.candidates[0].settings for thing in things])
     collection = Collection(base, mixture, things, folder)
     missing, total = collection.missing, len(things)
     if len(missing) < total:
@@ -184,6 +188,52 @@ def collect(
 
 
 # ---- both ----------------------------------------------------------------------------------------
+
+
+def _check_sizes(screen: console.Screen, base: Base, every: Sequence[SampleSettings]) -> None:
+    """Raise as `pipeline.check_size` does, and say which sizes are resampled."""
+    from styledrop_cli.generation import pipeline
+
+    larger: dict[int, None] = {}
+    for settings in set(every):
+        pipeline.check_size(base, settings)
+        if pipeline.drawn_size(base, settings) != settings.size:
+            larger[settings.size] = None
+    if larger:
+        sizes = ", ".join(map(str, sorted(larger)))
+        screen.say(f"{base.name} draws {base.sizes[-1]} px; {sizes} px are resampled from that, and no sharper")
+
+
+def finish(screen: console.Screen, paths: Sequence[Path], assets: Assets | None) -> dict[Path, dict[str, Path]]:
+    """Say which pictures stayed opaque, and write the SVG files that are wanted; {"svg": its path} by picture."""
+    from styledrop_cli.base.prompt_tokens import quoted
+    from styledrop_cli.generation.output_folder import said_in
+
+    if assets is None:
+        return {}
+    paths = list(dict.fromkeys(paths))
+    if opaque := [path.name for path in paths if "ground" in said_in(path)]:
+        screen.say(f"no clear ground was found in {quoted(opaque)}: left opaque; another --seed may draw one")
+    if not assets.svg:
+        return {}
+    from styledrop_cli.generation.svg import COLOURS, svg_beside
+
+    made, textured = {}, []
+    with screen.progress("tracing outlines") as move:
+        for number, path in enumerate(paths, 1):
+            try:
+                svg, flat = svg_beside(path, assets.svg_colours or COLOURS)
+            except StyledropError as error:  # the pictures and their sheet are good without it
+                screen.warn(f"no SVG of {path.name}: {error.message}")
+            else:
+                made[path] = {"svg": svg}
+                textured += [] if flat else [svg.name]
+            move(number / len(paths), f"{number:,}/{len(paths):,}")
+    if textured:
+        screen.say(
+            f"an SVG has flat colours, good for logos and flat art; shades or texture are lost in {quoted(textured)}"
+        )
+    return made
 
 
 def say_there(screen: console.Screen, there: int, total: int, how: str = "were there already") -> None:

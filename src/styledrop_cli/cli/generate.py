@@ -39,7 +39,6 @@ class Drawing(options.Drawing):
     ] = None
     top_p: Annotated[float | None, option(shown=f"{SampleSettings.top_p}")] = None
     superres_steps: Annotated[int, option()] = SampleSettings.superres_steps
-    size: Annotated[int | None, option(metavar="PIXELS", shown="the largest that the base model draws")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +115,7 @@ def generate(
     mixing: Mixing,
     how: Drawing,
     colours: options.Colours,
+    assets: options.Assets,
     dry_run: DryRun = False,
     model: options.OwnModel = None,
     seed: options.FirstSeed = SampleSettings.seed,
@@ -136,6 +136,7 @@ def generate(
     styles, said = _adapters_and_prompts(words or [], base_only, mixing.mix or [], many.prompts)
     preset, chosen = how.checked(seed)
     palette = colours.checked()
+    chosen |= assets.checked()
     style = checks.checked_style(style)
     checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(mixing.gamma, 0, 1))
     if mixing.gamma is not None and mixing.thing is None:
@@ -187,6 +188,7 @@ def generate(
         columns=min(8, of_each if len(lines) > 1 and of_each > 1 else math.ceil(math.sqrt(len(wanted)))),
         title=style or mixture.style or ("" if mixture.styles else f"{base.name}, no adapter"),
         place=place,
+        assets=assets,
     )
 
 
@@ -202,7 +204,7 @@ def _show_plan(
     from styledrop_cli.generation.output_folder import Batch, about, about_mixture
 
     drawn_by = about_mixture(base, mixture)
-    batch = Batch(output, stems, lambda index: about(wanted[index], mixture, drawn_by))
+    batch = Batch(output, stems, lambda index: about(base, wanted[index], mixture, drawn_by))
     missing = batch.missing
     with screen.working("timing a few steps"):
         seconds = seconds_each(base, mixture, wanted[missing[0]]) * len(missing) if missing else 0.0

@@ -52,7 +52,7 @@ def inspect(
         raise StyledropError(f"{file} is no ordinary file", "name a file, or a model's folder")
     if reset:
         _reset(file, screen)
-    about = _model(file) if file.is_dir() else _picture(file) or _adapter(file)
+    about = _model(file) if file.is_dir() else _picture(file) or _svg(file) or _adapter(file)
     shown: RenderableType = _table(file, about)
     pictures = [value for value in about.values() if isinstance(value, str) and value.startswith("data:image/")]
     if pictures and not screen.as_json and screen.out.color_system == "truecolor":
@@ -107,6 +107,18 @@ def _picture(file: Path) -> dict[str, Any] | None:
             f"{file} holds no settings of styledrop",
             "only PNGs that styledrop generate wrote do, and only until another program saves them",
         )
+    return settings
+
+
+def _svg(file: Path) -> dict[str, Any] | None:
+    """What is inside an SVG file of ours; None if it is none."""
+    if file.suffix.lower() != ".svg":
+        return None
+    from styledrop_cli.generation.svg import read_svg_settings
+
+    settings = read_svg_settings(file)
+    if settings is None:
+        raise StyledropError(f"{file} holds no settings of styledrop", "only an SVG that styledrop wrote does")
     return settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from styledrop_cli import __version__
 from styledrop_cli.cli import checks, console, drawing, load, options
 from styledrop_cli.errors import UsageError
-from styledrop_cli.generation.lists.kit_file import read_kit
+from styledrop_cli.generation.lists.kit_file import SIDES, read_kit
 from styledrop_cli.io.files import read_json, write_json
 
 MANIFEST = "kit.json"
@@ -26,6 +27,7 @@ def kit(
     *,
     output: Annotated[Path | None, options.output("FOLDER", "The folder for the pictures.", shown="FILE-kit")] = None,
     colours: options.Colours,
+    ready: options.Assets,
     model: options.OwnModel = None,
     device: options.Device = "auto",
     screen: console.Screen,
@@ -34,7 +36,7 @@ def kit(
 
     An asset in the file has a name and a prompt and, if needed, size =
     "1024x512", number, best (draw that many and keep the clearest), fit =
-    "cover", style, seed, lambda_b, ... Values above the first asset hold for
+    "cover", transparent = true, style, seed, lambda_b, ... Values above the first asset hold for
     all. Also writes a contact sheet, and kit.json for scripts; pictures that
     the base model's CLIP takes for something else are marked weak in both.
     What is in the folder already is not drawn again.
@@ -43,7 +45,13 @@ def kit(
     """
     checks.refuse_no_adapter(adapter, "styledrop kit adapter.safetensors brand.toml")
     palette = colours.checked()
-    listed = read_kit(assets)
+    chosen = ready.checked()
+    checks.refuse_outside(size=(ready.size, *SIDES))
+    size = chosen.pop("size", None)
+    listed = [
+        replace(asset, size=asset.size or (size and (size, size)), options=chosen | dict(asset.options))
+        for asset in read_kit(assets)
+    ]
     folder = Path(f"{assets.stem}-kit") if output is None else output
     checks.refuse_unwritable(folder)
     _refuse_manifest(folder / MANIFEST)
@@ -66,7 +74,11 @@ def kit(
     if weak:
         names = quoted([made[index]["name"] for index in weak])
         screen.warn(f"hard to recognise: {names}; try another seed, a larger best, or lambda_b = 3 for them")
-    made = [{**one, "weak": index in weak} for index, one in enumerate(made)]
+    svgs = drawing.finish(screen, collection.paths, ready)
+    made = [
+        {**one, "weak": index in weak} | ({"svg": svgs[path]["svg"].name} if path in svgs else {})
+        for index, (one, path) in enumerate(zip(made, collection.paths, strict=True))
+    ]
     with screen.working("laying out a sheet"):
         labels = [
             f"{one['name']} · {one['size'][0]} x {one['size'][1]}{' · weak' if one['weak'] else ''}" for one in made
@@ -75,7 +87,7 @@ def kit(
     manifest = {"adapter": adapter.name, "model": base.name, "styledrop": __version__, "assets": made}
     write_json(folder / MANIFEST, manifest)
     pictures_of = [{**one, "path": path} for one, path in zip(made, collection.paths, strict=True)]
-    shown = [*collection.paths, *sheets, folder / MANIFEST]
+    shown = [*collection.paths, *(one["svg"] for one in svgs.values()), *sheets, folder / MANIFEST]
     screen.result({"pictures": pictures_of, "sheets": sheets, "manifest": folder / MANIFEST} | result, shown)
 
 

@@ -171,6 +171,57 @@ class Colours:
         return values
 
 
+@dataclass(frozen=True, kw_only=True)
+class Assets:
+    """Pictures ready to be used: their size, without their ground, as SVG. None stands for what was not given."""
+
+    PANEL: ClassVar = "Ready to use"
+    SETTINGS: ClassVar = SampleSettings
+    RANGES: ClassVar = {"svg_colours": (2, 64)}
+
+    size: Annotated[
+        int | None,
+        option(
+            "Width and height of the pictures. What is larger than the base model draws, up to 4096, is resampled from "
+            "its largest.",
+            metavar="PIXELS",
+            shown="the largest that the base model draws",
+        ),
+    ] = None
+    transparent: Annotated[bool, flag(None, "--transparent")] = False
+    holes: Annotated[
+        str | None, option(metavar="|".join(SampleSettings.CHOICES["holes"]), shown=SampleSettings.holes)
+    ] = None
+    svg: Annotated[
+        bool,
+        flag(
+            "Also write an SVG file beside each picture: few flat colours, for logos and flat art, at any size. Needs "
+            'pip install "styledrop[svg]".',
+            "--svg",
+        ),
+    ] = False
+    svg_colours: Annotated[int | None, option("How many colours an SVG has at most.", shown="16")] = None
+
+    def checked(self) -> dict[str, Any]:
+        """The values that were given, by the names of `SampleSettings`.
+
+        Raises UsageError for a value that a setting cannot have, and for what has no use alone; StyledropError where
+        what makes SVG files is missing.
+        """
+        for value, other in ((self.holes, "transparent"), (self.svg_colours, "svg")):
+            if value is not None and not getattr(self, other):
+                name = "holes" if other == "transparent" else "svg-colours"
+                raise UsageError(f"--{name} {value} says nothing without --{other}", f"say --{other} too")
+        checks.refuse_outside(svg_colours=(self.svg_colours, *self.RANGES["svg_colours"]))
+        values = given(size=self.size, holes=self.holes, transparent=self.transparent or None)
+        SampleSettings(**values)
+        if self.svg:
+            from styledrop_cli.generation.svg import need_vtracer
+
+            need_vtracer()
+        return values
+
+
 class Command(TyperCommand):
     """A command whose usage line reads as it is typed: what it takes, then its options."""
 

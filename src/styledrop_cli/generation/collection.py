@@ -7,7 +7,7 @@ A subject whose picture is there already is not drawn again (see ``output_folder
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ class Collection:
         thing = self.things[index]
         wanted = self.wanted(index) if candidate is None else thing.candidates[candidate]
         of = {"best_of": len(thing.candidates)} if len(thing.candidates) > 1 else {}
-        return {**about(wanted, self._mixture, self._drawn_by), **of, **thing.more}
+        return {**about(self._base, wanted, self._mixture, self._drawn_by), **of, **thing.more}
 
     def _find(self, index: int) -> tuple[int, Path] | None:
         """A thing's picture that is there already: which of the candidates it is, and where."""
@@ -117,6 +117,11 @@ class Collection:
             if (said := identity(said_in(path))) in possible:
                 return possible.index(said), path
         return None
+
+    def _as_drawn(self, wanted: PictureRequest) -> PictureRequest:
+        """A candidate as it is judged, and shaped if it is chosen: not enlarged yet, and on its ground."""
+        size = pipeline.drawn_size(self._base, wanted.settings)
+        return replace(wanted, settings=replace(wanted.settings, size=size, transparent=False))
 
     def draw(
         self, chooser: Chooser | None, on_step: Callable[[float], None] = lambda share: None
@@ -128,7 +133,7 @@ class Collection:
         """
         missing = self.missing
         whose = [(index, candidate) for index in missing for candidate in range(len(self.things[index].candidates))]
-        wanted = [self.things[index].candidates[candidate] for index, candidate in whose]
+        wanted = [self._as_drawn(self.things[index].candidates[candidate]) for index, candidate in whose]
         drawn: dict[int, dict[int, Image]] = {}
         for place, image in pipeline.draw(self._base, self._mixture, wanted, on_step):
             index, candidate = whose[place]
@@ -140,6 +145,7 @@ class Collection:
             every = [pictures[candidate] for candidate in range(len(pictures))]
             best = int(chooser.chances(every, wanted[place].prompt).argmax()) if chooser and len(every) > 1 else 0
             picture = thing.shape(every[best]) if thing.shape else every[best]
+            picture = pipeline.finished(self._base, picture, thing.candidates[best].settings)
             said = self.about(index, best)
             # Only now is it sure what the picture says of itself, and so which of the names is its own.
             self._made[index] = best, Batch(self.folder, [thing.stem], [said].__getitem__).save(0, picture)

@@ -17,20 +17,22 @@ from styledrop_cli import __version__
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import PictureError
 from styledrop_cli.generation.lists.file_names import LONGEST_SLUG, word_slug
-from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix, drawn_size
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import file_hash, names_apart
-from styledrop_cli.io.images import load_picture, read_png_settings, save_png
+from styledrop_cli.io.images import load_shown, read_png_settings, save_png
 from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PAGE = 120  # pictures on a sheet
-# What has no part in a picture's identity: names of files, which have hashes beside them, and the version.
-NAMES = {"adapter", "mix", "object", "model", "picture", "styledrop"}
+# What has no part in a picture's identity: names of files, which have hashes beside them, the version, and what follows
+# from settings.
+NAMES = {"adapter", "mix", "object", "model", "picture", "resampled", "ground", "styledrop"}
 DEFAULTS = SampleSettings.defaults()
 SETTINGS = {name: value for name, value in DEFAULTS.items() if name != "seed"}
+NO_GROUND = "none found: the picture is opaque"
 MOST_SAID = 3  # settings in a file's name
 
 
@@ -52,14 +54,16 @@ def about_mixture(base: Base, mixture: StyleMix) -> dict[str, Any]:
     return said | {"model": base.name, "model_hash": base.hash[:12]} | read
 
 
-def about(wanted: PictureRequest, mixture: StyleMix, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
+def about(base: Base, wanted: PictureRequest, mixture: StyleMix, drawn_by: Mapping[str, Any]) -> dict[str, Any]:
     """What a picture's file says: everything it takes to draw it again. ``drawn_by`` is from ``about_mixture``."""
+    drawn, size = drawn_size(base, wanted.settings), wanted.settings.size
     return {
         "prompt": wanted.prompt,
         "seed": wanted.seed,
         "style": mixture.style if wanted.style is None else wanted.style,
         **drawn_by,
         **{name: value for name, value in vars(wanted.settings).items() if name != "seed"},
+        **({"resampled": f"drawn at {drawn} px, resampled to {size}"} if drawn != size else {}),
         "styledrop": __version__,
     }
 
@@ -123,7 +127,10 @@ class Batch:
                 self.paths = [new if other == path else other for other in self.paths]
         path = self.paths[index]
         if path not in self._there:
-            save_png(image, path, self.about(index))
+            said = self.about(index)
+            if said.get("transparent") and "sheet_of" not in said and image.mode != "RGBA":
+                said = {**said, "ground": NO_GROUND}
+            save_png(image, path, said)
             self._there.add(path)
         return path
 
@@ -224,7 +231,7 @@ def write_sheets(
         before = [original] if original is not None and number == 1 else []
         images = []
         for path in [*before, *(paths[index] for index in page)]:
-            images.append(load_picture(path))
+            images.append(load_shown(path))
             images[-1].thumbnail((cell, cell))  # in memory only as large as it is shown
         below = [path.name for path in before] + [labels[index] for index in page]
         shown = b"".join(identity(about(index)) for index in page)

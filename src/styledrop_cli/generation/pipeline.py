@@ -15,13 +15,15 @@ from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
 from styledrop_cli.base.sample import AdapterShare
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.ground import without_ground
 from styledrop_cli.generation.palette import coloured
-from styledrop_cli.io.images import to_image
+from styledrop_cli.io.images import resampled, to_image
 from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LARGEST = 4096  # pixels of a side that a picture is enlarged to
 GAMMA = 0.6  # StyleDrop, 3.4: 0.5 to 0.7
 
 
@@ -143,13 +145,28 @@ class LoadedStyleMix:
         return made
 
 
+def drawn_size(base: Base, settings: SampleSettings) -> int:
+    """The width and height in which the base draws what is wanted: a larger picture is resampled from its largest."""
+    return base.sizes[-1] if base.sizes[-1] < settings.size <= LARGEST else settings.size
+
+
+def finished(base: Base, image: Image, settings: SampleSettings) -> Image:
+    """A picture as the base drew it, in its whole size, and without its ground if that is wanted.
+
+    ``RGBA`` if the ground was taken out; it stays ``RGB`` where none was found. The same from the same, always.
+    """
+    if drawn_size(base, settings) != settings.size:
+        image = resampled(image, settings.size)
+    return (settings.transparent and without_ground(image, settings.holes)) or image
+
+
 def check_size(base: Base, settings: SampleSettings) -> None:
-    """Raise UsageError for a size that the base does not draw, or not by super-resolution."""
-    size, sizes = settings.size, base.sizes
+    """Raise UsageError for a size that the base neither draws nor enlarges to, or not by super-resolution."""
+    size, sizes = drawn_size(base, settings), base.sizes
     if size not in sizes:
         known = " or ".join(map(str, sizes))
-        why = ": it was trained for that size alone" if len(sizes) == 1 else ""
-        raise UsageError(f"{base.name} draws {known} px, not {size}{why}", f"Choose --size {sizes[-1]}.")
+        hint = f"Choose --size {sizes[-1]}, or a larger one up to {LARGEST:,}, to which that is resampled."
+        raise UsageError(f"{base.name} draws {known} px, not {size}", hint)
     if settings.superres_steps and (base.superres is None or size != sizes[-1]):
         why = "has no super-resolution" if base.superres is None else f"draws {size} px without super-resolution"
         raise UsageError(f"{base.name} {why}", "Leave --superres-steps out.")
@@ -199,11 +216,12 @@ def _drawn_together(
     on_step: Callable[[int, Tensor], None],
 ) -> Iterator[Image]:
     seeds, texts = [one.seed for one in pictures], drawers.texts(pictures)
+    asked, settings = settings, replace(settings, size=drawn_size(base, settings))
     ids = base.sample(texts, seeds, settings, drawers.shares(pictures), on_step)
     if settings.superres_steps:
         ids = base.refine(ids, texts, seeds, settings, drawers.shares(pictures, "superres"))
     base.done_with("transformer")
     for row in ids:
         # One by one: a convolution over another batch size rounds differently, and the bytes should not change.
-        yield to_image(coloured(base.pictures(row[None], settings.size)[0].cpu(), settings))
+        yield finished(base, to_image(coloured(base.pictures(row[None], settings.size)[0].cpu(), settings)), asked)
     base.done_with("tokenizer")

@@ -79,6 +79,26 @@ def load_picture(path: Path, on_message: OnMessage = quietly) -> Image.Image:
     return _on(_read(path, on_message, SMALLEST), "white")
 
 
+def load_whole(path: Path) -> Image.Image:
+    """The picture at ``path`` as ``load_picture`` reads it, of any size and ``RGBA`` where it is transparent."""
+    return _read(path, quietly)
+
+
+def load_shown(path: Path) -> Image.Image:
+    """The picture at ``path`` as ``load_picture`` reads it, but on a checkerboard where it is transparent."""
+    return checkered(_read(path, quietly, SMALLEST))
+
+
+def checkered(image: Image.Image) -> Image.Image:
+    """``RGB`` or ``RGBA`` as ``RGB``, on a light checkerboard of 16 squares a side where it is transparent."""
+    if image.mode != "RGBA":
+        return image
+    side = max(1, max(image.size) // 16)
+    y, x = np.indices((image.height, image.width)) // side
+    squares = np.where((x + y) % 2, np.uint8(226), np.uint8(246))
+    return Image.alpha_composite(Image.fromarray(squares).convert("RGBA"), image).convert("RGB")
+
+
 def load_reference(path: Path, on_message: OnMessage = quietly) -> Image.Image:
     """A picture to learn from, as ``load_picture`` reads it; ``on_message`` is told if it shows one colour alone.
 
@@ -330,6 +350,11 @@ def _is_flat(image: Image.Image) -> bool:
 def square(image: Image.Image, size: int) -> Image.Image:
     """The largest centred square of ``image``, scaled to ``size`` x ``size``; never squashed."""
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def resampled(image: Image.Image, side: int) -> Image.Image:
+    """A square picture in another size, by Lanczos: smoother where it is larger, and no more in it."""
+    return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 # ---- tensors ----------------------------------------------------------------------------------

@@ -132,6 +132,12 @@ def _fit(value: object) -> str:
     return str(value)
 
 
+def _yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not '{short(value)}'")
+    return value
+
+
 def _size(value: object) -> tuple[int, int]:
     """``512``, ``"1024x512"`` or ``[1024, 512]`` as width and height."""
     sides: list[Any] = [value, value] if isinstance(value, int) else []
@@ -154,6 +160,9 @@ READERS: dict[str, Reader] = entries.READERS | {
     "size": _size,
     "best": number_between(int, 1, MOST_CANDIDATES),
     "fit": _fit,
+    "transparent": _yes_or_no,
 }
-OF_ALL = {"size": "size", "best": "best", "fit": "fit"} | {k: v for k, v in options.KEYS.items() if v != "name"}
+OF_ALL = {"size": "size", "best": "best", "fit": "fit", "transparent": "transparent"} | {
+    k: v for k, v in options.KEYS.items() if v != "name"
+}
 KEYS = {"name": "name", "prompt": "prompt"} | OF_ALL
