@@ -34,6 +34,10 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("lora", {"targets": ("to_out",)}),
     ("lora", {"targets": ("to_k", "to_out"), "rank": 2, "alpha": 6.0}),
     ("prompt", {"vectors": 3}),
+    ("bottleneck", {"shared": False, "layers": (2,)}),
+    ("bottleneck", {"shared": True, "layers": (1, 3)}),
+    ("lora", {"layers": (1, 3)}),
+    ("prompt", {"vectors": 3, "layers": (3,)}),
 ]
 every = pytest.mark.parametrize(("kind", "config"), EVERY, ids=[f"{k}-{i}" for i, (k, _) in enumerate(EVERY)])
 

@@ -183,6 +183,29 @@ class KnownThings:
             if asked and any(form in one.lower() for form in forms for one in (name, *other.get(name, ())))
         ]
 
+    def names_one(self, text: str, other: str) -> bool:
+        """Whether two texts, in English or Chinese, name one thing, by whichever of its names: "a puppy", "two dogs".
+
+        In doubt they do: what is drawn in one of them may stand anywhere in the other, "a cat" in "a dog and a cat".
+        """
+        (drawn, said), (its, named) = (self._named(self.read(one).text) for one in (text, other))
+        return bool(drawn & named or its & said)
+
+    def _named(self, text: str) -> tuple[set[str], set[str]]:
+        """What is drawn of a text, and all words of it: one of each thing, and a known thing's usual name besides."""
+        drawn: set[str] = set()
+        every = {one for word in words(text) for one in _ones(word)}
+        for _, head in _heads(text):
+            drawn |= set(_ones(head.group().lower()))
+            if found := self._thing_at_end(words(text[: head.end()])):
+                drawn.add(self._usual.get(found[1], found[1]))
+        return drawn, every | drawn
+
+    @cached_property
+    def _usual(self) -> dict[str, str]:
+        """The usual name of a thing, by each of its names."""
+        return {name: thing.words[0] for thing in reversed(self.things) for name in thing.words}
+
     # ---- how many ----
 
     @cached_property
@@ -207,7 +230,7 @@ class KnownThings:
         """Where the longest name of a known thing begins that words end with, one or several of it, and that name."""
         for start in range(len(said)):
             noun = " ".join(said[start:])
-            for one in (noun, _PLURALS.get(noun, noun), *_singulars(noun)):
+            for one in _ones(noun):
                 if one in self._nouns:
                     return start, self._nouns[one]
         return None
@@ -365,6 +388,11 @@ def _singulars(word: str) -> list[str]:
     """What a word may be the plural of."""
     endings = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))
     return [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end) and len(word) > 3]
+
+
+def _ones(noun: str) -> list[str]:
+    """A noun, and what it may be the plural of."""
+    return [noun, _PLURALS.get(noun, noun), *_singulars(noun)]
 
 
 def _sound(word: str) -> str:

@@ -45,7 +45,8 @@ class BaseSpec:
 
     ``reach`` is, of the scales that people set, the largest value at which what they asked for is still there.
     ``guess_from`` is how sure its CLIP has to be of what a picture shows for its guess to be taken, None for never
-    (``benchmarks/guesses.py``). Without a measurement both are left out.
+    (``benchmarks/guesses.py``). ``style_layers`` are the layers that carry style, as ``TrainSettings.layers`` has them
+    (``benchmarks/style_layers.py``). Without a measurement all three are left out.
     """
 
     name: str = ""
@@ -76,6 +77,7 @@ class BaseSpec:
     golden: tuple[float, ...] = ()
     reach: Mapping[str, float] = field(default_factory=dict)
     guess_from: float | None = None
+    style_layers: str = ""
 
 
 OWN_TEXT = "bundled"  # the name of the text encoder that comes with a base

@@ -56,6 +56,7 @@ def draw_all(
     started = time.monotonic()
     for settings in {one.settings for one in wanted}:
         pipeline.check_size(base, settings)
+    warn_of_guard(screen, base, mixture, any(one.settings.guard for one in wanted))
     drawn_by = about_mixture(base, mixture)
     batch = Batch(folder, stems, lambda index: about(wanted[index], mixture, drawn_by) | dict(more or {}))
     remove_parts(folder, "*.png", older=DEAD)
@@ -167,6 +168,7 @@ def collect(
     started = time.monotonic()
     for settings in {thing.candidates[0].settings for thing in things}:
         pipeline.check_size(base, settings)
+    warn_of_guard(screen, base, mixture, any(thing.candidates[0].settings.guard for thing in things))
     collection = Collection(base, mixture, things, folder)
     missing, total = collection.missing, len(things)
     if len(missing) < total:
@@ -184,6 +186,20 @@ def collect(
 
 
 # ---- both ----------------------------------------------------------------------------------------
+
+
+def warn_of_guard(screen: console.Screen, base: Base, mixture: StyleMix, guarded: bool) -> None:
+    """A warning where pictures are to be `guarded` and an adapter does not say what its reference shows."""
+    if not guarded:
+        return
+    files = mixture.unguarded(base)
+    for file in files:
+        screen.warn(
+            f"{file.path} does not say what its reference shows, in words that {base.name} knows: --guard keeps "
+            "nothing of it out (train with --content)"
+        )
+    if not mixture.styles:
+        screen.warn("--guard keeps out what a style's reference shows, and no style draws here: it does nothing")
 
 
 def say_there(screen: console.Screen, there: int, total: int, how: str = "were there already") -> None:
