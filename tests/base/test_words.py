@@ -44,6 +44,32 @@ GOLDEN = (
 KNOWN = frozenset("dog puppy cat elephant french fries red sofa watercolor".split())
 
 
+@pytest.mark.parametrize(
+    ("text", "other", "alike"),
+    [
+        ("a dog", "a dog", True),
+        ("two dogs", "a puppy", True),
+        ("a corgi in the snow", "a dog", True),
+        ("小狗", "a dog", True),
+        ("a red cat", "a cat", True),
+        ("a cat", "a dog", False),
+        ("a cat", "a red dog on a sofa", False),
+        ("a red cat", "a red dog", False),
+        ("a sofa", "a dog on a sofa", True),  # in doubt: it is in the picture
+        ("a dog and a cat", "a cat", True),
+        ("a tabby", "大象", False),
+        ("french fries", "chips", True),
+        ("", "a dog", False),
+    ],
+)
+def test_whether_two_texts_name_one_thing(text: str, other: str, alike: bool) -> None:
+    known = KnownThings(THINGS, KNOWN, lambda texts: torch.eye(len(texts), 64), ["a dog", "a cat", "an elephant"])
+    assert known.names_one(text, other) is known.names_one(other, text) is alike
+    taught_nothing = KnownThings((), (), lambda texts: torch.empty(0))
+    assert taught_nothing.names_one("a red lighthouse at night", "the lighthouses")
+    assert not taught_nothing.names_one("a lighthouse", "a house")
+
+
 # ---- the network ----
 
 

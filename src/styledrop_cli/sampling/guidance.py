@@ -211,7 +211,7 @@ def guided(
             adapted = torch.stack([branch.share * part for branch, part in zip(branches, parts, strict=False)]).sum(0)
         if reuse is not None:
             return reuse.added_to(adapted, masked, scales, progress)
-        away = _away(adapted, branches, parts[:own], parts[own:], masked) if guard else None
+        away = _away(adapted, branches, parts[:own], parts[own : own + len(kept_out)], masked) if guard else None
         base = parts[own + len(kept_out) * bool(guard)] if apart else adapted
         if scales.every > 1 and len(parts) > own:
             held = _Held(
