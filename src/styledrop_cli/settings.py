@@ -272,7 +272,7 @@ class TrainSettings(Checked):
     shared: bool = setting(False, "Whether all layers share one bottleneck (the paper, on a base 100 times larger).")
     targets: tuple[str, ...] = setting(
         ("to_q", "to_k", "to_v"),
-        "The layers that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.",
+        "The attention's matrices that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.",
     )
     views: int = setting(64, "Augmented crops of each reference.", (1, 100_000))
     seed: int = setting(0, "The same seed trains the same.", (0, LARGEST_SEED))

@@ -59,7 +59,8 @@ def new_adapter(network: TokenTransformer, settings: TrainSettings) -> Adapter:
         raise UsageError(
             f"an adapter of kind {settings.kind} and width {settings.width} is {share(adapter, network):.1%} of the "
             "base",
-            "Choose a smaller --width, or fewer --targets; under 1 % is what keeps a style from copying its picture.",
+            "Choose a smaller --width, or fewer --targets or --layers; under 1 % is what keeps a style from copying "
+            "its picture.",
         )
     return adapter
 
