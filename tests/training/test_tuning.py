@@ -153,6 +153,13 @@ def test_the_layers_that_carry_style_are_those_that_were_measured(base: Base) ->
         train(base, "disc.png", layers="2-4")
 
 
+def test_the_layers_of_pocket_that_carry_style() -> None:
+    base = load_base("pocket", tiny.CPU)
+    every, some = (new_adapter(base.transformer, base.training(layers=layers)) for layers in ("all", "style"))
+    assert (every.config.layers, some.config.layers) == ((), (2, 3, 4, 5, 6))
+    assert 6 * sum(p.numel() for p in some.parameters()) == 5 * sum(p.numel() for p in every.parameters())
+
+
 # ---- the pictures ----
 
 

@@ -86,6 +86,7 @@ POCKET = Path(__file__).parents[1] / BUNDLED
 
 OURS = BaseSpec()
 # Scales and preset: docs/lab/tuning.md. StyleDrop's own ("paper") are made for a base 100 times larger, and draw noise.
+# Its first layer alone brings hardly any style (docs/lab/tuning.md, "Which layers"), and is not missed by the others.
 # What it does roughly was seen in pictures of it; larger bases are made for the same tasks, and were not tried on them.
 POCKET_SPEC = replace(
     OURS,
@@ -100,6 +101,7 @@ POCKET_SPEC = replace(
         "kit": "pocket now and then smears a ground or loses a thing: look at each picture before you use it",
     },
     own_inks=True,
+    style_layers="2-6",
 )
 
 
