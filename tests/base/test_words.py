@@ -19,7 +19,7 @@ import tiny
 from conftest import Run
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module, load_text
-from styledrop_cli.base.known_things import KnownThings, Thing, read_things, write_things
+from styledrop_cli.base.known_things import KnownThings, Thing, name_one, read_things, write_things
 from styledrop_cli.base.prompt_tokens import WordPieceTokenizer, read_pieces
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import write_json
@@ -64,10 +64,10 @@ KNOWN = frozenset("dog puppy cat elephant french fries red sofa watercolor".spli
 )
 def test_whether_two_texts_name_one_thing(text: str, other: str, alike: bool) -> None:
     known = KnownThings(THINGS, KNOWN, lambda texts: torch.eye(len(texts), 64), ["a dog", "a cat", "an elephant"])
-    assert known.names_one(text, other) is known.names_one(other, text) is alike
+    assert name_one(known, text, other) is name_one(known, other, text) is alike
     taught_nothing = KnownThings((), (), lambda texts: torch.empty(0))
-    assert taught_nothing.names_one("a red lighthouse at night", "the lighthouses")
-    assert not taught_nothing.names_one("a lighthouse", "a house")
+    assert name_one(taught_nothing, "a red lighthouse at night", "the lighthouses")
+    assert not name_one(taught_nothing, "a lighthouse", "a house")
 
 
 # ---- the network ----

@@ -183,26 +183,8 @@ class KnownThings:
             if asked and any(form in one.lower() for form in forms for one in (name, *other.get(name, ())))
         ]
 
-    def names_one(self, text: str, other: str) -> bool:
-        """Whether two texts, in English or Chinese, name one thing, by whichever of its names: "a puppy", "two dogs".
-
-        In doubt they do: what is drawn in one of them may stand anywhere in the other, "a cat" in "a dog and a cat".
-        """
-        (drawn, said), (its, named) = (self._named(self.read(one).text) for one in (text, other))
-        return bool(drawn & named or its & said)
-
-    def _named(self, text: str) -> tuple[set[str], set[str]]:
-        """What is drawn of a text, and all words of it: one of each thing, and a known thing's usual name besides."""
-        drawn: set[str] = set()
-        every = {one for word in words(text) for one in _ones(word)}
-        for _, head in _heads(text):
-            drawn |= set(_ones(head.group().lower()))
-            if found := self._thing_at_end(words(text[: head.end()])):
-                drawn.add(self._usual.get(found[1], found[1]))
-        return drawn, every | drawn
-
     @cached_property
-    def _usual(self) -> dict[str, str]:
+    def usual(self) -> dict[str, str]:
         """The usual name of a thing, by each of its names."""
         return {name: thing.words[0] for thing in reversed(self.things) for name in thing.words}
 
@@ -220,13 +202,13 @@ class KnownThings:
             return f"{base} draws one thing in a picture: '{single[0]}' is read as '{single[1]}'"
         asked = _IN.split(text, maxsplit=1)[0]
         parts = [part.strip() for part in _APART.split(self.in_english(asked)) if part.strip()]
-        named = [part for part in parts if self._thing_at_end(words(part))]
+        named = [part for part in parts if self.thing_at_end(words(part))]
         if self.contents and len(named) > 1:
             apart = ", then ".join(f'"{part}"' for part in named)
             return f"{base} draws one thing in a picture, not '{shortened(asked)}': draw {apart}"
         return ""
 
-    def _thing_at_end(self, said: Sequence[str]) -> tuple[int, str] | None:
+    def thing_at_end(self, said: Sequence[str]) -> tuple[int, str] | None:
         """Where the longest name of a known thing begins that words end with, one or several of it, and that name."""
         for start in range(len(said)):
             noun = " ".join(said[start:])
@@ -244,7 +226,7 @@ class KnownThings:
             return text, None
         end = start + heads[0][1].end()
         said = text[start:end].split()
-        found = self._thing_at_end([word.lower() for word in said])
+        found = self.thing_at_end([word.lower() for word in said])
         if found is None:
             return text, None
         before, name = said[: found[0]], found[1]
@@ -352,6 +334,26 @@ class KnownThings:
         back = torch.empty(len(order), dtype=torch.long)
         back[torch.tensor(order)] = torch.arange(len(order))
         return F.normalize(made.float(), dim=-1)[back.to(made.device)]
+
+
+def name_one(known: KnownThings, text: str, other: str) -> bool:
+    """Whether two texts, in English or Chinese, name one thing, by whichever of its names: "a puppy", "two dogs".
+
+    In doubt they do: what is drawn in one of them may stand anywhere in the other, "a cat" in "a dog and a cat".
+    """
+    (drawn, said), (its, named) = (_named(known, known.read(one).text) for one in (text, other))
+    return bool(drawn & named or its & said)
+
+
+def _named(known: KnownThings, text: str) -> tuple[set[str], set[str]]:
+    """What is drawn of a text, and all words of it: one of each thing, and a known thing's usual name besides."""
+    drawn: set[str] = set()
+    every = {one for word in words(text) for one in _ones(word)}
+    for _, head in _heads(text):
+        drawn |= set(_ones(head.group().lower()))
+        if found := known.thing_at_end(words(text[: head.end()])):
+            drawn.add(known.usual.get(found[1], found[1]))
+    return drawn, every | drawn
 
 
 def _heads(text: str) -> list[tuple[re.Match[str] | None, re.Match[str]]]:

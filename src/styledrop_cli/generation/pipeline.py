@@ -13,6 +13,7 @@ from styledrop_cli.adapters.examples import known_contents
 from styledrop_cli.adapters.file import AdapterPair, open_adapter
 from styledrop_cli.adapters.header import AdapterFile
 from styledrop_cli.base.base import Base
+from styledrop_cli.base.known_things import name_one
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.base.sample import AdapterShare
 from styledrop_cli.errors import UsageError
@@ -125,7 +126,7 @@ def asked_instead(
     """
 
     def instead(content: str, prompt: str, style: str) -> str | None:
-        if base.known.names_one(prompt, content):
+        if name_one(base.known, prompt, content):
             return None
         return with_style(base.text_tokenizer.cut(content, style), style)
 
