@@ -25,6 +25,7 @@ from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast, generator, pick_device
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.images import save_png, to_image
@@ -53,7 +54,7 @@ def taught_things(base: Base, judges: Judges, art: Art, all_looks: dict[str, Loo
     shares = []
     for style in STYLES:
         look = all_looks[style]
-        made = drawn(base, [with_style(art.words[t], look.text) for t in things], [0] * len(things), sampling)
+        made = drawn(base, [PictureRequest(art.words[t], 0, sampling, look.text) for t in things], StyleMix())
         rgba = art.rgba([(look.family or OUTLINES, t) for t in things], sampling.size)
         white, draws = torch.ones(1, 3, sampling.size, sampling.size), generator(0)
         real = torch.cat([look(part, white.expand(len(part), -1, -1, -1), draws) for part in rgba.split(16)])
@@ -95,9 +96,9 @@ def read_outside(path: Path) -> list[tuple[str, list[str]]]:
 def outside_words(base: Base, judges: Judges, seeds: int, output: Path | None) -> Figures:
     """The share of pictures, asked for by a word outside the names, that are taken for an accepted thing."""
     asked = read_outside(WORDS)
-    style = FAMILIES[OUTLINES]
-    prompts = [with_style(words, style) for words, _ in asked for _ in range(seeds)]
-    pictures = drawn(base, prompts, [*range(seeds)] * len(asked), SampleSettings(size=base.sizes[0]))
+    style, sampling = FAMILIES[OUTLINES], SampleSettings(size=base.sizes[0])
+    wanted = [PictureRequest(words, seed, sampling, style) for words, _ in asked for seed in range(seeds)]
+    pictures = drawn(base, wanted, StyleMix())
     guesses = [judges.things[i] for i in judges.see(pictures).content.argmax(-1).tolist()]
     right = np.array([[g in accepted for g in guesses[i * seeds :][:seeds]] for i, (_, accepted) in enumerate(asked)])
     known = np.array([not base.unknown_words(words) for words, _ in asked])

@@ -47,6 +47,11 @@ def test_learn_and_draw(loaded: StyleDrop, picture: Path) -> None:
     assert all(one.image.size == (32, 32) for one in made)
     again = loaded.generate("a dog", "a.safetensors", seed=6, steps=2, lambda_b=3)
     assert again[0].image.tobytes() == made[3].image.tobytes()  # neither neighbours nor who read the file matter
+    guarded = loaded.generate(["a cat", "a dog"], adapter, seed=5, steps=2, lambda_b=3, guard=2)
+    assert [one.image.tobytes() == old.image.tobytes() for one, old in zip(guarded, made[::2], strict=True)] == [
+        True,  # what the reference shows is asked for
+        False,
+    ]
     path = made[0].save("out")
     assert path == Path("out/a-cat-5.png")
     assert load_picture(path).tobytes() == made[0].image.tobytes()

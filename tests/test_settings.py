@@ -167,3 +167,25 @@ def test_a_whole_number_for_a_float_becomes_one() -> None:
     typed, meant = SampleSettings(lambda_a=2, steps=3, seed=2**53 + 1), SampleSettings(lambda_a=2.0, steps=3)
     assert repr(typed.lambda_a) == repr(meant.lambda_a) == "2.0"
     assert repr(typed.steps) == "3" and typed.seed == 2**53 + 1  # what is counted stays whole
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("all", ()),
+        ("style", ()),
+        ("4-6", (4, 5, 6)),
+        ("1,3-5", (1, 3, 4, 5)),
+        (" 7 , 2 - 3,3", (2, 3, 7)),
+        ("12", (12,)),
+    ],
+)
+def test_layers_by_their_numbers(text: str, numbers: tuple[int, ...]) -> None:
+    assert TrainSettings(layers=text).layer_numbers == numbers
+
+
+@pytest.mark.parametrize("text", ["", "0-3", "3-2", "1,,2", "first", "1-2-3", "-1", "1.5", "1-9999"])
+def test_what_names_no_layers(text: str) -> None:
+    with pytest.raises(UsageError, match="names no layers") as error:
+        TrainSettings(layers=text)
+    assert error.value.hint == "Say numbers as 4-6 or 1,3-5, style or all."

@@ -22,12 +22,12 @@ from paired.art import Art, Look
 from paired.families import HELD_OUT, HeldOut
 from paired.openmoji import OPENMOJI
 from paired.renders import round_trip, shrunk
-from styledrop_cli.adapters.file import AdapterPair, open_adapter
 from styledrop_cli.adapters.header import load_adapter
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.devices import autocast, generator
 from styledrop_cli.errors import UsageError
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.files import file_hash
 from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.io.tensors import read_tensors, save_tensors
@@ -56,7 +56,10 @@ CODE = (
     "judging/evaluate.py", "judging/probes.py", "judging/prompts.py", "judging/scores.py", "base/base.py",
     "base/prompt_tokens.py", "models/*.py", "sampling/*.py",
 )  # fmt: skip
-DRAWING = ("adapters/file.py", "base/base.py", "base/prompt_tokens.py", "models/*.py", "sampling/*.py")
+DRAWING = (
+    "adapters/file.py", "base/base.py", "base/prompt_tokens.py", "base/sample.py", "generation/pipeline.py",
+    "models/*.py", "sampling/*.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -195,34 +198,33 @@ class Studio:
 
         They are kept in the work folder, in 256 steps a channel, and not drawn again.
         """
-        texts = [with_style(self.art.words[thing], style) for thing in things for _ in seeds]
+        wanted = [PictureRequest(self.art.words[thing], seed, sampling, style) for thing in things for seed in seeds]
         depends = {
             "base": self.base.hash,
             "code": code_hashes(DRAWING),
             "adapter": file_hash(adapter) if adapter else "",
-            "texts": texts,
+            "texts": [with_style(one.prompt, style) for one in wanted],
             "seeds": seeds,
             "settings": asdict(sampling),
         }
         path = self._kept("pictures", depends)
         if not path.exists():
-            pair = open_adapter(self.base, load_adapter(adapter)) if adapter else None
-            pictures = drawn(self.base, texts, [seed for _ in things for seed in seeds], sampling, pair)
+            pictures = drawn(self.base, wanted, StyleMix.of(load_adapter(adapter) if adapter else None))
             save_tensors(path, {"pictures": (pictures * 255).round().to(torch.uint8)}, {})
         return read_tensors(path)[0]["pictures"].float() / 255
 
 
 @torch.no_grad()
-def drawn(
-    base: Base, prompts: list[str], seeds: list[int], sampling: SampleSettings, adapter: AdapterPair | None = None
-) -> Tensor:
-    """One picture a prompt, ``[B,3,size,size]`` in [0,1]."""
+def drawn(base: Base, wanted: Sequence[PictureRequest], mixture: StyleMix) -> Tensor:
+    """One picture each, all of equal settings, ``[B,3,size,size]`` in [0,1]."""
     parts = []
-    for start in range(0, len(prompts), BATCH):
-        chunk = slice(start, start + BATCH)
+    drawers, sampling = mixture.open(base), wanted[0].settings
+    for start in range(0, len(wanted), BATCH):
+        chunk = wanted[start : start + BATCH]
+        texts, seeds = drawers.texts(chunk), [one.seed for one in chunk]
         with autocast(base.device):
-            ids = base.sample(prompts[chunk], seeds[chunk], sampling, adapter.base if adapter else None)
+            ids = base.sample(texts, seeds, sampling, drawers.shares(chunk))
             if base.superres is not None and sampling.superres_steps and sampling.size == base.sizes[-1]:
-                ids = base.refine(ids, prompts[chunk], seeds[chunk], sampling, adapter.superres if adapter else None)
+                ids = base.refine(ids, texts, seeds, sampling, drawers.shares(chunk, "superres"))
             parts.append(base.pictures(ids, sampling.size).float().cpu())
     return torch.cat(parts)

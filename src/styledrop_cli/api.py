@@ -53,6 +53,7 @@ class Drawing(TypedDict, total=False):
     strength: float
     lambda_a: float
     lambda_b: float
+    guard: float
     ramp: bool
     plausible: float
     top_k: int
@@ -84,6 +85,7 @@ class Training(TypedDict, total=False):
     width: int
     shared: bool
     targets: tuple[str, ...]
+    layers: str
     views: int
     seed: int
     checkpoints: int

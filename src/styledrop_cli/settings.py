@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from decimal import Decimal
@@ -82,8 +83,9 @@ class SampleSettings(Checked):
     """How pictures are drawn.
 
     Guidance (StyleDrop eq. 4) takes up to three passes a step: ``lambda_a`` pushes towards the adapter's style,
-    ``lambda_b`` towards the prompt. With ``guidance_every`` n the two passes beside the adapted one run at every n-th
-    step, and what they said is held between. Outside ``guidance_from`` to ``guidance_to``, shares of the way, the
+    ``lambda_b`` towards the prompt. ``guard`` takes one more for each thing that a reference shows, and keeps it out
+    (``sampling.guidance.combine``). With ``guidance_every`` n the passes beside the adapted one run at every n-th step,
+    and what they said is held between. Outside ``guidance_from`` to ``guidance_to``, shares of the way, the
     adapted pass is alone (arXiv 2404.07724).
 
     The larger size is enlarged plainly or, with ``superres_steps``, drawn by super-resolution, with scales of its own
@@ -104,6 +106,11 @@ class SampleSettings(Checked):
     )
     lambda_b: float = setting(
         1.5, "Guidance towards the prompt. Too high, the base model's own look comes back.", (0, 50)
+    )
+    guard: float = setting(
+        0.0,
+        "Keep what the adapter's reference shows out of the pictures; 0 does not. Not where the prompt asks for it.",
+        (0, 2),
     )
     ramp: bool = setting(True, "Let both scales of guidance grow linearly over the steps (Muse).")
     plausible: float = setting(
@@ -213,6 +220,7 @@ VARIED = 0.5  # the share of a picture's ids that its variations draw anew
 RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")
 
 STYLE, OBJECT = "style", "object"  # what an adapter learns
+ALL_LAYERS, STYLE_LAYERS = "all", "style"  # where an adapter lies
 WEIGHTS = (0.001, 1000.0)  # what a reference may count beside the others
 
 
@@ -278,7 +286,7 @@ class TrainSettings(Checked):
     shared: bool = setting(False, "Whether all layers share one bottleneck (the paper, on a base 100 times larger).")
     targets: tuple[str, ...] = setting(
         ("to_q", "to_k", "to_v"),
-        "The layers that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.",
+        "The attention's matrices that a LoRA changes: some of to_q, to_k, to_v and to_out, separated by commas.",
     )
     views: int = setting(64, "Augmented crops of each reference.", (1, 100_000))
     seed: int = setting(0, "The same seed trains the same.", (0, LARGEST_SEED))
@@ -302,15 +310,42 @@ class TrainSettings(Checked):
     )
     superres_lr: float = setting(5e-3, "Learning rate of super-resolution's own adapter.", (1e-8, 1))
     learn: str = setting(STYLE, "What the pictures have in common: their style, or an object.")
+    layers: str = setting(
+        ALL_LAYERS,
+        "The layers of the base that are adapted: all, style (those that carry style, where that was measured), or "
+        "their numbers from 1 on, such as 4-6 or 1,3-5.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _ = self.layer_numbers  # which says what is wrong with them
         if self.learn not in (STYLE, OBJECT):
             raise UsageError(f"there is no learning of '{self.learn}'", f"Choose {STYLE} or {OBJECT}.")
         if self.learn == OBJECT and self.checkpoints:
             raise UsageError(
                 f"checkpoints are compared by their style, of which an {OBJECT} has none", "Leave --checkpoints out."
             )
+
+    @property
+    def layer_numbers(self) -> tuple[int, ...]:
+        """The numbers that ``layers`` names, in order, none for all.
+
+        ``base.training`` puts numbers in the place of ``STYLE_LAYERS``; left in it, it stands for all. Raises
+        UsageError for what names no layers.
+        """
+        if self.layers in (ALL_LAYERS, STYLE_LAYERS):
+            return ()
+        found: set[int] = set()
+        for part in self.layers.split(","):
+            ends = re.fullmatch(r"\s*([1-9]\d{0,2})(?:\s*-\s*([1-9]\d{0,2}))?\s*", part)
+            first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+            if last < first:
+                raise UsageError(
+                    f"'{self.layers}' names no layers: '{part.strip()}' is neither a number from 1 on nor from-to",
+                    f"Say numbers as 4-6 or 1,3-5, {STYLE_LAYERS} or {ALL_LAYERS}.",
+                )
+            found |= set(range(first, last + 1))
+        return tuple(sorted(found))
 
     @classmethod
     def of(cls, kind: str, **given: Any) -> TrainSettings:

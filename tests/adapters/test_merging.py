@@ -76,6 +76,12 @@ BOTH: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "bottlenecks": ("bottleneck", [{"width": 2, "shared": False}, {"width": 3, "shared": False}]),
     "shared bottlenecks": ("bottleneck", [{"width": 3, "shared": True}, {"width": 3, "shared": True}]),
     "one of them shared": ("bottleneck", [{"width": 4, "shared": True}, {"width": 1, "shared": False}]),
+    "in other layers": (
+        "bottleneck",
+        [{"width": 2, "shared": False, "layers": (1,)}, {"width": 1, "shared": True, "layers": (2, 3)}],
+    ),
+    "one of them in some layers": ("bottleneck", [{"width": 2, "shared": False}, {"width": 1, "layers": (2,)}]),
+    "lora in other layers": ("lora", [{"rank": 2, "layers": (1, 2)}, {"rank": 1, "layers": (2, 3)}]),
     "three": ("bottleneck", [{"width": 1}, {"width": 2}, {"width": 1, "shared": False}]),
 }
 both = pytest.mark.parametrize(("kind", "configs"), BOTH.values(), ids=BOTH)

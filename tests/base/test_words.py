@@ -19,7 +19,7 @@ import tiny
 from conftest import Run
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.folder import load_module, load_text
-from styledrop_cli.base.known_things import KnownThings, Thing, read_things, write_things
+from styledrop_cli.base.known_things import KnownThings, Thing, name_one, read_things, write_things
 from styledrop_cli.base.prompt_tokens import WordPieceTokenizer, read_pieces
 from styledrop_cli.errors import ModelError, UsageError
 from styledrop_cli.io.files import write_json
@@ -42,6 +42,32 @@ GOLDEN = (
     [-0.12022, -0.06138, -1.43559, 1.54659],
 )  # the first states, the summary
 KNOWN = frozenset("dog puppy cat elephant french fries red sofa watercolor".split())
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "alike"),
+    [
+        ("a dog", "a dog", True),
+        ("two dogs", "a puppy", True),
+        ("a corgi in the snow", "a dog", True),
+        ("小狗", "a dog", True),
+        ("a red cat", "a cat", True),
+        ("a cat", "a dog", False),
+        ("a cat", "a red dog on a sofa", False),
+        ("a red cat", "a red dog", False),
+        ("a sofa", "a dog on a sofa", True),  # in doubt: it is in the picture
+        ("a dog and a cat", "a cat", True),
+        ("a tabby", "大象", False),
+        ("french fries", "chips", True),
+        ("", "a dog", False),
+    ],
+)
+def test_whether_two_texts_name_one_thing(text: str, other: str, alike: bool) -> None:
+    known = KnownThings(THINGS, KNOWN, lambda texts: torch.eye(len(texts), 64), ["a dog", "a cat", "an elephant"])
+    assert name_one(known, text, other) is name_one(known, other, text) is alike
+    taught_nothing = KnownThings((), (), lambda texts: torch.empty(0))
+    assert name_one(taught_nothing, "a red lighthouse at night", "the lighthouses")
+    assert not name_one(taught_nothing, "a lighthouse", "a house")
 
 
 # ---- the network ----

@@ -460,6 +460,47 @@ def test_mixtures(styledrop: Run, folder: tuple[str, ...]) -> None:
     assert pixels("--base-only", "my dog", "--object", "dog.safetensors", "--style", "ink")
 
 
+def test_the_guard(styledrop: Run, folder: tuple[str, ...]) -> None:
+    """It acts on what does not ask for the reference's own thing, is in the file, and 0 is as if it were not there."""
+
+    def drawn_with(*arguments: str) -> tuple[bytes, dict[str, Any], str]:
+        code, out, err = styledrop("generate", *arguments, "-n", "1", *FAST, *folder)
+        assert code == 0, err
+        ((path, said),) = made(out).items()
+        return load_picture(Path(path)).tobytes(), said, err
+
+    for prompt, acts in (("a dog", True), ("a red cat in the snow", False), ("two cats", False)):
+        plain, said, _ = drawn_with("ink.safetensors", prompt)
+        assert said["guard"] == 0
+        assert drawn_with("ink.safetensors", prompt, "--guard", "0")[0] == plain
+        guarded, said, err = drawn_with("ink.safetensors", prompt, "--guard", "2")
+        assert (guarded != plain, said["guard"], "guard" in err) == (acts, 2, False)
+    both = ("--mix", "ink.safetensors", "--mix", "gold.safetensors", "a dog")
+    assert drawn_with(*both)[0] != drawn_with(*both, "--guard", "2")[0]
+    Path("lines.txt").write_text("a dog --guard 2\n")
+    assert (
+        drawn_with("ink.safetensors", "--prompts", "lines.txt")[0]
+        == drawn_with("ink.safetensors", "a dog", "--guard", "2")[0]
+    )
+
+
+def test_the_guard_says_where_it_does_nothing(styledrop: Run, folder: tuple[str, ...], picture: Path) -> None:
+    assert styledrop("train", picture, "--style", "ink", "-o", "unsaid.safetensors", *LEARN, *folder).code == 0
+    loud = [option for option in FAST if option != "-q"]
+    for arguments, words in (
+        (("unsaid.safetensors", "a dog"), "unsaid.safetensors does not say what its reference shows"),
+        (("--base-only", "a dog"), "no style draws here"),
+        (("--base-only", "my dog", "--object", "dog.safetensors"), "no style draws here"),
+    ):
+        pictures = []
+        for guard in ("0", "1"):
+            code, out, err = styledrop("generate", *arguments, "-n", "1", "--guard", guard, *loud, *folder)
+            assert code == 0, err
+            assert (words in " ".join(err.split())) == (guard == "1")
+            pictures.append(load_picture(Path(next(iter(made(out))))).tobytes())
+        assert pictures[0] == pictures[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -481,6 +522,7 @@ def test_mixtures(styledrop: Run, folder: tuple[str, ...]) -> None:
         (("ink.safetensors", "--prompts", "bad.txt"), "bad.txt, line 2, column 7"),
         (("ink.safetensors", "a cat", "--name", "{title}"), "title"),
         (("ink.safetensors", "a cat", "--name", "x"), "the pattern 'x'"),
+        (("ink.safetensors", "a cat", "--guard", "2.5"), "guard must be between 0 and 2"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_batch(

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import tiny
 from conftest import Run, draw
-from styledrop_cli.adapters.header import write_recommended
+from styledrop_cli.adapters.header import load_adapter, read_header, write_recommended
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.registry import MEISSONIC
 from styledrop_cli.cli import drawing
 from styledrop_cli.cli import train as train_command
+from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback import rounds
+from styledrop_cli.generation.pipeline import PictureRequest, StyleMix
 from styledrop_cli.io.files import write_json
 from styledrop_cli.io.images import read_png_settings
 from styledrop_cli.io.tensors import save_tensors
@@ -55,6 +58,32 @@ def model(folder: Path, styledrop: Run) -> Callable[..., Any]:
 def learn(model: Callable[..., Any], kind: str = "bottleneck", output: str = ADAPTER) -> None:
     how = ("--steps", 2, "--kind", kind, "--width", KINDS[kind], "-o", output)
     model("train", "ref.png", "--style", "ink", "--content", "a cat", *how)
+
+
+def test_some_layers_and_the_guard(model: Callable[..., Any], folder: Path) -> None:
+    """Both work with a base of which nothing was measured, but for the layers that were to be."""
+    learn(model)
+    some = Path("some.safetensors")
+    model("train", "ref.png", "--style", "ink", "--content", "a cat", "--steps", 2, "--width", 1, "--layers", "2-3",
+          "-o", some)  # fmt: skip
+    assert read_header(some).config == {**read_header(Path(ADAPTER)).config, "layers": [2, 3]}
+    drawn = model("generate", some, "a dog", "-n", 1, "--steps", 2, "--guard", "2")["pictures"]
+    assert settings_of(drawn[0]["path"])["guard"] == 2
+    base = load_base(str(folder), tiny.CPU)
+    drawers = StyleMix.of(load_adapter(some)).open(base)
+    ids = torch.full((1, base.grid, base.grid), base.mask_id)
+
+    def logits(prompt: str, guard: float) -> torch.Tensor:
+        settings = base.sampling(steps=3, guard=guard)
+        wanted = [PictureRequest(prompt, 0, settings)]
+        with torch.no_grad():
+            said = base.guide(drawers.texts(wanted), settings, drawers.shares(wanted))
+            return said(ids, ids == base.mask_id, 0.5)
+
+    assert not torch.equal(logits("a dog", 0), logits("a dog", 2))
+    assert torch.equal(logits("a cat in the snow", 0), logits("a cat in the snow", 2))
+    with pytest.raises(UsageError, match="which layers of .* carry style was not measured"):
+        base.training(layers="style")
 
 
 def settings_of(picture: str) -> dict[str, Any]:

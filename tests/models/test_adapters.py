@@ -16,12 +16,14 @@ from styledrop_cli.models.adapter import (
     KINDS,
     BottleneckAdapter,
     BottleneckConfig,
+    LoraAdapter,
     LoraConfig,
     PromptConfig,
     at_strength,
     on_rows,
 )
 from styledrop_cli.models.layers import AdapterFn, Attention
+from styledrop_cli.models.meissonic import MeissonicTransformer
 from styledrop_cli.models.transformer import MaskedTransformer
 from styledrop_cli.settings import TrainSettings
 from styledrop_cli.training.loop import masked_cross_entropy
@@ -34,6 +36,10 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("lora", {"targets": ("to_out",)}),
     ("lora", {"targets": ("to_k", "to_out"), "rank": 2, "alpha": 6.0}),
     ("prompt", {"vectors": 3}),
+    ("bottleneck", {"shared": False, "layers": (2,)}),
+    ("bottleneck", {"shared": True, "layers": (1, 3)}),
+    ("lora", {"layers": (1, 3)}),
+    ("prompt", {"vectors": 3, "layers": (3,)}),
 ]
 every = pytest.mark.parametrize(("kind", "config"), EVERY, ids=[f"{k}-{i}" for i, (k, _) in enumerate(EVERY)])
 
@@ -179,6 +185,58 @@ def test_the_same_seed_makes_the_same_one(kind: str, config: dict[str, Any]) -> 
         assert torch.equal(a, b)
     one.initialise(tiny.generator(2))
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_it_acts_in_its_layers_alone(kind: str) -> None:
+    """Elsewhere the very same value comes back; and the fewer layers, the fewer weights."""
+    network, adapter, changed = tiny.transformer(), tiny.adapter(kind, layers=(1, 3)), set()
+
+    def watched(site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
+        after = adapter(site, module, source, value)
+        if after is not value:
+            changed.add(site)
+        return after
+
+    logits(network, watched)
+    numbers = {site.name: site.layer for site in network.sites}
+    assert {numbers[site] for site in changed} == {1, 3}
+    assert {numbers[site] for site in numbers if site.startswith(("down_block", "up_block"))} == {0}
+    sizes = [sum(p.numel() for p in tiny.adapter(kind, layers=layers).parameters()) for layers in ((2,), (1, 3))]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "prompt"])
+def test_all_layers_by_their_numbers_are_all_layers(kind: str) -> None:
+    every, named = (tiny.adapter(kind, layers=layers) for layers in ((), (1, 2, 3)))
+    assert torch.equal(logits(tiny.transformer(), every), logits(tiny.transformer(), named))
+    assert "layers" not in every.stored_config and named.stored_config["layers"] == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("layers", [(4,), (0, 1)])
+def test_layers_that_are_not_there(kind: str, layers: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"there is no layer {layers[0]}: this base has 1 to 3"):
+        tiny.adapter(kind, layers=layers)
+
+
+def test_a_layer_of_meissonic_has_both_places_of_a_bottleneck() -> None:
+    """One-stream blocks have one each, and count in pairs; of targets that a layer lacks nothing could be learnt."""
+    network = MeissonicTransformer(tiny.MEISSONIC)
+    places: dict[int, list[str]] = {}
+    for site in network.sites:
+        if site.kind in ("attention", "mlp"):
+            places.setdefault(site.layer, []).append(site.kind)
+    assert places == {layer: ["attention", "mlp"] for layer in (1, 2, 3, 4)}
+    made = BottleneckAdapter(BottleneckConfig(2, False, (2, 4)), network)
+    assert made.adapted == [
+        "transformer_blocks.1.attention",
+        "single_transformer_blocks.2.attention",
+        "transformer_blocks.1.mlp",
+        "single_transformer_blocks.3.mlp",
+    ]
+    with pytest.raises(ValueError, match="no to_out in the layers"):
+        LoraAdapter(LoraConfig(2, 2.0, ("to_out",), (3,)), network)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -19,7 +19,7 @@ from styledrop_cli.base.registry import MEISSONIC
 from styledrop_cli.errors import ModelError
 from styledrop_cli.models.adapter import KINDS, Adapter
 from styledrop_cli.models.meissonic import MeissonicCondition, MeissonicConfig, MeissonicTransformer
-from styledrop_cli.sampling.guidance import Branch, Scales, guided
+from styledrop_cli.sampling.guidance import Branch, Guarded, Scales, guided
 from styledrop_cli.sampling.masking import random_mask, steps_left
 from styledrop_cli.settings import PRESETS, TrainSettings
 from styledrop_cli.training.adapter import train_adapter
@@ -327,9 +327,16 @@ def test_branches_in_turn_are_those_of_a_batch() -> None:
     first, second, negative = (prompt(net, 1, seed) for seed in (1, 2, 3))
     adapter = KINDS["bottleneck"][0](KINDS["bottleneck"][1](), cast(Any, net)).requires_grad_(False)
     tiny.randomise(adapter)
-    for branches in ([], [Branch(first, adapter)], [Branch(first, adapter, 0.5), Branch(second, None, 0.5)]):
+    kept_out = [Guarded(second, torch.tensor([True]))]
+    for branches in (
+        [],
+        [Branch(first, adapter)],
+        [Branch(first, adapter, 0.5), Branch(second, None, 0.5)],
+        [Branch(first, adapter, 0.5, kept_out), Branch(second, None, 0.5)],
+    ):
+        scales = Scales(2.0, 3.0, guard=1.0)
         made = [
-            guided(cast(Any, net), first, negative, branches, Scales(2.0, 3.0), 12, in_turn=in_turn)(ids, ids < 40, 0.5)
+            guided(cast(Any, net), first, negative, branches, scales, 12, in_turn=in_turn)(ids, ids < 40, 0.5)
             for in_turn in (False, True)
         ]
         torch.testing.assert_close(*made, atol=1e-4, rtol=1e-4)

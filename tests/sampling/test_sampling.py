@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from styledrop_cli.devices import generator
 from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.transformer import Condition, MaskedTransformer
 from styledrop_cli.sampling.decoding import NOISES, LogitsFn, _draw_tokens, correct, decode, halton_ranks
-from styledrop_cli.sampling.guidance import Branch, Scales, combine, guided, plausibility_filter, top_k_top_p
+from styledrop_cli.sampling.guidance import Branch, Guarded, Scales, combine, guided, plausibility_filter, top_k_top_p
 from styledrop_cli.sampling.masking import mask_ratio, masked_after, random_mask
 
 K, MASK = 10, 10
@@ -229,9 +229,9 @@ def test_lambda_b_is_upstreams_scale_less_one() -> None:
 
 
 def test_ramp_grows_from_zero_to_the_full_scales() -> None:
-    assert Scales(2, 4).at(0.0) == Scales(2, 4).at(0.7) == (2, 4)
-    ramp = Scales(2, 4, ramp=True)
-    assert [ramp.at(p) for p in (0.0, 0.25, 1.0)] == [(0, 0), (0.5, 1), (2, 4)]
+    assert Scales(2, 4, guard=1).at(0.0) == Scales(2, 4, guard=1).at(0.7) == (2, 4, 1)
+    ramp = Scales(2, 4, ramp=True, guard=1)
+    assert [ramp.at(p) for p in (0.0, 0.25, 1.0)] == [(0, 0, 0), (0.5, 1, 0.25), (2, 4, 1)]
 
 
 class Counting(MaskedTransformer):
@@ -552,8 +552,114 @@ def test_held_guidance_alone_as_in_a_batch(kind: str) -> None:
 
 
 def test_scales_outside_their_interval_are_zero() -> None:
-    scales = Scales(2, 4, ramp=True, start=0.25, stop=0.75)
-    assert [scales.at(p) for p in (0.2, 0.25, 0.5, 0.75, 0.8)] == [(0, 0), (0.5, 1), (1, 2), (1.5, 3), (0, 0)]
+    scales = Scales(2, 4, ramp=True, start=0.25, stop=0.75, guard=1)
+    assert [scales.at(p) for p in (0.2, 0.25, 0.5, 0.75, 0.8)] == [
+        (0, 0, 0),
+        (0.5, 1, 0.25),
+        (1, 2, 0.5),
+        (1.5, 3, 0.75),
+        (0, 0, 0),
+    ]
+
+
+# ---- the guard: what the reference shows is kept out ----------------------------------------------
+
+
+def guarding(prompt: Condition, content: Condition, rows: Sequence[bool] = (True, True)) -> list[Branch]:
+    """One adapter whose reference shows something, which some of the pictures keep out."""
+    return [Branch(prompt, tiny.adapter(), 1.0, [Guarded(content, torch.tensor(rows))])]
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+@pytest.mark.parametrize("scales", [Scales(0, 0, guard=0.7), Scales(2, 3, guard=0.7), Scales(2, 0, guard=0.7)])
+@torch.no_grad()
+def test_the_guard_pushes_away_from_the_reference_s_content_in_its_style(
+    counting: Counting, scales: Scales, in_turn: bool
+) -> None:
+    """One pass more, in which the adapted network is asked for the content."""
+    prompt, negative, content = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
+    ids, adapter = tiny.ids(tiny.TRANSFORMER, 2), tiny.adapter()
+    masked = ids == tiny.TRANSFORMER.mask_id
+
+    def made(scales: Scales) -> Tensor:
+        counting.rows = []
+        return guided(counting, prompt, negative, guarding(prompt, content), scales, in_turn=in_turn)(ids, masked, 0.3)
+
+    plain = made(replace(scales, guard=0.0))
+    before = sum(counting.rows)
+    guarded_logits = made(scales)
+    assert sum(counting.rows) == before + 2
+    asked, shown = (counting(ids, one, adapter, masked) for one in (prompt, content))
+    torch.testing.assert_close(guarded_logits, plain + 0.7 * (asked - shown), atol=5e-5, rtol=1e-4)
+    assert (guarded_logits - plain).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_without_the_guard_it_is_to_the_bit_as_it_was(counting: Counting) -> None:
+    """Whatever the branches say that they show, and at the first step of a ramp, and outside of the interval."""
+    prompt, negative, content = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
+    scales, start = Scales(1, 3, ramp=True, plausible=0.03, every=2), all_masked(2)
+    made: list[Tensor] = []
+    wanted: list[Tensor] = []
+    draw_tiny(watched(guided(counting, prompt, negative, guarding(prompt, content), scales), made), start)
+    passes = counting.rows
+    counting.rows = []
+    draw_tiny(watched(guided(counting, prompt, negative, alone(prompt, tiny.adapter()), scales), wanted), start)
+    assert counting.rows == passes
+    assert all(torch.equal(one, other) for one, other in zip(made, wanted, strict=True))
+    late = replace(scales, guard=2.0, start=0.5)
+    guarded_late = guided(counting, prompt, negative, guarding(prompt, content), late)
+    assert torch.equal(guarded_late(start, start > 0, 0.2), counting(start, prompt, tiny.adapter(), start > 0))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@torch.no_grad()
+def test_a_picture_of_the_content_itself_is_not_pushed_away_from_it(counting: Counting, every: int) -> None:
+    prompt, negative, content = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
+    scales = Scales(1, 3, plausible=0.03, every=every, guard=1.5)
+    ids = tiny.ids(tiny.TRANSFORMER, 2)
+    masked = ids == tiny.TRANSFORMER.mask_id
+    branches = guarding(prompt, content, [True, False])
+    logits = guided(counting, prompt, negative, branches, scales)
+    plain = guided(counting, prompt, negative, alone(prompt, tiny.adapter()), replace(scales, guard=0.0))
+    for progress in (0.3, 0.4):  # the second is held
+        own = masked.nonzero()[:, 0] == 1
+        made, wanted = logits(ids, masked, progress), plain(ids, masked, progress)
+        torch.testing.assert_close(made[own], wanted[own], atol=2e-5, rtol=1e-5)
+        assert not torch.allclose(made[~own], wanted[~own], atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_mixture_guards_each_style_by_its_share(counting: Counting) -> None:
+    """And several things that one reference, or several, show count alike."""
+    prompt, negative, *others = (tiny.condition(counting, 2, seed) for seed in range(1, 6))
+    ids, every = tiny.ids(tiny.TRANSFORMER, 2), torch.tensor([True, True])
+    masked = ids == tiny.TRANSFORMER.mask_id
+    one, two = tiny.adapter(), tiny.adapter("lora")
+    branches = [
+        Branch(prompt, one, 0.3, [Guarded(others[0], every), Guarded(others[1], every)]),
+        Branch(prompt, two, 0.7, [Guarded(others[2], every)]),
+    ]
+    made = guided(counting, prompt, negative, branches, Scales(0, 3, guard=2.0))(ids, masked, 0.5)
+    plain = guided(counting, prompt, negative, branches, Scales(0, 3))(ids, masked, 0.5)
+    asked = [counting(ids, prompt, adapter, masked) for adapter in (one, two)]
+    shown = [counting(ids, c, a, masked) for c, a in zip(others, (one, one, two), strict=True)]
+    pushed = 0.3 * (asked[0] - 0.5 * (shown[0] + shown[1])) + 0.7 * (asked[1] - shown[2])
+    torch.testing.assert_close(made, plain + 2.0 * pushed, atol=2e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_the_guard_adds_is_held_between_its_passes(counting: Counting) -> None:
+    prompt, negative, content = (tiny.condition(counting, 2, seed) for seed in (1, 2, 3))
+    ids = tiny.ids(tiny.TRANSFORMER, 2)
+    masked = ids == tiny.TRANSFORMER.mask_id
+    logits = guided(counting, prompt, negative, guarding(prompt, content), Scales(1, 3, every=2, guard=1))
+    first = logits(ids, masked, 0.2)
+    later = masked & (torch.arange(masked.numel()).view(masked.shape) % 2 == 0)
+    counting.rows = []
+    held = logits(ids, later, 0.3)
+    assert counting.rows == [2]
+    torch.testing.assert_close(held, first[later[masked]], atol=5e-5, rtol=1e-4)
 
 
 # ---- several branches ------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ KINDS: list[dict[str, Any]] = [
     {"shared": True},
     {"kind": "lora", "width": 1, "targets": ("to_v",)},
     {"kind": "prompt"},
+    {"layers": "1,3"},
 ]
 
 
@@ -122,6 +123,41 @@ def test_too_wide_an_adapter_is_refused_before_training(base: Base) -> None:
     with pytest.raises(UsageError, match="targets must be of to_q, to_k, to_v, to_out, not mlp"):
         train(base, "disc.png", kind="lora", targets=("mlp",))
     assert {p.name for p in Path().iterdir()} == {"disc.png"}
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "lora", "prompt"])
+def test_some_layers(base: Base, kind: str) -> None:
+    """The file says which, holds less, and a header that says others does not open."""
+    given: dict[str, Any] = {"kind": kind, "width": 1, "targets": ("to_v",)}
+    every = train(base, "disc.png", **given)
+    some = train(base, "disc.png", **given, layers="2-3", output="b.safetensors")
+    assert "layers" not in every.header.config
+    assert (some.header.config["layers"], some.header.settings["layers"]) == ([2, 3], "2-3")
+    sizes = [sum(t.numel() for t in learnt(file).values()) for file in (every, some)]
+    assert sizes[1] < sizes[0]
+    assert open_adapter(base, some).base.config.layers == (2, 3)
+    for wrong in ([3], [1, 2, 3], [2, 4]):
+        other = some.header.with_values(config=some.header.config | {"layers": wrong})
+        with pytest.raises(ModelError):
+            open_adapter(base, replace(some, header=other))
+
+
+def test_the_layers_that_carry_style_are_those_that_were_measured(base: Base) -> None:
+    with pytest.raises(UsageError, match="which layers of tiny carry style was not measured") as caught:
+        base.training(layers="style")
+    assert caught.value.hint == "Say their numbers: --layers 1-3 are all."
+    measured = replace(base, spec=replace(base.spec, style_layers="2-3"))
+    assert measured.training(layers="style").layers == "2-3"
+    assert measured.training().layers == "all"
+    with pytest.raises(UsageError, match="there is no layer 4: this base has 1 to 3"):
+        train(base, "disc.png", layers="2-4")
+
+
+def test_the_layers_of_pocket_that_carry_style() -> None:
+    base = load_base("pocket", tiny.CPU)
+    every, some = (new_adapter(base.transformer, base.training(layers=layers)) for layers in ("all", "style"))
+    assert (every.config.layers, some.config.layers) == ((), (2, 3, 4, 5, 6))
+    assert 6 * sum(p.numel() for p in some.parameters()) == 5 * sum(p.numel() for p in every.parameters())
 
 
 # ---- the pictures ----

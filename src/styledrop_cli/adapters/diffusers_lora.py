@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -306,7 +306,7 @@ def bring_in(
     path = Path(lora.source)
     header = AdapterHeader.new(
         kind=adapter.kind,
-        config=asdict(adapter.config),
+        config=adapter.stored_config,
         base=base.identity,
         style=style,
         contents=[],

@@ -32,7 +32,7 @@ from styledrop_cli.models.adapter import (
     PromptConfig,
 )
 from styledrop_cli.models.transformer import TokenTransformer
-from styledrop_cli.settings import TrainSettings
+from styledrop_cli.settings import ALL_LAYERS, TrainSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,11 +45,13 @@ def new_adapter(network: TokenTransformer, settings: TrainSettings) -> Adapter:
     adapter: Adapter
     try:
         if settings.kind == "lora":
-            adapter = LoraAdapter(LoraConfig(settings.width, float(settings.width), settings.targets), network)
+            config = LoraConfig(settings.width, float(settings.width), settings.targets, settings.layer_numbers)
+            adapter = LoraAdapter(config, network)
         elif settings.kind == "prompt":
-            adapter = PromptAdapter(PromptConfig(settings.width), network)
+            adapter = PromptAdapter(PromptConfig(settings.width, settings.layer_numbers), network)
         else:
-            adapter = BottleneckAdapter(BottleneckConfig(settings.width, settings.shared), network)
+            sizes = BottleneckConfig(settings.width, settings.shared, settings.layer_numbers)
+            adapter = BottleneckAdapter(sizes, network)
     except ValueError as error:
         raise UsageError(str(error)) from error
     adapter.initialise(generator(settings.seed))
@@ -57,16 +59,20 @@ def new_adapter(network: TokenTransformer, settings: TrainSettings) -> Adapter:
         raise UsageError(
             f"an adapter of kind {settings.kind} and width {settings.width} is {share(adapter, network):.1%} of the "
             "base",
-            "Choose a smaller --width, or fewer --targets; under 1 % is what keeps a style from copying its picture.",
+            "Choose a smaller --width, or fewer --targets or --layers; under 1 % is what keeps a style from copying "
+            "its picture.",
         )
     return adapter
 
 
 def new_superres_adapter(network: TokenTransformer, settings: TrainSettings) -> Adapter | None:
-    """One for super-resolution: of the same kind, and as wide up to ``settings.width`` as stays under 1 % of it."""
+    """One for super-resolution: of the same kind, and as wide up to ``settings.width`` as stays under 1 % of it.
+
+    It is in all layers: ``settings.layers`` are the base's.
+    """
     for width in range(settings.width, 0, -1):
         try:
-            return new_adapter(network, replace(settings, width=width))
+            return new_adapter(network, replace(settings, width=width, layers=ALL_LAYERS))
         except UsageError:
             continue
     return None
@@ -192,7 +198,7 @@ def describe(base: Base, adapter: Adapter, contents: list[str], style: str, sett
     """The header of an adapter file, but for its pictures: everything needed to use it, and to train it again."""
     return AdapterHeader.new(
         kind=adapter.kind,
-        config=asdict(adapter.config),
+        config=adapter.stored_config,
         base=base.identity,
         learns=settings.learn,
         style=" ".join(style.split()),

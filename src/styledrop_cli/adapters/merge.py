@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -83,7 +83,7 @@ def _sum_of_loras(parts: Sequence[tuple[LoraAdapter, float]], network: TokenTran
     """
     rank = sum(adapter.config.rank for adapter, _ in parts)
     targets = tuple(name for name in PROJECTIONS if any(name in adapter.config.targets for adapter, _ in parts))
-    made = LoraAdapter(LoraConfig(rank, float(rank), targets), network)
+    made = LoraAdapter(LoraConfig(rank, float(rank), targets, _layers_of(parts)), network)
     start = 0
     for adapter, weight in parts:
         own = slice(start, start + adapter.config.rank)
@@ -98,21 +98,23 @@ def _sum_of_bottlenecks(
     parts: Sequence[tuple[BottleneckAdapter, float]], network: TokenTransformer
 ) -> BottleneckAdapter:
     """``w1 GELU(h D1) U1 + w2 GELU(h D2) U2 = GELU(h [D1 D2]) [w1 U1; w2 U2]``, none of it shared by the layers."""
-    downs: list[Tensor] = []
-    ups: list[Tensor] = []
-    down: Tensor
-    up: Tensor
-    for adapter, weight in parts:
-        down, up = adapter.down, adapter.up
-        if adapter.config.shared:
-            down, up = down + adapter.down_offset, up + adapter.up_offset
-        downs.append(down)
-        ups.append(weight * up)
     width = sum(adapter.config.width for adapter, _ in parts)
-    made = BottleneckAdapter(BottleneckConfig(width, shared=False), network)
-    made.down.copy_(torch.cat(downs, -1))
-    made.up.copy_(torch.cat(ups, -2))
+    made = BottleneckAdapter(BottleneckConfig(width, False, _layers_of(parts)), network)
+    start = 0
+    for adapter, weight in parts:
+        own = slice(start, start + adapter.config.width)
+        for site in adapter.adapted:
+            down, up = made.matrices(site)
+            its_down, its_up = adapter.matrices(site)
+            down[:, own], up[own] = its_down, weight * its_up
+        start = own.stop
     return made
+
+
+def _layers_of(parts: Sequence[tuple[Adapter, float]]) -> tuple[int, ...]:
+    """All layers that one of several adapters is in, as a configuration names them."""
+    each = [adapter.config.layers for adapter, _ in parts]
+    return tuple(sorted(set().union(*each))) if all(each) else ()
 
 
 # ---- files ----
@@ -204,13 +206,13 @@ def merge(
     superres = sum_of(finer, base.superres) if finer and base.superres is not None else None
     elsewhere = [header.source for header in headers if header.source and not header.pictures]
     examples = None if elsewhere else _joined(files)
-    name, size = next((name, size) for name, size in asdict(adapter.config).items() if name in SIZES)
+    name, size = next((name, size) for name, size in adapter.stored_config.items() if name in SIZES)
     on_message(f"{adapter.kind}, {name} {size}: {share(adapter, base.transformer):.1%} of the base")
     # What is trained on it, a round of feedback, is trained as the first was.
     settings = {"settings": headers[0].settings} if headers[0].settings else {}
     header = AdapterHeader.new(
         kind=adapter.kind,
-        config=asdict(adapter.config),
+        config=adapter.stored_config,
         base=headers[0].base,
         merged=[
             {
@@ -226,7 +228,7 @@ def merge(
         contents=examples.contents if examples else [],
         recommended=recommended_by(parts),
         **made_now(),
-        superres=asdict(superres.config) if superres is not None else None,
+        superres=superres.stored_config if superres is not None else None,
         pictures=[picture for one in headers for picture in one.pictures] if examples else [],
         **weights_said(examples.weights if examples else ()),
         **settings,

@@ -23,6 +23,7 @@ from styledrop_cli.base.published import is_published, open_published
 from styledrop_cli.base.registry import BATCH, BUNDLED, OURS, POCKET, BaseSpec
 from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.devices import autocast, cast_once, fast_bfloat16, is_large
+from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip
@@ -31,7 +32,7 @@ from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, edges_kept, psnr
 from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import step_told
-from styledrop_cli.settings import SampleSettings, TrainSettings, preset_values
+from styledrop_cli.settings import STYLE_LAYERS, SampleSettings, TrainSettings, preset_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -156,8 +157,19 @@ class Base:
         return {**preset_values(name), **self.spec.presets.get(name or "", {})}
 
     def training(self, kind: str = TrainSettings.kind, **given: Any) -> TrainSettings:
-        """How an adapter of this ``kind`` is trained best on this base, with what is ``given`` in its place."""
-        return TrainSettings.of(kind, **{**self.spec.training, **self.spec.kinds.get(kind, {}), **given})
+        """How an adapter of this ``kind`` is trained best on this base, with what is ``given`` in its place.
+
+        Raises UsageError where the layers that carry style are asked for, and were not measured on this base.
+        """
+        made = TrainSettings.of(kind, **{**self.spec.training, **self.spec.kinds.get(kind, {}), **given})
+        if made.layers != STYLE_LAYERS:
+            return made
+        if not self.spec.style_layers:
+            raise UsageError(
+                f"which layers of {self.name} carry style was not measured",
+                f"Say their numbers: --layers 1-{max(site.layer for site in self.transformer.sites)} are all.",
+            )
+        return replace(made, layers=self.spec.style_layers)
 
     @cached_property
     def hash(self) -> str:

@@ -183,6 +183,11 @@ class KnownThings:
             if asked and any(form in one.lower() for form in forms for one in (name, *other.get(name, ())))
         ]
 
+    @cached_property
+    def usual(self) -> dict[str, str]:
+        """The usual name of a thing, by each of its names."""
+        return {name: thing.words[0] for thing in reversed(self.things) for name in thing.words}
+
     # ---- how many ----
 
     @cached_property
@@ -197,17 +202,17 @@ class KnownThings:
             return f"{base} draws one thing in a picture: '{single[0]}' is read as '{single[1]}'"
         asked = _IN.split(text, maxsplit=1)[0]
         parts = [part.strip() for part in _APART.split(self.in_english(asked)) if part.strip()]
-        named = [part for part in parts if self._thing_at_end(words(part))]
+        named = [part for part in parts if self.thing_at_end(words(part))]
         if self.contents and len(named) > 1:
             apart = ", then ".join(f'"{part}"' for part in named)
             return f"{base} draws one thing in a picture, not '{shortened(asked)}': draw {apart}"
         return ""
 
-    def _thing_at_end(self, said: Sequence[str]) -> tuple[int, str] | None:
+    def thing_at_end(self, said: Sequence[str]) -> tuple[int, str] | None:
         """Where the longest name of a known thing begins that words end with, one or several of it, and that name."""
         for start in range(len(said)):
             noun = " ".join(said[start:])
-            for one in (noun, _PLURALS.get(noun, noun), *_singulars(noun)):
+            for one in _ones(noun):
                 if one in self._nouns:
                     return start, self._nouns[one]
         return None
@@ -221,7 +226,7 @@ class KnownThings:
             return text, None
         end = start + heads[0][1].end()
         said = text[start:end].split()
-        found = self._thing_at_end([word.lower() for word in said])
+        found = self.thing_at_end([word.lower() for word in said])
         if found is None:
             return text, None
         before, name = said[: found[0]], found[1]
@@ -331,6 +336,26 @@ class KnownThings:
         return F.normalize(made.float(), dim=-1)[back.to(made.device)]
 
 
+def name_one(known: KnownThings, text: str, other: str) -> bool:
+    """Whether two texts, in English or Chinese, name one thing, by whichever of its names: "a puppy", "two dogs".
+
+    In doubt they do: what is drawn in one of them may stand anywhere in the other, "a cat" in "a dog and a cat".
+    """
+    (drawn, said), (its, named) = (_named(known, known.read(one).text) for one in (text, other))
+    return bool(drawn & named or its & said)
+
+
+def _named(known: KnownThings, text: str) -> tuple[set[str], set[str]]:
+    """What is drawn of a text, and all words of it: one of each thing, and a known thing's usual name besides."""
+    drawn: set[str] = set()
+    every = {one for word in words(text) for one in _ones(word)}
+    for _, head in _heads(text):
+        drawn |= set(_ones(head.group().lower()))
+        if found := known.thing_at_end(words(text[: head.end()])):
+            drawn.add(known.usual.get(found[1], found[1]))
+    return drawn, every | drawn
+
+
 def _heads(text: str) -> list[tuple[re.Match[str] | None, re.Match[str]]]:
     """The words that say what is drawn, each with the word before it: the last of each part, before any preposition."""
     heads, start = [], 0
@@ -365,6 +390,11 @@ def _singulars(word: str) -> list[str]:
     """What a word may be the plural of."""
     endings = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))
     return [word.removesuffix(end) + instead for end, instead in endings if word.endswith(end) and len(word) > 3]
+
+
+def _ones(noun: str) -> list[str]:
+    """A noun, and what it may be the plural of."""
+    return [noun, _PLURALS.get(noun, noun), *_singulars(noun)]
 
 
 def _sound(word: str) -> str:

@@ -45,7 +45,8 @@ class BaseSpec:
 
     ``reach`` is, of the scales that people set, the largest value at which what they asked for is still there.
     ``guess_from`` is how sure its CLIP has to be of what a picture shows for its guess to be taken, None for never
-    (``benchmarks/guesses.py``). Without a measurement both are left out.
+    (``benchmarks/guesses.py``). ``style_layers`` are the layers that carry style, as ``TrainSettings.layers`` has them
+    (``benchmarks/style_layers.py``). Without a measurement all three are left out.
     """
 
     name: str = ""
@@ -76,6 +77,7 @@ class BaseSpec:
     golden: tuple[float, ...] = ()
     reach: Mapping[str, float] = field(default_factory=dict)
     guess_from: float | None = None
+    style_layers: str = ""
 
 
 OWN_TEXT = "bundled"  # the name of the text encoder that comes with a base
@@ -84,6 +86,7 @@ POCKET = Path(__file__).parents[1] / BUNDLED
 
 OURS = BaseSpec()
 # Scales and preset: docs/lab/tuning.md. StyleDrop's own ("paper") are made for a base 100 times larger, and draw noise.
+# Its first layer alone brings hardly any style (docs/lab/tuning.md, "Which layers"), and is not missed by the others.
 # What it does roughly was seen in pictures of it; larger bases are made for the same tasks, and were not tried on them.
 POCKET_SPEC = replace(
     OURS,
@@ -98,6 +101,7 @@ POCKET_SPEC = replace(
         "kit": "pocket now and then smears a ground or loses a thing: look at each picture before you use it",
     },
     own_inks=True,
+    style_layers="2-6",
 )
 
 

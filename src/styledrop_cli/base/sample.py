@@ -16,7 +16,7 @@ from styledrop_cli.models.layers import AdapterFn
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.transformer import Condition, TokenTransformer
 from styledrop_cli.sampling.decoding import LogitsFn, correct, decode
-from styledrop_cli.sampling.guidance import Branch, Scales, guided, plausibility_filter, top_k_top_p
+from styledrop_cli.sampling.guidance import Branch, Guarded, Scales, guided, plausibility_filter, top_k_top_p
 from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:
@@ -30,12 +30,15 @@ ANOTHER_STREAM = 0x5DEECE66D  # so that super-resolution does not draw the base'
 class AdapterShare:
     """One of several adapters that draw together: its prompt for each picture, and its share of the logits.
 
-    Without an adapter it is the base. The shares of all add up to 1.
+    Without an adapter it is the base. The shares of all add up to 1. ``contents`` has, for each thing that its
+    reference shows, the prompt that asks for it in place of each picture's own; None where the picture asks for that
+    very thing. They are what ``settings.guard`` keeps out.
     """
 
     adapter: Adapter | None
     prompts: Sequence[str]
     share: float = 1.0
+    contents: Sequence[Sequence[str | None]] = ()
 
 
 # None: the base alone. One adapter: it reads the same prompts as the base. Several: each reads its own.
@@ -69,7 +72,7 @@ def sample(
 
 def guide(base: Base, prompts: Sequence[str], settings: SampleSettings, adapter: AdapterOrShares = None) -> LogitsFn:
     """The logits that ``sample`` asks for at each step, for one drawing of ``B`` prompts; see ``sampling.decoding``."""
-    return _guide(base, "transformer", None, prompts, settings, settings.lambda_a, settings.lambda_b, adapter)
+    return _guide(base, "transformer", None, prompts, settings, adapter)
 
 
 @torch.no_grad()
@@ -88,10 +91,18 @@ def refine(
     if base.superres is None:
         raise ValueError(f"{base.name} has no super-resolution transformer")
     # What is seen small is drawn surest first, and held to what is likely by `superres_plausible` alone.
-    settings = replace(settings, steps=settings.superres_steps, order="confidence", top_k=0, top_p=1.0)
+    settings = replace(
+        settings,
+        steps=settings.superres_steps,
+        order="confidence",
+        top_k=0,
+        top_p=1.0,
+        lambda_a=settings.superres_lambda_a,
+        lambda_b=settings.superres_lambda_b,
+        guard=0.0,  # what the picture shows is settled
+    )
     with base.arithmetic():
-        lambdas = settings.superres_lambda_a, settings.superres_lambda_b
-        logits = _guide(base, "superres", ids, prompts, settings, *lambdas, adapter)
+        logits = _guide(base, "superres", ids, prompts, settings, adapter)
 
         def sharp(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
             made = logits(ids, masked, progress)
@@ -106,8 +117,6 @@ def _guide(
     low_res: Tensor | None,
     prompts: Sequence[str],
     settings: SampleSettings,
-    lambda_a: float,
-    lambda_b: float,
     adapter: AdapterOrShares,
 ) -> LogitsFn:
     network: TokenTransformer = base.parts.get(part)
@@ -133,7 +142,15 @@ def _guide(
         apart = who is not None and scaled is not None and (who.reads_text or low_res is not None)
         own = apart or list(one.prompts) != list(prompts)
         heard = condition(one.prompts, who, scaled) if own else prompt
-        branches.append(Branch(heard, scaled, one.share))
+        guarded_from = [
+            Guarded(
+                condition([text or usual for text, usual in zip(texts, one.prompts, strict=True)], who, scaled),
+                torch.tensor([text is not None for text in texts], device=base.device),
+            )
+            for texts in (one.contents if settings.guard and scaled is not None else ())
+            if any(text is not None for text in texts)
+        ]
+        branches.append(Branch(heard, scaled, one.share, guarded_from))
     if all(branch.adapter is None and branch.condition is prompt for branch in branches):
         branches = []  # at strength 0 the base is alone
     negative = condition([settings.negative] * len(prompts))
@@ -143,13 +160,14 @@ def _guide(
     base.parts.release(part, again=not cast)
     del network, condition
     scales = Scales(
-        lambda_a,
-        lambda_b,
+        settings.lambda_a,
+        settings.lambda_b,
         settings.ramp,
         settings.plausible,
         settings.guidance_every,
         settings.guidance_from,
         settings.guidance_to,
+        settings.guard,
     )
     network = base.parts.get(CAST if cast else part)
     told, in_turn = partial(base.told, steps=settings.steps), network.branches_in_turn

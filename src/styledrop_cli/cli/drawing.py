@@ -60,6 +60,7 @@ def draw_all(
 
     started = time.monotonic()
     _check_sizes(screen, base, [one.settings for one in wanted])
+    warn_of_guard(screen, base, mixture, any(one.settings.guard for one in wanted))
     drawn_by = about_mixture(base, mixture)
     batch = Batch(folder, stems, lambda index: about(base, wanted[index], mixture, drawn_by) | dict(more or {}))
     remove_parts(folder, "*.png", older=DEAD)
@@ -171,6 +172,7 @@ def collect(
 
     started = time.monotonic()
     _check_sizes(screen, base, [thing.candidates[0].settings for thing in things])
+    warn_of_guard(screen, base, mixture, any(thing.candidates[0].settings.guard for thing in things))
     collection = Collection(base, mixture, things, folder)
     missing, total = collection.missing, len(things)
     if len(missing) < total:
@@ -234,6 +236,20 @@ def finish(screen: console.Screen, paths: Sequence[Path], assets: Assets | None)
             f"an SVG has flat colours, good for logos and flat art; shades or texture are lost in {quoted(textured)}"
         )
     return made
+
+
+def warn_of_guard(screen: console.Screen, base: Base, mixture: StyleMix, guarded: bool) -> None:
+    """A warning where pictures are to be `guarded` and an adapter does not say what its reference shows."""
+    if not guarded:
+        return
+    files = mixture.unguarded(base)
+    for file in files:
+        screen.warn(
+            f"{file.path} does not say what its reference shows, in words that {base.name} knows: --guard keeps "
+            "nothing of it out (train with --content)"
+        )
+    if not mixture.styles:
+        screen.warn("--guard keeps out what a style's reference shows, and no style draws here: it does nothing")
 
 
 def say_there(screen: console.Screen, there: int, total: int, how: str = "were there already") -> None:

@@ -129,6 +129,7 @@ class Drawing:
     strength: Annotated[float | None, option(metavar=reach_of("strength"), shown=recommended("strength"))] = None
     lambda_a: Annotated[float | None, option(metavar=reach_of("lambda_a"), shown=recommended("lambda_a"))] = None
     lambda_b: Annotated[float | None, option(metavar=reach_of("lambda_b"), shown=recommended("lambda_b"))] = None
+    guard: Annotated[float | None, option(shown=exact(SampleSettings.guard))] = None
     steps: Annotated[int | None, option(shown=recommended("steps"))] = None
 
     def checked(self, seed: int) -> tuple[str | None, dict[str, Any]]:

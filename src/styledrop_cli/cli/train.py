@@ -43,6 +43,7 @@ class Learning:
     kind: Annotated[Literal["bottleneck", "lora", "prompt"], option()] = "bottleneck"
     width: Annotated[int | None, option(None, "--width", "--rank", shown=SUITS)] = None
     targets: Annotated[str, option(metavar="NAMES")] = ",".join(DEFAULT.targets)
+    layers: Annotated[str, option(metavar="all|style|NUMBERS")] = DEFAULT.layers
     checkpoints: Annotated[int | None, option(shown=by_base("checkpoints", "objects"))] = None
     sample_prompt: Annotated[
         list[str] | None,
@@ -223,6 +224,7 @@ def _show_plan(
         "learns": style or OBJECT,
         "from": "\n".join(f"{path}{at}: {text}" for path, at, text in zip(pictures, each, shown, strict=True)),
         "trains": f"{settings.kind}, width {settings.width}, {settings.steps} steps of {settings.batch_size}{finer}",
+        "layers": settings.layers,
     }
     plan.show(screen, said, seconds, [output, run_of(output)])
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from styledrop_cli.adapters.examples import known_contents
 from styledrop_cli.adapters.file import AdapterPair, open_adapter
 from styledrop_cli.adapters.header import AdapterFile
 from styledrop_cli.base.base import Base
-from styledrop_cli.base.prompt_tokens import TextTokenizer, with_style
+from styledrop_cli.base.known_things import name_one
+from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.base.sample import AdapterShare
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.ground import without_ground
@@ -103,8 +105,34 @@ class StyleMix:
             [(open_adapter(base, file), share, file.header.style) for file, share in self.styles],
             open_adapter(base, self.thing) if self.thing is not None else None,
             self,
-            base.text_tokenizer,
+            base,
         )
+
+    def unguarded(self, base: Base) -> list[AdapterFile]:
+        """The styles whose references show nothing that ``SampleSettings.guard`` could keep out of pictures."""
+        return [file for file, _ in self.styles if not shown_by(base, file)]
+
+
+def shown_by(base: Base, file: AdapterFile) -> list[str]:
+    """What the references of a style's adapter show, in words that ``base`` knows; nothing where nobody said it."""
+    header = file.header
+    return [] if header.is_object else known_contents(base, header.contents[: len(header.pictures)])
+
+
+def asked_instead(
+    base: Base, contents: Sequence[str], prompts: Sequence[str], styles: Sequence[str]
+) -> list[list[str | None]]:
+    """For each of ``contents`` the texts that ask for it in place of ``prompts``, in the style of each.
+
+    None where the prompt asks for that very thing. It is what ``AdapterShare.contents`` takes.
+    """
+
+    def instead(content: str, prompt: str, style: str) -> str | None:
+        if name_one(base.known, prompt, content):
+            return None
+        return with_style(base.text_tokenizer.cut(content, style), style)
+
+    return [[instead(one, *asked) for asked in zip(prompts, styles, strict=True)] for one in contents]
 
 
 @dataclass(frozen=True)
@@ -114,7 +142,7 @@ class LoadedStyleMix:
     styles: list[tuple[AdapterPair, float, str]]  # each with its share and its own style
     thing: AdapterPair | None
     mixture: StyleMix
-    tokenizer: TextTokenizer
+    base: Base
 
     def texts(self, wanted: Sequence[PictureRequest]) -> list[str]:
         """What the base is told of each picture: all styles or, if they are too long together, the largest one."""
@@ -124,21 +152,21 @@ class LoadedStyleMix:
         if one.style is not None:
             return with_style(one.prompt, one.style)
         together = with_style(one.prompt, self.mixture.style)
-        if len(self.styles) < 2 or self.tokenizer.fits(together):
+        if len(self.styles) < 2 or self.base.text_tokenizer.fits(together):
             return together
         return with_style(one.prompt, max(self.styles, key=lambda style: style[1])[2])
 
     def shares(self, wanted: Sequence[PictureRequest], part: str = "base") -> list[AdapterShare]:
         """The adapters for one transformer, "base" or "superres", what each is told, and its share of the logits."""
         rest = 1 - self.mixture.gamma if self.thing is not None else 1.0
-        made = [
-            AdapterShare(
-                getattr(opened, part),
-                [with_style(one.prompt, style if one.style is None else one.style) for one in wanted],
-                share * rest,
-            )
-            for opened, share, style in self.styles
-        ]
+        prompts = [one.prompt for one in wanted]
+        made = []
+        for (opened, share, own), (file, _) in zip(self.styles, self.mixture.styles, strict=True):
+            styles = [own if one.style is None else one.style for one in wanted]
+            texts = [with_style(prompt, style) for prompt, style in zip(prompts, styles, strict=True)]
+            contents = shown_by(self.base, file) if any(one.settings.guard for one in wanted) else []
+            contents_asked = asked_instead(self.base, contents, prompts, styles)
+            made.append(AdapterShare(getattr(opened, part), texts, share * rest, contents_asked))
         if self.thing is not None:
             made = made or [AdapterShare(None, self.texts(wanted), rest)]
             made.append(AdapterShare(getattr(self.thing, part), [one.prompt for one in wanted], self.mixture.gamma))

@@ -8,7 +8,7 @@ to add. A fresh one changes nothing. Its configuration and the sites that the tr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, ClassVar, cast
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.models.layers import PROJECTIONS, AdapterFn, Attention, attend
+from styledrop_cli.models.layers import PROJECTIONS, AdapterFn, Attention, Site, attend
 from styledrop_cli.models.transformer import TokenTransformer
 
 PLACES = ("attention", "mlp")  # kinds of site after which bottlenecks lie, as many of each
@@ -29,12 +29,26 @@ class Adapter(nn.Module):
     config: Any
     reads_text = False  # whether it changes what the prompt alone contributes
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """Its configuration as a file holds it: without ``layers`` where it is in all, as before there was a choice."""
+        return {name: value for name, value in asdict(self.config).items() if name != "layers" or value}
+
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the weights anew, so that the adapter still changes nothing."""
         raise NotImplementedError
 
     def forward(self, site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def _chosen(transformer: TokenTransformer, layers: Sequence[int]) -> list[Site]:
+    """The sites in some ``layers``, by their numbers from 1 on, or all without any; ValueError for one that is not."""
+    sites = transformer.sites
+    last = max(site.layer for site in sites)
+    if wrong := [layer for layer in layers if not 1 <= layer <= last]:
+        raise ValueError(f"there is no layer {wrong[0]}: this base has 1 to {last}")
+    return [site for site in sites if site.layer in layers] if layers else sites
 
 
 def _positive(what: str, value: float) -> None:
@@ -47,10 +61,14 @@ def _positive(what: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class BottleneckConfig:
-    """``width`` is H of the paper; ``shared`` whether all layers share one pair of matrices, with offsets."""
+    """``width`` is H of the paper; ``shared`` whether all layers share one pair of matrices, with offsets.
+
+    ``layers`` are the numbers of those that have bottlenecks, from 1 on; none stands for all. So it is for every kind.
+    """
 
     width: int = 4
     shared: bool = True
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _positive("width", self.width)
@@ -69,7 +87,8 @@ class BottleneckAdapter(Adapter):
     def __init__(self, config: BottleneckConfig, transformer: TokenTransformer) -> None:
         super().__init__()
         self.config: BottleneckConfig = config
-        sites = [[site for site in transformer.sites if site.kind == place] for place in PLACES]
+        chosen = _chosen(transformer, config.layers)
+        sites = [[site for site in chosen if site.kind == place] for place in PLACES]
         places, layers, dim = len(sites), len(sites[0]), sites[0][0].outputs
         copies = 1 if config.shared else layers
         self.down = nn.Parameter(torch.zeros(places, copies, dim, config.width))
@@ -86,14 +105,24 @@ class BottleneckAdapter(Adapter):
     def forward(self, site: str, module: nn.Module, source: Tensor, value: Tensor) -> Tensor:
         if site not in self._where:
             return value
+        down, up = self.matrices(site)
+        return value + F.gelu(value @ down) @ up
+
+    @property
+    def adapted(self) -> list[str]:
+        """The names of the sites that it changes."""
+        return list(self._where)
+
+    def matrices(self, site: str) -> tuple[Tensor, Tensor]:
+        """Down ``[D,H]`` and up ``[H,D]`` at a site that it changes."""
         place, layer = self._where[site]
         if self.config.shared:
-            down = self.down[place, 0] + self.down_offset[place, layer]
-            up = self.up[place, 0] + self.up_offset[place, layer]
-        else:
-            downs, ups = self._cut()
-            down, up = downs[place][layer], ups[place][layer]
-        return value + F.gelu(value @ down) @ up
+            return (
+                self.down[place, 0] + self.down_offset[place, layer],
+                self.up[place, 0] + self.up_offset[place, layer],
+            )
+        downs, ups = self._cut()
+        return downs[place][layer], ups[place][layer]
 
     def _cut(self) -> tuple[list[Sequence[Tensor]], list[Sequence[Tensor]]]:
         """All sites' matrices, cut apart once for as long as they are the same.
@@ -117,6 +146,7 @@ class LoraConfig:
     rank: int = 4
     alpha: float = 4.0
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v")
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _positive("rank", self.rank)
@@ -140,7 +170,9 @@ class LoraAdapter(Adapter):
         self.config: LoraConfig = config
         self.a = nn.ParameterDict()
         self.b = nn.ParameterDict()
-        wanted = [site for site in transformer.sites if site.kind in config.targets]
+        wanted = [site for site in _chosen(transformer, config.layers) if site.kind in config.targets]
+        if not wanted:
+            raise ValueError(f"there is no {' or '.join(config.targets)} in the layers {config.layers}")
         attentions = [list(own) for _, own in groupby(wanted, lambda site: site.name.rpartition(".")[0])]
         # Weights are drawn one attention after the other, in the order of the targets within it.
         sites = [site for own in attentions for site in sorted(own, key=lambda site: config.targets.index(site.kind))]
@@ -171,6 +203,7 @@ class PromptConfig:
     """``vectors`` learned text vectors a layer."""
 
     vectors: int = 16
+    layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _positive("vectors", self.vectors)
@@ -188,7 +221,7 @@ class PromptAdapter(Adapter):
     def __init__(self, config: PromptConfig, transformer: TokenTransformer) -> None:
         super().__init__()
         self.config: PromptConfig = config
-        sites = [site for site in transformer.sites if site.kind == "mix"]
+        sites = [site for site in _chosen(transformer, config.layers) if site.kind == "mix"]
         self.vectors = nn.Parameter(torch.zeros(len(sites), config.vectors, sites[0].inputs))
         self.gate = nn.Parameter(torch.zeros(len(sites), sites[0].heads))
         self._layers = {site.name: layer for layer, site in enumerate(sites)}

@@ -7,8 +7,9 @@ Shapes: ``B`` batch, ``N`` tokens, ``T`` text length, ``C`` channels of the conv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class Site:
     ``name`` is what an ``AdapterFn`` is told there. ``kind`` is one of ``PROJECTIONS``, or "attention" or "mlp" after
     that part of a layer, or "mix" where a layer reads the text: the module is then its ``Attention``, of ``heads``.
     ``inputs`` and ``outputs`` are the widths of what is read and made. ``of_text`` says whether it is computed once,
-    from the prompt alone.
+    from the prompt alone. ``layer`` is the number of the layer that it is in, from 1 on, or 0 outside of all layers.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Site:
     outputs: int
     heads: int = 1
     of_text: bool = False
+    layer: int = 0
+
+
+def numbered(layers: Iterable[Any], start: int = 1, each: int = 1) -> list[Site]:
+    """The sites of ``layers``, ``each`` of which have one number, from ``start`` on."""
+    return [replace(site, layer=start + i // each) for i, layer in enumerate(layers) for site in layer.sites()]
 
 
 class RMSNorm(nn.Module):

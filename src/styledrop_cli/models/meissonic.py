@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from styledrop_cli.models.layers import NORM_EPS, AdapterFn, RMSNorm, Site, sinusoidal
+from styledrop_cli.models.layers import NORM_EPS, AdapterFn, RMSNorm, Site, numbered, sinusoidal
 from styledrop_cli.models.transformer import LARGEST_GRID, Resample
 
 WAVES = 256  # features of the step and of each micro-condition
@@ -480,7 +480,8 @@ class MeissonicTransformer(nn.Module):
     @property
     def sites(self) -> list[Site]:
         """Where adapters may change it, in the order in which they come."""
-        return [site for block in (*self.transformer_blocks, *self.single_transformer_blocks) for site in block.sites()]
+        two, one = self.transformer_blocks, self.single_transformer_blocks
+        return [*numbered(two), *numbered(one, start=1 + len(two), each=2)]  # a pair has a bottleneck's two places
 
     @property
     def branches_in_turn(self) -> bool:

@@ -24,6 +24,7 @@ from styledrop_cli.models.layers import (
     Modulated,
     RMSNorm,
     Site,
+    numbered,
     sinusoidal,
 )
 
@@ -376,7 +377,7 @@ class MaskedTransformer(nn.Module):
     @property
     def sites(self) -> list[Site]:
         """Where it can be adapted. An adapter's weights are drawn in this order."""
-        return [site for block in self._blocks() for site in block.sites()]
+        return [*self.down_block.sites(), *numbered(self.transformer_layers), *self.up_block.sites()]
 
     def _blocks(self) -> list[Any]:
         """The blocks that adapters, modulations and the text reach, in the order in which they run."""

@@ -14,7 +14,7 @@ from styledrop_cli.report.history import Stage, Story
 from styledrop_cli.settings import SUPERRES_STEPS, RoundSettings, TrainSettings
 
 # The settings that have an option of their name.
-TRAIN = ("kind", "steps", "lr", "width", "targets", "checkpoints", "last", "lambda_a", "lambda_b", "seed")
+TRAIN = ("kind", "steps", "lr", "width", "targets", "layers", "checkpoints", "last", "lambda_a", "lambda_b", "seed")
 ROUND = ("per_prompt", "keep", "steps", "seed")
 FEEDBACK = ("clip", "human", "terminal", "random")
 

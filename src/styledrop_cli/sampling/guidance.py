@@ -19,11 +19,12 @@ from styledrop_cli.sampling.decoding import LogitsFn
 class Scales:
     """``lambda_a`` pushes from the base towards the adapter, ``lambda_b`` from the negative text towards the prompt.
 
-    ``lambda_b`` is one less than the guidance scale of aMUSEd and diffusers. With ``ramp`` both grow linearly from
-    zero at the first step to their full value at the last (Muse, arXiv 2301.00704, 2.7). ``plausible`` is how likely a
-    token must be at least, relative to the likeliest, to the adapted network or the base; 0 leaves all (the paper).
-    Both are zero before ``start`` and after ``stop`` (a limited interval, arXiv 2404.07724). What guidance adds is
-    computed at every ``every``-th of the steps that have any, and held between.
+    ``lambda_b`` is one less than the guidance scale of aMUSEd and diffusers. ``guard`` pushes the adapted network away
+    from what it would draw if it were asked for its reference's content. With ``ramp`` all grow linearly from zero at
+    the first step to their full value at the last (Muse, arXiv 2301.00704, 2.7). ``plausible`` is how likely a token
+    must be at least, relative to the likeliest, to the adapted network or the base; 0 leaves all (the paper). All are
+    zero before ``start`` and after ``stop`` (a limited interval, arXiv 2404.07724). What guidance adds is computed at
+    every ``every``-th of the steps that have any, and held between.
     """
 
     lambda_a: float = 0.0
@@ -33,19 +34,30 @@ class Scales:
     every: int = 1
     start: float = 0.0
     stop: float = 1.0
+    guard: float = 0.0
 
-    def at(self, progress: float) -> tuple[float, float]:
-        """Both scales at ``progress`` in [0,1] through the steps."""
+    def at(self, progress: float) -> tuple[float, float, float]:
+        """``lambda_a``, ``lambda_b`` and ``guard`` at ``progress`` in [0,1] through the steps."""
         if not self.start <= progress <= self.stop:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         factor = progress if self.ramp else 1.0
-        return self.lambda_a * factor, self.lambda_b * factor
+        return self.lambda_a * factor, self.lambda_b * factor, self.guard * factor
 
 
-def combine(adapted: Tensor, base: Tensor | None, negative: Tensor | None, lambda_a: float, lambda_b: float) -> Tensor:
+def combine(
+    adapted: Tensor,
+    base: Tensor | None,
+    negative: Tensor | None,
+    lambda_a: float,
+    lambda_b: float,
+    away: Tensor | None = None,
+    guard: float = 0.0,
+) -> Tensor:
     """StyleDrop eq. 4: ``Ghat(v,t) + A (Ghat(v,t) - G(v,t)) + B (G(v,t) - G(v,n))``, all ``[...,K]``.
 
-    ``base`` may be missing when both scales are zero, ``negative`` when ``lambda_b`` is.
+    Ours is what the guard adds, ``C (Ghat(v,t) - Ghat(v,c))``. ``away`` is the adapted network's answer to its
+    reference's content c in the same style: what both share, the style, is not pushed away. ``base`` may be missing
+    when ``lambda_a`` and ``lambda_b`` are zero, ``negative`` when ``lambda_b`` is, ``away`` when ``guard`` is.
     """
     logits = adapted
     if lambda_a:
@@ -54,6 +66,9 @@ def combine(adapted: Tensor, base: Tensor | None, negative: Tensor | None, lambd
     if lambda_b:
         assert base is not None and negative is not None
         logits = logits + lambda_b * (base - negative)
+    if guard:
+        assert away is not None
+        logits = logits + guard * (adapted - away)
     return logits
 
 
@@ -88,15 +103,26 @@ def top_k_top_p(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Guarded:
+    """Something that a branch's reference shows: as the branch reads it, and for which of the ``B`` pictures, bool
+    ``[B]``, it is to be kept out.
+    """
+
+    condition: Condition
+    rows: Tensor
+
+
+@dataclass(frozen=True)
 class Branch:
     """One of the adapted networks that draw together: the prompt as it reads it, its adapter, its share of the logits.
 
-    Without an adapter it is the base. Shares add up to 1.
+    Without an adapter it is the base. Shares add up to 1. ``guarded`` are the contents that the guard keeps out.
     """
 
     condition: Condition
     adapter: AdapterFn | None
     share: float = 1.0
+    guarded: Sequence[Guarded] = ()
 
 
 @dataclass(frozen=True)
@@ -106,9 +132,11 @@ class _Held:
     masked: Tensor
     to_adapted: Tensor | None  # Ghat(v,t) - G(v,t); None where both are one
     to_prompt: Tensor | None  # G(v,t) - G(v,n); None where lambda_b is 0
+    from_content: Tensor | None  # Ghat(v,t) - Ghat(v,c); None where nothing is kept out
 
-    def added_to(self, adapted: Tensor, masked: Tensor, scales: Scales, lambda_a: float, lambda_b: float) -> Tensor:
+    def added_to(self, adapted: Tensor, masked: Tensor, scales: Scales, progress: float) -> Tensor:
         """Guided logits of the places ``masked`` now, all of which were masked then."""
+        lambda_a, lambda_b, guard = scales.at(progress)
         still = masked[self.masked]
         base = adapted if self.to_adapted is None else adapted - self.to_adapted[still]
         logits = adapted
@@ -116,6 +144,8 @@ class _Held:
             logits = logits + lambda_a * self.to_adapted[still]
         if lambda_b and self.to_prompt is not None:
             logits = logits + lambda_b * self.to_prompt[still]
+        if guard and self.from_content is not None:
+            logits = logits + guard * self.from_content[still]
         return plausibility_filter(logits, (adapted, base), scales.plausible)
 
 
@@ -142,48 +172,73 @@ def guided(
     to be called once a step, in order, with masks that only shrink.
     """
     joined: dict[int, Condition] = {}
-    adapters = [branch.adapter for branch in branches]
-    alone = adapters[0] if adapters else None
+    kept_out = [(branch, one) for branch in branches for one in branch.guarded] if scales.guard else []
+    adapters = [branch.adapter for branch in (*branches, *(branch for branch, _ in kept_out))]
     held: _Held | None = None
     turn = 0  # of the steps with guidance, how many there were
 
+    def passes(ids: Tensor, masked: Tensor, progress: float, conditions: Sequence[Condition]) -> Sequence[Tensor]:
+        """Logits ``[M,K]`` for each of ``conditions``; the first have ``adapters``, the others none."""
+        left = told(float(round((1 - progress) * (steps - 1))))
+        count, own = len(conditions), adapters[: len(conditions)]
+        if in_turn:
+            each = zip(conditions, [*own, *[None] * (count - len(own))], strict=True)
+            return [transformer(ids, one.at(left), adapter, masked).float() for one, adapter in each]
+        if count not in joined:
+            joined[count] = prompt.cat(list(conditions))
+        batch, where = (grid.repeat(count, 1, 1) for grid in (ids, masked))
+        adapter = (own[0] if own else None) if count == 1 or not own else on_rows(own, len(ids))
+        return transformer(batch, joined[count].at(left), adapter, where).float().chunk(count)
+
     def logits(ids: Tensor, masked: Tensor, progress: float) -> Tensor:
         nonlocal held, turn
-        lambda_a, lambda_b = scales.at(progress)
-        lambda_a = lambda_a if branches else 0.0
+        lambda_a, lambda_b, guard = scales.at(progress)
+        lambda_a, guard = (lambda_a if branches else 0.0), (guard if kept_out else 0.0)
         reuse = None
-        if lambda_a or lambda_b:
+        if lambda_a or lambda_b or guard:
             reuse = held if turn % scales.every else None
             turn += 1
-        rows = len(ids)
         conditions = [branch.condition for branch in branches] or [prompt]
         own = len(conditions)
-        if reuse is None and branches and (lambda_a or lambda_b):
-            conditions.append(prompt)
-        if reuse is None and lambda_b:
-            conditions.append(negative)
-        if len(conditions) not in joined and not in_turn:
-            joined[len(conditions)] = prompt.cat(conditions)
-        left = told(float(round((1 - progress) * (steps - 1))))
-        parts: Sequence[Tensor]
-        if in_turn:
-            each = zip(conditions, [*adapters, None, None], strict=False)
-            parts = [transformer(ids, one.at(left), adapter, masked).float() for one, adapter in each]
-        else:
-            batch, where = (grid.repeat(len(conditions), 1, 1) for grid in (ids, masked))
-            adapter = on_rows(adapters, rows) if branches and len(conditions) > 1 else alone
-            every = transformer(batch, joined[len(conditions)].at(left), adapter, where).float()
-            parts = every.chunk(len(conditions))
+        apart = bool(branches and (lambda_a or lambda_b))  # whether the base is asked beside the adapted networks
+        if reuse is None:
+            conditions += [one.condition for _, one in kept_out] if guard else []
+            conditions += [prompt] if apart else []
+            conditions += [negative] if lambda_b else []
+        parts = passes(ids, masked, progress, conditions)
         adapted = parts[0]
         if own > 1:
             adapted = torch.stack([branch.share * part for branch, part in zip(branches, parts, strict=False)]).sum(0)
         if reuse is not None:
-            return reuse.added_to(adapted, masked, scales, lambda_a, lambda_b)
-        base = parts[own] if branches and len(parts) > own else adapted
+            return reuse.added_to(adapted, masked, scales, progress)
+        away = _away(adapted, branches, parts[:own], parts[own : own + len(kept_out)], masked) if guard else None
+        base = parts[own + len(kept_out) * bool(guard)] if apart else adapted
         if scales.every > 1 and len(parts) > own:
-            apart, pushed = base is not adapted, bool(lambda_b)
-            held = _Held(masked, adapted - base if apart else None, base - parts[-1] if pushed else None)
-        whole = combine(adapted, base, parts[-1], lambda_a, lambda_b)
-        return plausibility_filter(whole, (adapted, base), scales.plausible) if lambda_a or lambda_b else whole
+            held = _Held(
+                masked,
+                adapted - base if apart else None,
+                base - parts[-1] if lambda_b else None,
+                adapted - away if away is not None else None,
+            )
+        whole = combine(adapted, base, parts[-1], lambda_a, lambda_b, away, guard)
+        return plausibility_filter(whole, (adapted, base), scales.plausible) if len(parts) > own else whole
 
     return logits
+
+
+def _away(
+    adapted: Tensor, branches: Sequence[Branch], asked: Sequence[Tensor], contents: Sequence[Tensor], masked: Tensor
+) -> Tensor:
+    """What all branches together would say, ``[M,K]``, if each were asked for its reference's contents.
+
+    ``asked`` is what each says to its prompt, ``contents`` what it says to each content, branch by branch; several of
+    one branch count alike. A picture that asks for a content itself is not pushed away from it: its places are as
+    ``adapted`` has them, to the bit.
+    """
+    pushed, answers = torch.zeros_like(adapted), iter(contents)
+    picture = masked.nonzero()[:, 0]
+    for branch, own in zip(branches, asked, strict=True):
+        for one in branch.guarded:
+            difference = (next(answers) - own) * one.rows[picture, None]
+            pushed = pushed + branch.share / len(branch.guarded) * difference
+    return adapted + pushed

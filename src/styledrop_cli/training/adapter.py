@@ -48,7 +48,7 @@ from styledrop_cli.judging.probes import STEPS, Probes, Samples
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.sampling.masking import random_mask, steps_left
-from styledrop_cli.settings import OBJECT, STYLE, TrainSettings, checked_weights
+from styledrop_cli.settings import ALL_LAYERS, OBJECT, STYLE, TrainSettings, checked_weights
 from styledrop_cli.training.distributed import (
     LostProcessError,
     is_first,
@@ -184,7 +184,7 @@ def train_adapter(
         settings,
         adapter,
         superres,
-        {"superres": asdict(superres.config) if superres is not None else None} | about,
+        {"superres": superres.stored_config if superres is not None else None} | about,
         [base.text_tokenizer.cut(prompt, style, on_message) for prompt in sample_prompts],
     )
     step = training.into(output, [p["sha256"] for p in about["pictures"]], fresh, on_step, on_message)
@@ -367,7 +367,7 @@ class _Training:
                 place = real_place(output)
                 remove_parts(place.parent, escape(temporary_name(place.name)))
                 own = (*(any_of(name) for name in (CHECKPOINT, SHEET)), CURVE, SUPERRES)
-                unsaid = {"learn": STYLE, "choose_scales": True, "weights": alike}
+                unsaid = {"learn": STYLE, "choose_scales": True, "weights": alike, "layers": ALL_LAYERS}
                 self._run = Run.begin(folder, settings, fresh=fresh, own=own, unsaid=unsaid)
             else:
                 self._run = Run(folder, settings)

@@ -18,6 +18,7 @@ SETTINGS = (
     "strength",
     "lambda_a",
     "lambda_b",
+    "guard",
     "steps",
     "temperature",
     "palette",
