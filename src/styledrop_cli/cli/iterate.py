@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from rich.table import Table
 
+from styledrop_cli.adapters import library
 from styledrop_cli.cli import checks, console, load, options, plan
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.picking import Watcher, gallery_of, pickers_of
@@ -59,9 +60,10 @@ def iterate(
         list[Path] | None,
         typer.Argument(
             metavar="[ADAPTER|PICTURE...]",
-            help="The adapter to improve, or reference pictures to train one from first. If not given, the newest "
-            "adapter in this folder is improved.",
+            help="The adapter to improve, a file or a saved style, or reference pictures to train one from first. If "
+            "not given, the newest adapter in this folder is improved.",
             show_default=False,
+            **options.of_any_file,
         ),
     ] = None,
     *,
@@ -89,6 +91,8 @@ def iterate(
             shown="the name of the adapter, or of the first picture, with .rounds",
         ),
     ] = None,
+    save_as: options.SaveAs = None,
+    overwrite: Annotated[bool, flag("Replace the style that --save-as names, if there is one.", "--overwrite")] = False,
     how: Rounds,
     fresh: Annotated[bool, flag("Start over, instead of continuing the rounds in the folder.", "--fresh")] = False,
     dry_run: DryRun = False,
@@ -120,7 +124,12 @@ def iterate(
     pictures, content = checks.references_in(pictures, style or "", content, screen.say)
     if style is not None:
         style, content = checks.checked_references(pictures, style, content)
-    folder = output or (start.with_suffix(ROUNDS) if start else Path(f"{pictures[0].stem}{ROUNDS}"))
+    folder = output or (
+        library.beside(start, f"{start.stem}{ROUNDS}") if start else Path(f"{pictures[0].stem}{ROUNDS}")
+    )
+    if save_as is not None:
+        library.refuse_taken(save_as, overwrite)
+        checks.refuse_unwritable(library.folder(), library.VARIABLE)
     checks.refuse_unwritable(folder)
     checks.refuse_busy(folder)
     wanted = checks.prompts_in(how.prompts) if how.prompts else None
@@ -175,9 +184,11 @@ def iterate(
             share=(number, of),
         )
         watcher.over(result)
+    kept = load.keep(screen, result.path, save_as, overwrite)
     screen.result(
         {
             "adapter": result.path,
+            "saved_as": save_as if kept else None,
             "best": result.best,
             "rounds": result.table,
             "scorer": name,
@@ -186,7 +197,9 @@ def iterate(
         [result.path] if screen.quiet else _table(result, name),
     )
     screen.say(result.verdict, "bold")
-    say_how_to_draw(screen, result.path, model)
+    say_how_to_draw(screen, (kept and save_as) or result.path, model)
+    if not kept:
+        raise typer.Exit(1)
 
 
 def _show_plan(
@@ -246,6 +259,8 @@ def _start(files: list[Path], style: str | None, content: list[str] | None) -> t
     """The adapter to improve, or the pictures to train one from."""
     if files and files[0].suffix != checks.ADAPTER:
         if style is None:
+            if not files[0].exists():
+                library.find(str(files[0]))  # a style that is not there, or a picture
             raise UsageError("reference pictures need a style", 'describe it in a few words: --style "watercolor"')
         return None, files
     if style is not None or content:

@@ -103,7 +103,8 @@ def train(
             "are compared: the last step is kept."
         ),
     ] = "style",
-    output: Annotated[Path, options.output("FILE", "The adapter file to write.")] = OUTPUT,
+    output: Annotated[Path | None, options.output("FILE", "The adapter file to write.", shown=f"{OUTPUT}")] = None,
+    save_as: options.SaveAs = None,
     overwrite: options.Overwrite = False,
     fresh: Annotated[bool, flag("Start over, instead of continuing an interrupted training.", "--fresh")] = False,
     learning: Learning,
@@ -120,6 +121,7 @@ def train(
     it, styledrop inspect shows what is in it.
 
       styledrop train ref.png --style "watercolor" --content "a bird"
+      styledrop train ref.png --style "watercolor" --save-as aquarelle
       styledrop train a.jpg b.jpg --style "flat illustration" \
           --content "a tree" --content "a dog" -o flat.safetensors
       styledrop train a.jpg b.jpg --learn object --content "my dog" \
@@ -128,7 +130,7 @@ def train(
     kind, chosen = learning.kind, learning.given() | {"learn": learn, "seed": seed}
     TrainSettings.of(kind, **chosen)  # what is wrong is said before the base is loaded
     samples = [checks.typed_text(one, "a --sample-prompt", 'say what to draw: "a cat"') for one in learning.samples]
-    checks.refuse_output(output, overwrite, suffix=checks.ADAPTER, run=True)
+    output = checks.adapter_output(output, OUTPUT, save_as, overwrite, run=True)
     pictures, content = checks.references_in(pictures, style or "", content, screen.say)
     style, content = _texts(learn, pictures, style, content)
     checks.refuse_busy(run_of(output))
@@ -167,16 +169,22 @@ def train(
         )
     if place[0]:
         return
-    _show_result(screen, learnt, settings, style, model)
+    kept = load.keep(screen, learnt.path, save_as, overwrite)
+    _show_result(screen, learnt, settings, style, model, save_as if kept else None)
+    if not kept:
+        raise typer.Exit(1)
 
 
-def _show_result(screen: console.Screen, learnt: TrainResult, settings: TrainSettings, style: str, model: str) -> None:
+def _show_result(
+    screen: console.Screen, learnt: TrainResult, settings: TrainSettings, style: str, model: str, name: str | None
+) -> None:
     size = file_size(learnt.path.stat().st_size)
     kept = _kept(learnt.step, settings.steps, learnt.compared)
     screen.say(f"learnt in {console.duration(learnt.seconds)}. {kept} The adapter ({size}):")
     screen.result(
         {
             "adapter": learnt.path,
+            "saved_as": name,
             "learns": settings.learn,
             "style": style,
             "contents": learnt.content_texts,
@@ -186,7 +194,7 @@ def _show_result(screen: console.Screen, learnt: TrainResult, settings: TrainSet
         },
         [learnt.path],
     )
-    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if settings.learn == OBJECT else None)
+    say_how_to_draw(screen, name or learnt.path, model, learnt.content_texts[0] if settings.learn == OBJECT else None)
 
 
 def _show_plan(
@@ -271,8 +279,8 @@ def asked_contents(
     return None if set(found) == {UNKNOWN_CONTENT} else found
 
 
-def say_how_to_draw(screen: console.Screen, adapter: Path, model: str | None, thing: str | None = None) -> None:
-    """The command that draws with an adapter, or in a style the object that it learnt."""
+def say_how_to_draw(screen: console.Screen, adapter: Path | str, model: str | None, thing: str | None = None) -> None:
+    """The command that draws with an adapter, a file or a saved style, or in a style the object that it learnt."""
     path, base = shlex.quote(str(adapter)), "" if model in (None, "pocket") else f" --model {shlex.quote(str(model))}"
     if thing is None:
         screen.say(f'draw with it:  styledrop generate {path} "a cat"{base}', "dim")

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.adapters import library
 from styledrop_cli.adapters.header import load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import quoted
@@ -141,14 +142,17 @@ def adapter_of(one: Found, look: Callable[[str, str, Path], Path | None] | None 
 
 
 def _adapter_at_hand(name: str, wanted: str, own: Path) -> Path | None:
-    """An adapter by its ``name`` and the hash that is ``wanted``: here, in the picture's ``own`` folder or above it.
+    """An adapter by its ``name`` and the hash that is ``wanted``: here, in the picture's ``own`` folder or above
+    it, or in the library.
 
     A file of that name that has another hash is another adapter; the right one may be called otherwise by now. Pictures
     that say no hash are taken at their word.
     """
     if not name.endswith(".safetensors") or Path(name).name != name:
         return None
-    folders = (Path(), own, own.parent)
+    folders = [Path(), own, own.parent]
+    with suppress(UsageError):  # a user without a home has no library
+        folders.append(library.folder())
     named = [path for folder in folders if (path := folder / name).is_file()]
     if not wanted:
         return named[0] if named else None
