@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 from rich.filesize import decimal as file_size
 
-from styledrop_cli.cli import checks, console, drawing, load, options, plan
+from styledrop_cli.cli import checks, console, drawing, load, options, plan, train_each
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.plan import DryRun
 from styledrop_cli.cli.recipe import Recipe
@@ -103,7 +104,21 @@ def train(
             "are compared: the last step is kept."
         ),
     ] = "style",
-    output: Annotated[Path | None, options.output("FILE", "The adapter file to write.", shown=f"{OUTPUT}")] = None,
+    each: Annotated[
+        bool,
+        flag(
+            "Learn every picture as a style of its own, each into NAME.safetensors in the folder -o, or into the "
+            "library with --save-as '{name}'; NAME is the picture's. Without --style, a text file beside each picture "
+            "says its style: watercolor, or a house in watercolor style. What is learnt already is not learnt again.",
+            "--each",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        options.output(
+            "FILE", "The adapter file to write; with --each the folder.", shown=f"{OUTPUT}, or {train_each.OUTPUT}"
+        ),
+    ] = None,
     save_as: options.SaveAs = None,
     overwrite: options.Overwrite = False,
     fresh: Annotated[bool, flag("Start over, instead of continuing an interrupted training.", "--fresh")] = False,
@@ -124,12 +139,30 @@ def train(
       styledrop train ref.png --style "watercolor" --save-as aquarelle
       styledrop train a.jpg b.jpg --style "flat illustration" \
           --content "a tree" --content "a dog" -o flat.safetensors
+      styledrop train --each pictures --style "watercolor" -o styles
       styledrop train a.jpg b.jpg --learn object --content "my dog" \
           -o mydog.safetensors
     """
     kind, chosen = learning.kind, learning.given() | {"learn": learn, "seed": seed}
     TrainSettings.of(kind, **chosen)  # what is wrong is said before the base is loaded
     samples = [checks.typed_text(one, "a --sample-prompt", 'say what to draw: "a cat"') for one in learning.samples]
+    if each:
+        train_each.train_each(
+            screen,
+            train_each.lessons_in(pictures, style, content, output, save_as, screen.say),
+            kind,
+            chosen,
+            samples,
+            told=partial(_told, screen),
+            save_as=save_as,
+            overwrite=overwrite,
+            fresh=fresh,
+            dry_run=dry_run,
+            model=model,
+            device=device,
+            recipe=recipe,
+        )
+        return
     output = checks.adapter_output(output, OUTPUT, save_as, overwrite, run=True)
     pictures, content = checks.references_in(pictures, style or "", content, screen.say)
     style, content = _texts(learn, pictures, style, content)
