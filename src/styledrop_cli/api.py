@@ -206,9 +206,9 @@ class StyleDrop:
         """Draw ``number`` pictures of each prompt, with seeds from ``seed`` on, and give each as soon as it is done.
 
         ``adapter`` is a file or the name of a style in the library, several of these with their shares
-        (``{"ink.safetensors": 0.6, "gold": 0.4}``), or None for the base alone. ``thing`` is an object's adapter, whose share of the whole is ``gamma`` in [0,1].
-        ``style`` replaces the adapters' own words, empty it leaves them out. ``on_step`` is told what share in [0,1] of
-        all steps is taken.
+        (``{"ink.safetensors": 0.6, "gold": 0.4}``), or None for the base alone. ``thing`` is an object's adapter, whose
+        share of the whole is ``gamma`` in [0,1]. ``style`` replaces the adapters' own words, empty it leaves them out.
+        ``on_step`` is told what share in [0,1] of all steps is taken.
 
         Raises ModelError for a file that is no adapter or belongs to another base, UsageError for settings out of
         range, prompts that say nothing, and shares that do not add up to 1.
