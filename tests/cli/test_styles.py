@@ -94,13 +94,27 @@ def test_a_library_that_fails_at_the_end_costs_no_training(
     assert library.find("ink").read_bytes() == b"another's"
 
 
-def test_merges_and_rounds_are_kept_too(
-    styledrop: Run, model: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_merges_are_kept_too(styledrop: Run, model: tuple[str, ...]) -> None:
     done = styledrop("merge", "ink:0.5", "gold:0.5", "--save-as", "both", *model)
     assert done.code == 0 and "styledrop generate both" in done.err
     assert "merged.safetensors" not in os.listdir()
     assert listed(styledrop) == ["both", "gold", "ink"]
+    run_of(library.file_of("both")).mkdir()  # of a training that the file was of before
+    assert styledrop("merge", "ink", "gold", "--save-as", "both", *model).code == 2
+    assert styledrop("merge", "ink", "gold", "--save-as", "both", "--overwrite", *model).code == 0
+    assert not run_of(library.file_of("both")).exists()
+
+
+def test_rounds_are_kept_too(styledrop: Run, model: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    import tiny
+
+    tiny.shrink_rounds(monkeypatch)
+    few = ("--rounds", "1", "--per-prompt", "2", "--steps", "2", "-q", *model)
+    done = styledrop("iterate", "ink", "--save-as", "better", *few)
+    assert done.code == 0, done.err
+    assert library.find("better").read_bytes() == Path("ink.rounds/best.safetensors").read_bytes()
+    assert listed(styledrop) == ["better", "gold", "ink"]
+    assert styledrop("iterate", "ink", "--overwrite", *few).code == 2
 
 
 # ---- a name stands for its file everywhere ----

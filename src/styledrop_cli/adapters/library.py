@@ -109,6 +109,16 @@ def refuse_taken(name: str, overwrite: bool) -> None:
         )
 
 
+def refuse_unfinished(name: str) -> None:
+    """Raise UsageError for a name under which a training works, or was stopped half way."""
+    _refuse_busy(name)
+    if run_of(file_of(name)).exists():
+        raise UsageError(
+            f"a training for a style called '{name}' was stopped half way",
+            f"go on with it by its own command, or drop it: styledrop styles remove {name}",
+        )
+
+
 def save(source: Path, name: str, overwrite: bool = False) -> Path:
     """Copy the adapter file ``source`` into the library as ``name``, whole or not at all; returns the file there.
 
@@ -118,7 +128,9 @@ def save(source: Path, name: str, overwrite: bool = False) -> Path:
     refuse_taken(name, overwrite)
     target = file_of(name)
     if not overwrite:
-        _refuse_training(name)
+        refuse_unfinished(name)
+    elif target.exists() and source.exists() and source.samefile(target):
+        return target
     try:
         data = read_bytes(source, None)
     except OSError as error:
@@ -156,7 +168,7 @@ def rename(old: str, new: str) -> Path:
     """
     source, target = style_of(old), file_of(new)
     refuse_taken(new, overwrite=False)
-    _refuse_training(new)
+    refuse_unfinished(new)
     _refuse_busy(old)
     with _changing(target):
         if not named_anew(source, target):
@@ -223,16 +235,6 @@ def style_of(name: str) -> Path:
     if not is_saved(name):
         raise UsageError(f"there is no style called '{name[:LONGEST]}'", _nearest(name))
     return file_of(name)
-
-
-def _refuse_training(name: str) -> None:
-    """Raise UsageError for a name under which a training works, or was stopped half way."""
-    _refuse_busy(name)
-    if run_of(file_of(name)).exists():
-        raise UsageError(
-            f"a training for a style called '{name}' was stopped half way",
-            f"go on with it by its own command, or drop it: styledrop styles remove {name}",
-        )
 
 
 def _refuse_busy(name: str) -> None:

@@ -55,11 +55,21 @@ def adapter_output(
     Refused as by `refuse_output`, and where a style is called so already.
     """
     if save_as is not None:
-        library.refuse_taken(save_as, overwrite)
-        refuse_unwritable(library.folder(), library.VARIABLE)
+        refuse_name(save_as, overwrite, run=run and output is None)
     made = output or (default if save_as is None else library.file_of(save_as))
     refuse_output(made, overwrite, suffix=ADAPTER, run=run, option="-o" if output or not save_as else "--save-as")
     return made
+
+
+def refuse_name(save_as: str, overwrite: bool, *, run: bool = False) -> None:
+    """Refuse a name that a style of the library has already, unless it is to be replaced, and one that none can have.
+
+    `run` is whether a training writes it, which may have been stopped half way and go on.
+    """
+    library.refuse_taken(save_as, overwrite)
+    if not (run or overwrite):
+        library.refuse_unfinished(save_as)
+    refuse_unwritable(library.folder(), library.VARIABLE)
 
 
 def refuse_long_name(path: Path, option: str = "-o") -> None:

@@ -128,8 +128,9 @@ def iterate(
         library.beside(start, f"{start.stem}{ROUNDS}") if start else Path(f"{pictures[0].stem}{ROUNDS}")
     )
     if save_as is not None:
-        library.refuse_taken(save_as, overwrite)
-        checks.refuse_unwritable(library.folder(), library.VARIABLE)
+        checks.refuse_name(save_as, overwrite)
+    elif overwrite:
+        raise UsageError("--overwrite replaces the style that --save-as names, and none is named", "leave it out")
     checks.refuse_unwritable(folder)
     checks.refuse_busy(folder)
     wanted = checks.prompts_in(how.prompts) if how.prompts else None
@@ -184,6 +185,13 @@ def iterate(
             share=(number, of),
         )
         watcher.over(result)
+    _show_result(screen, result, name, model, save_as, overwrite)
+
+
+def _show_result(
+    screen: console.Screen, result: Result, name: str, model: str, save_as: str | None, overwrite: bool
+) -> None:
+    """Keep the best adapter in the library, if that was asked for, and show how the rounds compare by `name`."""
     kept = load.keep(screen, result.path, save_as, overwrite)
     screen.result(
         {

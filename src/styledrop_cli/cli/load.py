@@ -122,12 +122,17 @@ def read_weighted(words: Sequence[str], what: str) -> tuple[list[Path], list[flo
     return paths, numbers or None
 
 
-def keep(screen: Screen, file: Path, save_as: str | None, overwrite: bool) -> bool:
+def keep(screen: Screen, file: Path, save_as: str | None, overwrite: bool, *, trained: bool = False) -> bool:
     """Copy a finished adapter `file` into the library as `save_as`, unless that is where it was written.
 
+    `trained` is whether the folder of a training beside it is its own; that of another style, which it replaces, goes.
     Whether that went well, or nothing was to be done; if it did not, a warning says what to do: the file is there.
     """
-    if save_as is None or file == library.file_of(save_as):
+    if save_as is None:
+        return True
+    if file == library.file_of(save_as):
+        if not trained:
+            library.drop_training(save_as)
         return True
     try:
         library.save(file, save_as, overwrite)

@@ -202,7 +202,7 @@ def train(
         )
     if place[0]:
         return
-    kept = load.keep(screen, learnt.path, save_as, overwrite)
+    kept = load.keep(screen, learnt.path, save_as, overwrite, trained=True)
     _show_result(screen, learnt, settings, style, model, save_as if kept else None)
     if not kept:
         raise typer.Exit(1)
