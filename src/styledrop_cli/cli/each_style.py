@@ -311,7 +311,9 @@ def _sheet(rows: Sequence[Row], columns: Sequence[list[int]], pictures: Pictures
     cells = []
     for row in rows:
         cells.append(GridCell("", plain_words(row.file.header.style)))
-        cells += [GridCell("", plain_words(row.wanted[cell[0]].prompt)) for cell in columns]
+        for cell in columns:
+            text, prompt = pictures[cell[0]][0].text, row.wanted[cell[0]].prompt
+            cells.append(GridCell("", plain_words(prompt) if prompt != text else ""))  # one of a line's variants
     return grid_sheet(
         lines(),
         cells,
