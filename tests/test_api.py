@@ -73,6 +73,20 @@ def test_several_adapters(loaded: StyleDrop, picture: Path) -> None:
     assert (made[0].about["object"], made[0].about["gamma"]) == ("o.safetensors", 0.5)
 
 
+def test_styles_are_kept_and_found_by_name(loaded: StyleDrop, picture: Path) -> None:
+    assert styledrop_cli.styles() == []
+    adapter = loaded.train(picture, "ink", contents="a cat", output="a.safetensors", **QUICK)
+    kept = styledrop_cli.save(adapter, "ink")
+    assert styledrop_cli.styles() == ["ink"] and styledrop_cli.load("ink").header == adapter.header
+    with pytest.raises(UsageError, match="already"):
+        styledrop_cli.save("a.safetensors", "ink")
+    styledrop_cli.save("a.safetensors", "ink", overwrite=True)
+    by_name, by_file = (loaded.generate("a cat", one, steps=2)[0] for one in ("ink", kept))
+    assert by_name.image.tobytes() == by_file.image.tobytes()
+    with pytest.raises(ModelError, match="no style called 'inq'"):
+        styledrop_cli.load("inq")
+
+
 def test_edit(loaded: StyleDrop, tiny_model: Path, styledrop: Run) -> None:
     save_png(draw(90, 60), Path("ref.png"))
     mask = Image.new("L", (90, 60))

@@ -127,8 +127,8 @@ LOG_BLOCKS = [block for block in ALL_BLOCKS if block.where.startswith(LOGS)]
 FOLLOWED = each_once(block for block in ALL_BLOCKS if not block.where.startswith(LOGS))
 README_COMMANDS = [command for block in FOLLOWED if block.where == "README.md" for command in block.commands]
 # The pages that go on from where the README ends, with its files and those of the project.
-GOING_ON = [f"docs/guide/{name}.md" for name in ("learning", "generating", "several_styles", "editing", "kits",
-                                                 "feedback", "judging")]  # fmt: skip
+GOING_ON = [f"docs/guide/{name}.md" for name in ("learning", "generating", "styles", "several_styles", "editing",
+                                                 "kits", "feedback", "judging")]  # fmt: skip
 PAGE_BLOCKS = [block for block in FOLLOWED if block.where not in ("README.md", *GOING_ON)]
 
 
@@ -252,7 +252,7 @@ def shortened(arguments: list[str]) -> list[str]:
         return [*arguments, "-n", "1"]
     if arguments[0] == "alphabet":
         return [*arguments, "-n", "2"]
-    if arguments[:2] == ["models", "remove"]:
+    if arguments[:2] in (["models", "remove"], ["styles", "remove"]) and "--yes" not in arguments:
         return [*arguments, "--yes"]
     if arguments[0] != "pretrain":
         return arguments
@@ -266,6 +266,8 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
         arguments = [re.sub(r"(?<=\.safetensors):.*", "", name) for name in arguments]
     if arguments[0] in ("train", "iterate"):
         arguments = [re.sub(r"(?<=\.(png|jpg)):[\d.]+$", "", name) for name in arguments]
+    if "--styles" in arguments:
+        arguments = [part for word in arguments for part in word.split(",")]
     before = dict(zip(arguments[1:], arguments, strict=False))
     if arguments[0] == "iterate" and not Path("adapter.safetensors").exists():
         shutil.copy(adapter, "adapter.safetensors")  # the newest adapter here
@@ -284,6 +286,9 @@ def provide(arguments: list[str], adapter: Path, model: Path) -> None:
             shutil.copy(ROOT / name, path)  # must be there
         elif path.parent.name == "styledrop-out" and path.suffix == ".png":
             save_png(draw(), path, {"prompt": "a cat", "seed": 1, "adapter": None})
+        elif before[name] == "--each":
+            path.mkdir()
+            draw().save(path / "bird.png")
         elif before[name] == "--prompts":
             path.write_text("a cat\na dog --seed 5\n", encoding="utf-8")
         elif before[name] == "--mask":

@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 import tiny
 from conftest import ROOT, SOURCE, Run
 from styledrop_cli import doctor
+from styledrop_cli.adapters import library
 from styledrop_cli.base import hub
 from styledrop_cli.base.cache import cache_folder
 from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.doctor import BASE, DEVICES, LIBRARIES, NOTE, WRONG, Finding, ask, examine
+from styledrop_cli.io.tensors import save_tensors
 
 CPU = {"built for": None, "cards": [], "picked": "cpu", "threads": 2}
 NMS = "RuntimeError: operator torchvision::nms does not exist"
@@ -33,12 +36,14 @@ NMS = "RuntimeError: operator torchvision::nms does not exist"
 
 @pytest.fixture(autouse=True)
 def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cores, no NVIDIA card, an empty cache, and no variable that matters."""
+    """Two cores, no NVIDIA card, an empty cache, no styles, and no variable that matters."""
     for name in filter(doctor.VARIABLES.fullmatch, list(os.environ)):
         monkeypatch.delenv(name)
     monkeypatch.setattr(doctor, "_cores", lambda: 2)
     monkeypatch.setattr(doctor, "has_nvidia", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path("cache").resolve()))
+    styles = Path("styles").resolve()
+    monkeypatch.setattr(library, "folder", lambda: styles)
 
 
 Says = Callable[..., None]
@@ -288,6 +293,20 @@ def test_a_folder_that_is_gone(says: Says, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir("gone")
     Path().absolute().rmdir()
     assert found("folder").state == WRONG
+
+
+def test_the_library_of_styles(says: Says) -> None:
+    assert found("styles").found.endswith("which is not there yet") and found("styles").state != WRONG
+    library.folder().mkdir()
+    tiny_file = {"a": torch.zeros(2)}
+    save_tensors(library.file_of("ink"), tiny_file)
+    library.file_of("cut").write_bytes(library.file_of("ink").read_bytes()[:-1])
+    assert found("styles").found == f"2 in {library.folder()}"
+    assert found("cut").state == WRONG and "styles remove cut" in found("cut").advice
+    assert not [one for one in examine() if one.name == "ink"]
+    shutil.rmtree(library.folder())
+    library.folder().write_bytes(b"")
+    assert found("styles").state == WRONG and "STYLEDROP_STYLES" in found("styles").advice
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from styledrop_cli.errors import DeviceError, ModelError, PictureError, Styledro
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from styledrop_cli.api import Picture, StyleDrop, pull
+    from styledrop_cli.api import Picture, StyleDrop, load, pull, save, styles
 
 __all__ = [
     "DeviceError",
@@ -20,13 +20,16 @@ __all__ = [
     "StyledropError",
     "UsageError",
     "__version__",
+    "load",
     "pull",
+    "save",
+    "styles",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """``StyleDrop``, ``Picture`` and ``pull``, imported when they are asked for: they take torch along."""
-    if name in ("StyleDrop", "Picture", "pull"):
+    """``StyleDrop`` and what else is of ``api``, imported when it is asked for: it takes torch along."""
+    if name in ("StyleDrop", "Picture", "load", "pull", "save", "styles"):
         from styledrop_cli import api
 
         return getattr(api, name)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from styledrop_cli.adapters import share
+from styledrop_cli.adapters import library, share
 from styledrop_cli.adapters.header import AdapterFile, load_adapter
 from styledrop_cli.adapters.pull import find_adapter, keep
 from styledrop_cli.base import upload
@@ -225,10 +225,10 @@ class StyleDrop:
     ) -> Iterator[Picture]:
         """Draw ``number`` pictures of each prompt, with seeds from ``seed`` on, and give each as soon as it is done.
 
-        ``adapter`` is a file, several with their shares (``{"ink.safetensors": 0.6, "gold.safetensors": 0.4}``), or
-        None for the base alone. ``thing`` is an object's adapter, whose share of the whole is ``gamma`` in [0,1].
-        ``style`` replaces the adapters' own words, empty it leaves them out. ``on_step`` is told what share in [0,1] of
-        all steps is taken.
+        ``adapter`` is a file or the name of a style in the library, several of these with their shares
+        (``{"ink.safetensors": 0.6, "gold": 0.4}``), or None for the base alone. ``thing`` is an object's adapter, whose
+        share of the whole is ``gamma`` in [0,1]. ``style`` replaces the adapters' own words, empty it leaves them out.
+        ``on_step`` is told what share in [0,1] of all steps is taken.
 
         Raises ModelError for a file that is no adapter or belongs to another base, UsageError for settings out of
         range, prompts that say nothing, and shares that do not add up to 1.
@@ -405,7 +405,31 @@ def _mixture(adapter: Adapters, thing: AnAdapter | None, gamma: float) -> StyleM
 
 
 def _read(adapter: AnAdapter) -> AdapterFile:
-    return adapter if isinstance(adapter, AdapterFile) else load_adapter(Path(adapter))
+    if isinstance(adapter, AdapterFile):
+        return adapter
+    return load_adapter(library.find(adapter) if isinstance(adapter, str) else adapter)
+
+
+# ---- the library of styles ----
+
+
+def styles() -> list[str]:
+    """The names of the styles in the library, in the order of the alphabet."""
+    return library.names()
+
+
+def load(adapter: str | Path) -> AdapterFile:
+    """Read the style of that name in the library, or an adapter file; ModelError if it is neither, or is damaged."""
+    return _read(adapter)
+
+
+def save(adapter: AnAdapter, name: str, *, overwrite: bool = False) -> AdapterFile:
+    """Keep an adapter in the library as ``name``, which then stands for its file everywhere; the one that is kept.
+
+    Raises UsageError if the name is taken, unless ``overwrite``, or no style can have it; ModelError for what is no
+    adapter, StyledropError if the library cannot be written.
+    """
+    return load_adapter(library.save(_read(adapter).path, name, overwrite))
 
 
 def _listed(given: Any) -> list[Any]:

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from styledrop_cli import __version__
+from styledrop_cli.adapters import library
 from styledrop_cli.base import hub
 from styledrop_cli.base.cache import cache_folder
 from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.environment import is_on
-from styledrop_cli.errors import StyledropError
-from styledrop_cli.io.files import file_hash
+from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.io.files import file_hash, why_cut
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -91,6 +92,7 @@ def examine(model: str = BUNDLED, *, thorough: bool = False) -> list[Finding]:
         *(_model(one, folder, answers) for one, folder in folders.items()),
         *_fetched(thorough),
         *_folders(),
+        *_styles(),
         *_environment(),
     ]
 
@@ -403,6 +405,32 @@ def _folders() -> Iterator[Finding]:
         else:
             full = (WRONG, f"make room, 20 MB are needed; or {advice}") if free < 50e6 else ()
             yield Finding("here", name, f"{place}, {free / 1e9:.1f} GB free", *full)
+
+
+def _styles() -> Iterator[Finding]:
+    """The library of styles: where it is, whether it can be used, and which of its files are not whole."""
+    try:
+        folder = library.folder()
+        there = folder.exists()
+        if there:
+            list(folder.iterdir())
+            _try_to_write(folder)
+    except ImportError as error:
+        yield Finding("here", "styles", f"not looked for: {error}", NOTE)
+        return
+    except UsageError as error:
+        yield Finding("here", "styles", error.message, NOTE, error.hint or "")
+        return
+    except OSError as error:
+        advice = f"{library.VARIABLE}=FOLDER names another one"
+        yield Finding("here", "styles", f"{folder} cannot be used: {error.strerror or error}", WRONG, advice)
+        return
+    names = library.names()
+    yield Finding("here", "styles", f"{len(names)} in {folder}{', which is not there yet' * (not there)}")
+    for name in names:
+        if why := why_cut(library.file_of(name)):
+            advice = f"import it anew, or: styledrop styles remove {name}"
+            yield Finding("here", name, f"this style is damaged: {why}", WRONG, advice)
 
 
 def _try_to_write(folder: Path | str) -> None:

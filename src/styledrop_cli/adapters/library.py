@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from styledrop_cli.environment import expanded
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
-from styledrop_cli.io.files import atomic_write, read_bytes, writing
+from styledrop_cli.io.files import atomic_write, named_anew, read_bytes, writing
+from styledrop_cli.io.run_names import RUN, run_of
 
 SUFFIX = ".safetensors"
 VARIABLE = "STYLEDROP_STYLES"  # another folder for the library
@@ -48,6 +50,16 @@ def names() -> list[str]:
 def is_name(word: str) -> bool:
     """Whether a style may be called so."""
     return bool(NAME.fullmatch(word)) and not word.endswith(SUFFIX) and not RESERVED.fullmatch(word)
+
+
+def name_from(text: str) -> str:
+    """The name of a style made of a text, such as that of a file: what a name cannot hold becomes "-".
+
+    UsageError where nothing is left of it.
+    """
+    made = re.sub(r"[^\w.-]+", "-", text).strip("-._")[:LONGEST].strip("-._")
+    file_of(made)
+    return made
 
 
 def file_of(name: str) -> Path:
@@ -97,6 +109,16 @@ def refuse_taken(name: str, overwrite: bool) -> None:
         )
 
 
+def refuse_unfinished(name: str) -> None:
+    """Raise UsageError for a name under which a training works, or was stopped half way."""
+    _refuse_busy(name)
+    if run_of(file_of(name)).exists():
+        raise UsageError(
+            f"a training for a style called '{name}' was stopped half way",
+            f"go on with it by its own command, or drop it: styledrop styles remove {name}",
+        )
+
+
 def save(source: Path, name: str, overwrite: bool = False) -> Path:
     """Copy the adapter file ``source`` into the library as ``name``, whole or not at all; returns the file there.
 
@@ -105,14 +127,19 @@ def save(source: Path, name: str, overwrite: bool = False) -> Path:
     """
     refuse_taken(name, overwrite)
     target = file_of(name)
+    if not overwrite:
+        refuse_unfinished(name)
+    elif target.exists() and source.exists() and source.samefile(target):
+        return target
     try:
         data = read_bytes(source, None)
     except OSError as error:
         raise ModelError(f"cannot read {source}: {error.strerror or error}") from None
+    _refuse_busy(name)
     with _changing(target):
-        written = atomic_write(target, data, new=not overwrite)
-    if not written:
-        refuse_taken(name, overwrite)
+        if not atomic_write(target, data, new=not overwrite):
+            refuse_taken(name, overwrite)
+        drop_training(name)
     return target
 
 
@@ -122,9 +149,99 @@ def _changing(path: Path) -> Iterator[None]:
     try:
         with writing(path):
             yield
+    except UsageError:  # a name that is taken
+        raise
     except StyledropError as error:
         hint = (error.hint or "").replace("choose another place with -o", f"set {VARIABLE} to another folder")
         raise StyledropError(error.message, hint) from None
+
+
+def drop_training(name: str) -> None:
+    """Remove the folder of the training of a style that is another one now."""
+    shutil.rmtree(run_of(file_of(name)), ignore_errors=True)
+
+
+def rename(old: str, new: str) -> Path:
+    """Call the style ``old`` ``new`` from now on, with the folder of its training; returns its file.
+
+    UsageError if there is no style ``old``, one that is called ``new`` already, or a training that works on either.
+    """
+    source, target = style_of(old), file_of(new)
+    refuse_taken(new, overwrite=False)
+    refuse_unfinished(new)
+    _refuse_busy(old)
+    with _changing(target):
+        if not named_anew(source, target):
+            refuse_taken(new, overwrite=False)
+        if run_of(source).exists():
+            run_of(source).replace(run_of(target))
+    return target
+
+
+def remove(name: str) -> int:
+    """Delete a style with the folder of its training, also one that was stopped half way; returns the freed bytes.
+
+    UsageError if there is nothing of that name, or a training works on it at this moment.
+    """
+    freed, file = removable(name), file_of(name)
+    _refuse_busy(name)
+    with _changing(file):
+        file.unlink(missing_ok=True)
+        if run_of(file).exists():
+            shutil.rmtree(run_of(file))
+    return freed
+
+
+def removable(name: str) -> int:
+    """How many bytes ``remove`` would free; UsageError if there is nothing of that name."""
+    if not run_of(file_of(name)).is_dir():
+        style_of(name)
+    return size(name)
+
+
+def size(name: str) -> int:
+    """How many bytes a style takes, with the folder of its training."""
+    file = file_of(name)
+    parts = [file, *run_of(file).rglob("*")]
+    return sum(part.stat().st_size for part in parts if part.is_file())
+
+
+def unfinished() -> list[str]:
+    """The names of styles whose training was stopped half way: their file is not there yet."""
+    try:
+        found = sorted(one.name.removesuffix(SUFFIX + RUN) for one in folder().glob(f"*{SUFFIX}{RUN}"))
+    except (OSError, UsageError):
+        return []
+    return [name for name in found if is_name(name) and not is_saved(name)]
+
+
+def called(file: Path) -> str:
+    """What a person calls an adapter file: the name of a style in the library, or else its path."""
+    return file.stem if is_name(file.stem) and is_saved(file.stem) and file_of(file.stem) == file else str(file)
+
+
+def beside(file: Path, name: str) -> Path:
+    """Where what is made of an adapter file lies: beside it, or in the working folder if it is one of the library."""
+    return Path(name) if called(file) == file.stem else file.with_name(name)
+
+
+def file_or_place(word: str) -> Path:
+    """The file of a style in the library, or else the path that ``word`` is: of a picture, a folder, an adapter."""
+    return file_of(word) if is_saved(word) else Path(expanded(word))
+
+
+def style_of(name: str) -> Path:
+    """The file of a style that is in the library; UsageError if there is none of that name."""
+    if not is_saved(name):
+        raise UsageError(f"there is no style called '{name[:LONGEST]}'", _nearest(name))
+    return file_of(name)
+
+
+def _refuse_busy(name: str) -> None:
+    """Raise UsageError, naming the process, where a training works on a style of that name."""
+    from styledrop_cli.io import run_folder  # its locks take time to import
+
+    run_folder.refuse_busy(run_of(file_of(name)))
 
 
 def _nearest(word: str) -> str:

@@ -28,6 +28,7 @@ from styledrop_cli.cli.push import push
 from styledrop_cli.cli.report import report
 from styledrop_cli.cli.score import score
 from styledrop_cli.cli.streams import open_streams
+from styledrop_cli.cli.styles import styles
 from styledrop_cli.cli.sweep import sweep
 from styledrop_cli.cli.tokenize import tokenize
 from styledrop_cli.cli.train import train
@@ -58,6 +59,7 @@ COMMANDS = (
     (pull, "pull", None, SHARING),
     (tokenize, "tokenize", None, INSIDE),
     (inspect, "inspect", None, INSIDE),
+    (styles, "styles", None, INSIDE),
     (models, "models", None, INSIDE),
     (doctor, "doctor", None, INSIDE),
     (convert, "convert", None, INSIDE),

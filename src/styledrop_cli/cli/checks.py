@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from styledrop_cli.adapters import library
 from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
 from styledrop_cli.generation.lists.foreign import foreign, literal
@@ -44,6 +45,31 @@ def refuse_output(
         raise UsageError(f"{output} is already there", f"choose another name with {option}, or say --overwrite")
     for folder in {output.parent, real_place(output).parent}:
         refuse_unwritable(folder, option)
+
+
+def adapter_output(
+    output: Path | None, default: Path, save_as: str | None, overwrite: bool, *, run: bool = False
+) -> Path:
+    """The adapter file to write: `output`, or that of the style `save_as` in the library, or the `default`.
+
+    Refused as by `refuse_output`, and where a style is called so already.
+    """
+    if save_as is not None:
+        refuse_name(save_as, overwrite, run=run and output is None)
+    made = output or (default if save_as is None else library.file_of(save_as))
+    refuse_output(made, overwrite, suffix=ADAPTER, run=run, option="-o" if output or not save_as else "--save-as")
+    return made
+
+
+def refuse_name(save_as: str, overwrite: bool, *, run: bool = False) -> None:
+    """Refuse a name that a style of the library has already, unless it is to be replaced, and one that none can have.
+
+    `run` is whether a training writes it, which may have been stopped half way and go on.
+    """
+    library.refuse_taken(save_as, overwrite)
+    if not (run or overwrite):
+        library.refuse_unfinished(save_as)
+    refuse_unwritable(library.folder(), library.VARIABLE)
 
 
 def refuse_long_name(path: Path, option: str = "-o") -> None:

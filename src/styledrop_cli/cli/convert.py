@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from styledrop_cli.adapters import library
 from styledrop_cli.base.registry import PUBLISHED
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import option
@@ -22,7 +23,11 @@ LEAST, MOST = 0.001, 1_000_000  # of alpha
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A LoRA written by diffusers, peft or kohya, or an adapter of kind lora."),
+        typer.Argument(
+            metavar="FILE",
+            help="A LoRA written by diffusers, peft or kohya, or an adapter of kind lora: a file, or a saved style.",
+            **options.of_any_file,
+        ),
     ],
     *,
     style: Annotated[
@@ -48,6 +53,7 @@ def convert(
             shown=f"{OUTPUT}, or {FOLDER.format('FILE')} beside FILE",
         ),
     ] = None,
+    save_as: options.SaveAs = None,
     overwrite: options.Overwrite = False,
     model: Annotated[
         str | None,
@@ -74,16 +80,19 @@ def convert(
     if ours:
         if style is not None or alpha is not None:
             raise UsageError(f"{file} holds its style and its alpha", "leave --style and --alpha out")
-        _take_out(file, output or file.with_name(FOLDER.format(file.stem)), overwrite, model, screen)
+        if save_as is not None:
+            raise UsageError(f"{file} becomes a folder for diffusers, and no style", "leave --save-as out")
+        _take_out(file, output or library.beside(file, FOLDER.format(file.stem)), overwrite, model, screen)
     else:
-        _bring_in(file, style, alpha, output or OUTPUT, overwrite, model or DEFAULT, screen)
+        _bring_in(file, style, alpha, output, save_as, overwrite, model or DEFAULT, screen)
 
 
 def _bring_in(
     file: Path,
     style: str | None,
     alpha: float | None,
-    output: Path,
+    output: Path | None,
+    save_as: str | None,
     overwrite: bool,
     model: str,
     screen: console.Screen,
@@ -94,7 +103,7 @@ def _bring_in(
     if style is None:
         raise UsageError(f"{file} does not say what style it draws", hint)
     style = checks.typed_text(style, "--style", hint)
-    checks.refuse_output(output, overwrite, suffix=checks.ADAPTER)
+    output = checks.adapter_output(output, OUTPUT, save_as, overwrite)
     row = PUBLISHED.get(model.partition("+")[0])  # what does not fit a known base is refused before that is fetched
     lora = diffusers_lora.read_lora(file, row) if row else None
     base = diffusers_lora.published_base(load.located(screen, model))
@@ -102,8 +111,12 @@ def _bring_in(
     header = diffusers_lora.bring_in(lora, base, style=style, alpha=alpha, output=output, on_message=screen.say)
     config = header.config
     screen.say(f"rank {config['rank']}, alpha {config['alpha']:g}, {', '.join(config['targets'])}; the adapter:")
-    screen.result({"adapter": output, "style": style, **config, "base": header.base["name"]}, [output])
-    say_how_to_draw(screen, output, model)
+    kept = load.keep(screen, output, save_as, overwrite)
+    about = {"adapter": output, "saved_as": save_as if kept else None, "style": style, **config}
+    screen.result(about | {"base": header.base["name"]}, [output])
+    say_how_to_draw(screen, (kept and save_as) or output, model)
+    if not kept:
+        raise typer.Exit(1)
 
 
 def _take_out(file: Path, folder: Path, overwrite: bool, model: str | None, screen: console.Screen) -> None:

@@ -54,25 +54,12 @@ def draw_all(
 
     Raises as `pipeline.draw` does, StyledropError where something cannot be written.
     """
-    from styledrop_cli.generation import pipeline
-    from styledrop_cli.generation.output_folder import Batch, about, about_mixture, write_sheets
-    from styledrop_cli.io.files import remove_parts
+    from styledrop_cli.generation.output_folder import write_sheets
 
     started = time.monotonic()
-    _check_sizes(screen, base, [one.settings for one in wanted])
-    warn_of_guard(screen, base, mixture, any(one.settings.guard for one in wanted))
-    drawn_by = about_mixture(base, mixture)
-    batch = Batch(folder, stems, lambda index: about(base, wanted[index], mixture, drawn_by) | dict(more or {}))
-    remove_parts(folder, "*.png", older=DEAD)
-    missing = batch.missing
-
-    def draw(indices: Sequence[int], on_step: OnStep) -> Iterator[tuple[int, Image]]:
-        ours = [wanted[index] for index in indices]
-        if own_draw:
-            return own_draw(base, mixture, ours, on_step)
-        return pipeline.draw(base, mixture, ours, on_step, there=lambda index: batch.has_come(indices[index]))
-
-    _draw_missing(screen, batch, missing, draw, place)
+    batch, drawn = draw_into(
+        screen, base, mixture, wanted, stems, folder, own_draw=own_draw, more=more or {}, place=place
+    )
     svgs = finish(screen, batch.paths, assets) if place[0] == 0 else {}
     sheets: list[Path] = []
     if sheet and place[0] == 0 and len(wanted) > 1:
@@ -87,9 +74,47 @@ def draw_all(
     ]
     abouts = [batch.about(index) for index in range(len(wanted))]
     screen.result(
-        {"pictures": pictures, "sheets": sheets} | summary(screen, abouts, len(missing), started),
+        {"pictures": pictures, "sheets": sheets} | summary(screen, abouts, drawn, started),
         [*dict.fromkeys(batch.paths), *(one["svg"] for one in svgs.values()), *sheets],
     )
+
+
+def draw_into(
+    screen: console.Screen,
+    base: Base,
+    mixture: StyleMix,
+    wanted: Sequence[PictureRequest],
+    stems: Sequence[str],
+    folder: Path,
+    *,
+    own_draw: Draw | None = None,
+    more: Mapping[str, Any],
+    place: Place,
+    what: str = "drawing",
+) -> tuple[Batch, int]:
+    """`draw_all` without what it prints at the end: the pictures in `folder`, and how many were not there.
+
+    `what` is what the progress is called.
+    """
+    from styledrop_cli.generation import pipeline
+    from styledrop_cli.generation.output_folder import Batch, about, about_mixture
+    from styledrop_cli.io.files import remove_parts
+
+    _check_sizes(screen, base, [one.settings for one in wanted])
+    warn_of_guard(screen, base, mixture, any(one.settings.guard for one in wanted))
+    drawn_by = about_mixture(base, mixture)
+    batch = Batch(folder, stems, lambda index: about(base, wanted[index], mixture, drawn_by) | dict(more))
+    remove_parts(folder, "*.png", older=DEAD)
+    missing = batch.missing
+
+    def draw(indices: Sequence[int], on_step: OnStep) -> Iterator[tuple[int, Image]]:
+        ours = [wanted[index] for index in indices]
+        if own_draw:
+            return own_draw(base, mixture, ours, on_step)
+        return pipeline.draw(base, mixture, ours, on_step, there=lambda index: batch.has_come(indices[index]))
+
+    _draw_missing(screen, batch, missing, draw, place, what)
+    return batch, len(missing)
 
 
 def _draw_missing(
@@ -98,6 +123,7 @@ def _draw_missing(
     missing: Sequence[int],
     draw: Callable[[Sequence[int], OnStep], Iterator[tuple[int, Image]]],
     place: Place,
+    called: str,
 ) -> None:
     """Draw the `missing` pictures of a batch, or this process's share of them; the first also draws what is left."""
     from styledrop_cli.training.distributed import PATIENCE, wait_for_others
@@ -122,10 +148,10 @@ def _draw_missing(
         return slowest
 
     if missing and of == 1:
-        draw_these(missing, "drawing", total - len(missing))
+        draw_these(missing, called, total - len(missing))
     elif missing:
         own = [index for index in missing if index % of == number]
-        slowest = draw_these(own, f"drawing one share of {of}") if own else 0.0
+        slowest = draw_these(own, f"{called} one share of {of}") if own else 0.0
         if number == 0:
             with screen.working("waiting for the others"):
                 patience = max(PATIENCE, 2 * slowest)

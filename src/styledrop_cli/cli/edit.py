@@ -88,7 +88,14 @@ def edit(
     what: Change,
     adapter: Annotated[
         Path | None,
-        option("Draw in this adapter's style.", "--adapter", "-a", metavar="FILE", shown="the base model alone"),
+        option(
+            "Draw in this adapter's style; a file, or a saved style.",
+            "--adapter",
+            "-a",
+            metavar="ADAPTER",
+            shown="the base model alone",
+            **options.of_adapter,
+        ),
     ] = None,
     number: Annotated[int, options.number("How many pictures to draw, for you to choose from.")] = 4,
     output: Annotated[Path, options.output("FOLDER", "The folder for the pictures.")] = OUTPUT,

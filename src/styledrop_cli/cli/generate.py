@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from styledrop_cli.adapters import library
-from styledrop_cli.cli import checks, console, drawing, load, options, plan
+from styledrop_cli.cli import checks, console, drawing, each_style, load, options, plan
 from styledrop_cli.cli.options import flag, option
 from styledrop_cli.cli.plan import DryRun
 from styledrop_cli.errors import UsageError
@@ -65,7 +65,8 @@ class ManyPrompts:
     name: Annotated[
         str,
         option(
-            "Names of the files, made of {prompt} {seed} {index} {name} {style}; {index:04} has leading zeros.",
+            "Names of the files, made of {prompt} {seed} {index} {name} {style}; {index:04} has leading zeros. With "
+            "--styles, {style} is the name of each.",
             metavar="PATTERN",
         ),
     ] = "{prompt}-{seed}"
@@ -79,16 +80,32 @@ class Mixing:
     PANEL: ClassVar = "Several adapters"
     RANGES: ClassVar = {"gamma": (0, 1)}
 
+    styles: Annotated[
+        list[str] | None,
+        option(
+            "Draw every prompt in each of these styles, with the same seeds, each style on its own base model: names, "
+            "files and folders of adapters, with commas between, instead of ADAPTER. The sheet has a row for each "
+            "style and a column for each prompt.",
+            metavar="ADAPTER,ADAPTER,...",
+            autocompletion=options.adapters_like,
+        ),
+    ] = None
     mix: Annotated[
         list[str] | None,
         option(
-            "Mix styles: an adapter file and its share, instead of ADAPTER. Repeat it for each adapter.",
-            metavar="FILE:SHARE",
+            "Mix styles: an adapter and its share, instead of ADAPTER. Repeat it for each adapter.",
+            metavar="ADAPTER:SHARE",
+            autocompletion=options.adapters_like,
         ),
     ] = None
     thing: Annotated[
         Path | None,
-        option("The adapter of an object (train --learn object), to draw in the style.", "--object", metavar="FILE"),
+        option(
+            "The adapter of an object (train --learn object), to draw in the style.",
+            "--object",
+            metavar="ADAPTER",
+            **options.of_adapter,
+        ),
     ] = None
     gamma: Annotated[
         float | None,
@@ -102,10 +119,14 @@ def generate(
         typer.Argument(
             metavar="[ADAPTER] PROMPT...",
             help="The adapter file or the name of a saved style, then what to draw; each prompt in quotes.",
+            autocompletion=options.adapters_like,
         ),
     ] = None,
     *,
-    number: Annotated[int, options.number("How many pictures to draw of each prompt.")] = 4,
+    number: Annotated[
+        int | None,
+        options.option("How many pictures to draw of each prompt.", "--number", "-n", shown="4; 1 with --styles"),
+    ] = None,
     output: Annotated[
         Path, options.output("FOLDER", "The folder for the pictures; for a single one also its file: cat.png.")
     ] = OUTPUT,
@@ -131,9 +152,12 @@ def generate(
       styledrop generate adapter.safetensors "a cat" "a teapot" -n 8
       styledrop generate adapter.safetensors "a {red|blue} cat" --combinations
       styledrop generate --mix ink.safetensors:0.6 --mix gold.safetensors:0.4 "a cat"
+      styledrop generate --styles ink.safetensors,gold.safetensors "a cat" "a house"
       styledrop generate --base-only "a cat"
     """
-    styles, said = _adapters_and_prompts(words or [], base_only, mixing.mix or [], many.prompts)
+    several = each_style.named(mixing.styles) if mixing.styles else {}
+    styles, said = _adapters_and_prompts(words or [], base_only, mixing, many.prompts)
+    number = number if number is not None else 1 if several else 4
     preset, chosen = how.checked(seed)
     palette = colours.checked()
     chosen |= assets.checked()
@@ -141,13 +165,24 @@ def generate(
     checks.refuse_outside(number=(number, 1, MOST_OF_EACH), gamma=(mixing.gamma, 0, 1))
     if mixing.gamma is not None and mixing.thing is None:
         raise UsageError("--gamma is the share of an object, and there is none", "name its adapter with --object")
-    check_pattern(many.name)
+    pattern = _pattern(many.name, bool(several))
     lines = [Line(prompt, {}, f"'{prompt[:40]}'") for prompt in said] + (
         read_lines(many.prompts) if many.prompts else []
     )
     pictures = _pictures_of(lines, number, seed, many.combinations)
-    output, called = folder_or_picture(output, len(pictures))
+    output, called = folder_or_picture(output, len(pictures) * max(1, len(several)))
     checks.refuse_unwritable(output)
+    if several:
+        with screen.working("reading the styles"):
+            files = each_style.read_styles(several)
+        pattern = called.replace("{", "{{").replace("}", "}}") or pattern
+        wanted_in_each = each_style.Wanted(
+            pictures, preset, chosen | palette, style, pattern, mixing.thing, mixing.gamma, assets
+        )
+        each_style.draw_styles(
+            screen, files, wanted_in_each, output, model=model, device=device, sheet=many.sheet, dry_run=dry_run
+        )
+        return
     with load.loading(screen, model, device, styles[0][0] if styles else mixing.thing) as load_base:
         from styledrop_cli.training.distributed import take_place
 
@@ -160,7 +195,7 @@ def generate(
     if mixture.thing is not None:
         drawing.say_roughly(screen, base, "object")
     chosen = base.preset(preset) | within_reach(base, chosen, screen.say) | palette
-    wanted, stems = requests_of(base, mixture, pictures, chosen, style, many.name, screen.say)
+    wanted, stems = requests_of(base, mixture, pictures, chosen, style, pattern, screen.say)
     texts = [text for one in wanted for text in (one.style or "", one.settings.negative)]
     if many.prompts and len(lines) > 1:
         by_line: dict[str, dict[str, None]] = {}
@@ -232,19 +267,25 @@ def _warn_of_superres(screen: console.Screen, mixture: StyleMix) -> None:
 
 
 def _adapters_and_prompts(
-    words: list[str], base_only: bool, mixed: list[str], file: Path | None
+    words: list[str], base_only: bool, mixing: Mixing, file: Path | None
 ) -> tuple[load.Shares, list[str]]:
     """Tell the adapter file from the prompts; without one, or with others, every word is a prompt."""
-    paths, shares = load.read_weighted(mixed, "share")
+    paths, shares = load.read_weighted(mixing.mix or [], "share")
     first = words[0] if words else ""
-    named = first.endswith(checks.ADAPTER) if base_only or paths else library.names_adapter(first)
-    if base_only and paths:
-        raise UsageError(f"--base-only draws without {paths[0]}", "leave out one of the two")
-    if (base_only or paths) and named:
-        other = "--base-only" if base_only else f"--mix {paths[0]}"
-        hint = "leave out one of the two" if base_only else f"say --mix {first}, too"
-        raise UsageError(f"{other} draws without {first}", hint)
-    if not (base_only or paths or named):
+    instead = {
+        "--base-only": base_only,
+        f"--mix {paths[0] if paths else ''}": bool(paths),
+        f"--styles {(mixing.styles or [''])[0]}": bool(mixing.styles),
+    }
+    others = [option for option, given in instead.items() if given]
+    named = first.endswith(checks.ADAPTER) if others else library.names_adapter(first)
+    if len(others) > 1:
+        raise UsageError(f"{others[0]} draws without {others[1]}", "leave out one of the two")
+    if others and named:
+        add = {"--mix": f"say --mix {first}, too", "--styles": f"name it with the others: {others[0]},{first}"}
+        hint = add.get(others[0].split()[0], "leave out one of the two")
+        raise UsageError(f"{others[0]} draws without {first}", hint)
+    if not (others or named):
         raise UsageError(
             f"'{first}' is no adapter file (*{checks.ADAPTER}), and no style in the library"
             if words
@@ -253,11 +294,19 @@ def _adapters_and_prompts(
         )
     prompts = words[1:] if named else words
     if prompts or file is None:
-        prompts = checks.checked_prompts(
-            prompts, f"styledrop generate {first if named else '--base-only'}", templates=True
-        )
+        prompts = checks.checked_prompts(prompts, f"styledrop generate {first if named else others[0]}", templates=True)
     paths = [library.find(first)] if named else paths
     return list(zip(paths, shares or [1 / len(paths)] * len(paths), strict=True)) if paths else [], prompts
+
+
+def _pattern(name: str, several: bool) -> str:
+    """The names of the files; with several styles a name tells which one it is."""
+    if several and name == ManyPrompts.name:
+        return each_style.PATTERN
+    check_pattern(name)
+    if several and "{style}" not in name:
+        raise UsageError(f"the pattern '{name}' does not tell the styles apart", "add {style}, which is a style's name")
+    return name
 
 
 def _pictures_of(lines: list[Line], number: int, seed: int, combinations: bool) -> list[tuple[Line, str, int]]:

@@ -14,7 +14,7 @@ from rich.filesize import decimal as file_size
 from rich.table import Table
 from rich.text import Text
 
-from styledrop_cli.cli import console
+from styledrop_cli.cli import console, options
 from styledrop_cli.cli.options import flag
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 
@@ -27,7 +27,11 @@ MOST = 100  # entries of one list
 def inspect(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="An adapter, a picture drawn by generate, or the folder of a base model."),
+        typer.Argument(
+            metavar="FILE",
+            help="An adapter (a file, or a saved style), a picture drawn by generate, or the folder of a base model.",
+            **options.of_any_file,
+        ),
     ],
     *,
     reset: Annotated[

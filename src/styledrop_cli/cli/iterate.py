@@ -60,9 +60,10 @@ def iterate(
         list[str] | None,
         typer.Argument(
             metavar="[ADAPTER|PICTURE[:WEIGHT]...]",
-            help="The adapter to improve, or reference pictures to train one from first, with weights as for train. "
-            "If not given, the newest adapter in this folder is improved.",
+            help="The adapter to improve, a file or a saved style, or reference pictures to train one from first, with "
+            "weights as for train. If not given, the newest adapter in this folder is improved.",
             show_default=False,
+            autocompletion=options.files_like,
         ),
     ] = None,
     *,
@@ -90,6 +91,8 @@ def iterate(
             shown="the name of the adapter, or of the first picture, with .rounds",
         ),
     ] = None,
+    save_as: options.SaveAs = None,
+    overwrite: Annotated[bool, flag("Replace the style that --save-as names, if there is one.", "--overwrite")] = False,
     how: Rounds,
     fresh: Annotated[bool, flag("Start over, instead of continuing the rounds in the folder.", "--fresh")] = False,
     dry_run: DryRun = False,
@@ -122,7 +125,13 @@ def iterate(
     pictures, weights, content = checks.references_in(pictures, weights, style or "", content, screen.say)
     if style is not None:
         style, content = checks.checked_references(pictures, style, content)
-    folder = output or (start.with_suffix(ROUNDS) if start else Path(f"{pictures[0].stem}{ROUNDS}"))
+    folder = output or (
+        library.beside(start, f"{start.stem}{ROUNDS}") if start else Path(f"{pictures[0].stem}{ROUNDS}")
+    )
+    if save_as is not None:
+        checks.refuse_name(save_as, overwrite)
+    elif overwrite:
+        raise UsageError("--overwrite replaces the style that --save-as names, and none is named", "leave it out")
     checks.refuse_unwritable(folder)
     checks.refuse_busy(folder)
     wanted = checks.prompts_in(how.prompts) if how.prompts else None
@@ -178,9 +187,18 @@ def iterate(
             share=(number, of),
         )
         watcher.over(result)
+    _show_result(screen, result, name, model, save_as, overwrite)
+
+
+def _show_result(
+    screen: console.Screen, result: Result, name: str, model: str, save_as: str | None, overwrite: bool
+) -> None:
+    """Keep the best adapter in the library, if that was asked for, and show how the rounds compare by `name`."""
+    kept = load.keep(screen, result.path, save_as, overwrite)
     screen.result(
         {
             "adapter": result.path,
+            "saved_as": save_as if kept else None,
             "best": result.best,
             "rounds": result.table,
             "scorer": name,
@@ -189,7 +207,9 @@ def iterate(
         [result.path] if screen.quiet else _table(result, name),
     )
     screen.say(result.verdict, "bold")
-    say_how_to_draw(screen, result.path, model)
+    say_how_to_draw(screen, (kept and save_as) or result.path, model)
+    if not kept:
+        raise typer.Exit(1)
 
 
 def _show_plan(
@@ -249,6 +269,8 @@ def _start(files: list[str], style: str | None, content: list[str] | None) -> tu
     """The adapter to improve, or the pictures to train one from, as they were written."""
     if files and not library.names_adapter(files[0]):
         if style is None:
+            if not any(Path(one).exists() for one in (files[0], files[0].rpartition(":")[0]) if one):
+                library.find(files[0])  # a style that is not there, or a picture
             raise UsageError("reference pictures need a style", 'describe it in a few words: --style "watercolor"')
         return None, files
     if style is not None or content:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from styledrop_cli.adapters import library
+from styledrop_cli.base.registry import BUNDLED
 from styledrop_cli.cli.checks import ADAPTER
 from styledrop_cli.cli.console import Screen
-from styledrop_cli.errors import UsageError
+from styledrop_cli.errors import StyledropError, UsageError
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
@@ -44,6 +46,11 @@ def located(screen: Screen, model: str | None, adapter: Path | None = None) -> s
 
             folder = locate(model, move, screen.say)
     return hub.as_read(folder, model)
+
+
+def own_model(about: Mapping[str, Any]) -> str:
+    """The name of the published base that an adapter's header tells `about`, with its text encoder; else pocket."""
+    return _as_trained(None, about) or BUNDLED
 
 
 def _as_trained(model: str | None, own: Mapping[str, Any]) -> str | None:
@@ -131,6 +138,28 @@ def _is_file_alone(word: str) -> bool:
     except ValueError:
         return not os.path.exists(name)
     return False
+
+
+def keep(screen: Screen, file: Path, save_as: str | None, overwrite: bool, *, trained: bool = False) -> bool:
+    """Copy a finished adapter `file` into the library as `save_as`, unless that is where it was written.
+
+    `trained` is whether the folder of a training beside it is its own; that of another style, which it replaces, goes.
+    Whether that went well, or nothing was to be done; if it did not, a warning says what to do: the file is there.
+    """
+    if save_as is None:
+        return True
+    if file == library.file_of(save_as):
+        if not trained:
+            library.drop_training(save_as)
+        return True
+    try:
+        library.save(file, save_as, overwrite)
+    except StyledropError as error:
+        again = f"styledrop styles import {shlex.quote(str(file))} --name {save_as}"
+        screen.warn(f"not kept as '{save_as}': {error.message}. The adapter itself is written; keep it with: {again}")
+        return False
+    screen.say(f"kept as '{save_as}' in the library")
+    return True
 
 
 def read_mixture(styles: Shares, thing: Path | None = None, gamma: float | None = None) -> StyleMix:

@@ -20,8 +20,9 @@ def merge(
         list[str],
         typer.Argument(
             metavar="ADAPTER[:WEIGHT]...",
-            help="The adapter files, of one kind and one base model, each with its weight: 1 is as it was trained, "
+            help="The adapters, of one kind and one base model, each with its weight: 1 is as it was trained, "
             "below 0 the opposite. Without weights all count alike, and add up to 1.",
+            autocompletion=options.adapters_like,
         ),
     ],
     *,
@@ -29,7 +30,8 @@ def merge(
         str | None,
         options.option("The style in a few words, which are added to each prompt.", shown="the styles of all of them"),
     ] = None,
-    output: Annotated[Path, options.output("FILE", "The adapter file to write.")] = OUTPUT,
+    output: Annotated[Path | None, options.output("FILE", "The adapter file to write.", shown=f"{OUTPUT}")] = None,
+    save_as: options.SaveAs = None,
     overwrite: options.Overwrite = False,
     model: options.OwnModel = None,
     screen: console.Screen,
@@ -45,7 +47,7 @@ def merge(
     paths, weights = load.read_weighted(adapters, "weight")
     if style is not None:
         style = checks.typed_text(style, "--style", 'describe the style in a few words: "watercolor in gold"')
-    checks.refuse_output(output, overwrite, suffix=checks.ADAPTER)
+    output = checks.adapter_output(output, OUTPUT, save_as, overwrite)
     with screen.working("reading"):
         from styledrop_cli.adapters import merge as merge_module
 
@@ -55,5 +57,10 @@ def merge(
     screen.say(f"the adapter ({file_size(output.stat().st_size)}):")
     said = ("learns", "style", "contents", "kind", "config", "recommended", "merged")
     about = {name: getattr(header, name) for name in said}
-    screen.result({"adapter": output, **about}, [output])
-    say_how_to_draw(screen, output, model, header.contents[0] if header.learns == OBJECT else None)
+    kept = load.keep(screen, output, save_as, overwrite)
+    screen.result({"adapter": output, "saved_as": save_as if kept else None, **about}, [output])
+    say_how_to_draw(
+        screen, (kept and save_as) or output, model, header.contents[0] if header.learns == OBJECT else None
+    )
+    if not kept:
+        raise typer.Exit(1)

@@ -20,18 +20,24 @@ from styledrop_cli.cli.console import COMMON, helps
 from styledrop_cli.cli.recipe import CONFIG, SAVE, Recipe, read_recipe
 from styledrop_cli.environment import expanded
 from styledrop_cli.errors import UsageError
+from styledrop_cli.io.files import SUFFIXES
 from styledrop_cli.io.palette import EXAMPLE, check_palette
 from styledrop_cli.settings import PRESETS, Checked, Ranges, SampleSettings, TrainSettings, exact, preset_values
 
 
 def option(
-    text: str | None = None, *names: str, metavar: str | None = None, shown: str | bool = True, panel: str = ""
+    text: str | None = None,
+    *names: str,
+    metavar: str | None = None,
+    shown: str | bool = True,
+    panel: str = "",
+    **more: Any,
 ) -> Any:
     """An option with its help, or None: that of the setting of its name.
 
     `shown` is what the help says its default is, `panel` the part of the help it is in.
     """
-    return typer.Option(*names, help=text, metavar=metavar, show_default=shown, rich_help_panel=panel or None)
+    return typer.Option(*names, help=text, metavar=metavar, show_default=shown, rich_help_panel=panel or None, **more)
 
 
 def flag(text: str | None, *names: str, **more: Any) -> Any:
@@ -100,7 +106,47 @@ Overwrite = Annotated[bool, flag("Replace the output if it already exists.", "--
 Scorer = Annotated[str, option(SCORER, metavar="NAME")]
 SecondScorer = Annotated[str | None, option(SCORER, metavar="NAME", shown="scorer")]
 ADAPTER = "The adapter file, or the name of a saved style."
-AdapterFile = Annotated[Path, typer.Argument(parser=library.find, metavar="ADAPTER", help=ADAPTER)]
+
+
+def adapters_like(incomplete: str) -> list[str]:
+    """What the tab key makes of the beginning of an adapter: names of saved styles, then files and folders."""
+    return _styles_like(incomplete) + _files_like(incomplete, (checks.ADAPTER,))
+
+
+def files_like(incomplete: str) -> list[str]:
+    """As `adapters_like`, where pictures may stand as well."""
+    return _styles_like(incomplete) + _files_like(incomplete, (checks.ADAPTER, *SUFFIXES))
+
+
+def _styles_like(incomplete: str) -> list[str]:
+    return [name for name in library.names() if name.startswith(incomplete)]
+
+
+def _files_like(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
+    folder, _, begun = incomplete.rpartition("/")
+    try:
+        there = sorted(Path(expanded(f"{folder}/" if folder or incomplete.startswith("/") else ".")).iterdir())
+    except (OSError, UsageError):
+        return []
+    shown = [one for one in there if one.name.startswith(begun) and not one.name.startswith(".")]
+    named = [f"{one.name}/" if one.is_dir() else one.name for one in shown]
+    return [incomplete[: len(incomplete) - len(begun)] + name for name in named if name.endswith((*suffixes, "/"))]
+
+
+# How a word becomes an adapter file, and what the tab key offers for it; and where a picture or folder may stand, too.
+of_adapter = {"parser": library.find, "autocompletion": adapters_like}
+of_any_file = {"parser": library.file_or_place, "autocompletion": files_like}
+AdapterFile = Annotated[Path, typer.Argument(metavar="ADAPTER", help=ADAPTER, **of_adapter)]
+SaveAs = Annotated[
+    str | None,
+    option(
+        "Keep the adapter in the library under this name, which then stands for it in every command: styledrop "
+        "generate NAME. It is written nowhere else, unless -o says so.",
+        "--save-as",
+        metavar="NAME",
+        autocompletion=_styles_like,
+    ),
+]
 OwnStyle = Annotated[
     str | None,
     option(

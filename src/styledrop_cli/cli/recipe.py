@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from styledrop_cli import __version__
+from styledrop_cli.adapters import library
 from styledrop_cli.cli.console import helps
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import atomic_write, to_text
@@ -174,6 +175,8 @@ def _as_typed(parameter: Any, value: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
+    if isinstance(value, Path):
+        return library.called(value)  # a style's name is the same on every machine
     return value if isinstance(value, bool | int | float) else str(getattr(value, "value", value))
 
 

@@ -25,7 +25,12 @@ FIRST = 500_000  # the seed: no pool's, test picture's or round's
 
 def report(
     place: Annotated[
-        Path, typer.Argument(metavar="ADAPTER|FOLDER", help="An adapter file, or the folder of iterate's rounds.")
+        Path,
+        typer.Argument(
+            metavar="ADAPTER|FOLDER",
+            help="An adapter file, a saved style, or the folder of iterate's rounds.",
+            **options.of_any_file,
+        ),
     ],
     *,
     output: Annotated[Path, options.output("FILE", "The HTML file to write.")] = OUTPUT,

@@ -46,8 +46,9 @@ def score(
     reference: Annotated[
         list[Path] | None,
         option(
-            "A picture whose style they should have, or an adapter. Repeat it for several.",
+            "A picture whose style they should have, or an adapter, also a saved style. Repeat it for several.",
             metavar="FILE",
+            **options.of_any_file,
             shown="the adapter that each picture file names",
         ),
     ] = None,

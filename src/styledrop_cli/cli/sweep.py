@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from styledrop_cli import __version__
+from styledrop_cli.adapters import library
 from styledrop_cli.cli import checks, console, load, options
 from styledrop_cli.cli.options import flag, option
 from styledrop_cli.errors import UsageError
@@ -224,7 +225,7 @@ def _say_saved(screen: console.Screen, adapter: Path, result: Sweep, saved: bool
     """Whether the recommended values were written into the adapter, and what can be done about it."""
     if saved:
         screen.say(f"{adapter} recommends these values now, and generate uses them")
-        screen.say(f"undo it:  styledrop inspect {shlex.quote(str(adapter))} --reset", "dim")
+        screen.say(f"undo it:  styledrop inspect {shlex.quote(library.called(adapter))} --reset", "dim")
     elif result.best in (None, result.present):
         screen.say(f"{adapter} stays as it is: none of these is better than what it recommends")
     else:
@@ -322,4 +323,6 @@ def _generate(adapter: Path, result: Sweep, prompt: str, model: str, files: Mapp
     path = files.get(int(values.get(CHECKPOINT, 0)), adapter)
     said = [f"--{name.replace('_', '-')} {values[name]:g}" for name in RECOMMENDABLE if name in values]
     base_option = [] if model == "pocket" else [f"--model {shlex.quote(model)}"]
-    return " ".join(["styledrop generate", shlex.quote(str(path)), shlex.quote(escaped(prompt)), *said, *base_option])
+    return " ".join(
+        ["styledrop generate", shlex.quote(library.called(path)), shlex.quote(escaped(prompt)), *said, *base_option]
+    )

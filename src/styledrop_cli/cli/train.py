@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 from rich.filesize import decimal as file_size
 
-from styledrop_cli.cli import checks, console, drawing, load, options, plan
+from styledrop_cli.cli import checks, console, drawing, load, options, plan, train_each
 from styledrop_cli.cli.options import by_base, flag, option
 from styledrop_cli.cli.plan import DryRun
 from styledrop_cli.cli.recipe import Recipe
@@ -105,7 +106,22 @@ def train(
             "are compared: the last step is kept."
         ),
     ] = "style",
-    output: Annotated[Path, options.output("FILE", "The adapter file to write.")] = OUTPUT,
+    each: Annotated[
+        bool,
+        flag(
+            "Learn every picture as a style of its own, each into NAME.safetensors in the folder -o, or into the "
+            "library with --save-as '{name}'; NAME is the picture's. Without --style, a text file beside each picture "
+            "says its style: watercolor, or a house in watercolor style. What is learnt already is not learnt again.",
+            "--each",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        options.output(
+            "FILE", "The adapter file to write; with --each the folder.", shown=f"{OUTPUT}, or {train_each.OUTPUT}"
+        ),
+    ] = None,
+    save_as: options.SaveAs = None,
     overwrite: options.Overwrite = False,
     fresh: Annotated[bool, flag("Start over, instead of continuing an interrupted training.", "--fresh")] = False,
     learning: Learning,
@@ -122,15 +138,34 @@ def train(
     it, styledrop inspect shows what is in it.
 
       styledrop train ref.png --style "watercolor" --content "a bird"
+      styledrop train ref.png --style "watercolor" --save-as aquarelle
       styledrop train a.jpg b.jpg --style "flat illustration" \
           --content "a tree" --content "a dog" -o flat.safetensors
+      styledrop train --each pictures --style "watercolor" -o styles
       styledrop train a.jpg b.jpg --learn object --content "my dog" \
           -o mydog.safetensors
     """
     kind, chosen = learning.kind, learning.given() | {"learn": learn, "seed": seed}
     TrainSettings.of(kind, **chosen)  # what is wrong is said before the base is loaded
     samples = [checks.typed_text(one, "a --sample-prompt", 'say what to draw: "a cat"') for one in learning.samples]
-    checks.refuse_output(output, overwrite, suffix=checks.ADAPTER, run=True)
+    if each:
+        train_each.train_each(
+            screen,
+            train_each.lessons_in([Path(one) for one in pictures], style, content, output, save_as, screen.say),
+            kind,
+            chosen,
+            samples,
+            told=partial(_told, screen),
+            save_as=save_as,
+            overwrite=overwrite,
+            fresh=fresh,
+            dry_run=dry_run,
+            model=model,
+            device=device,
+            recipe=recipe,
+        )
+        return
+    output = checks.adapter_output(output, OUTPUT, save_as, overwrite, run=True)
     paths, weights = load.read_weighted(pictures, "weight", "picture")
     paths, weights, content = checks.references_in(paths, weights, style or "", content, screen.say)
     style, content = _texts(learn, paths, style, content)
@@ -171,7 +206,10 @@ def train(
         )
     if place[0]:
         return
-    _show_result(screen, learnt, settings, style, weights, model)
+    kept = load.keep(screen, learnt.path, save_as, overwrite, trained=True)
+    _show_result(screen, learnt, settings, style, weights, model, save_as if kept else None)
+    if not kept:
+        raise typer.Exit(1)
 
 
 def _show_result(
@@ -181,6 +219,7 @@ def _show_result(
     style: str,
     weights: list[float] | None,
     model: str,
+    name: str | None,
 ) -> None:
     size = file_size(learnt.path.stat().st_size)
     kept = _kept(learnt.step, settings.steps, learnt.compared)
@@ -188,6 +227,7 @@ def _show_result(
     screen.result(
         {
             "adapter": learnt.path,
+            "saved_as": name,
             "learns": settings.learn,
             "style": style,
             "contents": learnt.content_texts,
@@ -198,7 +238,7 @@ def _show_result(
         },
         [learnt.path],
     )
-    say_how_to_draw(screen, learnt.path, model, learnt.content_texts[0] if settings.learn == OBJECT else None)
+    say_how_to_draw(screen, name or learnt.path, model, learnt.content_texts[0] if settings.learn == OBJECT else None)
 
 
 def _show_plan(
@@ -286,8 +326,8 @@ def asked_contents(
     return None if set(found) == {UNKNOWN_CONTENT} else found
 
 
-def say_how_to_draw(screen: console.Screen, adapter: Path, model: str | None, thing: str | None = None) -> None:
-    """The command that draws with an adapter, or in a style the object that it learnt."""
+def say_how_to_draw(screen: console.Screen, adapter: Path | str, model: str | None, thing: str | None = None) -> None:
+    """The command that draws with an adapter, a file or a saved style, or in a style the object that it learnt."""
     path, base = shlex.quote(str(adapter)), "" if model in (None, "pocket") else f" --model {shlex.quote(str(model))}"
     if thing is None:
         screen.say(f'draw with it:  styledrop generate {path} "a cat"{base}', "dim")

@@ -234,21 +234,25 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False, new: bool = 
             with part.open("rb+") as file:  # or the new name could outlive a power cut, and what it names not
                 os.fsync(file.fileno())
             if new:
-                return _takes_place(part, path)
+                return named_anew(part, path)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     return True
 
 
-def _takes_place(part: Path, path: Path) -> bool:
-    """Give ``part`` the name ``path``, unless that is taken, also by another process at this moment."""
+def named_anew(file: Path, path: Path) -> bool:
+    """Give ``file`` the name ``path`` instead of its own, unless that is taken, also by another process meanwhile.
+
+    Returns whether it has the name now. Raises OSError where the disk does not let it.
+    """
     try:
-        os.link(part, path)  # which never replaces what is there
+        os.link(file, path)  # which never replaces what is there
     except OSError:  # it is there, or the disk has no hard links
-        if path.exists():
+        if os.path.lexists(path):
             return False
-        part.replace(path)
+        file.replace(path)
+    file.unlink(missing_ok=True)
     return True
 
 

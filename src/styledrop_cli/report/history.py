@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from styledrop_cli.adapters import library
 from styledrop_cli.adapters.file import bases_apart, is_one_base
 from styledrop_cli.adapters.header import AdapterHeader, read_header
 from styledrop_cli.errors import ModelError, PictureError, UsageError
@@ -122,7 +123,8 @@ def _of_rounds(place: Path, numbers: list[int]) -> Story:
         file = place / f"round-{number}" / ADAPTER
         runs = [run_of(file)]
         if number == numbers[0]:  # trained before the rounds, most often under the name that the folder took over
-            runs.append(run_of(place.with_name(place.name.removesuffix(ROUNDS) + ".safetensors")))
+            name = place.name.removesuffix(ROUNDS)
+            runs += [run_of(one) for one in (place.with_name(f"{name}.safetensors"), library.file_or_place(name))]
         stages.append(_stage(called(number), file, runs, file.parent, unreadable))
     about = _json(place / "run.json")
     settings = about.get("settings") if isinstance(about, dict) else None
