@@ -234,7 +234,7 @@ def checked_weights(weights: Sequence[float] | None, names: Sequence[object]) ->
     if len(weights) != len(names):
         raise UsageError(f"{len(names)} pictures but {len(weights)} weights", "Give one for each picture, in order.")
     least, most = WEIGHTS
-    if wrong := [f"of {name}: {exact(w)}" for name, w in zip(names, weights, strict=True) if not least <= w <= most]:
+    if wrong := [f"{exact(w)} ({name})" for name, w in zip(names, weights, strict=True) if not least <= w <= most]:
         raise UsageError(
             f"a picture's weight must be between {exact(least)} and {exact(most)}, not {', '.join(wrong)}",
             "At weight 2 a picture is learnt from twice as often as one at 1; leave out what is not to count.",

@@ -21,6 +21,7 @@ from styledrop_cli.io.run_names import RUN, run_of
 
 SUFFIX = ".safetensors"
 VARIABLE = "STYLEDROP_STYLES"  # another folder for the library
+ANY = f"Name an adapter file (*{SUFFIX}), or a style of 'styledrop styles list'."
 LONGEST = 60  # characters of a name
 # Letters of any script and digits, and inside also what file systems, shells and hubs let through.
 NAME = re.compile(rf"[^\W_](?:[\w.-]{{0,{LONGEST - 2}}}\w)?")
@@ -97,7 +98,7 @@ def find(word: str) -> Path:
         return file_of(word)
     if path.is_file():
         return path
-    raise ModelError(f"there is no style called '{word[:LONGEST]}', and no such file", _nearest(word))
+    raise ModelError(f"there is no style called '{word[:LONGEST]}', and no such file", nearest(word) or ANY)
 
 
 def refuse_taken(name: str, overwrite: bool) -> None:
@@ -233,7 +234,7 @@ def file_or_place(word: str) -> Path:
 def style_of(name: str) -> Path:
     """The file of a style that is in the library; UsageError if there is none of that name."""
     if not is_saved(name):
-        raise UsageError(f"there is no style called '{name[:LONGEST]}'", _nearest(name))
+        raise UsageError(f"there is no style called '{name[:LONGEST]}'", nearest(name) or ANY)
     return file_of(name)
 
 
@@ -244,7 +245,7 @@ def _refuse_busy(name: str) -> None:
     run_folder.refuse_busy(run_of(file_of(name)))
 
 
-def _nearest(word: str) -> str:
-    if near := get_close_matches(word.lower(), names(), 1):
-        return f"Did you mean {near[0]}? 'styledrop styles list' shows all that are saved."
-    return f"Name an adapter file (*{SUFFIX}), or a style of 'styledrop styles list'."
+def nearest(word: str) -> str | None:
+    """A hint at the style whose name is nearest to ``word``; None if there is none like it."""
+    near = get_close_matches(word.lower(), names(), 1)
+    return f"Did you mean {near[0]}? 'styledrop styles list' shows all that are saved." if near else None

@@ -290,7 +290,7 @@ def _adapters_and_prompts(
             f"'{first}' is no adapter file (*{checks.ADAPTER}), and no style in the library"
             if words
             else "there is no adapter file",
-            "put the adapter before the prompts, or say --base-only to draw without one",
+            library.nearest(first) or "put the adapter before the prompts, or say --base-only to draw without one",
         )
     prompts = words[1:] if named else words
     if prompts or file is None:
