@@ -400,7 +400,7 @@ def test_the_end_does_not_wait_for_who_is_slow(tmp_path: Path) -> None:
             for _ in range(30):
                 there = stack.enter_context(socket.create_connection(("127.0.0.1", parts.port or 0), timeout=20))
                 there.sendall(f"POST {parts.path}mark HTTP/1.1\r\nHost: {parts.netloc}\r\n".encode())
-        assert gallery._thread is not None and not gallery._thread.is_alive()
+        assert gallery._site is not None and not gallery._site.alive
 
 
 def test_answers_go_out_at_once(site: Any) -> None:

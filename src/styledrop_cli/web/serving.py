@@ -152,7 +152,9 @@ def page_as(view: str) -> Callable[[Request], Awaitable[Response]]:
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data: blob:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        text = PAGE.read_text(encoding="utf-8").replace("NONCE", nonce).replace("VIEW", view)
+        text = (
+            PAGE.read_text(encoding="utf-8").replace("NONCE", nonce).replace('data-view="VIEW"', f'data-view="{view}"')
+        )
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
     return page
