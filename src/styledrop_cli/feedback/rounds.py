@@ -29,7 +29,7 @@ from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import jpeg_bytes, png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
-from styledrop_cli.io.run_names import TABLE
+from styledrop_cli.io.run_names import ROUND, ROUND_ADAPTER, ROUND_PICTURE, TABLE
 from styledrop_cli.io.tensors import build_config
 from styledrop_cli.judging import meaning
 from styledrop_cli.judging.csls import Calibration
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 GRADED_EACH = 4  # pictures of each prompt that the rounds are compared by
 REFERENCE_SIDE, REFERENCE_QUALITY = 1024, 90  # at most, of a reference on the page: px, and of its JPEG
-ADAPTER, POOL, PLAIN, GRADE = "adapter.safetensors", "pool", "plain", "graded"
+ADAPTER, POOL, PLAIN, GRADE = ROUND_ADAPTER, "pool", "plain", "graded"
 SCORES, PICKS, SHEET, BEST = "scores.json", "picks.json", "sheet.png", "best.safetensors"
 
 
@@ -128,7 +128,7 @@ def first_round(
 
     Raises as ``train_adapter`` does, and UsageError if what is there was learnt from something else.
     """
-    path = folder / "round-1" / ADAPTER
+    path = folder / ROUND.format(1) / ADAPTER
     if path.exists() and not fresh:
         header = read_header(path)
         asked = {
@@ -250,7 +250,7 @@ class Rounds:
 
     def place(self, number: int) -> Path:
         """The folder of a round."""
-        return self._folder / f"round-{number}"
+        return self._folder / ROUND.format(number)
 
     def adapter(self, number: int) -> Path:
         """The adapter that a round made."""
@@ -389,6 +389,11 @@ class Rounds:
 
     def _before_and_after(self, number: int) -> Image:
         rows = (0, number - 1, number)
+        for one in rows[1:]:
+            for place, picture in enumerate(self._grade(one).pictures[::GRADED_EACH], 1):
+                path = self.place(one) / ROUND_PICTURE.format(place)
+                if not path.exists():
+                    save_png(to_image(picture.float() / 255), path, {"prompt": self._graded[place - 1]})
         images = [to_image(p.float() / 255) for n in rows for p in self._grade(n).pictures[::GRADED_EACH]]
         labels = [f"{prompt}, {called(n)}" for n in rows for prompt in self._graded]
         return contact_sheet(images, len(self._graded), labels, f"{self._style}: before and after", 160)

@@ -143,8 +143,8 @@ async def news(after: str | None, tag: Callable[[], str], closing: threading.Eve
         await asyncio.sleep(tick)
 
 
-def page_as(view: str) -> Callable[[Request], Awaitable[Response]]:
-    """What answers with the page, opened in a ``view``: pick or studio."""
+def page_as(scene: str) -> Callable[[Request], Awaitable[Response]]:
+    """What answers with the page, opened in a ``scene``: pick or studio."""
 
     async def page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -153,7 +153,9 @@ def page_as(view: str) -> Callable[[Request], Awaitable[Response]]:
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         text = (
-            PAGE.read_text(encoding="utf-8").replace("NONCE", nonce).replace('data-view="VIEW"', f'data-view="{view}"')
+            PAGE.read_text(encoding="utf-8")
+            .replace("NONCE", nonce)
+            .replace('data-scene="SCENE"', f'data-scene="{scene}"')
         )
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
