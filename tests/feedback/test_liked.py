@@ -15,6 +15,8 @@ from conftest import Outcome, Run, draw
 from styledrop_cli.adapters.file import examples_of
 from styledrop_cli.adapters.header import load_adapter, read_header
 from styledrop_cli.base.base import Base, load_base
+from styledrop_cli.cli import console
+from styledrop_cli.cli.app import app
 from styledrop_cli.errors import UsageError
 from styledrop_cli.feedback.liked import Liked
 from styledrop_cli.io.images import load_picture, square, to_tensor
@@ -34,18 +36,29 @@ def base(tiny_model: Path) -> Base:
     return load_base(str(tiny_model), tiny.CPU)
 
 
+@pytest.fixture(scope="module")
+def drawn(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an adapter and pictures that it drew."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw().save(folder / "ref.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train = "train ref.png --style watercolor --steps 2 --checkpoints 0 --content".split()
+        for command in (
+            [*train, "a cat"],
+            ["generate", "adapter.safetensors", "a dog", "a tree", "-n", "2", "-o", "out"],
+        ):
+            assert console.run(app, [*command, "--model", str(tiny_model)]) == 0
+    return folder
+
+
 @pytest.fixture
-def iterate(styledrop: Run, tiny_model: Path) -> Iterate:
-    """The command in a folder with an adapter and pictures that it drew."""
-    model = ("--model", tiny_model)
-    draw().save("ref.png")
-    train = ("train", "ref.png", "--style", "watercolor", "--content", "a cat", "--steps", "2", "--checkpoints", "0")
-    assert styledrop(*train, *model).code == 0
-    drawn = styledrop("generate", "adapter.safetensors", "a dog", "a tree", "-n", "2", "-o", "out", *model)
-    assert drawn.code == 0, drawn.err
+def iterate(styledrop: Run, tiny_model: Path, drawn: Path) -> Iterate:
+    """The command in a copy of that folder."""
+    shutil.copytree(drawn, Path(), dirs_exist_ok=True)
 
     def run(*arguments: str | Path) -> Outcome:
-        return styledrop("iterate", *arguments, "--steps", "2", *model)
+        return styledrop("iterate", *arguments, "--steps", "2", "--model", tiny_model)
 
     return run
 
