@@ -28,8 +28,8 @@ from styledrop_cli.cli.push import push
 from styledrop_cli.cli.report import report
 from styledrop_cli.cli.score import score
 from styledrop_cli.cli.streams import open_streams
-from styledrop_cli.cli.styles import styles
 from styledrop_cli.cli.studio import studio
+from styledrop_cli.cli.styles import styles
 from styledrop_cli.cli.sweep import sweep
 from styledrop_cli.cli.tokenize import tokenize
 from styledrop_cli.cli.train import train

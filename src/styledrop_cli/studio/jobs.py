@@ -161,6 +161,7 @@ class Jobs:
                 self._jobs[job.id] = job
                 if job.state == "running":  # its studio was killed
                     self._keep(job, state="stopped", ended=time.time(), left=None)
+        self._last = max((int(name) for name in self._jobs), default=0)
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
 
     def start(self) -> None:
@@ -175,8 +176,8 @@ class Jobs:
             if kind == "preview":
                 for job in [one for one in self._jobs.values() if (one.kind, one.state) == ("preview", "waiting")]:
                     self.forget(job.id)
-            number = max((int(name) for name in self._jobs), default=0) + 1
-            job = Job(f"{number:06}", kind, list(argv), title, created=time.time(), about=about)
+            self._last += 1  # no number is another job's later
+            job = Job(f"{self._last:06}", kind, list(argv), title, created=time.time(), about=about)
             self._jobs[job.id] = job
             self._keep(job)
             return job
