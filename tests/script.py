@@ -119,7 +119,7 @@ class Process:
         self.process.communicate(timeout=30)
 
     def stop(self) -> int:
-        """As Ctrl-C does; the exit code."""
-        self.process.send_signal(2)
+        """As Ctrl-C does, which a process in the background may not hear; the exit code."""
+        self.process.terminate()
         self.process.communicate(timeout=60)
         return self.process.returncode

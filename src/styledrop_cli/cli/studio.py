@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import webbrowser
 from pathlib import Path
@@ -45,11 +46,12 @@ def studio(
       styledrop studio --headless --port 8765
     """
     checks.refuse_outside(port=(port, 0, 65535))
-    checks.refuse_unwritable(folder / "page.json")
+    checks.refuse_unwritable(folder)
     checks.refuse_busy(folder)
     from styledrop_cli.io.run_folder import alone_in
     from styledrop_cli.studio.server import Studio
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever started it in the background ends it as Ctrl-C
     with alone_in(folder), Studio(folder, WORKER, model, port) as made:
         screen.result({"url": made.url, "secret": made.secret, "folder": folder}, [made.url])
         sys.stdout.flush()  # a script that reads it in a pipe waits for it

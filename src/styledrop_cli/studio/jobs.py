@@ -28,6 +28,7 @@ ACTIVE = ("waiting", "running")
 STATES = (*ACTIVE, "done", "failed", "cancelled", "stopped")
 SHOWN = 100  # of the newest jobs
 KEPT = 1000  # finished jobs; older ones are forgotten
+MOST = 1000  # jobs that wait
 PATIENCE = 5.0  # seconds that a command has to stop
 TICK = 0.1  # seconds: how often it is looked for events
 MOST_SAID = 20  # remarks of a command that are kept
@@ -66,6 +67,7 @@ class Job:
         try:
             said = read_json(path)
             job = cls(**{one.name: said[one.name] for one in fields(cls) if one.name in said})
+            json.dumps(said, allow_nan=False)
         except (OSError, ValueError, TypeError):
             return None
         sound = (
@@ -176,6 +178,8 @@ class Jobs:
             if kind == "preview":
                 for job in [one for one in self._jobs.values() if (one.kind, one.state) == ("preview", "waiting")]:
                     self.forget(job.id)
+            if sum(job.state == "waiting" for job in self._jobs.values()) >= MOST:
+                raise UsageError(f"{MOST:,} jobs are waiting", "cancel some, or let them be done first")
             self._last += 1  # no number is another job's later
             job = Job(f"{self._last:06}", kind, list(argv), title, created=time.time(), about=about)
             self._jobs[job.id] = job
@@ -363,6 +367,6 @@ class _Events:
             found = []
             for line in whole.splitlines():
                 with suppress(ValueError):
-                    found.append(json.loads(line))
+                    found.append(json.loads(line, parse_constant=lambda name: None))  # JSON has no NaN
             return [one for one in found if isinstance(one, dict)]
         return []

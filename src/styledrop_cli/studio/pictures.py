@@ -7,9 +7,11 @@ the folder lists, and never made a path of; links are not followed.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +41,19 @@ class Found:
         return hashlib.blake2b(f"{self.id}\0{self.modified}".encode("utf-8", "replace"), digest_size=10).hexdigest()
 
 
+def entries_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder, but for hidden things and names that are no text; nothing where it cannot be read."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for one in entries:
+            with suppress(UnicodeEncodeError):
+                one.name.encode()
+                if not one.name.startswith("."):
+                    yield one
+
+
 def folders_in(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The folders in a folder, but for links and hidden ones; none where it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (one for one in entries if one.is_dir(follow_symlinks=False) and not one.name.startswith("."))
-    except OSError:
-        return
+    """The folders in a folder, but for links, as ``entries_in``."""
+    yield from (one for one in entries_in(folder) if one.is_dir(follow_symlinks=False))
 
 
 class Pictures:
@@ -97,7 +105,10 @@ class Pictures:
         path = self._folder / FOLDER / found.id
         try:
             width, height = size_of(path)
-            said = (read_png_settings(path) or {}) | {"width": width, "height": height}
+            said: dict[str, Any] = json.loads(
+                json.dumps(read_png_settings(path) or {}), parse_constant=lambda name: None
+            )
+            said |= {"width": width, "height": height}
         except PictureError:
             said = {}
         with self._lock:
@@ -141,10 +152,9 @@ class Pictures:
         return [self.about(one) for one in shown if self.said(one)], more, len(listed)
 
     def _in(self, style: str) -> Iterator[Found]:
-        with os.scandir(self._folder / FOLDER / style) as entries:
-            for one in entries:
-                whole = one.name.endswith(".png") and not one.name.startswith(".")
-                if whole and one.is_file(follow_symlinks=False):
+        for one in entries_in(self._folder / FOLDER / style):
+            with suppress(FileNotFoundError):  # it is gone by now
+                if one.name.endswith(".png") and one.is_file(follow_symlinks=False):
                     found = Found(f"{style}/{one.name}", style, one.stat(follow_symlinks=False).st_mtime_ns)
                     if not one.name.startswith(SHEET) or "sheet_of" not in self.said(found):
                         yield found
@@ -189,7 +199,9 @@ class Pictures:
 
     def restore(self, name: str) -> None:
         """Take a picture from the trash; UsageError if it is not there, or its name is taken by now."""
-        trash = {f"{one.name}/{file}" for one in folders_in(self._folder / TRASH) for file in os.listdir(one.path)}
+        trash = {
+            f"{one.name}/{file.name}" for one in folders_in(self._folder / TRASH) for file in entries_in(Path(one.path))
+        }
         if name not in trash:
             raise UsageError(f"{name[:100]} is not in the trash", "it is emptied when the studio ends")
         if (self._folder / FOLDER / name).exists():
