@@ -204,7 +204,7 @@ def test_pages_of_pictures_hearts_and_the_trash(desk: Any, ink: str) -> None:
     assert "ink/a-fish-3.png" not in desk.get("api/state")["hearts"]
     desk.tell("api/pictures/ink/a-fish-3.png/restore")
     assert "ink/a-fish-3.png" in desk.get("api/state")["hearts"]
-    assert "not in the trash" in desk.refused("api/pictures/ink/a-fish-3.png/restore", 400)
+    assert "not in the trash" in desk.refused("api/pictures/ink/a-fish-3.png/restore", 404)
     desk.tell("api/pictures/ink/a-fish-3.png/heart", on=False)
 
 

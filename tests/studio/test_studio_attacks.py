@@ -134,13 +134,13 @@ def test_no_name_leads_out(site: Any) -> None:
         assert site.script.secret.encode() not in answer and b"root:" not in answer
     for name in ("../x", "/etc/passwd", "", "a/b", "..", "x.safetensors", "con", "a" * 61, "\0"):
         learn = {"references": [{"id": site.reference}], "style": "ink"}
-        assert site.script.ask("api/learn", body(**learn, name=name)).status == 400, name
-        assert site.script.ask("api/draw", body(prompts=["x"], style=name)).status == 400, name
-        assert site.script.ask("api/improve", body(style=name)).status == 400, name
-        assert site.script.ask("api/vary", body(picture=name)).status == 400, name
+        assert site.script.ask("api/learn", body(**learn, name=name)).status in (400, 404), name
+        assert site.script.ask("api/draw", body(prompts=["x"], style=name)).status in (400, 404), name
+        assert site.script.ask("api/improve", body(style=name)).status in (400, 404), name
+        assert site.script.ask("api/vary", body(picture=name)).status in (400, 404), name
     for name in ("000001", "../../outside/secret", "c4b7ff1f995f"):
         learn = {"references": [{"id": name}], "style": "ink", "name": "ink"}
-        assert site.script.ask("api/learn", body(**learn)).status == 400
+        assert site.script.ask("api/learn", body(**learn)).status in (400, 404)
 
 
 def test_links_in_the_folder_are_not_followed(site: Any, tmp_path: Path) -> None:

@@ -48,11 +48,10 @@ def studio(
     checks.refuse_outside(port=(port, 0, 65535))
     checks.refuse_unwritable(folder)
     checks.refuse_busy(folder)
-    from styledrop_cli.io.run_folder import alone_in
     from styledrop_cli.studio.server import Studio
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever started it in the background ends it as Ctrl-C
-    with alone_in(folder), Studio(folder, WORKER, model, port) as made:
+    with Studio(folder, WORKER, model, port) as made:
         screen.result({"url": made.url, "secret": made.secret, "folder": folder}, [made.url])
         sys.stdout.flush()  # a script that reads it in a pipe waits for it
         screen.say(f"The studio is at that address until Ctrl-C. What it makes lies in {folder}.")

@@ -23,6 +23,7 @@ from styledrop_cli.cli import console, events
 from styledrop_cli.cli.app import app
 from styledrop_cli.cli.streams import open_streams
 from styledrop_cli.errors import INTERRUPTED, StyledropError, UsageError
+from styledrop_cli.io.files import OWN
 from styledrop_cli.io.run_folder import alone_in
 
 JOBS = Path("jobs")
@@ -62,7 +63,10 @@ class Worker:
             raise KeyboardInterrupt
 
     def _command(self, name: str, argv: list[str]) -> dict[str, Any]:
-        log = os.open(JOBS / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        path = JOBS / f"{name}.log"
+        if path.is_symlink():  # nothing of a studio is
+            path.unlink()
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
@@ -107,6 +111,7 @@ def main() -> None:
     for stream in range(3):
         os.dup2(nowhere, stream)
     open_streams()
+    OWN.add(Path().resolve())  # all of the studio's folder: no link in it is followed
     worker = Worker(asked, answers)
     until = time.monotonic() + PATIENCE
     while True:

@@ -29,6 +29,7 @@ from styledrop_cli.studio import commands, rounds, styles
 from styledrop_cli.studio.commands import Commands, Line
 from styledrop_cli.studio.jobs import FOLDER as JOBS
 from styledrop_cli.studio.jobs import Job, Jobs
+from styledrop_cli.studio.missing import Missing
 from styledrop_cli.studio.pictures import Pictures
 from styledrop_cli.studio.references import References
 from styledrop_cli.web.guard import Refused
@@ -275,9 +276,9 @@ class StyleAnswers:
         return {}
 
     def _known(self, name: str) -> str:
-        """A name that is in the library; UsageError for any other."""
+        """A name that is in the library; Missing for any other."""
         if name not in library.names():
-            raise UsageError(f"there is no style called '{name[:60]}'")
+            raise Missing(f"there is no style called '{name[:60]}'")
         return name
 
     # ---- what a training draws ----

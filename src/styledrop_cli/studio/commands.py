@@ -14,6 +14,7 @@ from typing import Any
 from styledrop_cli.adapters import library
 from styledrop_cli.errors import UsageError
 from styledrop_cli.settings import UNKNOWN_CONTENT
+from styledrop_cli.studio.missing import Missing
 from styledrop_cli.studio.pictures import FOLDER as PICTURES
 from styledrop_cli.studio.pictures import Pictures
 from styledrop_cli.studio.references import References
@@ -198,9 +199,9 @@ class Commands:
         return behind([self._style(style), *prompts]), style
 
     def _style(self, name: str) -> str:
-        """A name that is in the library; UsageError for any other."""
+        """A name that is in the library; Missing for any other."""
         if name not in library.names():
-            raise UsageError(f"there is no style called '{name[:60]}'")
+            raise Missing(f"there is no style called '{name[:60]}'")
         return name
 
     def _adapter(self, style: str) -> list[str]:

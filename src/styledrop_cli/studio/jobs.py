@@ -21,6 +21,7 @@ from typing import Any
 
 from styledrop_cli.errors import INTERRUPTED, StyledropError, UsageError
 from styledrop_cli.io.files import read_json, write_json
+from styledrop_cli.studio.missing import Missing
 
 FOLDER = "jobs"
 FIRST = ("preview", "look")  # kinds of job that somebody waits for: they go before others
@@ -187,10 +188,10 @@ class Jobs:
             return job
 
     def find(self, name: str) -> Job:
-        """A job by its number; UsageError if there is none."""
+        """A job by its number; Missing if there is none."""
         with self._news:
             if name not in self._jobs:
-                raise UsageError(f"there is no job {name[:20]}")
+                raise Missing(f"there is no job {name[:20]}")
             return self._jobs[name]
 
     def listed(self) -> list[Job]:

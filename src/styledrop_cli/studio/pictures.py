@@ -19,6 +19,7 @@ from typing import Any
 from styledrop_cli.errors import PictureError, UsageError
 from styledrop_cli.io.files import atomic_write, read_json, write_json, writing
 from styledrop_cli.io.images import read_png_settings, size_of, webp_thumbnail
+from styledrop_cli.studio.missing import Missing
 
 FOLDER, TRASH, THUMBS, HEARTS = "pictures", "trash", "thumbs", "hearts.json"
 SHEET = "sheet"  # how the names of contact sheets begin, which are no pictures here
@@ -83,10 +84,10 @@ class Pictures:
             return self._all
 
     def find(self, name: str) -> tuple[Found, Path]:
-        """The picture with an id, and its file; UsageError if there is none."""
+        """The picture with an id, and its file; Missing if there is none."""
         found = self.all().get(name)
         if found is None:
-            raise UsageError(f"there is no picture {name[:100]}")
+            raise Missing(f"there is no picture {name[:100]}")
         return found, self._folder / FOLDER / found.id
 
     @property
@@ -180,7 +181,7 @@ class Pictures:
     # ---- hearts, and the trash ----
 
     def like(self, name: str, on: bool) -> None:
-        """Give a picture a heart, or take it; UsageError if there is no such picture."""
+        """Give a picture a heart, or take it; Missing if there is no such picture."""
         found, _ = self.find(name)
         with self._lock:
             hearts = [one for one in self.hearts if one != found.id] + [found.id] * on
@@ -193,17 +194,17 @@ class Pictures:
         return [one for one in self.hearts if one in there and style in (None, there[one].style)]
 
     def delete(self, name: str) -> None:
-        """Move a picture to the trash; UsageError if there is none."""
+        """Move a picture to the trash; Missing if there is none."""
         found, path = self.find(name)
         self._move(path, self._folder / TRASH / found.id)
 
     def restore(self, name: str) -> None:
-        """Take a picture from the trash; UsageError if it is not there, or its name is taken by now."""
+        """Take a picture from the trash; Missing if it is not there, UsageError if its name is taken by now."""
         trash = {
             f"{one.name}/{file.name}" for one in folders_in(self._folder / TRASH) for file in entries_in(Path(one.path))
         }
         if name not in trash:
-            raise UsageError(f"{name[:100]} is not in the trash", "it is emptied when the studio ends")
+            raise Missing(f"{name[:100]} is not in the trash", "it is emptied when the studio ends")
         if (self._folder / FOLDER / name).exists():
             raise UsageError(f"there is another picture {name[:100]} by now", "rename or delete that one first")
         self._move(self._folder / TRASH / name, self._folder / FOLDER / name)

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from styledrop_cli.errors import PictureError, UsageError
+from styledrop_cli.errors import PictureError
 from styledrop_cli.io.files import atomic_write, read_json, write_json
 from styledrop_cli.io.images import load_picture, load_reference, png_bytes, square
+from styledrop_cli.studio.missing import Missing
 from styledrop_cli.web.serving import media_type
 
 FOLDER, SEEN = "references", "references/seen"  # the second is where `tokenize` writes
@@ -57,9 +58,9 @@ class References:
         return {path.stem: path for path in sorted(found, key=lambda path: -path.stat().st_mtime_ns)}
 
     def find(self, key: str) -> Path:
-        """The file of a reference; UsageError if there is none."""
+        """The file of a reference; Missing if there is none."""
         if (path := self.files().get(key)) is None:
-            raise UsageError(f"there is no reference {key[:20]}")
+            raise Missing(f"there is no reference {key[:20]}")
         return path
 
     def about(self, key: str) -> dict[str, Any]:
@@ -90,14 +91,14 @@ class References:
         return png_bytes(square(load_picture(self.find(key)), CROP))
 
     def seen(self, key: str) -> bytes:
-        """What comes back of it from the base model's tokens, as PNG; UsageError until that is known."""
+        """What comes back of it from the base model's tokens, as PNG; Missing until that is known."""
         path = self._folder / SEEN / f"{self.find(key).stem}-reconstruction.png"
         if not path.is_file() or path.is_symlink():
-            raise UsageError("this reference was not looked at yet", "wait for the job that does it")
+            raise Missing("this reference was not looked at yet", "wait for the job that does it")
         return path.read_bytes()
 
     def remove(self, key: str) -> None:
-        """Remove a reference; what was learnt from it holds its own copy. UsageError if there is none."""
+        """Remove a reference; what was learnt from it holds its own copy. Missing if there is none."""
         path = self.find(key)
         for one in (path, path.with_suffix(".json"), *(self._folder / SEEN).glob(f"{key}-*")):
             one.unlink(missing_ok=True)

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from styledrop_cli.adapters import library
-from styledrop_cli.errors import UsageError
 from styledrop_cli.io.files import file_hash, read_json
 from styledrop_cli.io.run_names import ROUND, ROUND_ADAPTER, ROUND_PICTURE, TABLE
+from styledrop_cli.studio.missing import Missing
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def listed(style: str, folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def adapter_of(place: int, folders: Sequence[Path]) -> Path:
-    """The adapter of a round, as ``listed`` counts them; UsageError if there is none."""
+    """The adapter of a round, as ``listed`` counts them; Missing if there is none."""
     found = stages(folders)
     if not 0 <= place < len(found) or not found[place].file.is_file() or found[place].file.is_symlink():
-        raise UsageError(f"there is no round {place}")
+        raise Missing(f"there is no round {place}")
     return found[place].file
 
 

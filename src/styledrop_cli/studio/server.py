@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,10 +22,12 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from styledrop_cli.errors import ModelError, PictureError, StyledropError, UsageError
+from styledrop_cli.io.run_folder import alone_in
 from styledrop_cli.studio import answers, commands, styles
 from styledrop_cli.studio.commands import Commands, Line
 from styledrop_cli.studio.jobs import FOLDER as JOBS
 from styledrop_cli.studio.jobs import Job, Jobs
+from styledrop_cli.studio.missing import Missing
 from styledrop_cli.studio.pictures import FOLDER as PICTURES
 from styledrop_cli.studio.pictures import THUMBS, TRASH, Pictures
 from styledrop_cli.studio.references import FOLDER as REFERENCES
@@ -46,7 +48,7 @@ class Studio:
     """A studio in ``folder``; a context manager, within which it is served at ``url``.
 
     ``model`` is the base model of all that is done, ``worker`` the command that starts the process which does it.
-    Raises UsageError for a folder whose own folders are links, and as ``Site`` does.
+    Raises UsageError for a folder that another process works in, or whose own folders are links, and as ``Site`` does.
     """
 
     def __init__(self, folder: Path, worker: Sequence[str], model: str = "pocket", port: int = 0) -> None:
@@ -58,6 +60,13 @@ class Studio:
         self._closing, self._heard = threading.Event(), threading.Event()
 
     def __enter__(self) -> Studio:
+        with ExitStack() as stack:
+            stack.enter_context(alone_in(self._folder))
+            self._begin()
+            self._left = stack.pop_all()
+        return self
+
+    def _begin(self) -> None:
         for name in FOLDERS:
             if (self._folder / name).is_symlink():
                 raise UsageError(f"{self._folder / name} is a link", "the studio keeps its own files: remove the link")
@@ -74,7 +83,6 @@ class Studio:
         self._jobs.start()  # the page comes first: torch takes its time
         self.url, self.secret, self.again = self._site.url, self._site.secret, self._site.again
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._closing.set()
@@ -82,6 +90,7 @@ class Studio:
         self._jobs.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         shutil.rmtree(self._folder / TRASH, ignore_errors=True)
+        self._left.close()
 
     @property
     def alive(self) -> bool:
@@ -125,8 +134,7 @@ class Studio:
             except Refused as refused:
                 return _failed(refused.status, str(refused))
             except UsageError as error:
-                missing = error.message.startswith("there is no ") and endpoint.method == "GET"
-                return _failed(404 if missing else 400, error.message, error.hint)
+                return _failed(404 if isinstance(error, Missing) else 400, error.message, error.hint)
             except (PictureError, ModelError) as error:
                 return _failed(400, error.message, error.hint)
             except StyledropError as error:
