@@ -136,7 +136,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["", *"train generate edit iterate score sweep alphabet kit inspect models doctor convert merge".split()],
+    ["", *"train generate edit iterate score sweep alphabet kit inspect models doctor convert merge studio".split()],
 )
 def test_help_does_not_import_torch(command: str) -> None:
     program = (

@@ -6,7 +6,9 @@ import base64
 import io
 import json
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,8 +19,8 @@ import pytest
 from PIL import Image
 
 import tiny
-from conftest import SOURCE, draw
-from script import Process, Script
+from conftest import ROOT, SOURCE, draw
+from script import PATIENCE, Process, Script
 from styledrop_cli.adapters import library
 from styledrop_cli.adapters.header import read_header
 from styledrop_cli.cli.studio import WORKER
@@ -115,11 +117,14 @@ def test_what_a_command_line_shows_does_the_same(desk: Any, ink: str, styledrop:
     assert desk.until(started["job"])["state"] == "done"
     drawn = (desk.folder / "pictures/ink/a-house-0.png").read_bytes()
     monkeypatch.setenv("STYLEDROP_STYLES", str(desk.library))
-    import shlex
-
     program, *argv = shlex.split(started["command"])
     assert program == "styledrop" and styledrop(*argv).code == 0
     assert Path("pictures/ink/a-house-0.png").read_bytes() == drawn
+    (told,) = [one for one in desk.get("api/pictures?style=ink")["pictures"] if one["id"] == "ink/a-house-0.png"]
+    assert told["svg"] is False
+    program, *argv = shlex.split(told["command"])  # by the file alone
+    assert styledrop(*argv).code == 0
+    assert Path("styledrop-out/a-house-0.png").read_bytes() == drawn
 
 
 def test_previews_edits_mixes_and_other_styles(desk: Any, ink: str) -> None:
@@ -385,3 +390,15 @@ def _pid(desk: Any) -> int:
 def test_the_library_is_the_one_of_the_commands(desk: Any, ink: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEDROP_STYLES", str(desk.library))
     assert library.names() == sorted(one["name"] for one in desk.get("api/styles"))
+
+
+# ---- a script ----
+
+
+def test_the_example_of_a_script(tmp_path: Path, tiny_model: Path) -> None:
+    command = [sys.executable, ROOT / "examples/studio_client.py", "--model", tiny_model, "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    names = [f"{thing}-{seed}.png" for thing in ("a-cat", "a-teapot") for seed in (0, 1)]
+    assert (done.returncode, done.stdout.split()) == (0, ["done", *names]), done.stderr
+    assert all(read_png_settings(tmp_path / name)["style"] == "watercolor" for name in names)  # type: ignore[index]
+    assert library.names() == ["by-script"]

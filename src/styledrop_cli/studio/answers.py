@@ -128,7 +128,9 @@ class PictureAnswers:
             given.get("limit", 60),
             given.get("hearted", 0),
         )
-        return {"pictures": shown, "next": more, "total": total}
+        commands = [self._at.commands.redraw(one) for one in shown]
+        both = zip(shown, commands, strict=True)
+        return {"pictures": [{**one, "command": command} for one, command in both], "next": more, "total": total}
 
     def picture_file(self, style: str, file: str, download: str = "", tag: str = "") -> Response:
         found, path = self._at.pictures.find(f"{style}/{file}")
@@ -136,10 +138,9 @@ class PictureAnswers:
         return answer_of(data, "image/png", path.name if download else "", forever=tag == found.tag)
 
     def picture_svg(self, style: str, file: str, download: str = "") -> Response:
-        _, path = self._at.pictures.find(f"{style}/{file}")
-        path = path.with_suffix(".svg")
-        if not path.is_file() or path.is_symlink():
-            raise Refused(404, "There is no SVG of this picture.")
+        found, _ = self._at.pictures.find(f"{style}/{file}")
+        if (path := self._at.pictures.svg(found)) is None:
+            raise Missing(f"there is no SVG of {found.id}")
         return answer_of(path.read_bytes(), "image/svg+xml", path.name if download else "")
 
     async def thumb(self, style: str, file: str, tag: str = "") -> Response:

@@ -5,6 +5,7 @@ A request's body was checked by ``schema`` before it comes here. Names that it h
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 from styledrop_cli.adapters import library
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import UNKNOWN_CONTENT
+from styledrop_cli.settings import RECOMMENDABLE, UNKNOWN_CONTENT, SampleSettings
 from styledrop_cli.studio.missing import Missing
 from styledrop_cli.studio.pictures import FOLDER as PICTURES
 from styledrop_cli.studio.pictures import Pictures
@@ -185,6 +186,23 @@ class Commands:
         """The page that shows what was learnt."""
         argv = ["report", self._style(name), "-o", f"{REPORTS}/{name}.html", "--overwrite", *self._model]
         return Line("report", argv, f"Report of {name}", {"style": name})
+
+    def redraw(self, about: Mapping[str, Any]) -> str | None:
+        """The command that draws a picture as its file says, of one ``about`` which is as the page has it.
+
+        None for an edit, whose command only its job knows, and for what says too little.
+        """
+        said, usual = about["settings"], SampleSettings.defaults()
+        known = about["made"] == "generate" and isinstance(about["prompt"], str) and type(about["seed"]) is int
+        if not (known and about["prompt"]) or "mix" in said or "object" in said:
+            return None
+        drawn_by = [about["style"]] if said.get("adapter") else []
+        if drawn_by and about["style"] not in library.names():
+            return None
+        kept = {name: value for name, value in said.items() if name in RECOMMENDABLE or value != usual.get(name, value)}
+        argv = options({**kept, "number": 1, "seed": about["seed"]}, PICTURE | DRAWING)
+        argv += [*self._model, *([] if drawn_by else ["--base-only"]), *behind([*drawn_by, about["prompt"]])]
+        return shlex.join(["styledrop", "generate", *argv])
 
     # ---- parts of them ----
 

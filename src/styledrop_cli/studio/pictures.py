@@ -132,6 +132,7 @@ class Pictures:
             "height": said.get("height"),
             "settings": {name: value for name, value in said.items() if name not in NO_SETTINGS},
             "hearted": found.id in self.hearts,
+            "svg": self.svg(found) is not None,
             "modified": found.modified / 1e9,
             "made": {None: "generate", "vary": "vary"}.get(said.get("edit"), "edit"),
         }
@@ -159,6 +160,11 @@ class Pictures:
                     found = Found(f"{style}/{one.name}", style, one.stat(follow_symlinks=False).st_mtime_ns)
                     if not one.name.startswith(SHEET) or "sheet_of" not in self.said(found):
                         yield found
+
+    def svg(self, found: Found) -> Path | None:
+        """The SVG file beside a picture; None if it has none."""
+        path = (self._folder / FOLDER / found.id).with_suffix(".svg")
+        return path if path.is_file() and not path.is_symlink() else None
 
     # ---- small ones ----
 
