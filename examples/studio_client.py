@@ -28,12 +28,14 @@ script = {"Authorization": f"Bearer {url.split('/')[3]}", "Content-Type": "appli
 
 
 def ask(path, said=None, **headers):
+    """What is answered, as JSON or as a file."""
     data = said if said is None or isinstance(said, bytes) else json.dumps(said).encode()
     with urlopen(Request(url + path, data, script | headers)) as answer:
         return answer.read() if path.endswith("/file") else json.load(answer)
 
 
 def run(path, said):
+    """A job, once it is over."""
     job, state = ask(path, said)["job"], ask("api/state")
     while next(one for one in state["jobs"] if one["id"] == job)["state"] in ("waiting", "running"):
         state = ask(f"api/state?after={state['tag']}")  # waits for news

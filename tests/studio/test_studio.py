@@ -124,6 +124,11 @@ def test_what_a_command_line_shows_does_the_same(desk: Any, ink: str, styledrop:
     assert told["svg"] is False
     program, *argv = shlex.split(told["command"])  # by the file alone
     assert styledrop(*argv).code == 0
+    one, other = (
+        read_png_settings(path)
+        for path in (Path("styledrop-out/a-house-0.png"), desk.folder / "pictures/ink/a-house-0.png")
+    )
+    assert one == other, told["command"]
     assert Path("styledrop-out/a-house-0.png").read_bytes() == drawn
 
 

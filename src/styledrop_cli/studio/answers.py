@@ -128,7 +128,8 @@ class PictureAnswers:
             given.get("limit", 60),
             given.get("hearted", 0),
         )
-        commands = [self._at.commands.redraw(one) for one in shown]
+        usual = (self._at.jobs.base or {}).get("usual") or {}
+        commands = [self._at.commands.redraw(one, usual) for one in shown]
         both = zip(shown, commands, strict=True)
         return {"pictures": [{**one, "command": command} for one, command in both], "next": more, "total": total}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from styledrop_cli.adapters import library
 from styledrop_cli.errors import UsageError
-from styledrop_cli.settings import RECOMMENDABLE, UNKNOWN_CONTENT, SampleSettings
+from styledrop_cli.settings import RECOMMENDABLE, UNKNOWN_CONTENT
 from styledrop_cli.studio.missing import Missing
 from styledrop_cli.studio.pictures import FOLDER as PICTURES
 from styledrop_cli.studio.pictures import Pictures
@@ -137,6 +137,7 @@ class Commands:
         if not about["prompt"] or type(about["seed"]) is not int:
             raise UsageError(f"{said['picture']} does not say how it was drawn")
         settings = {name: about["settings"][name] for name in AGAIN if name in about["settings"]}
+        settings = _in_order(settings, about["settings"])
         asked = {"style": said["style"], "prompts": [about["prompt"]], "number": 1, "seed": about["seed"]}
         line = self.draw({**asked, "size": about["size"], "settings": settings})
         return Line("again", line.argv, f"{about['prompt'][:60]} in {said['style']}", _about(said, "style", "picture"))
@@ -187,21 +188,22 @@ class Commands:
         argv = ["report", self._style(name), "-o", f"{REPORTS}/{name}.html", "--overwrite", *self._model]
         return Line("report", argv, f"Report of {name}", {"style": name})
 
-    def redraw(self, about: Mapping[str, Any]) -> str | None:
-        """The command that draws a picture as its file says, of one ``about`` which is as the page has it.
+    def redraw(self, about: Mapping[str, Any], usual: Mapping[str, Any]) -> str | None:
+        """The command that draws a picture as its file says: ``about`` as the page has it, ``usual`` the base's values.
 
-        None for an edit, whose command only its job knows, and for what says too little.
+        None where no `generate` would: for an edit, whose command its job knows, and for a setting without an option.
         """
-        said, usual = about["settings"], SampleSettings.defaults()
-        known = about["made"] == "generate" and isinstance(about["prompt"], str) and type(about["seed"]) is int
-        if not (known and about["prompt"]) or "mix" in said or "object" in said:
-            return None
+        said, prompt, seed = about["settings"], about["prompt"], about["seed"]
         drawn_by = [about["style"]] if said.get("adapter") else []
-        if drawn_by and about["style"] not in library.names():
+        known = about["made"] == "generate" and prompt and type(seed) is int and not {"mix", "object"} & said.keys()
+        if not (known and usual) or (drawn_by and about["style"] not in library.names()):
             return None
-        kept = {name: value for name, value in said.items() if name in RECOMMENDABLE or value != usual.get(name, value)}
-        argv = options({**kept, "number": 1, "seed": about["seed"]}, PICTURE | DRAWING)
-        argv += [*self._model, *([] if drawn_by else ["--base-only"]), *behind([*drawn_by, about["prompt"]])]
+        kept = {name: said[name] for name in said if name in RECOMMENDABLE or said[name] != usual.get(name, said[name])}
+        kept = _in_order(kept, said)
+        if kept.keys() - (PICTURE | DRAWING).keys():
+            return None
+        argv = options({**kept, "number": 1, "seed": seed}, PICTURE | DRAWING)
+        argv += [*self._model, *([] if drawn_by else ["--base-only"]), *behind([*drawn_by, prompt])]
         return shlex.join(["styledrop", "generate", *argv])
 
     # ---- parts of them ----
@@ -227,6 +229,12 @@ class Commands:
 
     def _near(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
+
+
+def _in_order(kept: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the temperature only where it acts: to say it is to choose the order in which it does."""
+    left_out = {"order", *(() if said.get("order") == "confidence" else ("temperature",))}
+    return {name: value for name, value in kept.items() if name not in left_out}
 
 
 def _short(prompts: Sequence[str]) -> str:
