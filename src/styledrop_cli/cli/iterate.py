@@ -120,7 +120,7 @@ def iterate(
 
       styledrop iterate --rounds 2
       styledrop iterate adapter.safetensors --feedback human
-      styledrop iterate adapter.safetensors \
+      styledrop iterate adapter.safetensors -o liked.rounds \
           --liked styledrop-out/a-cat-1.png --liked styledrop-out/a-dog-3.png
       styledrop iterate ref.png --style "watercolor" --feedback clip,human --rounds 3
     """
