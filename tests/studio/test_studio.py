@@ -141,6 +141,9 @@ def test_previews_edits_mixes_and_other_styles(desk: Any, ink: str) -> None:
     assert len(edited["output"]) == 2 and all(name.startswith("ink/a-cat-0-a-tree-") for name in edited["output"])
     shown = {one["id"]: one for one in desk.get("api/pictures?style=ink&limit=500")["pictures"]}
     assert shown[edited["output"][0]]["made"] == "edit" and not [name for name in shown if "sheet" in name]
+    varied = desk.done("api/vary", picture="ink/a-cat-0.png", much=0.4, number=2)
+    shown = {one["id"]: one for one in desk.get("api/pictures?style=ink&limit=500")["pictures"]}
+    assert len(varied["output"]) == 2 and {shown[name]["made"] for name in varied["output"]} == {"vary"}
     desk.done("api/styles/ink/mix", **{"with": "ink", "share": 0.25, "name": "two"})
     assert [part["weight"] for part in read_header(desk.library / "two.safetensors").merged] == [0.75, 0.25]
     again = desk.done("api/again", picture="ink/a-cat-0.png", style="two")
@@ -153,6 +156,23 @@ def test_previews_edits_mixes_and_other_styles(desk: Any, ink: str) -> None:
     assert {"ink", "both"} <= {one["name"] for one in desk.get("api/styles")}
     desk.tell("api/styles/both/remove")
     assert not (desk.library / "both.safetensors").exists()
+
+
+def test_assets_and_weighed_references(desk: Any, ink: str) -> None:
+    made = desk.done("api/draw", style="ink", prompts=["a dog"], number=1, seed=40, size=48, transparent=True, svg=True,
+                     palette="#cc2222, gold", settings={"steps": 2, "guard": 0.5})  # fmt: skip
+    (one,) = [one for one in desk.get("api/pictures?style=ink&limit=500")["pictures"] if one["id"] in made["output"]]
+    assert one["svg"] and one["width"] == 48 and one["settings"]["palette"] == "#cc2222, gold"
+    assert desk.ask(f"api/pictures/{one['id']}/svg").body.startswith(b"<")
+    draw(64, 64).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(desk.folder.parent / "other.png")
+    (first,), second = desk.get("api/references"), desk.upload(desk.folder.parent / "other.png").said
+    both = [{"id": first["id"], "content": "a cat", "weight": 2}, {"id": second["id"], "content": "a dog"}]
+    job = desk.done("api/learn", references=both, style="ink", name="weighed", options=LITTLE | {"layers": "style"})
+    assert f"references/{first['id']}.png:2 references/{second['id']}.png:1" in job["command"]
+    assert read_header(desk.library / "weighed.safetensors").contents == ["a cat", "a dog"]
+    desk.tell("api/styles/weighed/remove")
+    desk.tell(f"api/references/{second['id']}/delete")
+    assert len(desk.get("api/references")) == 1
 
 
 def test_a_style_goes_out_and_comes_back(desk: Any, ink: str) -> None:

@@ -91,11 +91,10 @@ class Commands:
     def learn(self, said: Mapping[str, Any]) -> Line:
         """Learn a style from references."""
         name, references = said["name"], said["references"]
-        files, contents = [], []
+        files, contents, weighed = [], [], any("weight" in one for one in references)
         for one in references:
             path = self._references.find(one["id"]).relative_to(self._folder).as_posix()
-            weight = one.get("weight", 1)
-            files.append(path if weight == 1 else f"{path}:{weight:g}")
+            files.append(f"{path}:{one.get('weight', 1):g}" if weighed else path)
             contents.append(one.get("content", "").strip())
         library.refuse_taken(name, said.get("overwrite", False))
         # Without any it is guessed where such guesses are known to be right.

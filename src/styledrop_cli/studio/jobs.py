@@ -51,7 +51,8 @@ class Job:
     ended: float | None = None
     output: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
-    says: list[str] = field(default_factory=list)  # remarks and warnings
+    says: list[str] = field(default_factory=list)  # remarks
+    warns: list[str] = field(default_factory=list)
     what: str = ""  # the step it is at, how far that is, and how many seconds are left
     share: float | None = None
     note: str = ""
@@ -74,7 +75,9 @@ class Job:
         sound = (
             job.id == path.stem
             and job.state in STATES
-            and all(isinstance(one, str) for one in (*job.argv, *job.output, *job.says, job.kind, job.title))
+            and all(
+                isinstance(one, str) for one in (*job.argv, *job.output, *job.says, *job.warns, job.kind, job.title)
+            )
             and isinstance(job.about, dict)
         )
         return job if sound else None
@@ -327,8 +330,10 @@ class Jobs:
             job.error, job.hint = str(said["error"]), said.get("hint")
         elif "result" in said and isinstance(said["result"], dict):
             self._finished(job, said["result"])
-        elif line := said.get("warn") or said.get("say"):
-            job.says = [*job.says, str(line)][-MOST_SAID:]
+        elif "warn" in said:
+            job.warns = [*job.warns, str(said["warn"])][-MOST_SAID:]
+        elif "say" in said:
+            job.says = [*job.says, str(said["say"])][-MOST_SAID:]
 
     def _end(self, job: Job, state: str, **more: Any) -> None:
         self._keep(job, state=state, ended=time.time(), left=None, **more)

@@ -11,6 +11,8 @@ from typing import Any
 from styledrop_cli import __version__
 from styledrop_cli.adapters import library
 from styledrop_cli.errors import UsageError
+from styledrop_cli.settings import KINDS, PRESETS, WEIGHTS, Checked, SampleSettings, TrainSettings
+from styledrop_cli.studio.commands import DRAWING, LEARNING
 
 Schema = dict[str, Any]
 
@@ -56,9 +58,18 @@ def or_null(schema: Schema) -> Schema:
     return {**schema, "type": [schema["type"], "null"]}
 
 
+def setting(settings: type[Checked], name: str) -> Schema:
+    """A setting, by its own help and range."""
+    kind, about = type(settings.defaults()[name]), settings.HELP[name]
+    if kind in (bool, str):
+        return yes_or_no(about) if kind is bool else text(about)
+    least, most = settings.RANGES[name]
+    return whole(about, int(least), int(min(most, 2**53))) if kind is int else number(about, least, most)
+
+
 # ---- what bodies are made of ----
 
-SEED = whole("The seed of the first picture; each further one adds 1.", 0, 2**53)
+SEED = setting(SampleSettings, "seed")
 MANY = whole("How many pictures, of each prompt.", 1, 100)
 STYLE = text("The name of a style in the library.", library.LONGEST)
 NAME = text("The name that the new style gets in the library.", library.LONGEST)
@@ -72,44 +83,29 @@ LOOK = {
     "prompts": listed(text("What to draw."), "What to draw.", 1, PROMPTS),
     "number": MANY,
     "seed": SEED,
-    "size": or_null(whole("Width and height in pixels.", 16, 8192)),
+    "size": or_null(setting(SampleSettings, "size")),
     "transparent": yes_or_no("Take the ground out."),
     "svg": yes_or_no("Also write SVG files, for GET /api/pictures/…/svg."),
     "palette": or_null(text("Colours, separated by blanks or commas, or keep.", 400,
                             pattern=rf"keep|{COLOUR}([ ,]+{COLOUR})*")),
-    "palette_strength": or_null(number("How strictly.", 0, 1)),
+    "palette_strength": or_null(setting(SampleSettings, "palette_strength")),
     "settings": fields(
         "How it is drawn; what is left out is as the style recommends.",
-        strength=number("How strongly the style acts.", 0, 10),
-        lambda_a=number("Guidance towards the style.", 0, 50),
-        lambda_b=number("Guidance towards the prompt.", 0, 50),
-        steps=whole("Drawing steps.", 1, 256),
-        temperature=number("Chance in the order of the parts.", 0, 100),
-        top_p=number("Variety of each part.", 0, 1),
-        superres_steps=whole("Steps of super-resolution.", 0, 256),
-        guard=number("How much of the reference's content is kept out.", 0, 10),
-        preset=text("Settings that go together.", 20, pattern="fast|paper|preview"),
-        negative=text("What the pictures should not show."),
+        preset=text("Settings that go together.", 20, pattern="|".join(PRESETS)),
+        **{name: setting(SampleSettings, name) for name in DRAWING if name != "preset"},
     ),
 }  # fmt: skip
 OPTIONS = fields(
     "How it learns; what is left out is what suits the base model.",
-    steps=whole("Training steps.", 1, 1_000_000),
-    lr=number("Learning rate.", 1e-8, 1),
-    kind=text("The kind of adapter.", 20, pattern="bottleneck|lora|prompt"),
-    width=whole("Width of the adapter.", 1, 4096),
-    checkpoints=whole("Points of the training that are compared.", 0, 100),
-    layers=text("Which layers learn.", 40, pattern=r"[a-z0-9,-]+"),
-    lambda_a=number("Guidance towards the style that the file recommends.", 0, 50),
-    lambda_b=number("Guidance towards the prompt that the file recommends.", 0, 50),
-    last=yes_or_no("Keep the last step, not the best."),
-    superres=yes_or_no("Also let super-resolution learn."),
-    seed=SEED,
+    kind=text(TrainSettings.HELP["kind"], 20, pattern="|".join(KINDS)),
+    layers=text(TrainSettings.HELP["layers"], 200, pattern="[a-z0-9, -]+"),
+    superres=yes_or_no("Whether super-resolution learns the style, too."),
+    **{name: setting(TrainSettings, name) for name in LEARNING if name not in ("kind", "layers", "superres")},
 )
 FROM = fields(
     "A reference.", "id",
     id=text("Its id.", 12), content=text("What it shows; left out it is guessed."),
-    weight=number("How often it is learnt from, beside the others.", 0.01, 100),
+    weight=number("How often it is learnt from, beside the others.", *WEIGHTS),
 )  # fmt: skip
 
 
