@@ -162,7 +162,7 @@ def test_assets_and_weighed_references(desk: Any, ink: str) -> None:
     made = desk.done("api/draw", style="ink", prompts=["a dog"], number=1, seed=40, size=48, transparent=True, svg=True,
                      palette="#cc2222, gold", settings={"steps": 2, "guard": 0.5})  # fmt: skip
     (one,) = [one for one in desk.get("api/pictures?style=ink&limit=500")["pictures"] if one["id"] in made["output"]]
-    assert one["svg"] and one["width"] == 48 and one["settings"]["palette"] == "#cc2222, gold"
+    assert one["svg"] and one["width"] == 48 and one["settings"]["palette"] == "#cc2222,#ffd700"
     assert desk.ask(f"api/pictures/{one['id']}/svg").body.startswith(b"<")
     draw(64, 64).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(desk.folder.parent / "other.png")
     (first,), second = desk.get("api/references"), desk.upload(desk.folder.parent / "other.png").said

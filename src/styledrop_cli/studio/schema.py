@@ -90,13 +90,14 @@ LOOK = {
                             pattern=rf"keep|{COLOUR}([ ,]+{COLOUR})*")),
     "palette_strength": or_null(setting(SampleSettings, "palette_strength")),
     "settings": fields(
-        "How it is drawn; what is left out is as the style recommends.",
+        "How it is drawn; what is left out is as the style recommends.", "",
         preset=text("Settings that go together.", 20, pattern="|".join(PRESETS)),
         **{name: setting(SampleSettings, name) for name in DRAWING if name != "preset"},
     ),
 }  # fmt: skip
 OPTIONS = fields(
     "How it learns; what is left out is what suits the base model.",
+    "",
     kind=text(TrainSettings.HELP["kind"], 20, pattern="|".join(KINDS)),
     layers=text(TrainSettings.HELP["layers"], 200, pattern="[a-z0-9, -]+"),
     superres=yes_or_no("Whether super-resolution learns the style, too."),
