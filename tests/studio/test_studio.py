@@ -167,7 +167,7 @@ def test_assets_and_weighed_references(desk: Any, ink: str) -> None:
     draw(64, 64).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(desk.folder.parent / "other.png")
     (first,), second = desk.get("api/references"), desk.upload(desk.folder.parent / "other.png").said
     both = [{"id": first["id"], "content": "a cat", "weight": 2}, {"id": second["id"], "content": "a dog"}]
-    job = desk.done("api/learn", references=both, style="ink", name="weighed", options=LITTLE | {"layers": "style"})
+    job = desk.done("api/learn", references=both, style="ink", name="weighed", options=LITTLE | {"layers": "1-2"})
     assert f"references/{first['id']}.png:2 references/{second['id']}.png:1" in job["command"]
     assert read_header(desk.library / "weighed.safetensors").contents == ["a cat", "a dog"]
     desk.tell("api/styles/weighed/remove")
@@ -297,8 +297,9 @@ def test_what_waits_can_be_cancelled_and_a_preview_goes_first(desk: Any, ink: st
 
 
 def test_a_job_that_fails_says_why(desk: Any, ink: str) -> None:
-    job = desk.until(desk.tell("api/draw", style="ink", prompts=["a cat"], size=50)["job"])
-    assert job["state"] == "failed" and "50" in job["error"] and job["hint"]
+    shares = [{"name": "ink", "share": 0.5}, {"name": "ink", "share": 0.9}]
+    job = desk.until(desk.tell("api/draw", mix=shares, prompts=["a cat"])["job"])
+    assert job["state"] == "failed" and "1.4" in job["error"] and job["hint"]
     assert job["error"] in " ".join(desk.ask(f"api/jobs/{job['id']}/log").body.decode().split())
 
 

@@ -24,7 +24,6 @@ from styledrop_cli.cli.app import app
 from styledrop_cli.cli.streams import open_streams
 from styledrop_cli.errors import INTERRUPTED, StyledropError, UsageError
 from styledrop_cli.io.files import OWN
-from styledrop_cli.io.run_folder import alone_in
 
 JOBS = Path("jobs")
 PATIENCE = 15.0  # seconds that the worker of a studio that was killed has to stop
@@ -106,6 +105,8 @@ class Worker:
 
 def main() -> None:
     """Work in this folder for as long as standard input is open."""
+    from styledrop_cli.io.run_folder import alone_in
+
     asked, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
