@@ -245,6 +245,7 @@ def test_two_clients_see_the_same_and_soon(desk: Any, ink: str) -> None:
         job["state"] in ("running", "waiting") for job in state["jobs"]
     ):
         tag = state["tag"]
+    (desk.folder / "pictures/ink").mkdir(exist_ok=True)
     draw(40, 40).save(desk.folder / "pictures/ink/from-elsewhere.png")  # somebody else's program
     while not any(one["id"] == "ink/from-elsewhere.png" for one in other.get("api/pictures")["pictures"]):
         tag = other.get(f"api/state?after={tag}")["tag"]
