@@ -152,8 +152,11 @@ def test_previews_edits_mixes_and_other_styles(desk: Any, ink: str) -> None:
     mixed = [{"name": "ink", "share": 0.5}, {"name": "two", "share": 0.5}]
     assert desk.done("api/draw", mix=mixed, prompts=["a cat"], number=1)["output"] == ["mix/a-cat-0.png"]
     assert desk.done("api/draw", prompts=["a cat"], number=1)["output"] == ["no-style/a-cat-0.png"]
+    desk.tell("api/pictures/two/a-cat-0.png/heart", on=True)
     desk.tell("api/styles/two/rename", name="both")
     assert {"ink", "both"} <= {one["name"] for one in desk.get("api/styles")}
+    assert "both/a-cat-0.png" in desk.get("api/state")["hearts"]  # its pictures go with it
+    assert desk.ask("api/pictures/both/a-cat-0.png/file").status == 200
     desk.tell("api/styles/both/remove")
     assert not (desk.library / "both.safetensors").exists()
 

@@ -242,6 +242,11 @@ class StyleAnswers:
 
     def rename(self, name: str, said: dict[str, Any]) -> dict[str, Any]:
         library.rename(self._known(name), said["name"])
+        self._at.pictures.rename(name, said["name"])
+        for path in self._at.commands.rounds_of(name):
+            target = path.with_name(f"{said['name']}-{path.name.rpartition('-')[2]}")
+            if not target.exists():
+                path.rename(target)
         self._at.changed()
         return {"name": said["name"]}
 

@@ -265,6 +265,8 @@ class Jobs:
             with self._news:
                 self._running = None
             self._drop_oldest()
+            if self.base is not None and not self.base.get("sizes") and job.state == "done":
+                self._ask_for_base()  # it has been fetched by now
         if self._worker:
             self._worker.end()
 
@@ -273,7 +275,7 @@ class Jobs:
         return min(waiting, key=lambda job: (job.kind not in FIRST, job.id), default=None)
 
     def _ask_for_base(self) -> None:
-        self._worker = Worker(self._command, self._folder)
+        self._worker = self._worker or Worker(self._command, self._folder)
         self._worker.ask(base=self._model)
         try:
             while not self._closing:

@@ -199,6 +199,15 @@ class Pictures:
         there = self.all()
         return [one for one in self.hearts if one in there and style in (None, there[one].style)]
 
+    def rename(self, old: str, new: str) -> None:
+        """Let the pictures of a style that is called ``new`` now go with it, unless there are such already."""
+        if any(one.style == old for one in self.all().values()) and not (self._folder / FOLDER / new).exists():
+            self._move(self._folder / FOLDER / old, self._folder / FOLDER / new)
+            with self._lock:
+                hearts = [f"{new}/{one.partition('/')[2]}" if one.startswith(f"{old}/") else one for one in self.hearts]
+                write_json(self._folder / HEARTS, {"pictures": hearts})
+                self.hearts = hearts
+
     def delete(self, name: str) -> None:
         """Move a picture to the trash; Missing if there is none."""
         found, path = self.find(name)
