@@ -35,6 +35,7 @@ from styledrop_cli.cli.app import app
 from styledrop_cli.io.images import save_png
 from styledrop_cli.io.tensors import save_part, save_tensors
 from styledrop_cli.settings import TrainSettings
+from styledrop_cli.studio.server import Studio
 from styledrop_cli.training.adapter import train_adapter
 
 PACKAGE = ROOT / "src/styledrop_cli"
@@ -181,10 +182,18 @@ def follow(styledrop: Run, tiny_model: Path, adapter: Path, remote: Hub, monkeyp
             return
         if not given:
             provide(arguments, adapter, tiny_model)
+        if arguments[0] == "studio":  # Ctrl-C, once it is there
+            monkeypatch.setattr(webbrowser, "open", lambda url: True)
+            monkeypatch.setattr(Studio, "wait", interrupted)
         code, _, err = styledrop(*shortened(arguments))
-        assert code == 0, f"{command}\n{err}"
+        assert code == (130 if arguments[0] == "studio" else 0), f"{command}\n{err}"
 
     return follow
+
+
+def interrupted(studio: Studio, seconds: float) -> None:
+    assert studio.alive
+    raise KeyboardInterrupt
 
 
 def check_names(command: str) -> None:

@@ -19,7 +19,8 @@ PACKAGE = Path(styledrop_cli.__file__).parent
 # What is in a folder, or lies beside the folders, imports from what stands before it, and from its own folder.
 ORDER = (
     "errors", "environment", "settings", "progress", "io", "models", "devices", "sampling", "base", "corpus",
-    "adapters", "judging", "training", "generation", "web", "feedback", "report", "doctor", "api", "cli", "__main__",
+    "adapters", "judging", "training", "generation", "web", "feedback", "report", "studio", "doctor", "api", "cli",
+    "__main__",
 )  # fmt: skip
 LAZY = {("__init__", "errors"), ("__init__", "api")}  # the package's own names: only when one is asked for
 
@@ -34,9 +35,9 @@ HOMES = {
     "resvg_py": set(),
     "platformdirs": {"adapters/library"},
     "rich": {"cli"},
-    "starlette": {"web", "feedback/page"},
+    "starlette": {"web", "feedback/page", "studio"},
     "vtracer": {"generation/svg"},
-    "uvicorn": {"web", "feedback/page"},
+    "uvicorn": {"web"},
     "safetensors": {"io/tensors", "base/published_files"},
     "tokenizers": {"base/prompt_tokens"},
     "typer": {"cli"},
@@ -48,7 +49,8 @@ TYPES = {"PIL.Image.Image"}  # names for annotations only
 WITHOUT_TORCH = (
     "__init__", "__main__", "errors", "environment", "settings", "progress", "io/files", "io/file_kinds",
     "io/palette", "io/run_names", "io/text_files", "base/hub", "base/hub_files", "base/download", "base/upload",
-    "base/cache", "base/layout", "base/registry", "adapters/library", "generation/lists", "doctor", "cli",
+    "base/cache", "base/layout", "base/registry", "adapters/header", "adapters/library", "generation/lists", "doctor",
+    "cli",
 )  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["", *"train generate edit iterate score sweep alphabet kit inspect models doctor convert merge".split()],
+    ["", *"train generate edit iterate score sweep alphabet kit inspect models doctor convert merge studio".split()],
 )
 def test_help_does_not_import_torch(command: str) -> None:
     program = (

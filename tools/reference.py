@@ -1,4 +1,4 @@
-"""Write docs/reference: a page for each command, made from the same texts as its --help.
+"""Write docs/reference: a page for each command, made from the same texts as its --help, and the studio's requests.
 
     python tools/reference.py docs/reference
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any
 import typer
 
 from styledrop_cli.cli.app import app
+from styledrop_cli.studio.schema import openapi
 
 HEAD = "<!-- Made from the help of the commands by tools/reference.py (make reference). Do not edit by hand. -->"
-INDEX = "README.md"
+INDEX, REQUESTS = "README.md", "openapi.json"  # the second: what scripts may ask of `styledrop studio`
 PLAIN = {"int": "whole number", "float": "number", "str": "text", "Path": "path"}  # typer's names of types, in words
 DEFAULT = re.compile(r"\s*\[(?:default: (?P<value>.*)|required)\]$")
 
@@ -28,7 +30,9 @@ def pages() -> dict[str, str]:
     """The text of each page by its file name."""
     commands = typer.main.get_group(app).commands
     shown = {name: command for name, command in commands.items() if not command.hidden}
-    return {f"{name}.md": _page(name, command) for name, command in shown.items()} | {INDEX: _index(shown)}
+    requests = json.dumps(openapi(), indent=1, ensure_ascii=False) + "\n"
+    made = {f"{name}.md": _page(name, command) for name, command in shown.items()}
+    return made | {INDEX: _index(shown), REQUESTS: requests}
 
 
 def _index(commands: dict[str, Any]) -> str:

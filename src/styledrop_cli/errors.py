@@ -12,6 +12,8 @@ Each carries what happened (`message`) and what to do about it (`hint`). The lib
 
 from __future__ import annotations
 
+INTERRUPTED = 130  # the exit code that shells expect of a program stopped by Ctrl-C
+
 
 class StyledropError(Exception):
     """Something went wrong that a person can understand; `hint` says what to do about it."""

@@ -220,6 +220,7 @@ VARIED = 0.5  # the share of a picture's ids that its variations draw anew
 RECOMMENDABLE = ("lambda_a", "lambda_b", "strength", "temperature", "steps")
 
 STYLE, OBJECT = "style", "object"  # what an adapter learns
+UNKNOWN_CONTENT = "a picture"  # what a reference is taken to show where nobody says it
 ALL_LAYERS, STYLE_LAYERS = "all", "style"  # where an adapter lies
 WEIGHTS = (0.001, 1000.0)  # what a reference may count beside the others
 

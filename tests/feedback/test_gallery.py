@@ -21,7 +21,7 @@ import pytest
 from conftest import draw
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.feedback.page import Candidate, Choices, Gallery, server
-from styledrop_cli.web import guard
+from styledrop_cli.web import serving
 
 
 def encoded(kind: str, side: int = 8) -> bytes:
@@ -587,6 +587,6 @@ def test_no_port_is_said(tmp_path: Path, opened: list[str], monkeypatch: pytest.
     def bound(port: int) -> socket.socket:
         raise OSError(98, "Address already in use")
 
-    monkeypatch.setattr(guard, "_bound", bound)
+    monkeypatch.setattr(serving, "_bound", bound)
     with pytest.raises(StyledropError, match="cannot be served.*already in use"), serve(tmp_path, opened):
         pass

@@ -26,8 +26,8 @@ import pytest
 from test_gallery import CANDIDATES, PNG, Client, picking
 
 from conftest import SOURCE
-from styledrop_cli.feedback.page import Choices, Gallery, server
-from styledrop_cli.web import guard
+from styledrop_cli.feedback.page import Choices, Gallery
+from styledrop_cli.web import guard, serving
 
 NOTHING = b'{"error":"There is nothing here."}'
 
@@ -118,7 +118,7 @@ def test_no_other_site_may_read(site: Any) -> None:
             assert headers["cross-origin-resource-policy"] == "same-origin"
             assert headers["referrer-policy"] == "no-referrer"
             assert "frame-ancestors 'none'" in headers["content-security-policy"]
-            assert headers["cache-control"] == (server._FOREVER if "pictures" in path else "no-store")
+            assert headers["cache-control"] == (serving.FOREVER if "pictures" in path else "no-store")
 
 
 # ---- other names ----
@@ -367,8 +367,8 @@ def test_who_is_slow_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             there = stack.enter_context(connected(site))
             there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             there.sendall(f"GET {picture} HTTP/1.1\r\n{head}{more}\r\n".encode())
-            assert gallery._server is not None
-            while gallery._server.server_state.connections:
+            assert gallery._site is not None
+            while gallery._site.server.server_state.connections:
                 time.sleep(0.05)
         assert client.state()["phase"] == "working"
 
@@ -390,7 +390,7 @@ def test_many_connections_leave_room_for_a_click(site: Any, monkeypatch: pytest.
         assert all(gone(there) for there in halves[:29])
         assert status(post(site, "mark", *as_json(site))) == 200
         assert json.loads(tab.getresponse().read())["picked"] == [1]
-        assert site.gallery._server is not None and len(site.gallery._server.server_state.connections) <= 11
+        assert site.gallery._site is not None and len(site.gallery._site.server.server_state.connections) <= 11
 
 
 def test_the_end_does_not_wait_for_who_is_slow(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_the_end_does_not_wait_for_who_is_slow(tmp_path: Path) -> None:
             for _ in range(30):
                 there = stack.enter_context(socket.create_connection(("127.0.0.1", parts.port or 0), timeout=20))
                 there.sendall(f"POST {parts.path}mark HTTP/1.1\r\nHost: {parts.netloc}\r\n".encode())
-        assert gallery._thread is not None and not gallery._thread.is_alive()
+        assert gallery._site is not None and not gallery._site.alive
 
 
 def test_answers_go_out_at_once(site: Any) -> None:
@@ -408,7 +408,7 @@ def test_answers_go_out_at_once(site: Any) -> None:
     with connected(site) as there:
         there.sendall(f"GET {site.root}state HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode())
         assert there.recv(9)
-        (connection,) = site.gallery._server.server_state.connections
+        (connection,) = site.gallery._site.server.server_state.connections
         behind = connection.transport.get_extra_info("socket")
         assert behind.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 

@@ -61,7 +61,7 @@ from styledrop_cli.models.adapter import KINDS, LoraAdapter
 from styledrop_cli.report import commands, history
 from styledrop_cli.settings import LARGEST_SEED, SampleSettings, TrainSettings
 from styledrop_cli.training.loop import Budget, Loop
-from styledrop_cli.web import guard
+from styledrop_cli.web import serving
 
 
 @dataclass(frozen=True)
@@ -699,7 +699,7 @@ def round_folder(data: bytes) -> None:
         attempt(
             lambda: Run.begin(folder, SETTINGS, fresh=False, own=(), unsaid={"learn": "style"}),
             lambda: Choices(4, folder / "round-2" / "choices.json"),
-            lambda: guard.remembered(folder / "gallery.json"),
+            lambda: serving.remembered(folder / "gallery.json"),
             lambda: _planned(folder / "round-2" / "pool"),
             lambda: _told(folder),
         )

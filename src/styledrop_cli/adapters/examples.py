@@ -14,13 +14,13 @@ from torch import Tensor
 from styledrop_cli.base.base import Base
 from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.io.images import square, to_tensor
+from styledrop_cli.settings import UNKNOWN_CONTENT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SMALLEST_CROP = 0.75  # of the picture's side
 REFERENCE_EVERY = 2  # turns
-UNKNOWN_CONTENT = "a picture"
 # Mirrored, these would be wrong.
 LETTERED = frozenset("letter letters logo text word words number numbers digit sign wordmark monogram alphabet".split())
 
@@ -170,13 +170,18 @@ def best_guesses(base: Base, pictures: Tensor) -> list[tuple[str, float]]:
     return [(base.contents[int(best)], float(sure)) for sure, best in zip(*chances.max(-1), strict=True)]
 
 
-def sure_guess(base: Base, image: Image) -> tuple[str, float] | None:
-    """What a picture shows, and how sure that is; None where guesses so sure are not known to be right mostly."""
-    if base.spec.guess_from is None or not base.contents or base.clip.visual is None:
+def guess(base: Base, image: Image) -> tuple[str, float] | None:
+    """What a picture shows, and how sure that is; None where the base has nothing to guess by."""
+    if not base.contents or base.clip.visual is None:
         return None
     picture = to_tensor(square(image, base.clip.config.image_size))[None].to(base.device)
-    guess, sure = best_guesses(base, picture)[0]
-    return (guess, sure) if sure >= base.spec.guess_from else None
+    return best_guesses(base, picture)[0]
+
+
+def sure_guess(base: Base, image: Image) -> tuple[str, float] | None:
+    """``guess``; None where guesses so sure are not known to be right mostly."""
+    found = guess(base, image) if base.spec.guess_from is not None else None
+    return found if found and found[1] >= (base.spec.guess_from or 0) else None
 
 
 def guess_content(base: Base, image: Image, path: Path, on_message: Callable[[str], None]) -> str:

@@ -2,7 +2,7 @@
 
 The header is JSON under ``styledrop`` in the metadata of the safetensors file, so that any tool shows it. Files of
 earlier versions lack keys that came later, and files of later versions may have others: both are read, and written
-back with what they had.
+back with what they had. Imports no torch until tensors are read.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from styledrop_cli import __version__
 from styledrop_cli.errors import ModelError
+from styledrop_cli.io.file_kinds import reading
 from styledrop_cli.io.files import parse_json, read_metadata
-from styledrop_cli.io.tensors import LARGEST_SIZE, read_tensors, reading, save_tensors
 from styledrop_cli.settings import OBJECT, RECOMMENDABLE, STYLE, WEIGHTS, SampleSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEY = "styledrop"
 FORMAT = 1
@@ -210,6 +211,8 @@ class AdapterFile:
 
 def save_adapter(path: Path, tensors: Mapping[str, Tensor], header: AdapterHeader, extra: Mapping[str, str]) -> None:
     """Write an adapter; ``extra`` are flat metadata keys that other tools read (modelspec)."""
+    from styledrop_cli.io.tensors import save_tensors
+
     save_tensors(path, tensors, {"format": "pt", KEY: json.dumps(header.to_json(), ensure_ascii=False), **extra})
 
 
@@ -238,6 +241,8 @@ def write_as_trained(path: Path, source: Path | None = None) -> None:
 
 
 def _rewrite(path: Path, source: Path, **values: Any) -> None:
+    from styledrop_cli.io.tensors import read_tensors, save_tensors
+
     tensors, metadata = read_tensors(source)
     header = _header(path, metadata).with_values(**values)
     if not header.as_trained:
@@ -256,6 +261,8 @@ def read_header(path: Path) -> AdapterHeader:
 
 def load_adapter(path: Path) -> AdapterFile:
     """Read an adapter file whole; raises ModelError as ``read_header`` does, and for values that are not finite."""
+    from styledrop_cli.io.tensors import read_tensors
+
     header = read_header(path)
     tensors, _ = read_tensors(path, LARGEST_ADAPTER)
     bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
@@ -280,6 +287,8 @@ def _header(path: Path, metadata: Mapping[str, str]) -> AdapterHeader:
 
 def _refuse_other_sizes(path: Path, header: AdapterHeader, tensors: Mapping[str, Tensor]) -> None:
     """Raise ModelError where the header says another width or rank than the adapter's own tensors have."""
+    from styledrop_cli.io.tensors import LARGEST_SIZE
+
     size, tensor, dimension = SIZES.get(header.kind, ("", "", 0))
     for network, config in (("adapter", header.config), ("superres", header.superres or {})):
         said = config.get(size)

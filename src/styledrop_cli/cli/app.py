@@ -28,6 +28,7 @@ from styledrop_cli.cli.push import push
 from styledrop_cli.cli.report import report
 from styledrop_cli.cli.score import score
 from styledrop_cli.cli.streams import open_streams
+from styledrop_cli.cli.studio import studio
 from styledrop_cli.cli.styles import styles
 from styledrop_cli.cli.sweep import sweep
 from styledrop_cli.cli.tokenize import tokenize
@@ -55,6 +56,7 @@ COMMANDS = (
     (report, "report", None, "Everyday"),
     (alphabet, "alphabet", None, "Everyday"),
     (kit, "kit", None, "Everyday"),
+    (studio, "studio", None, "Everyday"),
     (push, "push", None, SHARING),
     (pull, "pull", None, SHARING),
     (tokenize, "tokenize", None, INSIDE),

@@ -30,9 +30,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from styledrop_cli.cli.events import tell, told_of
 from styledrop_cli.cli.hints import explain
 from styledrop_cli.environment import is_on, launched
-from styledrop_cli.errors import StyledropError, UsageError
+from styledrop_cli.errors import INTERRUPTED, StyledropError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,7 +53,6 @@ SHOWN = {
     code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000)) if chr(code) not in "\n\t"
 }
 ESCAPED = {code: f"\\u{code:04x}" for code in SHOWN}  # the same in JSON, where they are still what they were
-INTERRUPTED = 130  # what shells expect of a program stopped by Ctrl-C
 
 
 # ---- what a command says ------------------------------------------------------------------------
@@ -103,13 +103,17 @@ class Screen:
         warning = message.removeprefix(WARNING)
         if warning != message:
             self.warn(warning)
-        elif not self.quiet:
+            return
+        if not self.mute:
+            tell(say=message)
+        if not self.quiet:
             _print(self.err, Text(message, style))
 
     def warn(self, message: str) -> None:
         """Something that may spoil the result; shown in any case."""
         if self.mute:
             return
+        tell(warn=message)
         _print(self.err, Text.assemble((WARNING, "bold yellow"), message))
 
     def ask(self, question: str) -> str:
@@ -139,6 +143,7 @@ class Screen:
         """The outcome: `data` with --json, otherwise `shown` (a table, or paths one per line)."""
         if self.mute:
             return
+        tell(result=data)
         if self.as_json:
             _print_json(data)
         elif isinstance(shown, Sequence) and not isinstance(shown, str):
@@ -150,6 +155,7 @@ class Screen:
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
         """A spinner beside `what` while something without steps goes on."""
+        tell(what=what, share=None, note="", left=None)
         if self.quiet or not self.err.is_terminal:
             yield
             return
@@ -169,6 +175,18 @@ class Screen:
     @contextmanager
     def drawing(self, what: str) -> Iterator[tuple[Callable[[float, str], None], Callable[[Image], None]]]:
         """As `progress`; what it yields second shows a picture, where the terminal can: the newest ones in a row."""
+        watched = told_of(what)
+        with self._drawing(what) as (move, show):
+
+            def both(share: float, note: str) -> None:
+                if not self.mute:
+                    watched(share, note)
+                move(share, note)
+
+            yield both, show
+
+    @contextmanager
+    def _drawing(self, what: str) -> Iterator[tuple[Callable[[float, str], None], Callable[[Image], None]]]:
         if self.quiet:
             yield lambda share, note: None, lambda picture: None
         elif self.err.is_terminal:
@@ -201,7 +219,7 @@ class Screen:
                     long = now - began >= FORESEEN and first < share < 1
                     left = f", {_time_left((now - began) * (1 - share) / (share - first), True)}" if long else ""
                     shown, said = tenth, now
-                    self.say(f"{what}: {note}{left}")
+                    _print(self.err, Text(f"{what}: {note}{left}"))
 
             yield line, lambda picture: None
 
@@ -320,6 +338,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
             if is_on(TRACEBACK):
                 traceback.print_exc()
             message, hint, code = _explain(error, given)
+            tell(error=message, hint=hint)
             _show_error(message, hint, f"Error in process {helper}: " if helper else "Error: ")
             if as_json:
                 _print_json_error(message, hint, code)

@@ -50,6 +50,14 @@ class Rounds:
             metavar="FILE",
         ),
     ] = None
+    liked: Annotated[
+        list[Path] | None,
+        option(
+            "A picture that you like, as generate wrote it: learn from these, and draw none to pick from. Repeat it "
+            "for each.",
+            metavar="PICTURE",
+        ),
+    ] = None
     steps: Annotated[int | None, option(shown=by_base("steps"))] = None
     last: Annotated[bool, flag("Keep the last round instead of the best.", "--last")] = False
     scorer: options.SecondScorer = None
@@ -112,6 +120,8 @@ def iterate(
 
       styledrop iterate --rounds 2
       styledrop iterate adapter.safetensors --feedback human
+      styledrop iterate adapter.safetensors -o liked.rounds \
+          --liked styledrop-out/a-cat-1.png --liked styledrop-out/a-dog-3.png
       styledrop iterate ref.png --style "watercolor" --feedback clip,human --rounds 3
     """
     began, launcher, helps = time.time(), os.getppid(), console.helps()
@@ -120,6 +130,8 @@ def iterate(
     )
     checks.refuse_outside(keep=(how.keep, *how.RANGES["keep"]))
     names = _feedback(feedback, how.picks, rounds)
+    if how.liked:
+        _refuse_beside_liked(how, rounds, feedback, files or [])
     start, weighted = _start(files or [], style, content)
     pictures, weights = load.read_weighted(weighted, "weight", "picture")
     pictures, weights, content = checks.references_in(pictures, weights, style or "", content, screen.say)
@@ -155,7 +167,7 @@ def iterate(
         settings = replace(settings, steps=how.steps or base.training().steps)
     screen.warn_of_lines(base, {f"'{prompt}'": [prompt] for prompt in wanted or []})
     if dry_run:
-        _show_plan(screen, base, settings, start, wanted, len(pictures), folder)
+        _show_plan(screen, base, settings, start, wanted, len(pictures), folder, bool(how.liked))
         return
     with ExitStack() as stack:
         stack.enter_context(alone_in(folder))
@@ -185,6 +197,7 @@ def iterate(
             last=how.last,
             fresh=fresh,
             share=(number, of),
+            liked=how.liked or (),
         )
         watcher.over(result)
     _show_result(screen, result, name, model, save_as, overwrite)
@@ -220,6 +233,7 @@ def _show_plan(
     prompts: list[str] | None,
     pictures: int,
     folder: Path,
+    liked: bool,
 ) -> None:
     """Tell how long all rounds take. Whoever picks takes time of their own, which nobody knows."""
     from styledrop_cli.adapters.header import load_adapter
@@ -231,7 +245,7 @@ def _show_plan(
 
     file = load_adapter(start) if start else None
     shown = prompts or pool_prompts(base, file.header.contents if file else [])
-    drawn = pictures_drawn(base, settings, shown)
+    drawn = pictures_drawn(base, settings, shown, liked)
     request = PictureRequest(shown[0], 0, base.sampling(**(file.header.recommended if file else {})))
     with screen.working("timing a few steps"):
         seconds = drawn * seconds_each(base, StyleMix.of(file), request)
@@ -241,7 +255,9 @@ def _show_plan(
     said = {
         "base": base.name,
         "from": str(start) if start else f"an adapter that is trained on {pictures} pictures first",
-        "rounds": f"{settings.rounds}, each with {settings.per_prompt} pictures of {len(shown)} prompts to pick from",
+        "rounds": "1, from the pictures that you like"
+        if liked
+        else f"{settings.rounds}, each with {settings.per_prompt} pictures of {len(shown)} prompts to pick from",
         "pictures": f"{drawn:,} to draw in all",
         "trains": f"{settings.steps} steps each round",
     }
@@ -263,6 +279,16 @@ def _feedback(text: str, picks: list[Path] | None, rounds: int) -> list[str]:
     if picks and text != "clip":
         raise UsageError("--picks and --feedback both say who picks", "leave one of them out")
     return [] if picks else names
+
+
+def _refuse_beside_liked(how: Rounds, rounds: int, feedback: str, files: list[str]) -> None:
+    """Raise UsageError for what says otherwise than --liked where pictures come from, and for no adapter."""
+    if not files or not library.names_adapter(files[0]):
+        raise UsageError("--liked improves an adapter, and none is named", "name the one that drew the pictures")
+    defaults = {"--rounds": rounds != DEFAULT.rounds, "--feedback": feedback != "clip"}
+    given = {"--picks": how.picks, "--prompts": how.prompts, "--keep": how.keep} | defaults
+    if others := [name for name, value in given.items() if value]:
+        raise UsageError(f"--liked and {others[0]} both say what is learnt from", "leave one of them out")
 
 
 def _start(files: list[str], style: str | None, content: list[str] | None) -> tuple[Path | None, list[str]]:

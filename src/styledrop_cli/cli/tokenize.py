@@ -20,7 +20,7 @@ def tokenize(
     device: options.Device = "auto",
     screen: console.Screen,
 ) -> None:
-    """See a picture as the base model sees it, and how much of it is lost.
+    """See a picture as the base model sees it, what it shows, and how much is lost.
 
     Turns the middle square of the picture into tokens and back, and writes
     three files: the tokens' ids (.json), the square, and what came back. What
@@ -41,10 +41,11 @@ def tokenize(
     for file in files.values():
         checks.refuse_output(file, overwrite=True)
     with load.loading(screen, model, device) as load_base:
+        from styledrop_cli.adapters.examples import guess, sure_guess
         from styledrop_cli.base import fidelity
 
         base = load_base()
-        seen = base.reconstruct(image)
+        seen, shows, sure = base.reconstruct(image), guess(base, image), sure_guess(base, image)
     ids = seen.ids.tolist()
     name, meaning = fidelity.verdict(seen.edges)
     size = base.tokenizer.config.num_vq_embeddings
@@ -58,7 +59,11 @@ def tokenize(
     screen.say(f"{max(seen.edges, 0):.0%} of its edges are left ({seen.psnr:.1f} dB), {name}: {meaning}", "bold")
     if seen.edges < fidelity.FAIR:
         screen.say(fidelity.REMEDY)
-    screen.result({**files, **header}, list(files.values()))
+    if sure:
+        screen.say(f"it shows {sure[0]}, it seems ({sure[1]:.0%})")
+    told = {"content": shows[0], "probability": round(shows[1], 3), "sure": sure is not None} if shows else None
+    warning = fidelity.warning(base.name, picture.name, seen.edges) or None
+    screen.result({**files, **header, "shows": told, "warning": warning}, list(files.values()))
 
 
 def _as_json(header: dict[str, object], ids: list[list[int]]) -> str:

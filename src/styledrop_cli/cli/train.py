@@ -19,7 +19,7 @@ from styledrop_cli.cli.recipe import Recipe
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.run_names import run_of
 from styledrop_cli.progress import Forecast, OnProgress
-from styledrop_cli.settings import OBJECT, STYLE, SUPERRES_STEPS, TrainSettings
+from styledrop_cli.settings import OBJECT, STYLE, SUPERRES_STEPS, UNKNOWN_CONTENT, TrainSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.base.base import Base
@@ -251,7 +251,6 @@ def _show_plan(
     contents: list[str] | None,
     output: Path,
 ) -> None:
-    from styledrop_cli.adapters.examples import UNKNOWN_CONTENT
     from styledrop_cli.training.adapter import foresee
 
     with screen.working("timing a few steps"):
@@ -311,7 +310,7 @@ def asked_contents(
 
     None where nothing was said.
     """
-    from styledrop_cli.adapters.examples import UNKNOWN_CONTENT, sure_guess
+    from styledrop_cli.adapters.examples import sure_guess
     from styledrop_cli.io.images import load_reference
 
     if content:

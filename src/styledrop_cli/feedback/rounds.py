@@ -22,6 +22,7 @@ from styledrop_cli.adapters.file import open_adapter, original_of, references_of
 from styledrop_cli.adapters.header import AdapterFile, AdapterHeader, load_adapter, read_header
 from styledrop_cli.base.base import Base
 from styledrop_cli.errors import ModelError, UsageError
+from styledrop_cli.feedback.liked import NAME, Liked
 from styledrop_cli.feedback.outcome import called, verdict
 from styledrop_cli.feedback.pickers import Candidates, Picker
 from styledrop_cli.feedback.pool import PLAN, Plan, Pool
@@ -29,7 +30,7 @@ from styledrop_cli.io.contact_sheet import contact_sheet
 from styledrop_cli.io.files import atomic_write, file_hash
 from styledrop_cli.io.images import jpeg_bytes, png_bytes, save_png, to_image
 from styledrop_cli.io.run_folder import MANIFEST, Run, alone_in
-from styledrop_cli.io.run_names import TABLE
+from styledrop_cli.io.run_names import ROUND, ROUND_ADAPTER, ROUND_PICTURE, TABLE
 from styledrop_cli.io.tensors import build_config
 from styledrop_cli.judging import meaning
 from styledrop_cli.judging.csls import Calibration
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 GRADED_EACH = 4  # pictures of each prompt that the rounds are compared by
 REFERENCE_SIDE, REFERENCE_QUALITY = 1024, 90  # at most, of a reference on the page: px, and of its JPEG
-ADAPTER, POOL, PLAIN, GRADE = "adapter.safetensors", "pool", "plain", "graded"
+ADAPTER, POOL, PLAIN, GRADE = ROUND_ADAPTER, "pool", "plain", "graded"
 SCORES, PICKS, SHEET, BEST = "scores.json", "picks.json", "sheet.png", "best.safetensors"
 
 
@@ -88,20 +89,22 @@ def iterate(
     last: bool = False,
     fresh: bool = False,
     share: tuple[int, int] = (0, 1),
+    liked: Sequence[Path] = (),
 ) -> Result:
     """Add rounds of feedback to the adapter ``start``, each in a folder in ``folder``, and choose the best round.
 
     The n-th round is picked by the n-th of ``pickers``, those beyond by the last. ``prompts``, without a style, are
     what the pools show (default: ``pool_prompts``). ``grader`` compares the rounds, on other prompts. The best, or
     the ``last``, becomes ``folder/best.safetensors``; ``start`` is only read. ``share`` is this process's number among
-    how many that draw (see ``Pool.evaluate``).
+    how many that draw (see ``Pool.evaluate``). With pictures that a person ``liked`` there is one round, of these: no
+    pool is drawn, and nobody picks.
 
     Raises ModelError for an adapter of another base or without its references, UsageError for one that learnt an
     object, for another process at work in the folder, and for rounds that were begun with other settings, unless
-    ``fresh``.
+    ``fresh``; for pictures that were ``liked`` as ``Liked.read`` does.
     """
     with alone_in(folder):
-        rounds = Rounds(base, start, folder, settings, list(pickers), watcher, grader, prompts, fresh, share)
+        rounds = Rounds(base, start, folder, settings, list(pickers), watcher, grader, prompts, fresh, share, liked)
         number = rounds.first
         end = rounds.first + settings.rounds
         while number < end:
@@ -128,7 +131,7 @@ def first_round(
 
     Raises as ``train_adapter`` does, and UsageError if what is there was learnt from something else.
     """
-    path = folder / "round-1" / ADAPTER
+    path = folder / ROUND.format(1) / ADAPTER
     if path.exists() and not fresh:
         header = read_header(path)
         asked = {
@@ -213,6 +216,7 @@ class Rounds:
         prompts: list[str] | None,
         fresh: bool,
         share: tuple[int, int],
+        liked: Sequence[Path] = (),
     ) -> None:
         if start.resolve() == (folder / BEST).resolve():
             raise UsageError(f"{start} would be replaced by these rounds' own", "Choose another folder with -o.")
@@ -223,7 +227,9 @@ class Rounds:
         references = References.of_adapter(base, parent)
         self._style, self._sampling = references.style, references.sampling
         self._training, self.first = training_of(parent), round_of(parent.header)
-        self._prompts = prompts or pool_prompts(base, references.contents)
+        self._liked = Liked.read(liked, parent, watcher.say) if liked else None
+        shown = list(dict.fromkeys(self._liked.prompts)) if self._liked else prompts
+        self._prompts = shown or pool_prompts(base, references.contents)
         self._graded = graded_prompts(base, [*self._prompts, *references.contents])
         # A published base's CLIP sees no pictures: who grades them has to choose them too.
         chooser: ClipScorer = base if base.clip.visual is not None else grader
@@ -241,6 +247,7 @@ class Rounds:
                 "base": parent.header.base,
                 "prompts": self._prompts,
                 **{name: value for name, value in asdict(settings).items() if name != "rounds"},
+                **({"liked": self._liked.hashes} if self._liked else {}),
             },
             fresh=fresh,
             own=(BEST, TABLE),
@@ -250,7 +257,7 @@ class Rounds:
 
     def place(self, number: int) -> Path:
         """The folder of a round."""
-        return self._folder / f"round-{number}"
+        return self._folder / ROUND.format(number)
 
     def adapter(self, number: int) -> Path:
         """The adapter that a round made."""
@@ -259,6 +266,9 @@ class Rounds:
     def go(self, number: int) -> None:
         """Do what is not yet done of a round: draw, pick, train."""
         if self.adapter(number).exists():
+            return
+        if self._liked is not None:
+            self._learn_liked(number, self._liked)
             return
         plan, drawn = self._draw_pool(number)
         candidates = Candidates.of(plan.drawing.prompts, drawn)
@@ -271,6 +281,15 @@ class Rounds:
                 about["round"] = number - 1  # which drew it
                 save_png(to_image(candidates.pictures[i].float() / 255), path, about)
         self._train(number, drawn.ids[picked], [entries[i] for i in picked], feedback)
+
+    def _learn_liked(self, number: int, liked: Liked) -> None:
+        """Train a round on pictures that were drawn before it."""
+        for place, path in enumerate(liked.paths, 1):
+            atomic_write(self.place(number) / "picks" / f"{place:04d}.png", path.read_bytes())
+        Run(self.place(number), {}).write(PICKS, {"feedback": NAME, "pictures": list(range(1, len(liked.paths) + 1))})
+        both = zip(liked.prompts, liked.seeds, strict=True)
+        entries = [{"prompt": prompt} | ({} if seed is None else {"seed": seed}) for prompt, seed in both]
+        self._train(number, liked.ids(self._base), entries, NAME)
 
     def show(self, number: int) -> Path:
         """A sheet of what the base, the round before and this one make of prompts that nothing was picked from."""
@@ -370,7 +389,7 @@ class Rounds:
                 "number": number,
                 "parent": file_hash(parent.path),
                 "feedback": feedback,
-                "picks": [{name: p[name] for name in ("prompt", "seed", "total")} for p in picks],
+                "picks": [{name: p[name] for name in ("prompt", "seed", "total") if name in p} for p in picks],
             },
             on_step=_heard_by(self._watcher),
             on_message=self._watcher.say,
@@ -389,6 +408,11 @@ class Rounds:
 
     def _before_and_after(self, number: int) -> Image:
         rows = (0, number - 1, number)
+        for one in rows[1:]:
+            for place, picture in enumerate(self._grade(one).pictures[::GRADED_EACH], 1):
+                path = self.place(one) / ROUND_PICTURE.format(place)
+                if not path.exists():
+                    save_png(to_image(picture.float() / 255), path, {"prompt": self._graded[place - 1]})
         images = [to_image(p.float() / 255) for n in rows for p in self._grade(n).pictures[::GRADED_EACH]]
         labels = [f"{prompt}, {called(n)}" for n in rows for prompt in self._graded]
         return contact_sheet(images, len(self._graded), labels, f"{self._style}: before and after", 160)
@@ -411,8 +435,13 @@ class Rounds:
         return Result(path, best, table, said)
 
 
-def pictures_drawn(base: Base, settings: RoundSettings, prompts: Sequence[str]) -> int:
-    """How many pictures ``iterate`` draws: the base's own, the pools, and what the rounds are compared by."""
+def pictures_drawn(base: Base, settings: RoundSettings, prompts: Sequence[str], liked: bool = False) -> int:
+    """How many pictures ``iterate`` draws: the base's own, the pools, and what the rounds are compared by.
+
+    From pictures that were ``liked`` it draws the last alone.
+    """
+    if liked:
+        return (settings.rounds + 2) * GRADED_EACH * len(graded_prompts(base, prompts))
     own, pools = PLAIN_EACH * len(prompts), settings.rounds * settings.per_prompt * len(prompts)
     return own + pools + (settings.rounds + 2) * GRADED_EACH * len(graded_prompts(base, prompts))
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from styledrop_cli.errors import ModelError
+from styledrop_cli.io.files import did_you_mean
 
 LOOKED_AT = 1024  # bytes
 LONGEST_LINE = 60  # characters of a text that are quoted
@@ -59,3 +64,23 @@ def kind_of(path: Path) -> tuple[str, str] | None:
     what = "JSON" if words[:1] in ("{", "[") else "text"
     quoted = f"{words[:LONGEST_LINE]}{' ...' if len(words) > LONGEST_LINE else ''}"
     return f"{what} that begins '{quoted}'", _OTHER
+
+
+@contextmanager
+def reading(path: Path, what: str = "file") -> Iterator[None]:
+    """What is wrong with a safetensors file, ``what`` it is, that is read inside; it is a ModelError.
+
+    It says what the file is instead, where that can be told.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no {what} {path}", did_you_mean(path)) from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}", "Name a file that may be read.") from error
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        if kind := kind_of(path):
+            raise ModelError(f"{path} is not a safetensors file: it is {kind[0]}", kind[1]) from error
+        raise ModelError(
+            f"{path} is not a whole safetensors file ({error})", "It is cut short or damaged: fetch or copy it again."
+        ) from error

@@ -134,6 +134,21 @@ def load_mask(path: Path, on_message: OnMessage = quietly) -> Image.Image:
     return _on(_read(path, on_message), "black")
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of the picture at ``path`` by its header, in pixels; raises as ``load_picture`` does."""
+    with _opened(path) as image:
+        return image.size
+
+
+def webp_thumbnail(path: Path, side: int) -> bytes:
+    """The picture at ``path`` as WebP of at most ``side`` px, transparent where it is; raises as ``load_picture``."""
+    image = _read(path, quietly)
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=86)
+    return buffer.getvalue()
+
+
 def load_cutout(path: Path, size: int, on_message: OnMessage = quietly) -> Tensor:
     """The square picture at ``path`` with its transparency: ``[4,size,size]`` in [0,1], colours not times alpha.
 

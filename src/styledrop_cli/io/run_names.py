@@ -9,6 +9,8 @@ RUN, ROUNDS = ".run", ".rounds"  # what the folder of a training, and that of ro
 CHECKPOINT = "step-{:07d}"  # of a training: an adapter file, and a sheet of test pictures
 SUPERRES = "superres.safetensors"  # of a training: super-resolution's adapter, which each checkpoint holds as well
 IDS = "ids-{:05d}.safetensors"  # of rounds: pictures that are drawn, by the number of the first
+ROUND, ROUND_ADAPTER = "round-{}", "adapter.safetensors"  # of rounds: a folder each, and in it what it learnt
+ROUND_PICTURE = "graded/{:02d}.png"  # in it: what it draws of a prompt that the rounds are compared by
 TABLE = "table.json"  # of rounds: how they compare, written at their end
 
 

@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from styledrop_cli.errors import ModelError, StyledropError
-from styledrop_cli.io.file_kinds import kind_of
+from styledrop_cli.io import file_kinds
 from styledrop_cli.io.files import (
     atomic_write,
-    did_you_mean,
     read_bytes,
     read_json,
     read_metadata,
@@ -72,22 +71,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 @contextmanager
 def reading(path: Path, what: str = "file") -> Iterator[None]:
-    """What is wrong with a safetensors file, ``what`` it is, that is read inside; it is a ModelError.
-
-    It says what the file is instead, where that can be told. All files of weights are opened in here.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ModelError(f"there is no {what} {path}", did_you_mean(path)) from error
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}", "Name a file that may be read.") from error
-    except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        if kind := kind_of(path):
-            raise ModelError(f"{path} is not a safetensors file: it is {kind[0]}", kind[1]) from error
-        raise ModelError(
-            f"{path} is not a whole safetensors file ({error})", "It is cut short or damaged: fetch or copy it again."
-        ) from error
+    """As ``file_kinds.reading``, where more than the head of the file is read. All weights are opened in here."""
+    with file_kinds.reading(path, what):
+        try:
+            yield
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
 
 
 def read_tensors(path: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

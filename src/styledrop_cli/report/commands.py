@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from styledrop_cli.feedback.liked import NAME as LIKED
 from styledrop_cli.generation.lists.wildcards import escaped
 from styledrop_cli.io.run_names import ROUNDS
 from styledrop_cli.io.text_files import CONTROLS
@@ -71,6 +72,12 @@ def _rounds(story: Story, adapter: str, built_in: Sequence[str], rest: list[str]
     settings, later = story.rounds or {}, story.stages[1:]
     lines, words = [], [adapter, "--rounds", str(len(later))]
     who = [str(stage.header.feedback) for stage in later]
+    if who == [LIKED]:
+        stage = later[0]
+        words = [adapter]
+        for number in range(1, len(stage.picks) + 1):
+            words += ["--liked", str(stage.file.parent / "picks" / f"{number:04d}.png")]
+        return [_line("iterate", [*words, *_options(settings, asdict(RoundSettings()), ROUND)[0], *rest])]
     if set(who) <= set(FEEDBACK):
         if set(who) != {"clip"}:
             words += ["--feedback", ",".join(who)]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from styledrop_cli.adapters.examples import UNKNOWN_CONTENT, TrainingViews, guess_content, tokenize_views
+from styledrop_cli.adapters.examples import TrainingViews, guess_content, tokenize_views
 from styledrop_cli.adapters.file import (
     describe,
     new_adapter,
@@ -48,7 +48,7 @@ from styledrop_cli.judging.probes import STEPS, Probes, Samples
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.sampling.masking import random_mask, steps_left
-from styledrop_cli.settings import ALL_LAYERS, OBJECT, STYLE, TrainSettings, checked_weights
+from styledrop_cli.settings import ALL_LAYERS, OBJECT, STYLE, UNKNOWN_CONTENT, TrainSettings, checked_weights
 from styledrop_cli.training.distributed import (
     LostProcessError,
     is_first,

@@ -1,11 +1,10 @@
 """The picking page's server: it shows what the loop says and hands on what the person does, and decides nothing.
 
-It listens on 127.0.0.1 only, behind `guard`. Pictures are served from memory; nothing a client sends is used as a path.
+It is served by `web`, on 127.0.0.1 only. Pictures are served from memory; nothing a client sends is used as a path.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import secrets
@@ -19,23 +18,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import uvicorn
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp
 
 from styledrop_cli.errors import StyledropError
 from styledrop_cli.feedback.page.choices import Choices
-from styledrop_cli.web import guard
-from styledrop_cli.web.guard import HOLD, Connection, Guard, Refused, listen, remember, remembered, said_in
+from styledrop_cli.web.guard import Refused, said_in
+from styledrop_cli.web.serving import FOREVER, Site, media_type, news, page_as
 
-PAGE = Path(guard.__file__).with_name("page.html")
-REMEMBERED = "page.json"  # port and secret
 TICK = 0.25  # seconds: how often a waiting answer looks for news
 RETURN = 2.5  # seconds that a tab left open by an earlier process has to come back before a new one is opened
 FAREWELL = 3.0  # seconds that the open tabs have to fetch the end
-_FOREVER = "private, max-age=31536000, immutable"  # of what is addressed by its contents
 
 
 @dataclass(frozen=True)
@@ -89,8 +83,7 @@ class Gallery:
         self._waiting, self._heard = 0, -math.inf  # tabs that wait for news; when one was last heard of, monotonic
         self._leaving = 0  # tabs that have not fetched the end yet
         self._closing = threading.Event()
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
+        self._site: Site | None = None
 
     # ---- what the loop says ----
 
@@ -144,32 +137,16 @@ class Gallery:
     # ---- serving ----
 
     def __enter__(self) -> Gallery:
-        known = remembered(self._folder / REMEMBERED)
-        listening, secret, again = listen(known)
-        port = listening.getsockname()[1]
-        try:
-            remember(self._folder / REMEMBERED, port, secret)
-            self._server = uvicorn.Server(_config(Guard(self._routes(), port, secret)))
-            self._thread = threading.Thread(target=self._server.run, args=([listening],), name="gallery", daemon=True)
-            self._thread.start()
-            while not self._server.started:
-                if not self._thread.is_alive():
-                    raise StyledropError("the page's server did not start", "Start the command again.")
-                time.sleep(0.01)
-        except BaseException:
-            self.__exit__(None, None, None)
-            listening.close()
-            raise
-        self.url = f"http://127.0.0.1:{port}/{secret}/"
+        self._site = Site(self._routes(), self._folder, "Pick by --feedback clip instead.")
+        self.url = self._site.url
         # Some browsers keep whoever opens them waiting.
-        threading.Thread(target=self._open, args=(again,), name="open-page", daemon=True).start()
+        threading.Thread(target=self._open, args=(self._site.again,), name="open-page", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._closing.set()
-        if self._server and self._thread:
-            self._server.should_exit = True
-            self._thread.join(5)
+        if self._site:
+            self._site.close()
 
     def _open(self, again: bool) -> None:
         if again:
@@ -183,7 +160,7 @@ class Gallery:
         # A bare router: what it does not know is a 404, and it never redirects.
         return Router(
             [
-                Route("/", _page),
+                Route("/", page_as("pick")),
                 Route("/state", self._state),
                 Route("/pool/{name}", self._pool),
                 Route("/pictures/{name}/{number}", self._picture),
@@ -201,9 +178,7 @@ class Gallery:
                 self._news.notify_all()
             return self._answer()
         self._waiting += 1
-        until = time.monotonic() + HOLD
-        while after == self._tag and time.monotonic() < until and not self._closing.is_set():
-            await asyncio.sleep(TICK)
+        await news(after, lambda: self._tag, self._closing, TICK)
         self._waiting -= 1
         self._heard = time.monotonic()
         return self._answer()
@@ -221,7 +196,7 @@ class Gallery:
         if not re.fullmatch("[0-9]{1,6}", number) or int(number) >= len(pictures):
             return Response(status_code=404)
         picture = pictures[int(number)]
-        return Response(picture, media_type=_type(picture), headers={"Cache-Control": _FOREVER})
+        return Response(picture, media_type=media_type(picture), headers={"Cache-Control": FOREVER})
 
     async def _act(self, request: Request) -> Response:
         try:
@@ -277,7 +252,7 @@ class Gallery:
         """Wait for ``ready``, at ``most`` so many seconds, in steps: Ctrl-C does not end a long wait everywhere."""
         until = time.monotonic() + most
         while not self._news.wait_for(ready, timeout=0.5) and time.monotonic() < until:
-            if self._thread is not None and not self._thread.is_alive():
+            if self._site is not None and not self._site.alive:
                 raise StyledropError("the page's server has stopped", "Start the same command again: nothing is lost.")
 
     def _answer(self, status: int = 200, **more: Any) -> Response:
@@ -297,45 +272,17 @@ class Gallery:
         for part in (*pictures, *(w.encode() for w in words)):
             digest.update(blake2b(part).digest())
         for picture in pictures:
-            _type(picture)
+            media_type(picture)
         name = digest.hexdigest()
         with self._news:
             self._sets = {**self._sets, name: list(pictures)}
         return name
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
-        app, log_config=None, log_level="error", access_log=False, server_header=False,
-        lifespan="off", ws="none", http=Connection, loop="asyncio", timeout_graceful_shutdown=1,
-    )  # fmt: skip
-
-
-async def _page(request: Request) -> Response:
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    page = PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
-    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
-
-
 def _words(candidate: Candidate) -> dict[str, Any]:
     # JSON has no NaN.
     scores = {name: float(value) if math.isfinite(value) else None for name, value in candidate.scores.items()}
     return {"prompt": candidate.prompt, "scores": scores, "note": candidate.note}
-
-
-def _type(picture: bytes) -> str:
-    """The media type of a picture, by its first bytes."""
-    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if picture.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if picture.startswith(b"RIFF") and picture[8:12] == b"WEBP":
-        return "image/webp"
-    raise ValueError(f"a picture for the page is PNG, JPEG or WebP, and does not begin with {picture[:12]!r}")
 
 
 def _within(share: float) -> float:
