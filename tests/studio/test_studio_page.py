@@ -116,7 +116,7 @@ def test_by_keyboard_and_in_two_tabs(show: Any, desk: Any) -> None:
     page, other = show("draw"), show("draw")
     keys = page.keyboard.press
     page.locator("#grid .shot").first.focus()
-    first, second, third = shown(page)[:3]
+    first, second, third, fourth = shown(page)[:4]
     keys("ArrowRight")
     assert stands_on(page) == second
     keys("h")
@@ -139,6 +139,7 @@ def test_by_keyboard_and_in_two_tabs(show: Any, desk: Any) -> None:
     expect(other.locator(f'[data-id="{third}"]')).to_have_count(1)
     keys("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator("#grid li:has(:focus)")).to_have_attribute("data-id", fourth)  # which was seen last
     keys("Home")
     assert stands_on(page) == first
     keys("?")
