@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -27,6 +28,7 @@ def loaded(tiny_model: Path) -> StyleDrop:
 @pytest.mark.parametrize(("options", "settings"), [(Drawing, SampleSettings), (Training, TrainSettings)])
 def test_options_are_settings(options: type, settings: type) -> None:
     known, named = get_type_hints(settings), get_type_hints(options)
+    known |= {"palette": str | Sequence[str]}  # from Python a list of colours will do as well
     assert {name: known[name] for name in named} == named
 
 

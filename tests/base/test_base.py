@@ -257,9 +257,9 @@ def test_generate_adds_a_style_text(base: Base) -> None:
 
 
 def test_generate_refuses_other_sizes(base: Base) -> None:
-    with pytest.raises(UsageError, match="tiny draws 16 or 32 px, not 256") as error:
-        next(tiny.generate(base, None, prompts=["a cat"], count=1, settings=SampleSettings()))
-    assert error.value.hint == "Choose --size 32."
+    with pytest.raises(UsageError, match="tiny draws 16 or 32 px, not 31") as error:
+        next(tiny.generate(base, None, prompts=["a cat"], count=1, settings=SampleSettings(size=31)))
+    assert error.value.hint == "Choose --size 32, or a larger one up to 4,096, to which that is resampled."
 
 
 def test_config_is_readable(base: Base) -> None:

@@ -265,7 +265,7 @@ def test_a_round_of_feedback(
 
 
 def test_what_cannot_be_done_with_it_is_said(folder: Path, picture: Path, styledrop: Run) -> None:
-    assert "draws 16 px, not 32" in styledrop("generate", "--base-only", "a cat", "--model", folder, "--size", "32").err
+    assert "draws 16 px, not 12" in styledrop("generate", "--base-only", "a cat", "--model", folder, "--size", "12").err
     refused = styledrop("generate", "--base-only", "a cat", "--model", folder, "--superres-steps", "4")
     assert refused.code == 2
     assert "no super-resolution" in refused.err

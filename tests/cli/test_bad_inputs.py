@@ -630,6 +630,11 @@ COMPLETE = {
     "convert": ("convert", "lora.safetensors", "--style", "watercolor"),
     "merge": ("merge", "a.safetensors", "b.safetensors"),
     "clean": ("clean",),
+    "vary": ("vary", "ref.png", "--prompt", "a cat"),
+    "styles": ("styles", "sheet"),
+    "push": ("push", "adapter.safetensors", "anna/ink", "--license", "mit"),
+    "pull": ("pull", "anna/ink"),
+    "studio": ("studio",),
 }
 NEVER: dict[str, tuple[str, ...]] = {
     "int": ("-1", str(2**64), "1e9", "nan", "two", ""),

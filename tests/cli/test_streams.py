@@ -83,7 +83,7 @@ def test_what_is_done_is_kept_though_it_cannot_be_told(tiny_model: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("train", "--json"), 2, "missing argument 'PICTURE...'"),
+        (("train", "--json"), 2, "missing argument 'PICTURE[:WEIGHT]...'"),
         (("paint", "--json"), 2, "paint"),
         (("generate", "a.safetensors", "a cat", "--json"), 1, "there is no adapter file a.safetensors"),
         (("train", "none.png", "--style", "x", "--json"), 1, "there is no picture at none.png"),

@@ -627,7 +627,7 @@ def test_adapters_that_are_refused(styledrop: Run, adapter: Path, tiny_model: Pa
     tiny.write_adapter(Path("bare.safetensors"), own, file.header.to_json())
     shutil.rmtree("water.safetensors.run")
     for arguments, code, words in (
-        (("a cat", "a dog"), 2, "'a cat' is no adapter file"),
+        (("a cat", "a dog"), 1, "there is no style called 'a cat', and no such file"),
         (("nowhere.safetensors", "a cat"), 1, "there is no adapter file nowhere.safetensors"),
         (("other.safetensors", "a cat"), 1, "was trained on another base (mega)"),
         (("bare.safetensors", "a cat"), 1, "does not hold the pictures that it was trained on"),

@@ -209,12 +209,12 @@ class Colours:
         Raises UsageError for what is no palette, for a strength out of range, and for one without a palette.
         """
         values = given(**vars(self))
+        SampleSettings(**{name: value for name, value in values.items() if name != "palette"})
         if "palette" in values:
             values["palette"] = checks.given_text(values["palette"], "--palette").strip()
             check_palette(values["palette"])
         elif values:
             raise UsageError("--palette-strength belongs to --palette, which was not given", f"say --palette {EXAMPLE}")
-        SampleSettings(**values)
         return values
 
 
@@ -255,13 +255,13 @@ class Assets:
         Raises UsageError for a value that a setting cannot have, and for what has no use alone; StyledropError where
         what makes SVG files is missing.
         """
+        checks.refuse_outside(svg_colours=(self.svg_colours, *self.RANGES["svg_colours"]))
+        values = given(size=self.size, holes=self.holes, transparent=self.transparent or None)
+        SampleSettings(**values)
         for value, other in ((self.holes, "transparent"), (self.svg_colours, "svg")):
             if value is not None and not getattr(self, other):
                 name = "holes" if other == "transparent" else "svg-colours"
                 raise UsageError(f"--{name} {value} says nothing without --{other}", f"say --{other} too")
-        checks.refuse_outside(svg_colours=(self.svg_colours, *self.RANGES["svg_colours"]))
-        values = given(size=self.size, holes=self.holes, transparent=self.transparent or None)
-        SampleSettings(**values)
         if self.svg:
             from styledrop_cli.generation.svg import need_vtracer
 

@@ -108,6 +108,7 @@ def push(
       styledrop push adapter.safetensors anna/ink --license mit --dry-run
     """
     check_repository(repo)
+    SampleSettings(seed=seed)
     prompts = card.prompts(f"styledrop push {adapter} {repo}")
     if not dry_run:
         if output is not None or overwrite:

@@ -18,7 +18,7 @@ from styledrop_cli.cli import checks, console, each_style, options
 from styledrop_cli.cli.inspect import inspect
 from styledrop_cli.errors import ModelError, StyledropError, UsageError
 from styledrop_cli.generation.lists.prompt_file import Line
-from styledrop_cli.settings import seeds_from
+from styledrop_cli.settings import SampleSettings
 
 if TYPE_CHECKING:
     from styledrop_cli.adapters.header import AdapterFile
@@ -189,7 +189,7 @@ def _sheet(
 ) -> None:
     """Draw the same prompts in every style, or in those that are named."""
     texts = checks.checked_prompts(prompts, "styledrop styles sheet --prompt")
-    seeds_from(seed, 1)
+    SampleSettings(seed=seed)
     checks.refuse_unwritable(output)
     wanted = {name: library.style_of(name) for name in names} or {one: library.file_of(one) for one in library.names()}
     files: dict[str, AdapterFile] = {}
