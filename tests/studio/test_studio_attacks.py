@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from conftest import draw
-from script import Script
+from studio_process import Script
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import save_png
 from styledrop_cli.studio.server import Studio
