@@ -79,18 +79,18 @@ def draw(page: Any) -> None:
 
 
 def large(page: Any) -> None:
-    page.locator('[data-id="watercolor/a-cat-0.png"] .shot').click()
+    page.locator('[data-id="watercolor/a-rocket-2.png"] .shot').click()
 
 
 def edit(page: Any) -> None:
-    large(page)
+    page.locator('[data-id="watercolor/a-house-0.png"] .shot').click()
     page.keyboard.press("e")
-    page.get_by_label("What it shows then").fill("a hat")
+    page.get_by_label("What it shows then").fill("a round window")
     place = page.locator("#brush canvas").bounding_box()
-    page.mouse.move(place["x"] + 0.3 * place["width"], place["y"] + 0.2 * place["height"])
-    page.mouse.down()
-    for x, y in ((0.5, 0.1), (0.7, 0.2), (0.5, 0.22), (0.35, 0.2)):
+    for index, (x, y) in enumerate(((0.56, 0.5), (0.74, 0.5), (0.74, 0.64), (0.56, 0.64), (0.56, 0.56), (0.74, 0.57))):
         page.mouse.move(place["x"] + x * place["width"], place["y"] + y * place["height"], steps=8)
+        if index == 0:
+            page.mouse.down()
     page.mouse.up()
 
 
