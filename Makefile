@@ -18,7 +18,7 @@ endef
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test slow reference coverage fuzz parity against demo bench paired dist lock format clean
+.PHONY: help venv check test slow reference screenshots coverage fuzz parity against demo bench paired dist lock format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -86,6 +86,9 @@ lock: $(READY)  ## write requirements.lock: every package with its exact version
 
 reference: $(READY)  ## write docs/reference from the help of the commands
 	$(BIN)/python tools/reference.py docs/reference
+
+screenshots: $(READY)  ## write the pictures of docs/guide/studio.md; needs Chromium, and learns for some minutes first
+	PYTHONPATH=benchmarks $(BIN)/python tools/screenshots.py docs/pictures
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff format .

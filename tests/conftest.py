@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,15 +15,15 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image, ImageDraw
 
+from chromium import chromium
 from styledrop_cli.cli import console
 from styledrop_cli.cli.app import app
+from styledrop_cli.errors import StyledropError
 from styledrop_cli.io.tensors import save_part
 
 ROOT = Path(__file__).parents[1]
 SOURCE = str(ROOT / "src")  # where a process of its own finds the package
 SEARCH = os.pathsep.join([SOURCE, str(ROOT / "tests"), str(ROOT / "benchmarks")])  # and these tests' own modules
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -109,14 +108,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium; without it the tests that use it are skipped, and say so."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
-        yield browser
-        browser.close()
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(chromium())
+        except StyledropError as error:
+            pytest.skip(error.message)
+        yield opened
 
 
 @pytest.fixture

@@ -253,3 +253,21 @@ def test_elsewhere_nobody_is_asked_whether_he_lives(monkeypatch: pytest.MonkeyPa
     assert not files._alive(os.getpid())
     monkeypatch.setattr(files.os, "name", "nt")
     assert not files._alive(os.getppid())
+
+
+# ---- one file, many writers ----
+
+
+def test_threads_may_write_the_same_file_at_a_time() -> None:
+    path, texts = Path("shared.json"), [f"{letter}" * 20_000 for letter in "abcdefgh"]
+
+    def write(text: str) -> list[str]:
+        read = []
+        for _ in range(25):
+            files.atomic_write(path, text.encode())
+            read.append(path.read_text())
+        return read
+
+    with ThreadPoolExecutor(len(texts)) as threads:
+        assert {one for read in threads.map(write, texts) for one in read} <= set(texts)
+    assert [one.name for one in Path().iterdir() if "shared" in one.name] == ["shared.json"]

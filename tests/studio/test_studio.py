@@ -20,7 +20,7 @@ from PIL import Image
 
 import tiny
 from conftest import ROOT, SOURCE, draw
-from script import PATIENCE, Process, Script
+from studio_process import PATIENCE, Process, Script
 from styledrop_cli.adapters import library
 from styledrop_cli.adapters.header import read_header
 from styledrop_cli.cli.studio import WORKER

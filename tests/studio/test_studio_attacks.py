@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from conftest import draw
-from script import Script
+from studio_process import Script
 from styledrop_cli.errors import UsageError
 from styledrop_cli.io.images import save_png
 from styledrop_cli.studio.server import Studio
@@ -293,6 +293,6 @@ def test_who_is_slow_keeps_nobody_waiting(site: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_a_thousand_jobs_are_enough(site: Any) -> None:
-    statuses = [site.script.ask("api/draw", body(prompts=["a cat"])).status for _ in range(1001)]
+    statuses = [site.script.ask("api/draw", body(prompts=["a cat"], seed=seed)).status for seed in range(1001)]
     assert statuses[:900] == [200] * 900 and statuses[-1] == 400
     assert site.script.get("api/state")["jobs"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import SOURCE, draw
-from script import Process, Script
+from studio_process import Process, Script
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 

@@ -29,6 +29,7 @@ from styledrop_cli.io.palette import RGB, Palette
 COLOURS = 16  # that an SVG has at most, if nothing else is said
 SHADES = 3.0  # in Oklab times 100: a picture that differs more from its flat colours has shades or texture
 SIDE = 768  # pixels of the longer side that a picture is enlarged to, about, before it is traced
+MOST = 8  # times that it is enlarged at most: the filters' time grows with the square of it
 APART = 5.0  # how far main colours are from each other at least, in Oklab times 100
 SPECK = 3  # pixels wide, of the picture: smaller areas become part of what is around them
 LARGEST = 50_000_000  # bytes of an SVG that is read
@@ -69,7 +70,7 @@ def traced(
     width, height = image.size
     if max(image.size) > SIDE:
         image = image.resize([max(1, round(side * SIDE / max(width, height))) for side in image.size])
-    scale = max(1, round(SIDE / max(image.size)))
+    scale = min(MOST, max(1, round(SIDE / max(image.size))))
     colours = np.array(palette, np.uint8).reshape(-1, 3) if palette else _main_colours(image, most)
     labels, lost = _labelled(image, colours, scale)
     paths, outlines, shown = [], 0, 0

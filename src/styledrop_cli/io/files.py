@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -221,7 +222,7 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False, new: bool = 
     named = Path(path)
     with writing(named):
         path = real_place(named)
-        part = path.with_name(f".{temporary_name(path.name)}.{os.getpid()}.part")
+        part = path.with_name(f".{temporary_name(path.name)}{_of_thread()}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.unlink(missing_ok=True)  # a link that somebody left in its place would be followed
@@ -239,6 +240,11 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False, new: bool = 
         finally:
             part.unlink(missing_ok=True)
     return True
+
+
+def _of_thread() -> str:
+    """What a temporary name has for a thread beside the main one: two may write the same file at a time."""
+    return "" if threading.current_thread() is threading.main_thread() else f".{threading.get_native_id()}"
 
 
 def named_anew(file: Path, path: Path) -> bool:

@@ -177,8 +177,17 @@ class Jobs:
     # ---- what the page asks for ----
 
     def add(self, kind: str, argv: Sequence[str], title: str, **about: Any) -> Job:
-        """Put a command at the end of the queue; a preview takes the place of one that waits."""
+        """Put a command at the end of the queue; a preview takes the place of one that waits.
+
+        The same command twice, as a double click asks for it, is one job. UsageError where one of the same name is
+        being made by another command.
+        """
         with self._news:
+            for job in [one for one in self._jobs.values() if one.state in ACTIVE]:
+                if (job.kind, job.argv) == (kind, list(argv)):
+                    return job
+                if about.get("name") and about["name"] == job.about.get("name"):
+                    raise UsageError(f"'{about['name']}' is being made", "let that be done first, or cancel it")
             if kind == "preview":
                 for job in [one for one in self._jobs.values() if (one.kind, one.state) == ("preview", "waiting")]:
                     self.forget(job.id)

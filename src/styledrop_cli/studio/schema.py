@@ -16,8 +16,8 @@ from styledrop_cli.studio.commands import DRAWING, LEARNING
 
 Schema = dict[str, Any]
 
-PROMPTS, LONGEST = 64, 1000  # of a command at most; characters of a text
-SMALL, MASK = 64_000, 12_000_000  # bytes of a body
+PROMPTS, LONGEST = 500, 1000  # of a command at most; characters of a text
+SMALL, MASK = 250_000, 12_000_000  # bytes of a body
 REFERENCE, ADAPTER = 40_000_000, 256_000_000  # of an upload
 PAGE = 500  # pictures of an answer
 
@@ -212,12 +212,15 @@ TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "null": (type(None),),
 }  # fmt: skip
 
+WORDS = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false",
+         "array": "a list", "object": "an object", "null": "null"}  # fmt: skip
+
 
 def check(value: Any, schema: Schema, where: str = "it") -> None:
     """Raise UsageError for a ``value`` of JSON that is not as ``schema`` says; ``where`` it stands."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if not any(isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "boolean") for kind in kinds):
-        raise UsageError(f"{where} is not {' or '.join(kinds)}")
+        raise UsageError(f"{where} is not {' or '.join(WORDS[kind] for kind in kinds)}")
     if isinstance(value, str):
         if len(value) > schema.get("maxLength", LONGEST):
             raise UsageError(f"{where} has more than {schema['maxLength']:,} characters")
@@ -229,10 +232,11 @@ def check(value: Any, schema: Schema, where: str = "it") -> None:
             raise UsageError(f"{where} holds half a character") from None
     elif isinstance(value, int | float) and not isinstance(value, bool):
         if not (math.isfinite(value) and schema["minimum"] <= value <= schema["maximum"]):
-            raise UsageError(f"{where} must be between {schema['minimum']:g} and {schema['maximum']:g}")
+            raise UsageError(f"{where} must be between {schema['minimum']:,.12g} and {schema['maximum']:,.12g}")
     elif isinstance(value, list):
         if not schema["minItems"] <= len(value) <= schema["maxItems"]:
-            raise UsageError(f"{where} has {len(value)} entries, not {schema['minItems']} to {schema['maxItems']}")
+            least, most = schema["minItems"], schema["maxItems"]
+            raise UsageError(f"{where} has {len(value):,} entries: from {least} to {most:,} are taken")
         for place, one in enumerate(value, 1):
             check(one, schema["items"], f"entry {place} of {where}")
     elif isinstance(value, dict):

@@ -120,8 +120,8 @@ class Guard:
         if not ours or headers.get("sec-fetch-site", "same-origin") != "same-origin":  # the browser's word on who asks
             raise Refused(403, "Only the page itself may do this.")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" and kind not in self._uploads(path):
-            raise Refused(415, "This is not JSON.")
+        if kind != "application/json" and kind not in (takes := self._uploads(path)):
+            raise Refused(415, f"Taken here is {' or '.join(takes or ['JSON'])}.")
 
     def _is_script(self, headers: Headers) -> bool:
         said = headers.getlist("authorization")
@@ -137,7 +137,7 @@ async def body_of(request: Request, most: int) -> bytes:
             parts.append(chunk)
             size += len(chunk)
             if size > most:
-                raise Refused(413, f"More than {most:,} bytes are not read.")
+                raise Refused(413, f"It is too large: at most {most:,} bytes are taken. Make it smaller.")
     except ClientDisconnect:
         raise Refused(400, "The request was cut off.") from None
     return b"".join(parts)
