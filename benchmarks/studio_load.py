@@ -124,6 +124,7 @@ def resident(pid: int) -> float:
 
 
 def main() -> None:
+    """Fill a studio with pictures, serve it, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--runs", type=int, default=5, help="looks at the page of which the median is taken")
@@ -145,6 +146,7 @@ def main() -> None:
 
 
 def measure(given: argparse.Namespace, folder: Path, url: str, pid: int) -> None:
+    """Look at the page in a browser, then ask by many clients."""
     script, start = Script(url), resident(pid)
     with chromium() as browser:
         made = []

@@ -61,6 +61,7 @@ def work(desk: Script) -> None:
 
 
 def learn(page: Any) -> None:
+    """A reference dropped, and its words written."""
     page.set_input_files("#files", [str(ROOT / "examples/pointillism.png")])
     page.get_by_alt_text("What the network sees of pointillism.png").wait_for()
     page.get_by_label("The style, in a few words").fill("pointillism painting")
@@ -69,6 +70,7 @@ def learn(page: Any) -> None:
 
 
 def draw(page: Any) -> None:
+    """Two prompts, with their preview."""
     page.locator("#draw-styles input[value=watercolor]").check()
     words = page.get_by_label("What to draw")
     for prompt in ("a cat", "a teapot"):
@@ -79,10 +81,12 @@ def draw(page: Any) -> None:
 
 
 def large(page: Any) -> None:
+    """A picture opened."""
     page.locator('[data-id="watercolor/a-rocket-2.png"] .shot').click()
 
 
 def edit(page: Any) -> None:
+    """A part of a picture painted over with the brush."""
     page.locator('[data-id="watercolor/a-house-0.png"] .shot').click()
     page.keyboard.press("e")
     page.get_by_label("What it shows then").fill("a round window")
@@ -95,7 +99,7 @@ def edit(page: Any) -> None:
 
 
 def nothing(page: Any) -> None:
-    pass
+    """The view as it opens."""
 
 
 # Each picture's name, its view, what is done there first, and the window that it is seen in.
@@ -130,6 +134,7 @@ def shoot(url: str, browser: Any, name: str, folder: Path) -> None:
 
 
 def main() -> None:
+    """Fill a studio with what is shown, and look at each of its views."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--at", type=Path, default=ROOT / "build/screenshots", help="the studio's folder")

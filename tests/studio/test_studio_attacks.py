@@ -296,3 +296,12 @@ def test_a_thousand_jobs_are_enough(site: Any) -> None:
     statuses = [site.script.ask("api/draw", body(prompts=["a cat"], seed=seed)).status for seed in range(1001)]
     assert statuses[:900] == [200] * 900 and statuses[-1] == 400
     assert site.script.get("api/state")["jobs"]
+
+
+def test_what_is_being_made_is_not_made_twice(site: Any) -> None:
+    said = {"references": [{"id": site.reference, "content": "a cat"}], "style": "ink", "name": "ink"}
+    first = site.script.tell("api/learn", **said)
+    assert site.script.tell("api/learn", **said) == first  # a double click
+    assert "'ink' is being made" in site.script.refused("api/learn", 400, **said, options={"steps": 2})
+    site.script.tell(f"api/jobs/{first['job']}/cancel")
+    assert site.script.tell("api/learn", **said)["job"] != first["job"]

@@ -1,4 +1,4 @@
-"""From a picture to a better style on the studio's page: by mouse, with the studio killed on the way, and by keyboard."""
+"""From a picture to a better style on the studio's page: by mouse, with the studio killed on the way, by keyboard."""
 
 from __future__ import annotations
 
@@ -267,4 +267,45 @@ def test_with_the_keyboard_alone(tabs: SimpleNamespace, studio: Any, tmp_path: P
     keys("Tab")
     keys("4")
     expect(page.locator('.card[data-name="twice"]')).to_be_visible()
+    assert tabs.complaints == []
+
+
+def test_what_a_stranger_does(tabs: SimpleNamespace, studio: Any, tmp_path: Path) -> None:
+    page = tabs.open(f"{studio.now.url}#learn")
+    page.wait_for_selector("html[data-ready]", state="attached")
+    (tmp_path / "moving.gif").write_bytes(b"GIF89a")
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.set_input_files("#files", [tmp_path / "moving.gif", tmp_path / "notes.txt"])
+    wrong = "This is not a PNG, JPEG or WebP picture. Save it as one of these."
+    expect(page.locator("#drop-error")).to_have_text(f"moving.gif: {wrong} notes.txt: {wrong}")
+    tabs.complaints.clear()  # the browser's word on answers that are no
+
+    page.get_by_role("link", name="Draw", exact=True).click()
+    page.get_by_label("Preview while I change things").uncheck()
+    page.evaluate(
+        """const data = new DataTransfer();
+        data.setData('text', Array.from({ length: 300 }, (_, index) => `thing ${index}`).join('\\n'));
+        const paste = new ClipboardEvent('paste', { clipboardData: data, bubbles: true });
+        document.getElementById('prompt').dispatchEvent(paste)"""
+    )
+    assert page.locator("#prompts").bounding_box()["height"] < 300
+    page.get_by_label("Pictures of each").fill("-1")
+    go_on = page.locator("#draw-form .loud")
+    expect(go_on).to_have_text("Draw")
+    page.get_by_label("Pictures of each").fill("1")
+    expect(go_on).to_have_text("Draw 300 pictures")
+    go_on.dblclick()
+    cancel = page.locator("#draw-jobs").get_by_role("button", name="Cancel")
+    expect(cancel).to_have_count(1)  # one job, though it was asked for twice
+    first = page.locator("#grid .shot").first
+    expect(first).to_be_visible(timeout=LATER)
+    cancel.click()
+    page.get_by_role("button", name="Remove all").click()
+    expect(page.locator("#prompts li")).to_have_count(0)
+
+    first.click()
+    expect(page.locator("#viewer")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#view-learn")).to_be_visible()
+    expect(page.locator("#viewer")).to_be_hidden()
     assert tabs.complaints == []
