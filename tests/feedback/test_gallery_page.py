@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from conftest import ROOT, SOURCE
+from conftest import ROOT, SEARCH
 from styledrop_cli.feedback.page import Candidate, Choices, Gallery
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -366,7 +366,7 @@ with Gallery(folder / "page", [plain(200)], "watercolor", lambda url: None) as g
 
 def program(folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     code = PROGRAM.format(tests=[str(Path(__file__).parent), str(ROOT / "tests")], folder=str(folder))
-    environment = os.environ | {"PYTHONPATH": SOURCE}
+    environment = os.environ | {"PYTHONPATH": SEARCH}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
 
 

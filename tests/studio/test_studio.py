@@ -382,8 +382,8 @@ def test_a_thousand_jobs(tmp_path: Path) -> None:
     (tmp_path / "jobs/000004.json").write_text('{"id": "../../x", "kind": 3}')
     queue = Jobs(tmp_path, nobody, "pocket", lambda: None, lambda job, result: None)
     started = time.monotonic()
-    for _ in range(300):
-        queue.add("draw", ["generate"], "Draw")
+    for number in range(300):
+        queue.add("draw", ["generate", str(number)], "Draw")
     listed = queue.listed()
     assert [job.id for job in listed[:2]] == ["001800", "001799"] and len(listed) == 300  # all that wait, the newest
     assert time.monotonic() - started < 30
