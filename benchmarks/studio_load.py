@@ -1,6 +1,6 @@
 """How fast the studio's page and server are with many pictures in the folder: medians of several runs.
 
-    PYTHONPATH=src python benchmarks/studio_load.py --pictures 500
+    python benchmarks/studio_load.py --pictures 500
 
 Chromium, without a window, opens the Draw view of a studio whose worker does nothing:
 
