@@ -37,7 +37,7 @@ from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.meissonic import MeissonicConfig, MeissonicTransformer
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
+from styledrop_cli.models.tokenizer import EnlargedConfig, EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import Condition, MaskedTransformer, TransformerConfig
 from styledrop_cli.settings import RoundSettings, SampleSettings, seeds_from
 from styledrop_cli.training.pretrain import clip as clip_part
@@ -61,7 +61,7 @@ TOKENIZER = TokenizerConfig(
     linear_path=True,
     levels=(4, 3, 2),
 )
-ENLARGED = replace(TOKENIZER, block_out_channels=(8, *TOKENIZER.block_out_channels))
+ENLARGED = EnlargedConfig(channels=8, blocks=1)
 TRANSFORMER = TransformerConfig(
     codebook_size=24,
     vocab_size=25,
@@ -376,7 +376,7 @@ def write_art(folder: Path) -> Path:
 def shrink_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `pretrain` make parts of these sizes."""
     monkeypatch.setattr(tokenizer_part, "TOKENIZER", TOKENIZER)
-    monkeypatch.setattr(tokenizer_part, "ENLARGED_CHANNELS", 8)
+    monkeypatch.setattr(tokenizer_part, "ENLARGED", ENLARGED)
     for part, size in (("clip", 128), ("scorer", 64)):
         sizes = replace(CLIP, vocab_size=0, image_size=size, patch_size=size // 4)
         monkeypatch.setitem(clip_part.RECIPES, part, replace(clip_part.RECIPES[part], sizes=sizes))

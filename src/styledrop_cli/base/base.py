@@ -29,7 +29,7 @@ from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.head_clip import HeadClip
 from styledrop_cli.models.superres import SuperResTransformer
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, edges_kept, psnr
+from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, edges_kept, enlarged, psnr
 from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
 from styledrop_cli.sampling.masking import step_told
 from styledrop_cli.settings import STYLE_LAYERS, SampleSettings, TrainSettings, preset_values
@@ -297,10 +297,8 @@ class Base:
         """
         if size == ids.shape[-1] * self.tokenizer.config.factor:
             return self.tokenizer.decode(ids)
-        if self.decoder is not None:
-            return self.decoder.decode(ids, self.tokenizer.quantize.embedding.weight)
-        small = self.tokenizer.decode(ids)
-        return F.interpolate(small, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
+        enlarge = self.decoder or enlarged
+        return enlarge(self.tokenizer.decode(ids)).clamp(0, 1)
 
 
 def open_folder(folder: Path, text_encoder: str | None = None) -> Opened:

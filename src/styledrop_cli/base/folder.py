@@ -35,7 +35,7 @@ from styledrop_cli.models.clip import Clip, ClipConfig
 from styledrop_cli.models.head_clip import HeadClip, HeadClipConfig
 from styledrop_cli.models.sentence_bert import SentenceBert, SentenceBertConfig
 from styledrop_cli.models.superres import SuperResConfig, SuperResTransformer
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig
+from styledrop_cli.models.tokenizer import EnlargedConfig, EnlargedDecoder, ImageTokenizer, TokenizerConfig
 from styledrop_cli.models.transformer import MaskedTransformer, TransformerConfig
 
 CLIP_TEXT = {"kind": "clip"}  # what the text part is where it is not named: the text tower of the CLIP
@@ -43,7 +43,7 @@ CLIP_TEXT = {"kind": "clip"}  # what the text part is where it is not named: the
 # Part -> kind -> its class and the class of its sizes. The first kind is that of a part which does not name one.
 PARTS: dict[str, dict[str, tuple[type[nn.Module], type[Any]]]] = {
     "tokenizer": {"": (ImageTokenizer, TokenizerConfig)},
-    "decoder": {"": (EnlargedDecoder, TokenizerConfig)},
+    "decoder": {"": (EnlargedDecoder, EnlargedConfig)},
     "text": {"bert": (SentenceBert, SentenceBertConfig)},
     "clip": {"": (Clip, ClipConfig), "head": (HeadClip, HeadClipConfig)},
     "scorer": {"": (Clip, ClipConfig), "head": (HeadClip, HeadClipConfig)},
@@ -134,7 +134,7 @@ def open_ours(folder: Path) -> Opened:
     config, own = read_config(folder), text_part(folder)
     wanted = {own, "clip", "transformer", "tokenizer"} | ({"decoder", "superres"} & set(config["parts"]))
     parts = {part: Part.here(load_module(folder, part)) for part in sorted(wanted)}
-    refuse_misfits(folder, **{name: part.config for name, part in parts.items()})
+    refuse_misfits(folder, **{name: part.config for name, part in parts.items() if name != "decoder"})
     tokenizer = read_text_tokenizer(folder, parts[own].config)
     fingerprint, name = partial(file_hash, folder / "transformer.safetensors"), str(config.get("name", folder.name))
     return Opened(name, row_of_ours(name), parts, tokenizer, fingerprint)
@@ -210,7 +210,6 @@ def refuse_misfits(
     tokenizer: TokenizerConfig,
     clip: ClipConfig | HeadClipConfig,
     text: TextConfig | None = None,
-    decoder: TokenizerConfig | None = None,
     superres: SuperResConfig | None = None,
 ) -> None:
     """Raise ModelError for parts each of which is sound, and that do not go together.
@@ -233,9 +232,6 @@ def refuse_misfits(
     }
     if isinstance(clip, HeadClipConfig):
         refuse_other_text(folder, clip, read.text_width)
-    if decoder is not None:
-        pairs["the decoder's codes are the tokenizer's"] = (decoder.vq_embed_dim, tokenizer.vq_embed_dim)
-        pairs["the decoder is twice as large"] = (decoder.factor, 2 * tokenizer.factor)
     if superres is not None:
         pairs |= {
             f"super-resolution's text is the {owner}'s": (superres.encoder_hidden_size, read.text_width),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,15 @@ from styledrop_cli.corpus.folder import read_pictures
 from styledrop_cli.devices import autocast
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.efficientnet import EfficientNet
-from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, TokenizerConfig, psnr, scalar_quantize
+from styledrop_cli.models.tokenizer import (
+    EnlargedConfig,
+    EnlargedDecoder,
+    ImageTokenizer,
+    TokenizerConfig,
+    enlarged,
+    psnr,
+    scalar_quantize,
+)
 from styledrop_cli.training.distributed import all_gather
 from styledrop_cli.training.loop import step_generator
 from styledrop_cli.training.pretrain.features import published_features
@@ -42,7 +51,7 @@ TOKENIZER = TokenizerConfig(
     linear_path=True,
     levels=(8, 5, 5, 5, 4),
 )
-ENLARGED_CHANNELS = 48
+ENLARGED = EnlargedConfig()
 LEAST_DEVIATION = 1e-3  # of patches along a direction: simple pictures do not differ in as many as there are axes
 # How hard the perceptual loss and the critic pull on the pixels, as shares of the reconstruction's pull.
 FEATURE_SHARE, CRITIC_SHARE = 0.5, 0.3
@@ -306,8 +315,8 @@ class _DecoderTask(PictureTask):
         with torch.no_grad():
             ids = self.tokenizer.encode(F.avg_pool2d(pictures, 2))
             ids = torch.where(spoilt, other, ids)
-            codes = self.tokenizer.quantize.embedding(ids).permute(0, 3, 1, 2)
-        return self.compared(self.decoder.pixels(codes), pictures)
+            small = self.tokenizer.decode(ids)
+        return self.compared(self.decoder(small), pictures)
 
 
 def decoder_job(order: Order) -> Job:
@@ -316,11 +325,7 @@ def decoder_job(order: Order) -> Job:
     train, held = split(order.records)
     tokenizer: ImageTokenizer = load_module(out, "tokenizer")
     if order.init_from is None:
-        decoder = EnlargedDecoder(
-            replace(tokenizer.config, block_out_channels=(ENLARGED_CHANNELS, *tokenizer.config.block_out_channels))
-        )
-        decoder.warm_start(tokenizer)
-        nn.init.zeros_(decoder.decoder.conv_out.weight)
+        decoder = EnlargedDecoder(ENLARGED)
     else:
         decoder = load_module(order.init_from, "decoder")
     task = _DecoderTask(tokenizer, decoder.requires_grad_(True), published_features(FEATURE_STAGES))
@@ -336,17 +341,18 @@ def decoder_job(order: Order) -> Job:
         other = torch.randint(codes, (order.batch, grid, grid), generator=g)
         return flipped(chosen / 255, g).to(device), spoilt.to(device), other.to(device)
 
-    def decoded(pictures: Tensor) -> Tensor:
-        ids = tokenizer.encode(F.avg_pool2d(pictures.to(device), 2))
-        return decoder.decode(ids, tokenizer.quantize.embedding.weight)
+    def shown(enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+        small = (tokenizer.decode(tokenizer.encode(F.avg_pool2d(p.to(device), 2))) for p in measured.split(32))
+        return torch.cat([enlarge(pictures).clamp(0, 1).cpu() for pictures in small])
 
     def figure(task: nn.Module) -> str:
         with autocast(device):
-            made = torch.cat([decoded(p) for p in measured.split(32)])
-        return f"held-out PSNR {psnr(made.cpu(), measured):.2f} dB at 256 px from 16x16 ids"
+            made, plain = (psnr(shown(how), measured) for how in (decoder, enlarged))
+        return f"held-out PSNR {made:.2f} dB at 256 px from 16x16 ids, interpolated {plain:.2f}"
 
     def sheet(task: nn.Module, path: Path) -> None:
-        save_sheet(torch.cat([measured[:8], decoded(measured[:8]).cpu()]), path)
+        rows = (measured, shown(enlarged), shown(decoder))
+        save_sheet(torch.cat([pictures[:8] for pictures in rows]), path)
 
     return Job(
         task,
