@@ -1,11 +1,12 @@
 """Carry a trained base over to another image tokenizer and another text encoder, so that it need not begin anew.
 
-    python carry_over.py OLD NEW CORPUS
-    styledrop pretrain base CORPUS -o NEW --init-from NEW/begun
+    python examples/pocket/carry_over.py OLD NEW CORPUS
+    styledrop pretrain base CORPUS -o NEW --init-from NEW/carried
 
 OLD is a whole model folder, NEW one with a tokenizer and a text encoder. What the two make of the same pictures and
-captions is compared, and least squares turn OLD's tables of codes and its readers of text into NEW's. That is rough,
-but everything between stays: a base that has learnt to draw goes on from there. The result lies in ``NEW/begun``.
+captions is compared, and least squares turn OLD's tables of codes and its readers of text into NEW's. Then these alone
+are trained for some minutes, on things that OLD knows, while all between them is frozen: what it has learnt of drawing
+is still there, and would be lost if it had to follow rough tables. The result lies in ``NEW/carried``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,19 +24,24 @@ from torch import Tensor
 from styledrop_cli.base.base import micro_conditions
 from styledrop_cli.base.folder import load_module, load_text
 from styledrop_cli.base.text_encoder import TextEncoder
-from styledrop_cli.corpus.folder import read_corpus, read_pictures
+from styledrop_cli.corpus.folder import Record, read_corpus, read_pictures
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.layers import sinusoidal
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import ImageTokenizer
 from styledrop_cli.models.transformer import MaskedTransformer
-from styledrop_cli.training.pretrain.transformers import LevelFeatures, fitting
+from styledrop_cli.training.loop import Budget, Loop
+from styledrop_cli.training.pretrain.job import Job, Order
+from styledrop_cli.training.pretrain.transformers import LevelFeatures, fitting, superres_job, transformer_job
 
 PICTURES, CAPTIONS, AT_ONCE = 2500, 6000, 100
+MINUTES, BATCH, RATE = 7.0, 64, 2e-3  # of the training of what was carried over
+CARRIED = ("embed.", "mlm_layer.", "encoder_proj", "cond_embed.linear_1", "low_res.embeddings")
 SHRINK = 15  # a code that was met so often counts as much as what its levels say
 RIDGE = 1e-4
 WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 
 def solve(inputs: Tensor, wanted: Tensor) -> Tensor:
@@ -114,28 +121,60 @@ def carry(old: MaskedTransformer, new: MaskedTransformer, codes: Codes, readers:
     new.load_state_dict(state)
 
 
+def settle(job: Job, network: MaskedTransformer) -> None:
+    """Train what was carried over, and nothing else."""
+    chosen = []
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(CARRIED))
+        chosen += [parameter] * parameter.requires_grad
+    optimizer = torch.optim.AdamW(chosen, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    Loop(job.task, [optimizer], job.batches, budget=Budget(minutes=MINUTES), device=CPU, weight=job.weight).run(
+        lambda now: print(f"\r{now.share:.0%}  loss {now.loss:.2f}", end="", flush=True)
+    )
+    print(f"\n{job.figure(job.task)}")
+    job.export(job.task)
+
+
 @torch.no_grad()
-def main() -> None:
-    """Write ``NEW/begun``."""
-    old, new, corpus = map(Path, sys.argv[1:])
-    begun = new / "begun"
-    records = read_corpus(corpus)
+def begun(old: Path, new: Path, records: list[Record], known: Callable[[str], bool]) -> None:
+    """Write ``NEW/carried`` with what least squares make of the networks."""
     draws = torch.Generator().manual_seed(0)
-    shown = [records[i] for i in torch.randperm(len(records), generator=draws)[:PICTURES].tolist()]
+
+    def some(things: Sequence[T], count: int) -> list[T]:
+        return [things[i] for i in torch.randperm(len(things), generator=draws)[:count].tolist()]
+
     tokenizers: list[ImageTokenizer] = [load_module(folder, "tokenizer") for folder in (old, new)]
-    codes = Codes(*tokenizers, read_pictures(shown, 128) / 255)
-    known = set((old / "words.txt").read_text(encoding="utf-8").split())
-    captions = sorted({c for r in records for c in r.captions if known.issuperset(WORD.findall(c.lower()))})
-    chosen = [captions[i] for i in torch.randperm(len(captions), generator=draws)[:CAPTIONS].tolist()]
+    codes = Codes(*tokenizers, read_pictures(some(records, PICTURES), 128) / 255)
+    captions = sorted({caption for record in records for caption in record.captions if known(caption)})
     texts = [load_text(folder, device=CPU) for folder in (old, new)]
-    readers = Readers(*texts, ["", *chosen])
+    readers = Readers(*texts, ["", *some(captions, CAPTIONS)])
+    shutil.copytree(new, new / "carried", ignore=shutil.ignore_patterns(".*", "carried"), dirs_exist_ok=True)
     for part, make in (("transformer", MaskedTransformer), ("superres", SuperResTransformer)):
         network = load_module(old, part).float()
-        made = make(fitting(replace(network.config), texts[1], tokenizers[1]))
+        made = make(fitting(network.config, texts[1], tokenizers[1]))
         carry(network, made, codes, readers)
-        save_part(begun, part, made, made.config)
-        print(f"{part}: {begun}")
-    shutil.copyfile(new / "tokenizer.safetensors", begun / "tokenizer.safetensors")
+        save_part(new / "carried", part, made, made.config)
+
+
+def main() -> None:
+    """Carry over, and settle."""
+    if len(sys.argv) != 4:
+        raise SystemExit(__doc__)
+    old, new, corpus = map(Path, sys.argv[1:])
+    words = set((old / "words.txt").read_text(encoding="utf-8").split())
+    records = read_corpus(corpus)
+
+    def known(caption: str) -> bool:
+        return words.issuperset(WORD.findall(caption.lower()))
+
+    begun(old, new, records, known)
+    carried = new / "carried"
+    shown = [record for record in records if all(map(known, record.captions))]
+    order = Order(shown, carried, carried, BATCH, 0, CPU)
+    for job in (transformer_job(order), superres_job(order)):
+        network = next(part for part in job.task.children() if isinstance(part, MaskedTransformer))
+        print(f"{type(network).__name__}, on {len(shown)} pictures:")
+        settle(job, network)
 
 
 if __name__ == "__main__":

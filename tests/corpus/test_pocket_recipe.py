@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 import tiny
@@ -23,6 +24,7 @@ from styledrop_cli.corpus.draw import captions_of, plan
 from styledrop_cli.corpus.styles import STYLES
 from styledrop_cli.errors import StyledropError, UsageError
 from styledrop_cli.io.tensors import read_config
+from styledrop_cli.models.tokenizer import ImageTokenizer
 
 RECIPE = ROOT / "examples" / "pocket"
 
@@ -319,3 +321,31 @@ def test_the_first_lesson_is_one_outline_alone_in_the_middle(monkeypatch: pytest
 def test_what_was_begun_can_be_gone_on_with() -> None:
     for part in read_config(RECIPE / "begun")["parts"]:
         load_module(RECIPE / "begun", part)
+
+
+def test_a_table_is_carried_over_to_other_codes() -> None:
+    """Where the new codes say the same as the old, in another order, each gets what its old one had."""
+    script = runpy.run_path(str(RECIPE / "carry_over.py"))
+    old, new = ImageTokenizer(tiny.TOKENIZER), ImageTokenizer(tiny.TOKENIZER)
+    tiny.randomise(old)
+    new.load_state_dict(old.state_dict())
+    order = torch.randperm(24, generator=tiny.generator())  # the new id of each old one
+    encode = new.encode
+    new.encode = lambda pictures: order[encode(pictures)]  # type: ignore[method-assign]
+    pictures = torch.rand(400, 3, 16, 16, generator=tiny.generator(1)) * torch.linspace(0, 2, 400)[:, None, None, None]
+    with torch.no_grad():
+        codes = script["Codes"](old, new, pictures)
+    table = torch.randn(24, 5, generator=tiny.generator(2))
+    carried = codes.carried(table)
+    met = torch.bincount(codes.new, minlength=24)
+    often = met > 20 * script["SHRINK"]
+    assert int(often.sum()) >= 5
+    wanted = table[order.argsort()]
+    assert float((carried - wanted)[often].abs().max()) < 0.15
+    assert carried.shape == (24, 5)
+
+
+def test_the_matrix_of_least_squares_is_found_again() -> None:
+    solve = runpy.run_path(str(RECIPE / "carry_over.py"))["solve"]
+    inputs, matrix = torch.randn(200, 6, generator=tiny.generator()), torch.randn(6, 3, generator=tiny.generator(1))
+    torch.testing.assert_close(solve(inputs, inputs @ matrix), matrix, atol=1e-2, rtol=1e-2)

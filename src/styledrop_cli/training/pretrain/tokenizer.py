@@ -324,10 +324,8 @@ def decoder_job(order: Order) -> Job:
     out, device = order.out, order.device
     train, held = split(order.records)
     tokenizer: ImageTokenizer = load_module(out, "tokenizer")
-    if order.init_from is None:
-        decoder = EnlargedDecoder(ENLARGED)
-    else:
-        decoder = load_module(order.init_from, "decoder")
+    begun = order.init_from
+    decoder: EnlargedDecoder = EnlargedDecoder(ENLARGED) if begun is None else load_module(begun, "decoder")
     task = _DecoderTask(tokenizer, decoder.requires_grad_(True), published_features(FEATURE_STAGES))
     task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pictures, measured = order.pictures(train, 256), read_pictures(held[:128], 256) / 255
