@@ -165,7 +165,10 @@ def build_config(kind: type[Config], values: Mapping[str, Any], source: str) -> 
     types = get_type_hints(kind)
     unknown = sorted(set(values) - {f.name for f in fields(kind)})  # type: ignore[arg-type]
     if unknown:
-        raise ModelError(f"{source} has unknown settings: {', '.join(unknown)}")
+        raise ModelError(
+            f"{source} has unknown settings: {', '.join(unknown)}",
+            "Another version of styledrop may have made it: use that one, or make it again with this one.",
+        )
     ranges = getattr(kind, "RANGES", {})
     for name, value in values.items():
         most = int(ranges[name][1]) if name in ranges else _most(name)
