@@ -23,6 +23,7 @@ from torch import Tensor
 
 from styledrop_cli.base.base import micro_conditions
 from styledrop_cli.base.folder import load_module, load_text
+from styledrop_cli.base.prompt_tokens import words
 from styledrop_cli.base.text_encoder import TextEncoder
 from styledrop_cli.corpus.folder import Record, read_corpus, read_pictures
 from styledrop_cli.io.tensors import save_part
@@ -39,7 +40,7 @@ MINUTES, BATCH, RATE = 7.0, 64, 2e-3  # of the training of what was carried over
 CARRIED = ("embed.", "mlm_layer.", "encoder_proj", "cond_embed.linear_1", "low_res.embeddings")
 SHRINK = 15  # a code that was met so often counts as much as what its levels say
 RIDGE = 1e-4
-WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
+PART = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")  # words and signs, as both vocabularies part a text
 CPU = torch.device("cpu")
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class Readers:
 def word_places(encoder: TextEncoder, text: str) -> list[int]:
     """Where the state of each word stands: of its last piece, between those of the start and of the end."""
     pieces, places, at = encoder.tokenizer.pieces(text), [0], 0
-    for word in WORD.findall(text.lower()):
+    for word in PART.findall(text.lower()):
         spelled = ""
         while spelled != word:
             if at == len(pieces):
@@ -161,11 +162,11 @@ def main() -> None:
     if len(sys.argv) != 4:
         raise SystemExit(__doc__)
     old, new, corpus = map(Path, sys.argv[1:])
-    words = set((old / "words.txt").read_text(encoding="utf-8").split())
+    taught = set((old / "words.txt").read_text(encoding="utf-8").split())
     records = read_corpus(corpus)
 
     def known(caption: str) -> bool:
-        return words.issuperset(WORD.findall(caption.lower()))
+        return taught.issuperset(words(caption))
 
     begun(old, new, records, known)
     carried = new / "carried"

@@ -48,6 +48,19 @@ def test_a_base_is_loaded_frozen(base: Base) -> None:
     assert len(base.hash) == 64
 
 
+def test_the_larger_pictures_of_the_enlarged_decoder(base: Base) -> None:
+    """Of the decoder's own random weights, so that they would leave [0,1] if nothing held them."""
+    ids = tiny.ids(tiny.TRANSFORMER, 2) % 24
+    shown = base.pictures(ids, 32)
+    small = base.pictures(ids, 16)
+    assert shown.shape == (2, 3, 32, 32)
+    assert small.shape == (2, 3, 16, 16)
+    assert 0 <= float(shown.min()) <= float(shown.max()) <= 1
+    assert base.decoder is not None
+    assert float(base.decoder(small).max()) > 1
+    assert not torch.equal(shown, base.having(decoder=None).pictures(ids, 32))
+
+
 def test_a_base_without_its_extras() -> None:
     folder = tiny.write_base(Path("m"), decoder=False)
     (folder / "words.txt").unlink()
