@@ -1,12 +1,13 @@
-"""Carry a trained base over to another image tokenizer and another text encoder, so that it need not begin anew.
+"""Carry a trained base over to another text encoder, or another image tokenizer, so that it need not begin anew.
 
     python examples/pocket/carry_over.py OLD NEW CORPUS
-    styledrop pretrain base CORPUS -o NEW --init-from NEW/carried
+    styledrop pretrain base CORPUS -o NEW --init-from NEW/carried --rate 0.5
 
 OLD is a whole model folder, NEW one with a tokenizer and a text encoder. What the two make of the same pictures and
-captions is compared, and least squares turn OLD's tables of codes and its readers of text into NEW's. Then these alone
-are trained for some minutes, on things that OLD knows, while all between them is frozen: what it has learnt of drawing
-is still there, and would be lost if it had to follow rough tables. The result lies in ``NEW/carried``.
+captions is compared, and least squares turn OLD's readers of text, and its tables of codes if these differ, into NEW's.
+Then these alone are trained for some minutes, on things that OLD knows, while all between them is frozen: what it has
+learnt of drawing is still there, and would be lost if it had to follow rough tables. The result lies in
+``NEW/carried``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from styledrop_cli.training.pretrain.transformers import LevelFeatures, fitting,
 
 PICTURES, CAPTIONS, AT_ONCE = 2500, 6000, 100
 MINUTES, BATCH, RATE = 7.0, 64, 2e-3  # of the training of what was carried over
-CARRIED = ("embed.", "mlm_layer.", "encoder_proj", "cond_embed.linear_1", "low_res.embeddings")
+READERS, TABLES = ("encoder_proj", "cond_embed.linear_1"), ("embed.", "mlm_layer.", "low_res.embeddings")
 SHRINK = 15  # a code that was met so often counts as much as what its levels say
 RIDGE = 1e-4
 PART = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")  # words and signs, as both vocabularies part a text
@@ -51,6 +52,15 @@ def solve(inputs: Tensor, wanted: Tensor) -> Tensor:
     gram = x.T @ x
     gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
     return torch.linalg.solve(gram, x.T @ y).float()
+
+
+class SameCodes:
+    """Both tokenizers give the same codes: tables stay."""
+
+    @staticmethod
+    def carried(table: Tensor) -> Tensor:
+        """The table itself."""
+        return table
 
 
 class Codes:
@@ -104,7 +114,7 @@ def word_places(encoder: TextEncoder, text: str) -> list[int]:
     return [*places, at + 1] if at + 1 < encoder.tokenizer.context_length else []
 
 
-def carry(old: MaskedTransformer, new: MaskedTransformer, codes: Codes, readers: Readers) -> None:
+def carry(old: MaskedTransformer, new: MaskedTransformer, codes: Codes | SameCodes, readers: Readers) -> None:
     """Fill ``new``, which differs from ``old`` in its codes and text alone."""
     state, size = dict(old.state_dict()), old.config.codebook_size
     for name in ("embed.embeddings.weight", "mlm_layer.conv2.weight", "low_res.embeddings.weight"):
@@ -122,11 +132,11 @@ def carry(old: MaskedTransformer, new: MaskedTransformer, codes: Codes, readers:
     new.load_state_dict(state)
 
 
-def settle(job: Job, network: MaskedTransformer) -> None:
-    """Train what was carried over, and nothing else."""
+def settle(job: Job, network: MaskedTransformer, carried: tuple[str, ...]) -> None:
+    """Train what was ``carried`` over, by the beginnings of its names, and nothing else."""
     chosen = []
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(CARRIED))
+        parameter.requires_grad_(name.startswith(carried))
         chosen += [parameter] * parameter.requires_grad
     optimizer = torch.optim.AdamW(chosen, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
     Loop(job.task, [optimizer], job.batches, budget=Budget(minutes=MINUTES), device=CPU, weight=job.weight).run(
@@ -137,15 +147,17 @@ def settle(job: Job, network: MaskedTransformer) -> None:
 
 
 @torch.no_grad()
-def begun(old: Path, new: Path, records: list[Record], known: Callable[[str], bool]) -> None:
-    """Write ``NEW/carried`` with what least squares make of the networks."""
+def begun(old: Path, new: Path, records: list[Record], known: Callable[[str], bool]) -> tuple[str, ...]:
+    """Write ``NEW/carried`` with what least squares make of the networks; returns the beginnings of what is new."""
     draws = torch.Generator().manual_seed(0)
 
     def some(things: Sequence[T], count: int) -> list[T]:
         return [things[i] for i in torch.randperm(len(things), generator=draws)[:count].tolist()]
 
     tokenizers: list[ImageTokenizer] = [load_module(folder, "tokenizer") for folder in (old, new)]
-    codes = Codes(*tokenizers, read_pictures(some(records, PICTURES), 128) / 255)
+    pictures = read_pictures(some(records, PICTURES), 128) / 255
+    same = torch.equal(*(one.encode(pictures[:AT_ONCE]) for one in tokenizers))
+    codes = SameCodes() if same else Codes(*tokenizers, pictures)
     captions = sorted({caption for record in records for caption in record.captions if known(caption)})
     texts = [load_text(folder, device=CPU) for folder in (old, new)]
     readers = Readers(*texts, ["", *some(captions, CAPTIONS)])
@@ -155,6 +167,7 @@ def begun(old: Path, new: Path, records: list[Record], known: Callable[[str], bo
         made = make(fitting(network.config, texts[1], tokenizers[1]))
         carry(network, made, codes, readers)
         save_part(new / "carried", part, made, made.config)
+    return READERS if same else READERS + TABLES
 
 
 def main() -> None:
@@ -168,14 +181,14 @@ def main() -> None:
     def known(caption: str) -> bool:
         return taught.issuperset(words(caption))
 
-    begun(old, new, records, known)
+    new_parts = begun(old, new, records, known)
     carried = new / "carried"
     shown = [record for record in records if all(map(known, record.captions))]
     order = Order(shown, carried, carried, BATCH, 0, CPU)
     for job in (transformer_job(order), superres_job(order)):
         network = next(part for part in job.task.children() if isinstance(part, MaskedTransformer))
         print(f"{type(network).__name__}, on {len(shown)} pictures:")
-        settle(job, network)
+        settle(job, network, new_parts)
 
 
 if __name__ == "__main__":

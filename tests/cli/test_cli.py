@@ -109,6 +109,7 @@ LEARN_OBJECT = ("train", "ref.png", "ref.png", "ref.png", "--learn", "object")
         (("pretrain", "base", "corpus", "-o", "m"), "no folder corpus"),
         (("pretrain", "base", "folder", "-o", "m", "--minutes", "0"), "--minutes"),
         (("pretrain", "base", "folder", "-o", "m", "--resume", "--init-from", "x"), "exclude each other"),
+        (("pretrain", "base", "folder", "-o", "m", "--keep-codes"), "a tokenizer that was trained before"),
     ],
 )  # fmt: skip
 def test_usage_errors(styledrop: Run, picture: Path, arguments: tuple[str, ...], words: str) -> None:

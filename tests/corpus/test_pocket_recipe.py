@@ -345,6 +345,12 @@ def test_a_table_is_carried_over_to_other_codes() -> None:
     assert carried.shape == (24, 5)
 
 
+def test_a_table_of_the_same_codes_stays() -> None:
+    table = torch.randn(24, 5, generator=tiny.generator())
+    same = runpy.run_path(str(RECIPE / "carry_over.py"))["SameCodes"]()
+    assert same.carried(table) is table
+
+
 def test_the_matrix_of_least_squares_is_found_again() -> None:
     solve = runpy.run_path(str(RECIPE / "carry_over.py"))["solve"]
     inputs, matrix = torch.randn(200, 6, generator=tiny.generator()), torch.randn(6, 3, generator=tiny.generator(1))

@@ -26,6 +26,7 @@ from styledrop_cli.training.loop import Budget, Loop, Progress
 from styledrop_cli.training.pretrain import run as pretraining
 from styledrop_cli.training.pretrain import transformers
 from styledrop_cli.training.pretrain.job import Order
+from styledrop_cli.training.pretrain.records import read_record
 from styledrop_cli.training.pretrain.transformers import LevelFeatures
 
 PARTS = ("tokenizer", "decoder", "clip", "scorer", "base", "superres")
@@ -166,6 +167,36 @@ def test_a_part_can_start_from_another_folders(corpus: Path, part: str, monkeypa
     assert set(after) == set(before)
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, atol=2e-3, rtol=2e-3, msg=name)
+
+
+def changes(folder: str) -> dict[str, float]:
+    """By how much each half of a tokenizer in ``folder`` differs from that in ``model``, by its parts' names."""
+    before, after = (read_tensors(Path(one) / "tokenizer.safetensors")[0] for one in ("model", folder))
+    names = {name.split(".")[0] for name in before}
+    return {
+        part: sum(float((after[n].float() - t.float()).abs().sum()) for n, t in before.items() if n.startswith(part))
+        for part in names
+    }
+
+
+def test_a_tokenizer_learns_to_decode_and_keeps_its_codes(corpus: Path) -> None:
+    train("tokenizer", corpus, steps=2)
+    train("tokenizer", corpus, "other", steps=3, init_from=Path("model"), keep_codes=True)
+    changed = {part for part, by in changes("other").items() if by}
+    assert changed == {"post_quant_conv", "decoder", "linear_out"}
+
+
+def test_a_lower_rate_changes_less_and_is_kept_by_what_is_resumed(corpus: Path) -> None:
+    train("tokenizer", corpus, steps=1)
+    for folder, rate in (("slow", 0.1), ("usual", 1.0)):
+        train("tokenizer", corpus, folder, steps=1, init_from=Path("model"), rate=rate)
+    slow, usual = (sum(changes(folder).values()) for folder in ("slow", "usual"))
+    assert 0 < slow < 0.3 * usual
+    with pytest.raises(KeyboardInterrupt):
+        train("tokenizer", corpus, "stopped", steps=3, init_from=Path("model"), rate=0.1, on_step=stop_at(1))
+    train("tokenizer", corpus, "stopped", steps=3, resume=True)
+    record = read_record(Path("stopped"), "tokenizer")
+    assert record is not None and record.rate == 0.1
 
 
 def test_what_began_from_another_model_resumes_in_its_vocabulary(corpus: Path) -> None:

@@ -27,6 +27,7 @@ class Training:
         "minutes": (0.001, 100_000),
         "stop_after": (0.001, 100_000),
         "batch_size": (1, 4096),
+        "rate": (0.001, 100),
         "pictures": (2, 10_000_000),
     }
 
@@ -43,6 +44,14 @@ class Training:
         ),
     ] = None
     init_from: Annotated[Path | None, option("Start from the weights of this base model.", metavar="FOLDER")] = None
+    keep_codes: Annotated[
+        bool,
+        flag(
+            "For the part tokenizer, with --init-from: train only how codes are decoded, so that a base that was "
+            "trained on them can still be used.",
+            "--keep-codes",
+        ),
+    ] = False
     resume: Annotated[bool, flag("Continue exactly where an interrupted run stopped.", "--resume")] = False
     compiled: Annotated[
         bool | None,
@@ -56,6 +65,10 @@ class Training:
         int | None,
         option("Pictures a step.", shown="what suits the part"),
     ] = None
+    rate: Annotated[
+        float,
+        option("Factor on the learning rates: 0.5 changes less of what --init-from brings."),
+    ] = 1.0
     pictures: Annotated[
         int | None, option("For the part corpus: how many pictures to draw.", shown="all that can be drawn")
     ] = None
@@ -114,6 +127,11 @@ def pretrain(
             "--resume and --init-from exclude each other",
             "--resume continues what is in the output, --init-from starts anew from another model",
         )
+    if how.keep_codes and (part != "tokenizer" or not (how.init_from or how.resume)):
+        raise UsageError(
+            "--keep-codes is for a tokenizer that was trained before",
+            "Say: pretrain tokenizer CORPUS -o FOLDER --init-from MODEL --keep-codes",
+        )
     if part == "corpus":
         if console.helps():
             return
@@ -154,6 +172,7 @@ def _train(
         "budget": Budget(minutes=how.minutes),
         "device": where,
         "batch_size": how.batch_size,
+        "rate": how.rate,
         "init_from": how.init_from,
         "resume": how.resume,
         "compiled": how.compiled,
@@ -180,7 +199,13 @@ def _train(
             outcomes = train_all(corpus, output, **settings, on_step=step, on_message=say)
         else:
             outcome = pretraining.run(
-                part, corpus, output, **settings, on_step=lambda now: step(part, now), on_message=screen.say
+                part,
+                corpus,
+                output,
+                **settings,
+                keep_codes=how.keep_codes,
+                on_step=lambda now: step(part, now),
+                on_message=screen.say,
             )
             outcomes = [outcome.plain()]
     finished = [one["part"] for one in outcomes if one["finished"]]

@@ -29,7 +29,8 @@ MOST_KEPT = 400_000  # captions whose states are kept
 class Order:
     """What to train on and where to: records, model folder and, for a new training, whose weights to start from.
 
-    ``call`` is asked between pieces of long work whether it is over. ``corpus`` is the folder of the records.
+    ``call`` is asked between pieces of long work whether it is over. ``corpus`` is the folder of the records. With
+    ``keep_codes`` a tokenizer's codes stay what they are: it learns to decode alone.
     """
 
     records: list[Record]
@@ -41,6 +42,7 @@ class Order:
     call: Call = field(default_factory=Call)
     corpus: Path = Path()
     say: Callable[[str], None] = lambda text: None
+    keep_codes: bool = False
 
     def pictures(self, records: list[Record], size: int) -> Tensor:
         """The pictures as uint8 ``[R,3,size,size]``, on the device if that is a card with room for them.

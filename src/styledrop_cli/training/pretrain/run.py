@@ -103,7 +103,9 @@ def run(
     budget: Budget,
     device: torch.device,
     batch_size: int | None = None,
+    rate: float = 1.0,
     init_from: Path | None = None,
+    keep_codes: bool = False,
     resume: bool = False,
     compiled: bool | None = False,
     seed: int = 0,
@@ -114,11 +116,12 @@ def run(
     """Train ``part`` on ``corpus`` and write it into the model folder ``out``.
 
     The part on disk is renewed every two minutes, so stopping at any time leaves a usable result. ``resume`` goes on
-    exactly from the newest checkpoint, or from the one before if that is damaged, with its batch size. ``init_from`` is
-    a model folder whose part is the starting point. ``compiled`` compiles the step first: a minute or two later, 1.4
-    times as fast on a CPU; needs a C++ compiler. None does so on a graphics card where it pays. When the ``call`` is
-    about to be over, what was done is saved, to go on with. Of several processes (``distributed.together``) all call
-    it, and rank 0 alone writes.
+    exactly from the newest checkpoint, or from the one before if that is damaged, with its batch size and rate, which
+    is a factor on the part's learning rates. ``init_from`` is a model folder whose part is the starting point;
+    ``keep_codes`` then trains the tokenizer's decoding half alone. ``compiled`` compiles the step first: a minute or
+    two later, 1.4 times as fast on a CPU; needs a C++ compiler. None does so on a graphics card where it pays. When the
+    ``call`` is about to be over, what was done is saved, to go on with. Of several processes
+    (``distributed.together``) all call it, and rank 0 alone writes.
 
     Raises UsageError for an unusable corpus, a missing earlier part, earlier parts that are not those the training
     began with, or a batch that several processes cannot share evenly; LostProcessError if one of them dies;
@@ -138,12 +141,13 @@ def run(
     if is_first():
         remove_parts(out)
     torch.manual_seed(seed)
-    record = _new_record(out, part, batch_size, device, resumed=bool(saved))
+    record = _new_record(out, part, batch_size, rate, device, resumed=bool(saved))
     refuse_uneven(record.batch, "Say a --batch-size that they divide.")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, where anything is not in bfloat16
     try:
-        job = PARTS[part].make(Order(records, out, init_from, record.batch, seed, device, call, corpus, on_message))
+        order = Order(records, out, init_from, record.batch, seed, device, call, corpus, on_message, keep_codes)
+        job = PARTS[part].make(order)
     except CallOverError:
         return _not_begun(part, on_message)
     if job is None:
@@ -175,16 +179,17 @@ def run(
     return training.run()
 
 
-def _new_record(out: Path, part: str, batch_size: int | None, device: torch.device, *, resumed: bool) -> Record:
+def _new_record(
+    out: Path, part: str, batch_size: int | None, rate: float, device: torch.device, *, resumed: bool
+) -> Record:
     """With which batch, learning rate and other parts a part is trained; what is resumed keeps its batch and rate."""
     _, usual, card = PARTS[part]
-    batch, rate, made_with = batch_size or usual, 1.0, inputs(out, part)
+    batch, made_with = batch_size or usual, inputs(out, part)
     if batch_size is None and is_large(device):
-        batch, rate = card, min((card / usual) ** 0.5, MOST_RATE)
+        batch, rate = card, rate * min((card / usual) ** 0.5, MOST_RATE)
     if resumed and (there := read_record(out, part)):
         refuse_other_inputs(out, part, there, made_with)
-        if batch_size is None:
-            batch, rate = there.batch, there.rate
+        batch, rate = batch_size or there.batch, there.rate
     return Record(batch, rate, made_with)
 
 

@@ -203,6 +203,14 @@ def start_from_smaller(tokenizer: ImageTokenizer, smaller: ImageTokenizer, pictu
         tokenizer.linear_out.weight[axes + axis] = direction / scale
 
 
+def learns_to_decode(tokenizer: ImageTokenizer) -> None:
+    """Let only what turns codes into pixels be trained: the codes of a picture, and what learnt them, stay good."""
+    tokenizer.requires_grad_(False)
+    for part in (tokenizer.post_quant_conv, tokenizer.decoder, tokenizer.linear_out):
+        if part is not None:
+            part.requires_grad_(True)
+
+
 def _started(init_from: Path | None, pictures: Tensor) -> ImageTokenizer:
     """The tokenizer that a training starts with: a new one, that of a model folder, or that one with more codes."""
     fresh = ImageTokenizer(TOKENIZER)
@@ -240,8 +248,14 @@ def tokenizer_job(order: Order) -> Job:
     train, held = split(order.records)
     pictures = order.pictures(train, 256)
     measured = halved(read_pictures(held[:256], 256))
-    tokenizer = _started(order.init_from, halved(pictures[:: max(1, len(pictures) // 400)].cpu()))
-    task = _TokenizerTask(tokenizer.requires_grad_(True), published_features(FEATURE_STAGES))
+    if order.keep_codes:
+        assert order.init_from is not None
+        tokenizer: ImageTokenizer = load_module(order.init_from, "tokenizer")
+        learns_to_decode(tokenizer)
+    else:
+        tokenizer = _started(order.init_from, halved(pictures[:: max(1, len(pictures) // 400)].cpu()))
+        tokenizer.requires_grad_(True)
+    task = _TokenizerTask(tokenizer, published_features(FEATURE_STAGES))
     task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tokenizer.quantize.requires_grad_(False)
 
