@@ -26,6 +26,7 @@ from styledrop_cli.training.pretrain.tokenizer import (
     TOKENIZER,
     PictureTask,
     feature_loss,
+    missed_levels,
     patch_basis,
     reconstruction_loss,
     scaled_views,
@@ -291,3 +292,18 @@ def test_a_third_of_the_views_is_whole_and_a_third_at_full_size() -> None:
     for view, picture in zip(views[2:4], whole[2:4], strict=True):
         places = picture.float().div(255).unfold(1, 128, 1).unfold(2, 128, 1)[0]
         assert any(bool((places[y] == view[0]).all((-1, -2)).any()) for y in range(129))
+
+
+def test_a_decoder_is_shown_codes_that_a_base_would_miss() -> None:
+    levels = (8, 5, 5, 5)
+    missed = missed_levels(400, levels, 16, tiny.generator())
+    assert missed.shape == (400, 4, 16, 16)
+    assert not missed[::2].any()  # half of the pictures are as they are
+    axes = (missed[1::2] != 0).sum(1)
+    beside, anything = (axes == 1).float().mean(), (axes > 1).float().mean()
+    assert 0.12 < float(beside) < 0.17  # half of the most
+    assert 0.008 < float(anything) < 0.012
+    assert float(missed[1::2].abs().amax(1)[axes == 1].median()) == 1
+    quantizer = made(replace(PLAIN, vq_embed_dim=4, num_vq_embeddings=1000, levels=levels)).quantize
+    moved = scalar_quantize(missed.float(), levels)
+    assert torch.equal(quantizer.embedding(quantizer(moved)).permute(0, 3, 1, 2), moved)  # codes that there are

@@ -55,6 +55,8 @@ ENLARGED = EnlargedConfig()
 LEAST_DEVIATION = 1e-3  # of patches along a direction: simple pictures do not differ in as many as there are axes
 # How hard the perceptual loss and the critic pull on the pixels, as shares of the reconstruction's pull.
 FEATURE_SHARE, CRITIC_SHARE = 0.5, 0.3
+# While a tokenizer learns to decode alone: which share of a picture's codes is missed at most.
+MOST_BESIDE, MOST_ANYTHING = 0.3, 0.02
 CRITIC_FROM = 0.4  # of the way: before, it would judge what is still a blur
 
 
@@ -115,13 +117,32 @@ class _TokenizerTask(PictureTask):
         super().__init__(features, CRITIC_FROM)
         self.tokenizer = tokenizer
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        pictures, missed = batch
         latents = self.tokenizer.latents(pictures).float()
         levels = self.tokenizer.config.levels
         half = torch.tensor([(n - 1) / 2 for n in levels], device=latents.device)[:, None, None]
         # Beyond the grid the clamp lets no gradient through; this pulls the latents back.
         outside = F.relu(latents.abs() - half).mean()
-        return self.compared(self.tokenizer.pixels(scalar_quantize(latents, levels)), pictures) + 0.1 * outside
+        codes = scalar_quantize(scalar_quantize(latents, levels) + missed, levels)
+        return self.compared(self.tokenizer.pixels(codes), pictures) + 0.1 * outside
+
+
+def missed_levels(count: int, levels: tuple[int, ...], grid: int, generator: torch.Generator) -> Tensor:
+    """By how much ``count`` pictures' codes are missed as a base misses them, in levels: ``[count,V,grid,grid]``.
+
+    In every other picture up to ``MOST_BESIDE`` of the codes are a level beside along one axis, which makes flat areas
+    mottled, and up to ``MOST_ANYTHING`` are anything, which makes stray blocks.
+    """
+    shape = (count, 1, grid, grid)
+    missing = (torch.arange(count) % 2).view(-1, 1, 1, 1)
+    share = missing * torch.rand(count, 1, 1, 1, generator=generator)
+    axis = torch.randint(len(levels), shape, generator=generator)
+    step = 2 * torch.randint(2, shape, generator=generator) - 1
+    step = step * (torch.rand(shape, generator=generator) < MOST_BESIDE * share)
+    beside = torch.zeros(count, len(levels), grid, grid, dtype=step.dtype).scatter_(1, axis, step)
+    far = torch.stack([torch.randint(1 - n, n, (count, grid, grid), generator=generator) for n in levels], 1)
+    return beside + far * (torch.rand(shape, generator=generator) < MOST_ANYTHING * share)
 
 
 def feature_loss(features: EfficientNet, made: Tensor, wanted: Tensor) -> Tensor:
@@ -259,10 +280,14 @@ def tokenizer_job(order: Order) -> Job:
     task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tokenizer.quantize.requires_grad_(False)
 
-    def batches(step: int) -> Tensor:
+    levels, grid = tokenizer.config.levels, 128 // tokenizer.config.factor
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
         g = step_generator(order.seed, step)
         chosen = picked(pictures, torch.randint(len(pictures), (order.batch,), generator=g), device)
-        return flipped(scaled_views(chosen, g), g).to(device)
+        views = flipped(scaled_views(chosen, g), g)
+        missed = missed_levels(len(views), levels, grid, g) if order.keep_codes else torch.zeros(len(views), 1, 1, 1)
+        return views.to(device), missed.to(device)
 
     def figure(task: nn.Module) -> str:
         with autocast(device):
