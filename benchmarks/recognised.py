@@ -1,9 +1,9 @@
 """How many of the things that a base was taught can be recognised in what it draws.
 
-Each thing is drawn in several styles by the base alone, and the bundled CLIP names it among all things. With
-``--corpus`` the same CLIP names held-out real pictures after a round trip through the tokenizer, which is as far as
-any base could come. The judge is the base's own CLIP, whose text tower the base was trained with, so read the two
-figures against each other and not as truth.
+Each thing is drawn in several styles by the base alone, and a CLIP names it among all things. With ``--corpus`` the
+same CLIP names held-out real pictures after a round trip through the tokenizer, which is as far as any base could come.
+The CLIP is the base's own, or that of ``--judge``, by which bases can be compared; it saw the same art as the base, so
+read figures against each other and not as truth.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ STYLES = ("3d rendering", "flat design", "cartoon", "watercolor painting", "line
 
 
 @torch.no_grad()
-def ranks(base: Base, pictures: Tensor, wanted: list[str]) -> list[int]:
-    """The place, from 0, of each picture's own content among all that the base knows."""
-    scores = base.picture_embeds(pictures) @ base.content_embeds.T
-    own = scores[torch.arange(len(wanted)), [base.contents.index(w) for w in wanted]]
+def ranks(judge: Base, pictures: Tensor, wanted: list[str]) -> list[int]:
+    """The place, from 0, of each picture's own content among all that the judge knows."""
+    scores = judge.picture_embeds(pictures) @ judge.content_embeds.T
+    own = scores[torch.arange(len(wanted)), [judge.contents.index(w) for w in wanted]]
     return (scores > own[:, None]).sum(-1).tolist()
 
 
@@ -42,12 +42,15 @@ def main() -> None:
     """Print the figures and, if asked, write a sheet."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="pocket")
+    parser.add_argument("--judge", help="the model whose CLIP names what is drawn, if not --model")
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--every", type=int, default=1, help="draw only every so-manieth thing")
     arguments = parser.parse_args()
     base = load_base(arguments.model, pick_device("cpu"))
-    contents = base.contents[:: arguments.every]
+    judge = load_base(arguments.judge, base.device) if arguments.judge else base
+    known = set(judge.contents)
+    contents = [content for content in base.contents if content in known][:: arguments.every]
     places: dict[str, list[int]] = {}
     drawn = []
     for style in STYLES:
@@ -57,7 +60,7 @@ def main() -> None:
             with autocast(base.device):
                 ids = base.sample(prompts, list(range(len(chunk))), SampleSettings())
                 pictures = base.pictures(ids, base.sizes[0]).float()
-            places.setdefault(style, []).extend(ranks(base, pictures, chunk))
+            places.setdefault(style, []).extend(ranks(judge, pictures, chunk))
             drawn.extend(zip(pictures, chunk, strict=True))
     everything = [p for ps in places.values() for p in ps]
     print(
@@ -68,11 +71,11 @@ def main() -> None:
     if arguments.corpus:
         records = [r for r in read_corpus(arguments.corpus) if r.held_out]
         named = [(r, min(r.captions, key=len).partition(" in ")[0].partition(" on ")[0]) for r in records]
-        named = [(r, name) for r, name in named if name in base.contents]
+        named = [(r, name) for r, name in named if name in known]
         real = read_pictures([r for r, _ in named], base.sizes[0]).float() / 255
         tripped = torch.cat([base.tokenizer.decode(base.tokenizer.encode(p)) for p in real.split(32)])
         for what, pictures in (("real, held out", real), ("real after the tokenizer", tripped)):
-            ps = ranks(base, pictures, [name for _, name in named])
+            ps = ranks(judge, pictures, [name for _, name in named])
             print(f"{what}, {len(ps)} pictures: right thing first {share(ps, 1)}, in five {share(ps, 5)}")
     if arguments.sheet:
         shown = drawn[:: max(1, len(drawn) // 96)][:96]

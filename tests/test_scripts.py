@@ -43,8 +43,12 @@ def test_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_recognised(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    run("benchmarks/recognised.py", "--model", tiny_model, "--every", "3", monkeypatch=monkeypatch)
-    assert "%" in capsys.readouterr().out
+    alone = ("--model", tiny_model, "--every", "3")
+    run("benchmarks/recognised.py", *alone, monkeypatch=monkeypatch)
+    by_its_own = capsys.readouterr().out
+    assert "%" in by_its_own
+    run("benchmarks/recognised.py", *alone, "--judge", tiny_model, monkeypatch=monkeypatch)
+    assert capsys.readouterr().out == by_its_own
 
 
 def test_bars(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

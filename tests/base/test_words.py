@@ -371,6 +371,15 @@ def test_where_nothing_is_near_the_nearest_are_named(known: KnownThings) -> None
     assert set(reading.nearest["xylophone"]) <= {thing.words[0] for thing in THINGS}
 
 
+def test_an_encoder_that_knows_no_more_words_is_not_asked_what_is_near() -> None:
+    known = KnownThings(THINGS, KNOWN, None)
+    assert known.read("two corgis").text == "two dogs"  # by the table
+    reading = known.read("an elephantine")
+    assert (reading.text, reading.instead, reading.nearest) == ("an elephantine", {}, {})
+    (remark,) = known.remarks("pocket", ["an elephantine"], "", "it may draw something else")
+    assert remark.startswith("pocket does not know 'elephantine'")
+
+
 def test_without_a_list_of_things_nothing_is_read_otherwise() -> None:
     known = KnownThings([], KNOWN, likeness)
     assert known.read("a 狗 corgi").text == "a 狗 corgi"

@@ -28,6 +28,7 @@ from styledrop_cli.io.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.head_clip import HeadClip
+from styledrop_cli.models.sentence_bert import SentenceBert
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, edges_kept, enlarged, psnr
 from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
@@ -229,7 +230,8 @@ class Base:
         def summarise(texts: list[str]) -> Tensor:
             return self.text.encode(texts)[1]
 
-        return KnownThings(self.things, self.words, summarise, self.contents)
+        english = isinstance(self.text.network, SentenceBert)
+        return KnownThings(self.things, self.words, summarise if english else None, self.contents)
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the base was never taught, each once, in order."""

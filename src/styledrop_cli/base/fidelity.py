@@ -10,7 +10,7 @@ from __future__ import annotations
 FAIR = 0.2  # share of the edges: from here on nothing is warned of
 # From which share on it is said: the word, and what it means.
 VERDICTS = (
-    (0.37, "good", "lines and shapes come back nearly as they were"),
+    (0.45, "good", "lines and shapes come back nearly as they were"),
     (FAIR, "fair", "shapes and colours come back, fine texture and thin lines do not"),
     (0.08, "rough", "colours and large shapes come back; brush strokes, dots, thin lines and small letters are lost"),
     (-1.0, "lost", "only blurred patches of its colours come back; its lines, letters and texture are lost"),

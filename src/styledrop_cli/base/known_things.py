@@ -92,6 +92,7 @@ class Reading:
 class KnownThings:
     """The ``things`` a base was taught, and its ``words``; ``summarise`` is its encoder's ``B`` texts to ``[B,P]``.
 
+    It is None where the encoder knows no more words than the base: then only the table of kinds says what is near.
     ``contents`` are the names of things that it was shown one of in a picture: it draws one of them and not several.
     """
 
@@ -99,7 +100,7 @@ class KnownThings:
         self,
         things: Sequence[Thing],
         known: Collection[str],
-        summarise: Callable[[list[str]], Tensor],
+        summarise: Callable[[list[str]], Tensor] | None,
         contents: Sequence[str] = (),
     ) -> None:
         self.things, self.contents = things, contents
@@ -293,7 +294,8 @@ class KnownThings:
                 continue
             name, near = self._thing_for(word)
             if name is None:
-                nearest[found.group()] = near
+                if near:
+                    nearest[found.group()] = near
                 continue
             noun, start = _parted(name)[1], found.start()
             if any(w in self._kinds for w in _singulars(word)) and word not in self._kinds:
@@ -309,6 +311,8 @@ class KnownThings:
         for one in (word, *_singulars(word)):
             if one in self._kinds:
                 return self._kinds[one], []
+        if self._summarise is None:
+            return None, []
         likeness = F.normalize(self._summarise([f"{_article(word)} {word}"]).float(), dim=-1) @ self._summaries.T
         best = likeness[0].topk(min(len(self.things), 4 * NAMED))
         names = list(dict.fromkeys(self._names[index] for index in best.indices.tolist()))
@@ -326,6 +330,7 @@ class KnownThings:
     @cached_property
     @torch.no_grad()
     def _summaries(self) -> Tensor:
+        assert self._summarise is not None
         names = [name for thing in self.things for name in thing.words]
         order = sorted(range(len(names)), key=lambda i: len(names[i]))  # those of a length are read together
         made = torch.cat(
