@@ -2,13 +2,13 @@
 
     python tools/before_after.py docs/pictures/before_after.jpg
 
-`train` and `generate` run as printed in README, each prompt once, with seed 0.
+`train` and `generate` run as printed in README, each prompt once, with seed 0. Adapters stay in build/before_after and
+are used again: remove it to learn anew.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from styledrop_cli.__main__ import main as styledrop
 from styledrop_cli.io.images import load_picture, square
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES, WORK = ROOT / "examples", ROOT / "build" / "before_after"
 REFERENCES = {  # what each shows, and its style in words
     "flat_illustration": ("a house", "flat illustration"),
     "watercolor": ("a bird", "watercolor"),
@@ -38,19 +39,20 @@ def run(*words: str) -> None:
             raise
 
 
-def drawn(folder: Path, name: str) -> list[Image.Image]:
+def drawn(name: str) -> list[Image.Image]:
     """What is drawn after a reference, a picture a prompt."""
     content, style = REFERENCES[name]
-    adapter, out = str(folder / f"{name}.safetensors"), folder / name
-    run("train", str(EXAMPLES / f"{name}.png"), "--style", style, "--content", content, "-o", adapter)
-    run("generate", adapter, *PROMPTS, "--number", "1", "-o", str(out))
+    adapter, out = WORK / f"{name}.safetensors", WORK / name
+    if not adapter.exists():
+        run("train", str(EXAMPLES / f"{name}.png"), "--style", style, "--content", content, "-o", str(adapter))
+    run("generate", str(adapter), *PROMPTS, "--number", "1", "-o", str(out))
     return [Image.open(out / f"{prompt.replace(' ', '-')}-0.png").convert("RGB") for prompt in PROMPTS]
 
 
 def main() -> None:
     """Write the picture."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = {name: drawn(Path(folder), name) for name in REFERENCES}
+    output = sys.argv[1]
+    rows = {name: drawn(name) for name in REFERENCES}
     first = GAP + SIDE + ARROW
     width, height = first + len(PROMPTS) * (SIDE + GAP), HEAD + len(rows) * (SIDE + GAP) + HEAD
     whole = Image.new("RGB", (width, height), PAPER)
@@ -68,7 +70,7 @@ def main() -> None:
         pen.polygon(((tip, middle), (tip - 16, middle - 9), (tip - 16, middle + 9)), "#999999")
     for i, prompt in enumerate(PROMPTS):
         pen.text((first + i * (SIDE + GAP) + SIDE // 2, height - HEAD // 2), prompt, INK, small, anchor="mm")
-    whole.save(sys.argv[1], quality=88)
+    whole.save(output, quality=88)
 
 
 if __name__ == "__main__":
