@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from styledrop_cli.base.folder import load_module
 from styledrop_cli.corpus.folder import read_pictures
 from styledrop_cli.devices import autocast
+from styledrop_cli.errors import UsageError
 from styledrop_cli.io.tensors import save_part
 from styledrop_cli.models.efficientnet import EfficientNet
 from styledrop_cli.models.tokenizer import (
@@ -270,7 +271,10 @@ def tokenizer_job(order: Order) -> Job:
     pictures = order.pictures(train, 256)
     measured = halved(read_pictures(held[:256], 256))
     if order.keep_codes:
-        assert order.init_from is not None
+        if order.init_from is None:
+            raise UsageError(
+                f"there is no tokenizer in {out} whose codes could be kept", "Name the model it is in with --init-from."
+            )
         tokenizer: ImageTokenizer = load_module(order.init_from, "tokenizer")
         learns_to_decode(tokenizer)
     else:
