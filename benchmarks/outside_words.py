@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -43,28 +44,34 @@ def _reader(folder: Path, table: bool) -> KnownThings:
     things, text = read_things(folder / THINGS), load_text(folder, torch.device("cpu"))
     known = {word for thing in things for name in thing.words for word in words(name)}
     some = things if table else [replace(thing, kinds=()) for thing in things]
-    return KnownThings(some, known, lambda texts: text.encode(texts)[1])
+    return KnownThings(some, known, (lambda texts: text.encode(texts)[1]) if text.knows_english else None)
 
 
-def read_as(folder: Path, index: Path, stem: str = "outside_words", *, table: bool = True) -> Outcomes:
-    """The words of a list by how a model folder's text encoder reads them: "taught" (by this very name), "right",
-    "wrong", "not near" anything, or that but "the first right" of what it names. ``table``: with the table of kinds.
-    """
-    things = read_things(folder / THINGS)
-    taught = {thing.thing for thing in things}
+def things_called(index: Path, taught: Collection[str]) -> dict[str, set[str]]:
+    """The things among those ``taught`` that a file's or a thing's name in the index stands for."""
     things_of: dict[str, set[str]] = defaultdict(set)
     for line in index.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         for name in (Path(entry["file"]).stem, entry["thing"]):
             for one in (name, name.removesuffix("-face")):
-                things_of[one] |= {entry["thing"]} & taught
+                things_of[one] |= {entry["thing"]} & set(taught)
+    return things_of
+
+
+def read_as(folder: Path, index: Path, stem: str = "outside_words", *, table: bool = True) -> Outcomes:
+    """The words of a list by how a model folder's text encoder reads them: "taught" (by this very name), "right",
+    "wrong", "not known", "not near" anything, or that but "the first right" of what it names. ``table``: with the table
+    of kinds.
+    """
+    things = read_things(folder / THINGS)
+    things_of = things_called(index, {thing.thing for thing in things})
     reader = _reader(folder, table)
     names = {thing.words[0]: thing.thing for thing in things}
     outcome: Outcomes = defaultdict(list)
     for word, right in accepted(HERE / f"{stem}.txt", things_of):
         reading = reader.read(word)
         if not (reading.instead or reading.nearest):
-            outcome["taught"].append(word)
+            outcome["not known" if reader.unknown(word) else "taught"].append(word)
         elif reading.nearest:
             first = names[next(iter(reading.nearest.values()))[0]]
             outcome["not near, the first right" if first in right else "not near"].append(f"{word}: {first}")

@@ -4,6 +4,9 @@ Each thing is drawn in several styles by the base alone, and a CLIP names it amo
 same CLIP names held-out real pictures after a round trip through the tokenizer, which is as far as any base could come.
 The CLIP is the base's own, or that of ``--judge``, by which bases can be compared; it saw the same art as the base, so
 read figures against each other and not as truth.
+
+``--outside INDEX`` draws the words of ``outside_words.txt`` too, by which no thing is called; right is any of the
+things accepted for a word. The index, ``examples/pocket/index.jsonl``, says which those are.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from outside_words import HERE, accepted, things_called
 from styledrop_cli.base.base import Base, load_base
 from styledrop_cli.base.prompt_tokens import with_style
 from styledrop_cli.corpus.folder import read_corpus, read_pictures
@@ -23,6 +27,7 @@ from styledrop_cli.io.images import save_png, to_image
 from styledrop_cli.settings import SampleSettings
 
 STYLES = ("3d rendering", "flat design", "cartoon", "watercolor painting", "line drawing", "")
+NEVER = 1_000_000  # the place of a thing that no judge can name
 
 
 @torch.no_grad()
@@ -31,6 +36,22 @@ def ranks(judge: Base, pictures: Tensor, wanted: list[str]) -> list[int]:
     scores = judge.picture_embeds(pictures) @ judge.content_embeds.T
     own = scores[torch.arange(len(wanted)), [judge.contents.index(w) for w in wanted]]
     return (scores > own[:, None]).sum(-1).tolist()
+
+
+@torch.no_grad()
+def outside(base: Base, judge: Base, index: Path) -> tuple[list[int], list[tuple[Tensor, str]]]:
+    """Of each word the best place, from 0, of a thing accepted for it; and the pictures with their words."""
+    names = {thing.thing: thing.words[0] for thing in judge.things if thing.words[0] in judge.contents}
+    asked = accepted(HERE / "outside_words.txt", things_called(index, names))
+    prompts = [word for word, _ in asked]
+    with autocast(base.device):
+        ids = base.sample(prompts, [0] * len(prompts), base.sampling())
+        pictures = base.pictures(ids, base.sizes[0]).float()
+    order = (judge.picture_embeds(pictures) @ judge.content_embeds.T).argsort(-1, descending=True).tolist()
+    named = [[judge.contents[i] for i in row] for row in order]
+    right = [{names[thing] for thing in things} for _, things in asked]
+    best = [min(map(row.index, wanted), default=NEVER) for row, wanted in zip(named, right, strict=True)]
+    return best, list(zip(pictures, prompts, strict=True))
 
 
 def share(places: list[int], best: int) -> str:
@@ -43,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--judge", help="the model whose CLIP names what is drawn, if not --model")
+    parser.add_argument("--outside", type=Path, metavar="INDEX", help="words outside the names, too")
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--every", type=int, default=1, help="draw only every so-manieth thing")
@@ -68,6 +90,10 @@ def main() -> None:
     )
     for style, ps in places.items():
         print(f"  {style or 'no style named':22} first {share(ps, 1):>6}, in five {share(ps, 5):>6}")
+    if arguments.outside:
+        ps, of_words = outside(base, judge, arguments.outside)
+        print(f"{len(ps)} words outside the names: accepted first {share(ps, 1)}, in five {share(ps, 5)}")
+        drawn = of_words
     if arguments.corpus:
         records = [r for r in read_corpus(arguments.corpus) if r.held_out]
         named = [(r, min(r.captions, key=len).partition(" in ")[0].partition(" on ")[0]) for r in records]

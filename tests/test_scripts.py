@@ -19,7 +19,7 @@ import tiny
 import tiny_bench
 from conftest import ROOT
 from styledrop_cli import StyleDrop, settings
-from styledrop_cli.base.known_things import Thing
+from styledrop_cli.base.known_things import Thing, write_things
 from styledrop_cli.errors import UsageError
 
 
@@ -49,6 +49,17 @@ def test_recognised(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "%" in by_its_own
     run("benchmarks/recognised.py", *alone, "--judge", tiny_model, monkeypatch=monkeypatch)
     assert capsys.readouterr().out == by_its_own
+    known = Path(shutil.copytree(tiny_model, "known"))
+    (known / "contents.txt").write_text("a cat\na dog\n")
+    write_things(known / "things.jsonl", [Thing("dog", ("a dog",)), Thing("cat", ("a cat",))])
+    index = Path("index.jsonl")
+    index.write_text('{"file": "noto/dog-face.webp", "thing": "dog"}\n{"file": "noto/cat-face.webp", "thing": "cat"}\n')
+    run("benchmarks/recognised.py", "--model", known, "--outside", index, monkeypatch=monkeypatch)
+    # Of two names either is among five: every word for which one of them is accepted is right.
+    words = [line for line in (ROOT / "benchmarks/outside_words.txt").read_text().splitlines() if line[:1] != "#"]
+    right = sum(bool({"dog-face", "cat-face", "dog", "cat"} & set(line.split(":")[1].split())) for line in words)
+    assert f"{len(words)} words outside the names: accepted first" in (said := capsys.readouterr().out)
+    assert f"in five {right / len(words):.1%}" in said
 
 
 def test_bars(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

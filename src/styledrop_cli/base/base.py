@@ -28,7 +28,6 @@ from styledrop_cli.io.images import square, to_image, to_tensor
 from styledrop_cli.models.adapter import Adapter
 from styledrop_cli.models.clip import Clip
 from styledrop_cli.models.head_clip import HeadClip
-from styledrop_cli.models.sentence_bert import SentenceBert
 from styledrop_cli.models.superres import SuperResTransformer
 from styledrop_cli.models.tokenizer import EnlargedDecoder, ImageTokenizer, edges_kept, enlarged, psnr
 from styledrop_cli.models.transformer import Condition, TokenTransformer, TransformerConfig
@@ -230,8 +229,8 @@ class Base:
         def summarise(texts: list[str]) -> Tensor:
             return self.text.encode(texts)[1]
 
-        english = isinstance(self.text.network, SentenceBert)
-        return KnownThings(self.things, self.words, summarise if english else None, self.contents)
+        asked = summarise if self.text.knows_english else None
+        return KnownThings(self.things, self.words, asked, self.contents)
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the base was never taught, each once, in order."""

@@ -36,6 +36,11 @@ class TextEncoder:
         """Of the summary."""
         return self.network.config.embed_dim
 
+    @property
+    def knows_english(self) -> bool:
+        """Whether it was taught more words than a base's captions have."""
+        return isinstance(self.network, SentenceBert)
+
     @torch.no_grad()
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """``B`` texts to states ``[B,T,W]``, T the length of the context, and summaries ``[B,P]``.
