@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -47,14 +46,14 @@ def _reader(folder: Path, table: bool) -> KnownThings:
     return KnownThings(some, known, (lambda texts: text.encode(texts)[1]) if text.knows_english else None)
 
 
-def things_called(index: Path, taught: Collection[str]) -> dict[str, set[str]]:
+def things_called(index: Path, taught: set[str]) -> dict[str, set[str]]:
     """The things among those ``taught`` that a file's or a thing's name in the index stands for."""
     things_of: dict[str, set[str]] = defaultdict(set)
     for line in index.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         for name in (Path(entry["file"]).stem, entry["thing"]):
             for one in (name, name.removesuffix("-face")):
-                things_of[one] |= {entry["thing"]} & set(taught)
+                things_of[one] |= {entry["thing"]} & taught
     return things_of
 
 

@@ -42,7 +42,7 @@ def ranks(judge: Base, pictures: Tensor, wanted: list[str]) -> list[int]:
 def outside(base: Base, judge: Base, index: Path) -> tuple[list[int], list[tuple[Tensor, str]]]:
     """Of each word the best place, from 0, of a thing accepted for it; and the pictures with their words."""
     names = {thing.thing: thing.words[0] for thing in judge.things if thing.words[0] in judge.contents}
-    asked = accepted(HERE / "outside_words.txt", things_called(index, names))
+    asked = accepted(HERE / "outside_words.txt", things_called(index, set(names)))
     prompts = [word for word, _ in asked]
     with autocast(base.device):
         ids = base.sample(prompts, [0] * len(prompts), base.sampling())
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--judge", help="the model whose CLIP names what is drawn, if not --model")
-    parser.add_argument("--outside", type=Path, metavar="INDEX", help="words outside the names, too")
+    parser.add_argument("--outside", type=Path, metavar="INDEX", help="words outside the names; a sheet shows these")
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--every", type=int, default=1, help="draw only every so-manieth thing")

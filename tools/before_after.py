@@ -8,12 +8,12 @@ are used again: remove it to learn anew.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from styledrop_cli.__main__ import main as styledrop
 from styledrop_cli.io.images import load_picture, square
 
 ROOT = Path(__file__).parents[1]
@@ -31,12 +31,7 @@ PAPER, INK, LINE = "#ffffff", "#333333", "#dddddd"
 
 def run(*words: str) -> None:
     """Run a command, as in a terminal."""
-    sys.argv = ["styledrop", *words]
-    try:
-        styledrop()
-    except SystemExit as end:
-        if end.code:
-            raise
+    subprocess.run([sys.executable, "-m", "styledrop_cli", *words], check=True)
 
 
 def drawn(name: str) -> list[Image.Image]:
@@ -51,7 +46,6 @@ def drawn(name: str) -> list[Image.Image]:
 
 def main() -> None:
     """Write the picture."""
-    output = sys.argv[1]
     rows = {name: drawn(name) for name in REFERENCES}
     first = GAP + SIDE + ARROW
     width, height = first + len(PROMPTS) * (SIDE + GAP), HEAD + len(rows) * (SIDE + GAP) + HEAD
@@ -70,7 +64,7 @@ def main() -> None:
         pen.polygon(((tip, middle), (tip - 16, middle - 9), (tip - 16, middle + 9)), "#999999")
     for i, prompt in enumerate(PROMPTS):
         pen.text((first + i * (SIDE + GAP) + SIDE // 2, height - HEAD // 2), prompt, INK, small, anchor="mm")
-    whole.save(output, quality=88)
+    whole.save(sys.argv[1], quality=88)
 
 
 if __name__ == "__main__":
